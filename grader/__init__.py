@@ -1,0 +1,19 @@
+"""The course's testing system, reproduced. docs/grader.md is its manual.
+
+Its parts, below the command line run_tests.py:
+
+    marks.py      the marks table, accuracy intervals, the mark to expect
+    protocol.py   folders of tests, csv files, results.json, the check and the grade
+    limits.py     seconds for each phase, memory
+    process.py    the submission in a child process: time, memory, output, process tree
+    strays.py     processes that a submission left behind
+    child.py      what runs inside that process
+    rules.py      the portable layer of the rules: an audit hook
+    sandbox.py    the operating-system layer: bwrap
+    session.py    all tests of a folder, one after another
+    model.py      what birds_model.pt says about itself
+    report.py     what the student sees
+    reproduce.py  does the training function reach the submitted model's accuracy?
+    pack.py       the archive to upload
+    sample.py     the drawn sample, when there is no course data
+"""

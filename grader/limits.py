@@ -1,0 +1,41 @@
+"""How long each phase of a run may take, and how much memory all of it."""
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+
+from grader.protocol import GraderError
+
+# Seconds, except for memory. `--limit NAME=VALUE` changes one for a run.
+LIMITS: Mapping[str, float] = MappingProxyType(
+    {
+        "import": 120,  # `import solution`, with torch from a cold disk
+        "fast_train": 15 * 60,  # the assignment's own number
+        "classify": 15 * 60,  # not stated in the assignment: taken to be the same
+        "inspect": 60,  # reading the model's facts, after the answer
+        "train": 4 * 3600,  # the full training of --reproduce
+        # GiB of memory that the child may allocate. The testing system's limit is not known: 8 is
+        # several times what training MobileNetV2 takes, and leaves a 16 GiB laptop alive.
+        "memory": 8,
+    }
+)
+
+
+def limits_with(changes: Iterable[str]) -> dict[str, float]:
+    """LIMITS with changes such as "classify=60"; a GraderError for an unknown name or value."""
+    limits = dict(LIMITS)
+    for change in changes:
+        name, _, text = change.partition("=")
+        if name not in limits:
+            raise GraderError(f"no limit {name!r}: --limit knows {', '.join(limits)}")
+        limits[name] = _positive(name, text)
+    return limits
+
+
+def _positive(name: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise GraderError(f"--limit {name}={text}: give a positive number, such as {name}=60")
+    return value

@@ -1,0 +1,96 @@
+"""What birds_model.pt says about itself, held against the tests it was graded with.
+
+The facts were read in the submission's process (grader/child.py); here they are plain values.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from grader.marks import accuracy_text, mark_probabilities, wilson_interval
+from grader.protocol import CheckerError, TestFolder, read_csv
+
+KNOWN_ANSWER_TOLERANCE = 1e-3  # of a logit: another processor or torch rounds differently
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The labelled photos that a model was trained on, found among those of the tests."""
+
+    what: str
+    labels: Mapping[str, int]
+
+    def count(self, photos: Mapping[str, int]) -> int:
+        """How many of these photos the model was trained on."""
+        return len(photos.keys() & self.labels.keys())
+
+
+def labels_fingerprint(gt: Mapping[str, int]) -> str:
+    """SHA-256, in hex, of "name,class_id" lines sorted by name: the same as solution.py's."""
+    text = "".join(f"{name},{class_id}\n" for name, class_id in sorted(gt.items()))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def label_sets(tests: Sequence[TestFolder]) -> dict[str, dict[str, int]]:
+    """All readable labels of the tests, by what they are, as in "training photos of test 00"."""
+    found = {}
+    for test in tests:
+        with suppress(CheckerError):
+            found[f"training photos of test {test.number}"] = read_csv(test.input / "train/gt.csv")
+        with suppress(CheckerError):
+            found[f"test photos of test {test.number}"] = read_csv(test.gt / "gt.csv")
+    return found
+
+
+def training_of(facts: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The checkpoint's record of its training; {} if it holds none."""
+    training = (facts or {}).get("training")
+    return training if isinstance(training, dict) else {}
+
+
+def find_seen(facts: Mapping[str, Any] | None, tests: Sequence[TestFolder]) -> Seen | None:
+    """Which of the tests' photos the model was trained on, by the fingerprint of their labels."""
+    fingerprint = training_of(facts).get("labels_sha256")
+    for what, labels in label_sets(tests).items():
+        if labels_fingerprint(labels) == fingerprint:
+            return Seen(what, labels)
+    return None
+
+
+def validation_of(facts: Mapping[str, Any] | None) -> tuple[int, int] | None:
+    """Right answers and photos of the stored validation; None if there is none to be used."""
+    validation = (facts or {}).get("validation")
+    with suppress(TypeError, KeyError, ValueError):
+        correct, total = int(validation["correct"]), int(validation["total"])
+        return (correct, total) if 0 <= correct <= total and total else None
+    return None
+
+
+def known_answer_line(facts: Mapping[str, Any]) -> str:
+    """Whether the network computes here what it computed where it was made."""
+    error = facts.get("known_answer_error")
+    if error is None:
+        return "known answer: not checked, solution.py has no known_answer_error"
+    right = error <= KNOWN_ANSWER_TOLERANCE
+    verdict = "right on this machine" if right else "WRONG on this machine"
+    return (
+        f"known answer: {verdict} "
+        f"(largest difference {error:.1e}, allowed {KNOWN_ANSWER_TOLERANCE:.0e})"
+    )
+
+
+def expectation_lines(correct: int, total: int, photos: int) -> list[str]:
+    """The stored validation accuracy, and the mark to expect on so many hidden photos."""
+    low, high = wilson_interval(correct, total)
+    chances = mark_probabilities(correct, total, photos)
+    ranked = sorted(chances.items(), key=lambda item: -item[1])
+    mark, chance = ranked[0]
+    others = ", ".join(f"{m} ({p:.2f})" for m, p in ranked[1:4] if p >= 0.01)
+    return [
+        f"validation accuracy stored in the model: {accuracy_text(correct, total)} "
+        f"(95 % interval {low:.4f} to {high:.4f}, {correct} of {total})",
+        f"mark to expect on {photos} hidden photos: {mark}, probability {chance:.2f}"
+        + (f"; else {others}" if others else ""),
+    ]

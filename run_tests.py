@@ -1,0 +1,194 @@
+"""Grade a submission as the course's testing system does: `python run_tests.py --help`.
+
+Exit status: 0 if every test is Ok (and --require is met), 1 if not, 2 for a wrong call.
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from grader.limits import LIMITS, limits_with
+from grader.pack import PackError, pack
+from grader.process import Outcome
+from grader.protocol import CheckerError, GraderError, check_test, find_tests, grade, write_json
+from grader.report import (
+    as_json,
+    facts_of,
+    say,
+    show_errors,
+    show_mark,
+    show_model,
+    show_phases,
+    show_result,
+    species_names,
+    write_errors,
+)
+from grader.reproduce import find_test, reproduce
+from grader.sample import trained_sample
+from grader.session import Submission, TestResult, grade_tests, run_single_test
+
+ROOT = Path(__file__).resolve().parent
+DEFAULT_TESTS = ROOT / "public_data"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command line; returns the exit status."""
+    try:
+        if os.environ.get("CHECKER"):
+            return run_as_checker(argv)
+        return run_locally(parse(argv))
+    except GraderError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Interrupted: the tests that were not finished count as failed", file=sys.stderr)
+        return 1
+
+
+def _interrupt(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The command line's options."""
+    parser = argparse.ArgumentParser(
+        description="Grade a submission as the course's testing system does.",
+        epilog=f"Limits: {', '.join(f'{k}={v:g}' for k, v in LIMITS.items())} "
+        "(seconds; memory in GiB). docs/grader.md explains the checks.",
+    )
+    add = parser.add_argument
+    add("tests", nargs="?", type=Path, default=DEFAULT_TESTS, metavar="TESTS_DIR",
+        help="folder with the NN_*_input and NN_*_gt folders (default: public_data)")  # fmt: skip
+    add("--submission", type=Path, default=ROOT, metavar="DIR", help="folder of solution.py")
+    add("--model", type=Path, metavar="FILE", help="model file (default: birds_model.pt there)")
+    add("--require", type=_share, metavar="ACC", help="fail below this accuracy in the last test")
+    add("--limit", action="append", default=[], metavar="NAME=VALUE", help="change a limit")
+    add("--json", type=Path, metavar="FILE", help="write the whole report as JSON")
+    add("--errors", type=Path, metavar="FILE", help="write all misclassified photos as csv")
+    add("--reproduce", action="store_true", help="retrain, and compare with the submitted model")
+    add("--pack", type=Path, metavar="FILE", help="after a passing run: write the upload as a zip")
+    return parser.parse_args(argv)
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is no accuracy: give a number from 0 to 1")
+    return value
+
+
+def run_as_checker(argv: Sequence[str]) -> int:
+    """The testing system's own calls, recognised by the environment variable CHECKER."""
+    match argv:
+        case ["run_single_test", data_dir, output_dir]:
+            outcome = run_single_test(Submission.at(ROOT), Path(data_dir), Path(output_dir))
+            return _tell_problem(outcome)
+        case ["check_test", data_dir]:
+            try:
+                say(check_test(Path(data_dir)))
+            except CheckerError as error:
+                print(f"Checker error: {error}", file=sys.stderr)
+                return 1
+        case ["grade", data_dir]:
+            say(json.dumps(grade(Path(data_dir))))
+        case _:
+            raise GraderError(
+                "with CHECKER set, call it with run_single_test DATA_DIR OUTPUT_DIR, "
+                "check_test DATA_DIR, or grade DATA_DIR"
+            )
+    return 0
+
+
+def _tell_problem(outcome: Outcome) -> int:
+    if not outcome.problem:
+        return 0
+    if outcome.failure:
+        print(outcome.failure.traceback, file=sys.stderr, end="")
+    print(f"Runtime error: {outcome.problem}", file=sys.stderr)
+    return 1
+
+
+def run_locally(options: argparse.Namespace) -> int:
+    """All tests of a folder, or of the drawn sample if public_data holds none."""
+    limits = limits_with(options.limit)
+    submission = Submission.at(options.submission, options.model, limits=limits)
+    with ExitStack() as stack:
+        if not find_tests(options.tests):
+            if options.tests.resolve() != DEFAULT_TESTS or options.pack:
+                raise GraderError(f"no NN_*_input folder in {options.tests}: nothing to grade")
+            say("No tests in public_data: this run draws its own sample of birds.")
+            sample = trained_sample(submission.folder, submission.model)
+            options.tests, model = stack.enter_context(sample)
+            submission = Submission.at(options.submission, model, limits=limits)
+        return grade_folder(submission, options)
+
+
+def grade_folder(submission: Submission, options: argparse.Namespace) -> int:
+    """Grade every test of the folder, and report; returns the exit status."""
+    tests, names = find_tests(options.tests), species_names(options.tests)
+    if options.reproduce:
+        find_test(tests)  # told before the work, not after it
+    results = grade_tests(submission, tests, options.tests / "results.json", show_result)
+    show_model(results)
+    show_errors(results, names)
+    if options.errors:
+        count = write_errors(options.errors, results, names)
+        say(f"{options.errors}: {count} misclassified photos")
+    if options.json:
+        write_json(options.json, as_json(results))
+    passed = all(result.ok for result in results) and _reaches(results[-1], options.require)
+    if options.reproduce and passed:
+        passed = show_reproduction(submission, results)
+    if options.pack:
+        passed = show_pack(options.pack, submission, results, passed)
+    show_mark(results)
+    return 0 if passed else 1
+
+
+def _reaches(last: TestResult, required: float | None) -> bool:
+    """Whether the accuracy, as the testing system rounds it, is as high as required."""
+    if required is None or float(last.status.split()[-1]) >= required:
+        return True
+    say(f"Failed: {last.status.split()[-1]} is below the required {required:g}")
+    return False
+
+
+def show_reproduction(submission: Submission, results: Sequence[TestResult]) -> bool:
+    """Retrain and compare; returns whether the training function reaches the accuracy."""
+    say("Reproduction: training anew with fast_train=False")
+    tests = [result.test for result in results]
+    comparison, outcomes = reproduce(submission, tests, facts_of(results))
+    show_phases(outcomes[0])
+    if comparison is None:
+        say(f"   NOT reproduced: {outcomes[-1].problem}")
+        return False
+    for line in comparison.lines():
+        say(f"   {line}")
+    return comparison.reproduced
+
+
+def show_pack(
+    path: Path, submission: Submission, results: Sequence[TestResult], passed: bool
+) -> bool:
+    """Write and verify the archive after a passing run; returns whether there is one now."""
+    if not passed:
+        say(f"{path} not written: only a submission that passes is packed")
+        return False
+    say("Grading the archive from an empty folder:")
+    try:
+        size = pack(path, submission, results, lambda r: say(f"   {r.test.number} {r.status}"))
+    except PackError as error:
+        say(f"{path} not written: {error}")
+        return False
+    say(f"{path}: {size / 1e6:.1f} MB, solution.py and birds_model.pt")
+    return True
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _interrupt)
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,944 @@
+"""Tell bird species apart: MobileNetV2, fine-tuned on a CPU.
+
+The testing system calls two functions of this file:
+
+    train_classifier(train_gt, train_img_dir, fast_train) -> the trained network
+    classify(model_path, test_img_dir)                    -> {file name: class id}
+
+Nothing here writes to disk, opens a socket, starts a process or touches an accelerator;
+`train_full.py` is the program that saves what `train_classifier` returns.
+
+How training works, in the order of this file:
+
+    1. A photo passes the frozen trunk (the first blocks of MobileNetV2) once per augmented view;
+       the activations are kept in half precision. This costs most of an epoch, once.
+    2. The upper blocks and a new linear head train on these activations: first on four fifths of
+       the photos, to measure the settings on the rest; then, from the start again, on all photos.
+    3. The weights delivered are a moving average over the last steps.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import math
+import operator
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+from PIL import Image, ImageFile, ImageOps
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.models import MobileNet_V2_Weights, mobilenet_v2
+
+# ------------------------------------------------------------------------------------------------
+# Settings
+# ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train. Every value was chosen on a validation split: docs/experiments.md."""
+
+    input_size: int = 224  # pixels a side; larger sees more detail and costs its square in time
+    unfrozen_blocks: int = 4  # of the 19 blocks of `features`, counted from the end
+    views: int = 8  # cached views of a photo: one as in evaluation, the others augmented
+    cache_gigabytes: float = 2.0  # bound on the cache; more photos than fit get fewer views
+    epochs: int = 12
+    batch_size: int = 32  # photos
+    head_learning_rate: float = 3e-3
+    backbone_learning_rate: float = 5e-4  # smaller: the pretrained weights are not to be spoilt
+    warmup: float = 0.1  # share of the steps in which the learning rates rise; then cosine decay
+    weight_decay: float = 0.02  # AdamW, on weights of convolutions and head only
+    dropout: float = 0.2
+    label_smoothing: float = 0.1
+    mixup: float = 0.3  # alpha of the Beta distribution; 0 switches it off
+    cutmix: float = 1.0  # the same, for patches of the trunk's activations
+    crop_share: float = 0.35  # least share of a photo's area that a random crop keeps
+    colour_jitter: float = 0.3  # of brightness, contrast and saturation
+    average_decay: float = 0.98  # of the moving average of the weights, per step
+    validation_share: float = 0.2
+    seed: int = 0
+
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+FAST_TRAIN_PHOTOS = 64  # what `fast_train` looks at: two batches
+ENCODE_BATCH = 4  # photos; larger batches fall out of the processor's cache
+
+
+# ------------------------------------------------------------------------------------------------
+# What is said to the caller
+# ------------------------------------------------------------------------------------------------
+
+
+class SubmissionError(Exception):
+    """A mistake that the user can mend; its text is one line with cause, file and cure."""
+
+
+@dataclass(frozen=True)
+class EpochRow:
+    """One row of the training table; losses in nats, accuracies and rates as fractions."""
+
+    stage: str  # "validation run" or "final run"
+    epoch: int  # from 1
+    loss: float  # on augmented, mixed photos, so higher than on plain ones
+    accuracy: float  # on the same, against the label with the larger share
+    val_loss: float | None  # on untouched validation photos, by the averaged weights
+    val_accuracy: float | None
+    learning_rate: float  # of the head, at the end of the epoch
+    seconds: float
+
+
+class Progress:
+    """Told how training gets on. This one listens silently; override what you want to show."""
+
+    def stage(self, name: str, steps: int) -> None:
+        """A stage of `steps` steps begins."""
+
+    def step(self) -> None:
+        """One more step of the stage is done."""
+
+    def epoch(self, row: EpochRow) -> None:
+        """An epoch ended."""
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr)
+
+
+# ------------------------------------------------------------------------------------------------
+# The network
+# ------------------------------------------------------------------------------------------------
+
+
+class BirdNet(nn.Module):
+    """MobileNetV2 features, global average pooling, dropout, one linear layer.
+
+    Takes normalised photos (B, 3, H, W) of any size, gives logits (B, classes). Column i of the
+    logits stands for `class_ids[i]`. Architecture: Sandler et al., MobileNetV2, CVPR 2018.
+    """
+
+    def __init__(
+        self, class_ids: Sequence[int], class_names: Sequence[str] | None = None, dropout: float = 0
+    ) -> None:
+        super().__init__()
+        self.features = mobilenet_v2(weights=None).features
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(1280, len(class_ids))
+        nn.init.normal_(self.head.weight, std=0.01)
+        nn.init.zeros_(self.head.bias)
+        self.class_ids = list(class_ids)
+        self.class_names = None if class_names is None else list(class_names)
+        self.facts: dict[str, Any] = {}  # what the checkpoint says of the training
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, classes) of normalised photos (B, 3, H, W)."""
+        return self.forward_head(self.features(x))
+
+    def forward_head(self, x: Tensor) -> Tensor:
+        """Logits of the features: (B, 1280, H/32, W/32) -> (B, classes)."""
+        x = x.mean((2, 3))  # (B, 1280, H/32, W/32) -> (B, 1280)
+        return self.head(self.dropout(x))  # (B, 1280) -> (B, classes)
+
+
+@dataclass
+class ConvLayer:
+    """A convolution of MobileNetV2 with the batch norm and activation that follow it."""
+
+    conv: nn.Conv2d
+    norm: nn.BatchNorm2d | None = None
+    relu6: bool = False
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the one convolution that equals this one and its batch norm.
+
+        In evaluation mode batch norm is a fixed affine map per channel, so it disappears into the
+        convolution before it (Jacob et al., CVPR 2018, section 3.2). Differentiable.
+        """
+        scale = self.norm.weight * torch.rsqrt(self.norm.running_var + self.norm.eps)
+        weight = self.conv.weight * scale.view(-1, 1, 1, 1)
+        return weight, self.norm.bias - self.norm.running_mean * scale
+
+
+def _conv_layers(block: nn.Module) -> list[ConvLayer]:
+    layers: list[ConvLayer] = []
+    for module in block.modules():
+        if isinstance(module, nn.Conv2d):
+            layers.append(ConvLayer(module))
+        elif isinstance(module, nn.BatchNorm2d):
+            layers[-1].norm = module
+        elif isinstance(module, nn.ReLU6):
+            layers[-1].relu6 = True
+    return layers
+
+
+def forward_folded(blocks: nn.Module, x: Tensor) -> Tensor:
+    """`blocks(x)` in evaluation mode, batch norm folded on the way: fewer passes over memory.
+
+    Gradients reach the convolutions and the scale and shift of the batch norms; the running
+    statistics stay as they are.
+    """
+    for block in blocks:
+        y = x
+        for layer in _conv_layers(block):
+            conv = layer.conv
+            y = functional.conv2d(y, *layer.folded(), conv.stride, conv.padding, 1, conv.groups)
+            y = functional.hardtanh(y, 0.0, 6.0, inplace=True) if layer.relu6 else y
+        x = x + y if getattr(block, "use_res_connect", False) else y
+    return x
+
+
+# ------------------------------------------------------------------------------------------------
+# The same network, packed for inference
+# ------------------------------------------------------------------------------------------------
+
+
+def _onednn_packs() -> bool:
+    """Whether this build of torch can pack convolutions for oneDNN (x86 builds can)."""
+    try:
+        torch.ops.mkldnn._reorder_convolution_weight(
+            torch.zeros(1, 1, 1, 1), [0, 0], [1, 1], [1, 1], 1, []
+        )
+    except (AttributeError, NotImplementedError, RuntimeError):
+        return False
+    return torch.backends.mkldnn.is_available()
+
+
+class PackedConv:
+    """A folded convolution whose weight lies in the layout that oneDNN reads fastest.
+
+    The activation and the residual sum are part of the same pass over memory. These operators
+    are what torch's compiler emits for a CPU; without them plain convolutions do the same.
+    """
+
+    def __init__(self, layer: ConvLayer, onednn: bool) -> None:
+        conv = layer.conv
+        weight, self.bias = (tensor.detach() for tensor in layer.folded())
+        self.geometry = (list(conv.padding), list(conv.stride), [1, 1], conv.groups)
+        self.relu6, self.onednn = layer.relu6, onednn
+        if onednn:
+            pack = torch.ops.mkldnn._reorder_convolution_weight
+            self.weight = pack(weight, *self.geometry, [])
+        else:
+            self.weight = weight.contiguous(memory_format=torch.channels_last)
+
+    def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """The convolution of x (B, C, H, W), plus `residual`, which is overwritten."""
+        if not self.onednn:
+            return self._plain(x, residual)
+        if residual is None:
+            activation = ("hardtanh", [0.0, 6.0]) if self.relu6 else ("none", [])
+            convolve = torch.ops.mkldnn._convolution_pointwise
+            return convolve(x, self.weight, self.bias, *self.geometry, *activation, "")
+        add = torch.ops.mkldnn._convolution_pointwise_.binary
+        return add(residual, x, self.weight, self.bias, *self.geometry, "add", None, None, [], None)
+
+    def _plain(self, x: Tensor, residual: Tensor | None) -> Tensor:
+        padding, stride, dilation, groups = self.geometry
+        y = functional.conv2d(x, self.weight, self.bias, stride, padding, dilation, groups)
+        if residual is not None:
+            return y.add_(residual)
+        return y.clamp_(0.0, 6.0) if self.relu6 else y
+
+
+class PackedBlocks:
+    """Blocks of MobileNetV2 for inference: the same function, several times faster."""
+
+    def __init__(self, blocks: nn.Module) -> None:
+        onednn = _onednn_packs()
+        self.blocks = [
+            (
+                [PackedConv(layer, onednn) for layer in _conv_layers(block)],
+                getattr(block, "use_res_connect", False),
+            )
+            for block in blocks
+        ]
+
+    @torch.inference_mode()
+    def __call__(self, x: Tensor) -> Tensor:
+        """Activations of the last block, for x (B, C, H, W) in the channels-last layout."""
+        for layers, residual in self.blocks:
+            y = x
+            for layer in layers[:-1]:
+                y = layer(y)
+            x = layers[-1](y, x if residual else None)
+        return x
+
+
+# ------------------------------------------------------------------------------------------------
+# Photos
+# ------------------------------------------------------------------------------------------------
+
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"}
+    | {".ppm", ".pgm", ".pbm"}
+)
+# No others: for an EPS file under a photo's name Pillow would start Ghostscript.
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
+MAX_PIXELS = 40_000_000  # decoded; 160 MB as RGBA. JPEG files are drafted, so far larger ones pass
+
+
+@contextmanager
+def _tolerant_pillow() -> Iterator[None]:
+    """Let Pillow read what is there of a truncated file, and leave the size limit to us."""
+    before = ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS
+    ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = True, None
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = before
+
+
+def _to_rgb(photo: Image.Image) -> Image.Image:
+    if photo.mode.startswith(("I", "F")):  # 16 or more bits a pixel: Pillow would clip, not scale
+        grey = np.asarray(photo, dtype=np.float64)
+        top = 65535.0 if grey.max(initial=0) > 255 else 255.0
+        photo = Image.fromarray((grey * (255 / top)).clip(0, 255).astype(np.uint8))
+    if photo.has_transparency_data:
+        photo = photo.convert("RGBA")
+        white = Image.new("RGBA", photo.size, "white")
+        photo = Image.alpha_composite(white, photo)
+    return photo.convert("RGB")
+
+
+def read_photo(path: Path, side: int) -> Image.Image:
+    """The photo upright in RGB, at least `side` pixels a side if it has them.
+
+    A large JPEG is decoded at a fraction of its size. Raises OSError or ValueError (also for a
+    photo that would take more than `MAX_PIXELS`) if the file cannot be decoded.
+    """
+    with _tolerant_pillow(), Image.open(path, formats=FORMATS) as photo:
+        full = photo.size
+        photo.draft("RGB", (side, side))
+        # A progressive JPEG is held in memory whole, whatever the size it is decoded to.
+        width, height = full if photo.info.get("progressive") else photo.size
+        if width * height > MAX_PIXELS:
+            raise ValueError(f"{full[0]} x {full[1]} pixels are more than can be decoded")
+        return _to_rgb(ImageOps.exif_transpose(photo))
+
+
+# Pillow's decoders raise these on damaged files.
+_DECODING_ERRORS = (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError,
+                    OverflowError, NotImplementedError, AttributeError, RuntimeError)  # fmt: skip
+
+
+def evaluation_view(photo: Image.Image, side: int) -> Tensor:
+    """The whole photo, stretched to a square: (side, side, 3), uint8."""
+    if photo.size != (side, side):
+        photo = photo.resize((side, side), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(photo))
+
+
+def normalise(views: Sequence[Tensor], preprocessing: Mapping[str, Any]) -> Tensor:
+    """Views (H, W, 3), uint8 -> a batch (B, 3, H, W), float32, channels last, mean 0, std 1."""
+    std = torch.tensor(preprocessing["std"])
+    shift = torch.tensor(preprocessing["mean"]) / std
+    pixels = torch.stack(list(views)).float()  # (B, H, W, 3)
+    return (pixels * (1 / (255 * std)) - shift).permute(0, 3, 1, 2)  # (B, 3, H, W)
+
+
+def preprocessing_of(settings: Settings) -> dict[str, Any]:
+    """The constants of the evaluation transform, as the checkpoint keeps them."""
+    return {
+        "input_size": settings.input_size,
+        "mean": list(IMAGENET_MEAN),
+        "std": list(IMAGENET_STD),
+        "interpolation": "bilinear",
+    }
+
+
+# ------------------------------------------------------------------------------------------------
+# Labels, split, and how sure a measured accuracy is
+# ------------------------------------------------------------------------------------------------
+
+
+def labels_fingerprint(gt: Mapping[str, int]) -> str:
+    """SHA-256 of the labels: tells whether a model was trained on just these photos."""
+    lines = "".join(f"{name},{class_id}\n" for name, class_id in sorted(gt.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def split_photos(
+    labels: np.ndarray, share: float, seed: int
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Indices of training and validation photos, every class in the same proportion in both.
+
+    Takes the classes of the photos (N,). A class with one photo stays in training; with no class
+    of two photos there is nothing to validate on: (all photos, None).
+    """
+    from sklearn.model_selection import train_test_split
+
+    count = Counter(labels.tolist())
+    several = np.array([i for i, label in enumerate(labels) if count[label] > 1], dtype=int)
+    if len(several) == 0:
+        return np.arange(len(labels)), None
+    classes = len(set(labels[several].tolist()))
+    _, validation = train_test_split(
+        several,
+        test_size=max(round(share * len(several)), classes),
+        stratify=labels[several],
+        random_state=seed,
+    )
+    return np.setdiff1d(np.arange(len(labels)), validation), np.sort(validation)
+
+
+def wilson_interval(correct: int, total: int) -> tuple[float, float]:
+    """95 % interval of an accuracy: Wilson, JASA 22 (1927)."""
+    z, share = 1.959964, correct / total
+    middle = (share + z * z / (2 * total)) / (1 + z * z / total)
+    half = z / (1 + z * z / total) * math.sqrt(share * (1 - share) / total + (z / (2 * total)) ** 2)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+# ------------------------------------------------------------------------------------------------
+# Pretrained weights
+# ------------------------------------------------------------------------------------------------
+
+
+def imagenet_weights_file() -> Path:
+    """Where torch's cache keeps MobileNetV2's ImageNet weights, whether or not they are there."""
+    name = MobileNet_V2_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[-1]
+    return Path(torch.hub.get_dir()) / "checkpoints" / name
+
+
+def _load_backbone(network: BirdNet, init: Path | None, fast_train: bool) -> None:
+    path = imagenet_weights_file() if init is None else Path(init)
+    if init is None and not path.is_file():
+        if fast_train:
+            return _say(f"fast_train: no pretrained weights in {path.parent}, random ones instead")
+        raise SubmissionError(
+            f"no pretrained weights: put {path.name} into {path.parent} (the folder "
+            "$TORCH_HOME/hub/checkpoints), or start from a trained model with --init CHECKPOINT"
+        )
+    content = _load_file(path)
+    state = content.get("state_dict", content)
+    prefix = "features."
+    backbone = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
+    try:
+        network.features.load_state_dict(backbone)
+    except RuntimeError:
+        raise SubmissionError(
+            f"{path} does not hold the weights of torchvision's mobilenet_v2: replace or delete it"
+        ) from None
+    if fast_train:
+        _say(f"fast_train: pretrained weights from {path}")
+    return None
+
+
+def _load_file(path: Path) -> dict[str, Any]:
+    """What torch.save wrote to `path`: tensors and plain values only, nothing is executed."""
+    if not path.is_file():
+        raise SubmissionError(f"no file {path}: `python train_full.py` makes birds_model.pt")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a damaged or foreign file makes the loader raise
+        kind = type(error).__name__
+        raise SubmissionError(
+            f"{path} cannot be read ({kind}): truncated, or not a checkpoint of tensors and plain "
+            "values; copy it again, or make it anew with `python train_full.py`"
+        ) from None
+    if not isinstance(content, dict):
+        raise SubmissionError(f"{path} holds no checkpoint but a {type(content).__name__}")
+    return content
+
+
+# ------------------------------------------------------------------------------------------------
+# The frozen trunk, computed once
+# ------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class TrunkCache:
+    """Activations of the frozen trunk for several views of each photo."""
+
+    activations: Tensor  # (views, photos, h, w, C), float16; view 0 is the one of evaluation
+    readable: np.ndarray  # indices of the photos that could be decoded
+
+    def batch(self, views: np.ndarray | int, photos: np.ndarray) -> Tensor:
+        """One view of each photo: (B, C, h, w), float32, channels last."""
+        if isinstance(views, int):
+            chosen = self.activations[views, photos]
+        else:
+            chosen = self.activations[views, photos]  # (B, h, w, C)
+        return chosen.float().permute(0, 3, 1, 2)
+
+
+def augmentation(settings: Settings) -> nn.Module:
+    """The random views that training sees: a crop, a mirror image, other light."""
+    from torchvision.transforms import v2
+
+    jitter = settings.colour_jitter
+    return v2.Compose(
+        [
+            v2.RandomResizedCrop(settings.input_size, scale=(settings.crop_share, 1)),
+            v2.RandomHorizontalFlip(),
+            v2.ColorJitter(brightness=jitter, contrast=jitter, saturation=jitter),
+        ]
+    )
+
+
+def _views_that_fit(photos: int, floats_a_view: int, settings: Settings) -> int:
+    room = int(settings.cache_gigabytes * 1e9 / (2 * floats_a_view * photos))
+    if room < 1:
+        raise SubmissionError(
+            f"{photos} photos do not fit into cache_gigabytes={settings.cache_gigabytes}: "
+            "raise that setting, or train on fewer photos"
+        )
+    return min(settings.views, room)
+
+
+def encode(
+    trunk: nn.Module, paths: Sequence[Path], settings: Settings, progress: Progress
+) -> TrunkCache:
+    """Pass every photo through the frozen trunk, once a view; each file is decoded once."""
+    packed, augment = PackedBlocks(trunk), augmentation(settings)
+    side, constants = settings.input_size, preprocessing_of(settings)
+    channels, h, w = packed(torch.zeros(1, 3, side, side))[0].shape
+    views = _views_that_fit(len(paths), channels * h * w, settings)
+    activations = torch.empty(views, len(paths), h, w, channels, dtype=torch.float16)
+    readable = []
+    progress.stage("reading photos", len(paths))
+    for index, path in enumerate(paths):
+        progress.step()
+        try:
+            photo = read_photo(path, 2 * side)
+        except _DECODING_ERRORS as error:
+            _say(f"left out of training: {path} ({error})")
+            continue
+        seen = [evaluation_view(photo, side)]
+        seen += [torch.from_numpy(np.array(augment(photo))) for _ in range(views - 1)]
+        for first in range(0, views, ENCODE_BATCH):
+            x = normalise(seen[first : first + ENCODE_BATCH], constants)
+            activations[first : first + ENCODE_BATCH, index] = packed(x).permute(0, 2, 3, 1).half()
+        readable.append(index)
+    return TrunkCache(activations, np.array(readable, dtype=int))
+
+
+# ------------------------------------------------------------------------------------------------
+# Training
+# ------------------------------------------------------------------------------------------------
+
+
+class UpperNet(nn.Module):
+    """What is trained: the upper blocks and the head, on the trunk's activations.
+
+    Batch norm keeps the statistics of ImageNet here too: as good as new ones, and faster.
+    """
+
+    def __init__(self, network: BirdNet, cut: int) -> None:
+        super().__init__()
+        self.blocks, self.dropout, self.head = network.features[cut:], network.dropout, network.head
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, classes) of the trunk's activations (B, C, h, w)."""
+        x = forward_folded(self.blocks, x)  # (B, C, h, w) -> (B, 1280, H/32, W/32)
+        return self.head(self.dropout(x.mean((2, 3))))
+
+
+def _optimiser(upper: UpperNet, settings: Settings) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov and Hutter, 2019), the backbone slower than the head."""
+    parts = (
+        (upper.blocks, settings.backbone_learning_rate),
+        (upper.head, settings.head_learning_rate),
+    )
+    groups = []
+    for part, rate in parts:
+        weights = [p for p in part.parameters() if p.ndim > 1]
+        others = [p for p in part.parameters() if p.ndim == 1]  # not decayed: biases, batch norm
+        groups.append({"params": weights, "lr": rate, "weight_decay": settings.weight_decay})
+        groups.append({"params": others, "lr": rate, "weight_decay": 0.0})
+    return torch.optim.AdamW(groups)
+
+
+def _rate_factor(step: int, steps: int, warmup: float) -> float:
+    """Linear warm-up, then cosine decay to zero (Loshchilov and Hutter, 2017)."""
+    rising = max(1.0, warmup * steps)
+    if step < rising:
+        return (step + 1) / (rising + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1.0, steps - rising)))
+
+
+def _mixing(classes: int, settings: Settings) -> Any:
+    """Mixup (Zhang et al., 2018) and CutMix (Yun et al., 2019) on the trunk's activations."""
+    from timm.data.mixup import Mixup
+
+    return Mixup(
+        mixup_alpha=settings.mixup,
+        cutmix_alpha=settings.cutmix,
+        prob=float(settings.mixup > 0 or settings.cutmix > 0),
+        label_smoothing=settings.label_smoothing,
+        num_classes=classes,
+    )
+
+
+@torch.inference_mode()
+def _evaluate(
+    upper: nn.Module, cache: TrunkCache, photos: np.ndarray, labels: Tensor
+) -> tuple[float, int]:
+    """Mean cross-entropy in nats, and the number of right answers, on untouched photos."""
+    upper.eval()
+    logits = torch.cat([upper(cache.batch(0, part)) for part in _parts(photos, 32)])
+    right = (logits.argmax(1) == labels[photos]).sum().item()
+    return functional.cross_entropy(logits, labels[photos]).item(), int(right)
+
+
+def _parts(photos: np.ndarray, size: int) -> list[np.ndarray]:
+    return [photos[first : first + size] for first in range(0, len(photos), size)]
+
+
+def _epoch_batches(photos: np.ndarray, size: int) -> list[np.ndarray]:
+    """The photos in a new order, in full batches; mixing wants an even number in each."""
+    shuffled = np.random.permutation(photos)
+    size = min(size, len(photos))
+    full = _parts(shuffled[: len(shuffled) // size * size], size)
+    return [np.append(part, part[0]) if len(part) % 2 else part for part in full]
+
+
+class _Run:
+    """One training of the upper blocks, from the pretrained weights to their moving average."""
+
+    def __init__(
+        self,
+        network: BirdNet,
+        cache: TrunkCache,
+        labels: Tensor,
+        train: np.ndarray,
+        settings: Settings,
+    ) -> None:
+        from timm.utils import ModelEmaV3
+
+        self.cache, self.labels, self.train, self.settings = cache, labels, train, settings
+        self.upper = UpperNet(network, len(network.features) - settings.unfrozen_blocks)
+        self.upper.to(memory_format=torch.channels_last)
+        self.average = ModelEmaV3(self.upper, settings.average_decay, use_warmup=True)
+        self.optimiser = _optimiser(self.upper, settings)
+        self.steps = settings.epochs * len(_epoch_batches(train, settings.batch_size))
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(
+            self.optimiser, lambda step: _rate_factor(step, self.steps, settings.warmup)
+        )
+        self.mix = _mixing(len(network.class_ids), settings)
+        views, photos = cache.activations.shape[:2]
+        # Each photo shows its views in an order of its own, so that an epoch mixes them.
+        self.view_order = np.random.rand(photos, views).argsort(1)  # (photos, views)
+
+    def epoch(self, number: int, progress: Progress) -> tuple[float, float]:
+        """Train for one epoch, counted from 0: mean loss and accuracy on what was shown."""
+        loss, right, seen = 0.0, 0, 0
+        self.upper.train()
+        views = self.view_order[:, number % self.view_order.shape[1]]
+        for photos in _epoch_batches(self.train, self.settings.batch_size):
+            x = self.cache.batch(views[photos], photos).contiguous(
+                memory_format=torch.channels_last
+            )
+            x, target = self.mix(x, self.labels[photos])  # (B, C, h, w), (B, classes)
+            logits = self.upper(x)
+            batch_loss = functional.cross_entropy(logits, target)
+            self._step(batch_loss)
+            loss += batch_loss.item() * len(photos)
+            right += int((logits.argmax(1) == target.argmax(1)).sum())
+            seen += len(photos)
+            progress.step()
+        return loss / seen, right / seen
+
+    def _step(self, loss: Tensor) -> None:
+        self.optimiser.zero_grad()
+        loss.backward()
+        self.optimiser.step()
+        self.scheduler.step()
+        self.average.update(self.upper, self.scheduler.last_epoch)
+
+    def finish(self) -> None:
+        """Give the network the averaged weights (Polyak and Juditsky, 1992)."""
+        self.upper.load_state_dict(self.average.module.state_dict())
+        self.upper.eval()
+
+
+def _fit(
+    stage: str,
+    network: BirdNet,
+    cache: TrunkCache,
+    labels: Tensor,
+    train: np.ndarray,
+    validation: np.ndarray | None,
+    settings: Settings,
+    progress: Progress,
+) -> int | None:
+    """Train `network` in place; the number of right answers on the validation photos, if any."""
+    run = _Run(network, cache, labels, train, settings)
+    progress.stage(stage, run.steps)
+    right = None
+    for number in range(settings.epochs):
+        start = time.perf_counter()
+        loss, accuracy = run.epoch(number, progress)
+        val_loss = val_accuracy = None
+        if validation is not None:
+            val_loss, right = _evaluate(run.average.module, cache, validation, labels)
+            val_accuracy = right / len(validation)
+        rate = run.optimiser.param_groups[-1]["lr"]
+        seconds = time.perf_counter() - start
+        row = EpochRow(stage, number + 1, loss, accuracy, val_loss, val_accuracy, rate, seconds)
+        progress.epoch(row)
+    run.finish()
+    return right
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """The same random numbers every time; the caller's generators end as they began."""
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would visit accelerators
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+
+
+def _checked_labels(train_gt: Mapping[str, int]) -> dict[str, int]:
+    if not train_gt:
+        raise SubmissionError("no labels to train on: train_gt is empty; check train/gt.csv")
+    try:
+        return {name: operator.index(train_gt[name]) for name in sorted(train_gt)}
+    except TypeError:
+        raise SubmissionError(
+            "class ids must be integers: check the column class_id of train/gt.csv"
+        ) from None
+
+
+def train_classifier(
+    train_gt: Mapping[str, int],
+    train_img_dir: str | Path,
+    fast_train: bool = False,
+    *,
+    settings: Settings | None = None,
+    init: str | Path | None = None,
+    class_names: Mapping[int, str] | None = None,
+    progress: Progress | None = None,
+) -> BirdNet:
+    """Fine-tune MobileNetV2 on labelled photos.
+
+    Args:
+        train_gt: class id (any integer) of each photo, by file name.
+        train_img_dir: the folder with the photos.
+        fast_train: one epoch of two batches, only to show that training works. Starts from
+            random weights if there are no pretrained ones.
+        settings: how to train.
+        init: checkpoint to take the backbone from, instead of torch's cache of ImageNet weights.
+        class_names: names for people, by class id.
+        progress: told how training gets on.
+
+    Returns:
+        The network in evaluation mode, on the CPU, trained on all photos; `facts["validation"]`
+        says what the same settings reached on photos kept out of a first run.
+
+    Raises:
+        SubmissionError: no labels, no readable photo, no pretrained weights.
+    """
+    gt, folder = _checked_labels(train_gt), Path(train_img_dir)
+    settings, progress = settings or Settings(), progress or Progress()
+    class_ids = sorted(set(gt.values()))
+    names = None if class_names is None else [class_names.get(i, str(i)) for i in class_ids]
+    with _seeded(settings.seed):
+        network = BirdNet(class_ids, names, settings.dropout)
+        _load_backbone(network, None if init is None else Path(init), fast_train)
+        chosen = list(gt)
+        if fast_train:
+            chosen = sorted(random.sample(chosen, min(FAST_TRAIN_PHOTOS, len(chosen))))
+            settings = replace(settings, epochs=1, views=2)
+        cut = len(network.features) - settings.unfrozen_blocks
+        network.requires_grad_(False)
+        UpperNet(network, cut).requires_grad_(True)
+        cache = encode(network.features[:cut], [folder / n for n in chosen], settings, progress)
+        if len(cache.readable) == 0:
+            raise SubmissionError(f"not one readable photo in {folder}: check the folder's path")
+        labels = torch.tensor([class_ids.index(gt[name]) for name in chosen])  # (photos,)
+        validation = _validate(network, cache, labels, settings, progress)
+        _fit("final run", network, cache, labels, cache.readable, None, settings, progress)
+    network.facts = {
+        "fallback_class": Counter(gt.values()).most_common(1)[0][0],
+        "settings": asdict(settings),
+        "training": {
+            "photos": len(cache.readable),
+            "labels_sha256": labels_fingerprint(gt),
+            "seed": settings.seed,
+            "torch": str(torch.__version__),
+            "torchvision": str(torchvision.__version__),
+        },
+        "validation": validation,
+    }
+    return network.eval()
+
+
+def _validate(
+    network: BirdNet, cache: TrunkCache, labels: Tensor, settings: Settings, progress: Progress
+) -> dict[str, Any] | None:
+    """Train a copy of `network` without some photos, and measure it on those."""
+    train, held_out = split_photos(
+        labels[cache.readable].numpy(), settings.validation_share, settings.seed
+    )
+    if held_out is None:
+        _say("no species has two photos: nothing to validate on, training on all of them")
+        return None
+    lonely = sum(n == 1 for n in Counter(labels[cache.readable].tolist()).values())
+    if lonely:
+        _say(f"{lonely} species with a single photo: it stays in training, not in validation")
+    right = _fit(
+        "validation run",
+        copy.deepcopy(network),
+        cache,
+        labels,
+        cache.readable[train],
+        cache.readable[held_out],
+        settings,
+        progress,
+    )
+    return {
+        "correct": right,
+        "total": len(held_out),
+        "accuracy": right / len(held_out),
+        "interval": list(wilson_interval(right, len(held_out))),
+    }
+
+
+# ------------------------------------------------------------------------------------------------
+# The checkpoint: tensors and plain values that describe themselves
+# ------------------------------------------------------------------------------------------------
+
+FORMAT, FORMAT_VERSION = "birds-mobilenet-v2", 1
+
+
+def to_checkpoint(network: BirdNet) -> dict[str, Any]:
+    """What `torch.save` is to write as birds_model.pt, of a network from `train_classifier`."""
+    preprocessing = preprocessing_of(Settings(**network.facts["settings"]))
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "architecture": "mobilenet_v2",
+        "class_ids": network.class_ids,
+        "class_names": network.class_names,
+        "preprocessing": preprocessing,
+        **network.facts,
+        "known_answer": {"logits": _known_answer(network, preprocessing)},
+        "state_dict": {k: v.contiguous() for k, v in network.state_dict().items()},
+    }
+
+
+def load_network(model_path: str | Path) -> tuple[BirdNet, dict[str, Any]]:
+    """The network of a checkpoint, in evaluation mode, and the checkpoint.
+
+    Raises SubmissionError, and executes nothing, if the file is missing, damaged or foreign.
+    """
+    checkpoint = _load_file(Path(model_path))
+    if checkpoint.get("format") != FORMAT or checkpoint.get("format_version") != FORMAT_VERSION:
+        raise SubmissionError(
+            f"{model_path} is no {FORMAT} checkpoint of version {FORMAT_VERSION}: "
+            "make one with `python train_full.py`"
+        )
+    try:
+        with torch.device("meta"):  # no memory, no random numbers: the weights come from the file
+            network = BirdNet(checkpoint["class_ids"], checkpoint["class_names"])
+        network.load_state_dict(checkpoint["state_dict"], assign=True)
+    except (KeyError, TypeError, AttributeError, RuntimeError):
+        raise SubmissionError(
+            f"{model_path} is damaged, its parts do not fit: make it anew with "
+            "`python train_full.py`"
+        ) from None
+    return network.eval(), checkpoint
+
+
+def _known_answer(network: BirdNet, preprocessing: Mapping[str, Any]) -> list[float]:
+    """Logits for a generated picture: the same integers on every machine."""
+    side = preprocessing["input_size"]
+    y, x, channel = np.ogrid[:side, :side, :3]
+    picture = (x * y // 7 + 3 * x + 5 * y + 89 * channel) % 256  # (side, side, 3)
+    view = torch.from_numpy(picture.astype(np.uint8))
+    return Classifier(network, preprocessing).logits([view])[0].tolist()
+
+
+def known_answer_error(model_path: str | Path) -> float:
+    """Greatest difference of a logit from what it was where the model was made; 1e-3 is right."""
+    network, checkpoint = load_network(model_path)
+    now = np.array(_known_answer(network, checkpoint["preprocessing"]))
+    return float(np.abs(now - np.array(checkpoint["known_answer"]["logits"])).max())
+
+
+# ------------------------------------------------------------------------------------------------
+# Classification
+# ------------------------------------------------------------------------------------------------
+
+CLASSIFY_BATCH = 4  # photos; bounds the memory, and larger batches are slower
+
+
+class Classifier:
+    """A network packed for inference, with its evaluation transform."""
+
+    def __init__(self, network: BirdNet, preprocessing: Mapping[str, Any]) -> None:
+        self.network, self.preprocessing = network, preprocessing
+        self.features = PackedBlocks(network.features)
+
+    @torch.inference_mode()
+    def logits(self, views: Sequence[Tensor]) -> Tensor:
+        """Logits (B, classes) of evaluation views (side, side, 3), uint8."""
+        return self.network.forward_head(self.features(normalise(views, self.preprocessing)))
+
+
+def _is_photo(path: Path) -> bool:
+    if path.name.startswith(".") or not path.is_file():
+        return False
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return True
+    try:  # a photo without its extension
+        with Image.open(path, formats=FORMATS):
+            return True
+    except _DECODING_ERRORS:
+        return False
+
+
+def list_photos(folder: str | Path) -> list[Path]:
+    """The photos of a folder, by name; sub-folders, hidden and other files are passed over."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise SubmissionError(f"no folder {folder}: give the folder that holds the photos")
+    return sorted(path for path in folder.iterdir() if _is_photo(path))
+
+
+def classify(model_path: str | Path, test_img_dir: str | Path) -> dict[str, int]:
+    """The class id of every photo in a folder, by file name.
+
+    A photo that cannot be decoded gets the most frequent class of the training photos, and a
+    line on stderr. Memory does not grow with the number of photos.
+
+    Raises:
+        SubmissionError: no such folder; the model is missing, damaged or foreign.
+    """
+    network, checkpoint = load_network(model_path)
+    classifier = Classifier(network, checkpoint["preprocessing"])
+    side = checkpoint["preprocessing"]["input_size"]
+    photos = list_photos(test_img_dir)
+    answers: dict[str, int] = {}
+    for first in range(0, len(photos), CLASSIFY_BATCH):
+        views: dict[str, Tensor] = {}
+        for path in photos[first : first + CLASSIFY_BATCH]:
+            answers[path.name] = checkpoint["fallback_class"]
+            try:
+                views[path.name] = evaluation_view(read_photo(path, side), side)
+            except _DECODING_ERRORS as error:
+                _say(f"cannot be decoded, answered with the most frequent class: {path} ({error})")
+        if views:
+            best = classifier.logits(list(views.values())).argmax(1).tolist()
+            answers.update(zip(views, (network.class_ids[i] for i in best), strict=True))
+    return answers

@@ -1,0 +1,42 @@
+"""A course folder in miniature: the "photos" are text files that hold their class id."""
+
+import json
+import shutil
+from pathlib import Path
+
+FIXTURES = Path(__file__).resolve().parent
+PHOTOS, CLASSES = 8, 4
+
+
+def make_test(folder, name="00_test_img", photos=PHOTOS, prefix="photo"):
+    """One test: the same photos to train on and to classify."""
+    gt = {f"{prefix}_{i}.png": i % CLASSES for i in range(photos)}
+    text = "filename,class_id\n" + "".join(f"{n},{i}\n" for n, i in gt.items())
+    for part in ("train", "test"):
+        images = folder / f"{name}_input" / part / "images"
+        images.mkdir(parents=True)
+        for photo, class_id in gt.items():
+            (images / photo).write_text(str(class_id))
+    for gt_file in (folder / f"{name}_input/train/gt.csv", folder / f"{name}_gt/gt.csv"):
+        gt_file.parent.mkdir(exist_ok=True)
+        gt_file.write_text(text)
+    return folder
+
+
+def copy_submission(name, folder):
+    """A fixture's code and model in a folder of their own, so that it may spoil them."""
+    folder.mkdir(parents=True)
+    for source in (FIXTURES / name).iterdir():
+        if source.suffix in (".py", ".pt", ".txt"):
+            shutil.copy(source, folder / source.name.removesuffix(".txt"))
+    return folder
+
+
+def fixture_names():
+    return sorted(path.parent.name for path in FIXTURES.glob("*/expected.json"))
+
+
+def expected(name, layer):
+    """What the fixture must give; some differ between the layers."""
+    content = json.loads((FIXTURES / name / "expected.json").read_text())
+    return content.get(layer, content)

@@ -1,0 +1,11 @@
+"""Fails in training."""
+
+from pathlib import Path
+
+
+def train_classifier(train_gt, train_img_dir, fast_train=False):
+    raise ValueError("the loss is not a number")
+
+
+def classify(model_path, test_img_dir):
+    return {photo.name: int(photo.read_text()) for photo in Path(test_img_dir).iterdir()}

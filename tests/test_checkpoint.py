@@ -1,0 +1,111 @@
+"""birds_model.pt: what it says of itself, and what happens to files that are not it."""
+
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+import solution
+from solution import SubmissionError, known_answer_error, load_network
+
+SHIPPED = Path(solution.__file__).with_name("birds_model.pt")
+
+
+def test_it_describes_itself(model_path, photos):
+    checkpoint = torch.load(model_path, weights_only=True)
+    assert checkpoint["format"] == "birds-mobilenet-v2"
+    assert checkpoint["class_ids"] == [-7, 3, 1000]
+    assert checkpoint["training"]["labels_sha256"] == solution.labels_fingerprint(photos[0])
+    assert checkpoint["training"]["photos"] == 24
+    assert checkpoint["training"]["torch"] == str(torch.__version__)
+    assert set(checkpoint["preprocessing"]) == {"input_size", "mean", "std", "interpolation"}
+    assert checkpoint["settings"]["unfrozen_blocks"] == 3
+    assert checkpoint["validation"]["total"] == 5
+
+
+def test_it_computes_here_what_it_computed_where_it_was_made(model_path, tmp_path):
+    assert known_answer_error(model_path) <= 1e-5
+    checkpoint = torch.load(model_path, weights_only=True)
+    checkpoint["state_dict"]["head.bias"][1] += 0.5
+    torch.save(checkpoint, tmp_path / "changed.pt")
+    assert known_answer_error(tmp_path / "changed.pt") == pytest.approx(0.5, abs=1e-4)
+
+
+def test_loading_leaves_the_random_state(model_path):
+    before = torch.get_rng_state()
+    load_network(model_path)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+class Bomb:
+    def __reduce__(self):
+        return os.mkdir, ("exploded",)
+
+
+def bad_files(model_path: Path) -> dict[str, bytes]:
+    good = model_path.read_bytes()
+    return {
+        "empty": b"",
+        "text": b"not a model\n",
+        "truncated": good[: len(good) // 2],
+        "bomb": pickle.dumps(Bomb()),
+    }
+
+
+@pytest.mark.parametrize("kind", ["empty", "text", "truncated", "bomb"])
+def test_damaged_files_give_one_line_and_execute_nothing(kind, model_path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.pt").write_bytes(bad_files(model_path)[kind])
+    with pytest.raises(SubmissionError, match=r"bad\.pt cannot be read") as error:
+        load_network(tmp_path / "bad.pt")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_a_bomb_inside_torchs_own_format_does_not_go_off(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"format": Bomb()}, tmp_path / "bomb.pt")
+    with pytest.raises(SubmissionError, match="cannot be read"):
+        load_network(tmp_path / "bomb.pt")
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(SubmissionError, match=r"no file .*none\.pt"):
+        load_network(tmp_path / "none.pt")
+
+
+@pytest.mark.parametrize(
+    "content", [[1, 2], {"weight": torch.zeros(2)}, {"format": "birds-mobilenet-v2"}]
+)
+def test_foreign_checkpoints_are_refused(content, tmp_path):
+    torch.save(content, tmp_path / "foreign.pt")
+    with pytest.raises(SubmissionError, match=r"foreign\.pt"):
+        load_network(tmp_path / "foreign.pt")
+
+
+@pytest.mark.parametrize("key", ["class_ids", "state_dict", "class_names"])
+def test_a_checkpoint_without_a_part_is_refused(key, model_path, tmp_path):
+    checkpoint = torch.load(model_path, weights_only=True)
+    del checkpoint[key]
+    torch.save(checkpoint, tmp_path / "part.pt")
+    with pytest.raises(SubmissionError, match="damaged"):
+        load_network(tmp_path / "part.pt")
+
+
+def test_a_head_of_another_size_is_refused(model_path, tmp_path):
+    checkpoint = torch.load(model_path, weights_only=True)
+    checkpoint["class_ids"].append(5)
+    torch.save(checkpoint, tmp_path / "head.pt")
+    with pytest.raises(SubmissionError, match="damaged"):
+        load_network(tmp_path / "head.pt")
+
+
+def test_the_shipped_model_is_right_and_small():
+    assert SHIPPED.stat().st_size < 10_000_000
+    assert known_answer_error(SHIPPED) <= 1e-3
+    checkpoint = torch.load(SHIPPED, weights_only=True)
+    assert len(checkpoint["class_names"]) == len(checkpoint["class_ids"]) == 50
+    assert checkpoint["training"]["photos"] == 2462

@@ -1,0 +1,339 @@
+"""The command line from outside: lines, files, exit status, whatever ends it."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+from submissions.course import copy_submission, make_test
+
+import run_tests
+from grader.sample import trained_sample
+
+SCRIPT = Path(run_tests.__file__)
+
+
+@pytest.fixture
+def course(tmp_path):
+    """Two tests, and the submission "good"."""
+    make_test(tmp_path / "tests")
+    make_test(tmp_path / "tests", "01_hidden", photos=4, prefix="hidden")
+    copy_submission("good", tmp_path / "good")
+    return tmp_path
+
+
+def call(*arguments, cwd=None, **environment):
+    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, **environment},
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, done.stdout.splitlines(), done.stderr
+
+
+def results_of(tests):
+    return json.loads((tests / "results.json").read_text())
+
+
+def test_a_passing_run(course):
+    status, lines, errors = call(course / "tests", "--submission", course / "good")
+    times = [f"{entry['time']:.2f}" for entry in results_of(course / "tests")]
+    own = [line for line in lines if line[:1] in "01M"]
+    assert own[0] == f"00 {times[0]}s Ok, accuracy 1.0000"
+    assert own[1] == f"01 {times[1]}s Ok, accuracy 1.0000"
+    assert lines[-1] == own[2] == "Mark: 10 1.0000"
+    assert (status, errors) == (0, "")
+    statuses = [entry["status"] for entry in results_of(course / "tests")]
+    assert statuses == ["Ok, accuracy 1.0000"] * 2
+    output = course / "tests" / "01_hidden_check" / "output" / "output.csv"
+    assert output.read_text().splitlines()[:2] == ["filename,class_id", "hidden_0.png,0"]
+    gt = course / "tests" / "01_hidden_check" / "gt" / "gt.csv"
+    assert gt.read_bytes() == output.read_bytes()
+
+
+def test_a_failing_run_prints_the_traceback_and_exits_with_1(course):
+    folder = copy_submission("classify_raises", course / "bad")
+    status, lines, _ = call(course / "tests", "--submission", folder)
+    assert status == 1
+    assert lines[0] == "00 Runtime error"
+    assert lines[1] == "Traceback (most recent call last):"
+    assert "IndexError: list index out of range" in lines
+    assert not any("grader" in line for line in lines if line.startswith("  File"))
+    assert lines[-1] == "Mark: 0"
+    assert results_of(course / "tests") == [{"status": "Runtime error"}] * 2
+
+
+def test_what_a_failing_submission_printed_is_shown(course):
+    folder = copy_submission("classify_raises", course / "bad")
+    code = (folder / "solution.py").read_text()
+    (folder / "solution.py").write_text(f"{code}\nprint('loading the weights')\n")
+    _, lines, _ = call(course / "tests", "--submission", folder)
+    assert "   | loading the weights" in lines
+
+
+def test_an_old_answer_is_not_graded_again(course):
+    call(course / "tests", "--submission", course / "good")
+    folder = copy_submission("os_exit", course / "bad")
+    status, _, _ = call(course / "tests", "--submission", folder)
+    assert status == 1
+    assert list((course / "tests").glob("*_check/output/*")) == []
+
+
+def test_the_default_submission_is_the_one_beside_the_script(course, monkeypatch, capsys):
+    monkeypatch.setattr(run_tests, "ROOT", course / "good")
+    assert run_tests.main([str(course / "tests")]) == 0
+    assert capsys.readouterr().out.endswith("Mark: 10 1.0000\n")
+
+
+def test_another_model_file(course):
+    (course / "good" / "birds_model.pt").rename(course / "other.pt")
+    run = (course / "tests", "--submission", course / "good")
+    assert call(*run)[0] == 1
+    assert call(*run, "--model", course / "other.pt")[0] == 0
+
+
+@pytest.mark.parametrize(("required", "expected"), [("0.25", 0), ("0.2501", 1)])
+def test_a_required_accuracy(course, required, expected):
+    folder = copy_submission("constant_class", course / "constant")
+    run = (course / "tests", "--submission", folder, "--require", required)
+    assert call(*run)[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["{tests}", "--submission", "{tests}"], "no solution.py"),
+        (["{good}", "--submission", "{good}"], "no NN_*_input folder"),
+        (["{tests}", "--submission", "{good}", "--limit", "speed=1"], "no limit 'speed'"),
+        (["{tests}", "--submission", "{good}", "--require", "88"], "88 is no accuracy"),
+        (["{tests}", "--submission", "{good}", "--reproduce"], "--holdout"),
+        (["{tests}", "--submission", "{good}", "--json", "{tests}/species.csv/a"], "written"),
+        (["--no-such-option"], "unrecognized"),
+    ],
+)
+def test_a_wrong_call_exits_with_2_and_one_line(course, arguments, text):
+    (course / "tests" / "species.csv").write_text("class_id,name\n0,Wren\n")
+    shutil.rmtree(course / "tests" / "01_hidden_input")
+    names = {"tests": course / "tests", "good": course / "good"}
+    status, _, errors = call(*(word.format(**names) for word in arguments))
+    assert status == 2
+    assert text in errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_results_are_there_whatever_ends_the_run(course, number):
+    folder = copy_submission("hang", course / "bad")
+    (course / "tests" / "results.json").write_text('[{"status": "Ok, accuracy 1.0000"}]')
+    command = [sys.executable, str(SCRIPT), str(course / "tests"), "--submission", str(folder)]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, env={**os.environ, "TMPDIR": str(course)}, **quiet)
+    end = time.monotonic() + 20
+    while len(results_of(course / "tests")) == 1 and time.monotonic() < end:
+        time.sleep(0.05)
+    process.send_signal(number)
+    assert process.wait(20) == (-9 if number == signal.SIGKILL else 1)
+    assert results_of(course / "tests") == [{"status": "Runtime error"}] * 2
+
+
+def test_json_report(course):
+    folder = copy_submission("constant_class", course / "constant")
+    report = course / "report.json"
+    call(course / "tests", "--submission", folder, "--json", report)
+    content = json.loads(report.read_text())
+    assert (content["mark"], content["description"]) == (0, "0.2500")
+    first = content["tests"][0]
+    assert (first["correct"], first["total"]) == (2, 8)
+    assert [phase["name"] for phase in first["phases"]] == ["import", "fast_train", "classify"]
+    assert all(phase["verdict"] == "ok" for phase in first["phases"])
+    assert all(phase["peak"] > 2**20 for phase in first["phases"])
+    assert first["warnings"] == ["all 8 photos got the same class, 3"]
+    assert "portable" in first["layers"][0]
+
+
+def test_errors_file_names_the_species(course):
+    (course / "tests" / "species.csv").write_text('class_id,name\n0,"Wren, Winter"\n3,Robin\n')
+    folder = copy_submission("constant_class", course / "constant")
+    path = course / "errors.csv"
+    _, lines, _ = call(course / "tests", "--submission", folder, "--errors", path)
+    rows = path.read_text().splitlines()
+    assert rows[0] == "test,filename,class_id,answer,species,answered_species"
+    assert rows[1] == '00,photo_0.png,0,3,"Wren, Winter",Robin'
+    assert len(rows) == 1 + 6 + 3
+    assert f"{path}: 9 misclassified photos" in lines
+    assert "   hidden_0.png  Wren, Winter  Robin" in lines
+
+
+def test_checker_mode(course, monkeypatch, capsys):
+    monkeypatch.setattr(run_tests, "ROOT", course / "good")
+    monkeypatch.setenv("CHECKER", "1")
+    check = course / "01_check"
+    data = course / "tests" / "01_hidden_input"
+    assert run_tests.main(["run_single_test", str(data), str(check / "output")]) == 0
+    shutil.copytree(course / "tests" / "01_hidden_gt", check / "gt")
+    assert run_tests.main(["check_test", str(check)]) == 0
+    assert capsys.readouterr().out == "Ok, accuracy 1.0000\n"
+    (check / "results.json").write_text('[{"time": 1.5, "status": "Ok, accuracy 0.8312"}]')
+    assert run_tests.main(["grade", str(check)]) == 0
+    assert json.loads(capsys.readouterr().out) == {"description": "0.8312", "mark": 8}
+
+
+def test_checker_mode_fails_aloud(course, monkeypatch, capsys):
+    monkeypatch.setattr(run_tests, "ROOT", copy_submission("train_raises", course / "bad"))
+    monkeypatch.setenv("CHECKER", "1")
+    data, output = course / "tests" / "00_test_img_input", course / "out"
+    assert run_tests.main(["run_single_test", str(data), str(output)]) == 1
+    assert "ValueError: the loss is not a number" in capsys.readouterr().err
+    assert not output.exists()
+    assert run_tests.main(["check_test", str(course)]) == 1
+    assert run_tests.main(["grade", str(course)]) == 2
+    assert run_tests.main(["grade"]) == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_the_grader_adds_little_and_never_imports_torch(course):
+    code = "import sys, run_tests; sys.exit('torch' in sys.modules or 'rich' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=SCRIPT.parent, check=False)
+    assert done.returncode == 0
+    shutil.rmtree(course / "tests" / "01_hidden_input")
+    start = time.monotonic()
+    call(course / "tests", "--submission", course / "good")
+    assert time.monotonic() - start < 3
+
+
+def test_archive_is_the_same_every_time_and_holds_two_files(course):
+    copy_submission("good", course / "again")
+    (course / "again" / "notes.txt").write_text("not for upload")
+    os.utime(course / "again" / "solution.py", (1e9, 1e9))
+    (course / "again" / "birds_model.pt").chmod(0o600)
+    for name in ("good", "again"):
+        run = (course / "tests", "--submission", course / name)
+        status, lines, _ = call(*run, "--pack", course / f"{name}.zip")
+        assert (status, lines[-1]) == (0, "Mark: 10 1.0000")
+    assert (course / "good.zip").read_bytes() == (course / "again.zip").read_bytes()
+    with zipfile.ZipFile(course / "good.zip") as archive:
+        assert archive.namelist() == ["solution.py", "birds_model.pt"]
+        code = (course / "good" / "solution.py").read_bytes()
+        assert archive.read("solution.py") == code
+
+
+def test_only_a_passing_submission_is_packed(course):
+    folder = copy_submission("constant_class", course / "constant")
+    path = course / "upload.zip"
+    run = (course / "tests", "--submission", folder, "--pack", path)
+    assert call(*run, "--require", "0.5")[0] == 1
+    assert not path.exists()
+
+
+def test_an_archive_that_does_not_work_alone_is_not_kept(course):
+    folder = course / "good"
+    (folder / "helper.py").write_text("SHIFT = 0\n")
+    code = (folder / "solution.py").read_text()
+    (folder / "solution.py").write_text(f"{code}\nfrom helper import SHIFT\n")
+    path = course / "upload.zip"
+    status, lines, _ = call(course / "tests", "--submission", folder, "--pack", path)
+    assert status == 1
+    assert any("No module named 'helper'" in line for line in lines)
+    assert not path.exists()
+
+
+TOY_SKETCHBOOK = """
+import sys
+sys.path.insert(0, {tests!r})
+from submissions.course import make_test
+
+def draw_sample(folder, seed=0):
+    make_test(folder, "00_sketch")
+    make_test(folder, "01_hidden", prefix="hidden")
+"""
+TOY_TRAINING = """
+import sys
+tests, init, out = sys.argv[1], sys.argv[3], sys.argv[5]
+assert sys.argv[2::2] == ["--init", "--out"]
+open(out, "w").write(open(init).read() + tests)
+print("epoch 1", flush=True)
+"""
+
+
+@pytest.fixture
+def clone(course, monkeypatch):
+    """A clone without course data, its drawing and training replaced by toys."""
+    data = course / "good" / "public_data"
+    data.mkdir()
+    tests = str(Path(__file__).resolve().parent)
+    (data / "sketchbook.py").write_text(TOY_SKETCHBOOK.format(tests=tests))
+    (course / "good" / "train_full.py").write_text(TOY_TRAINING)
+    monkeypatch.setattr(run_tests, "ROOT", course / "good")
+    monkeypatch.setattr(run_tests, "DEFAULT_TESTS", data)
+    monkeypatch.setattr("grader.sample._ROOT", course / "good")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    return course / "good"
+
+
+def test_without_course_data_the_sample_is_drawn_trained_and_graded(clone, capfd):
+    before = (clone / "birds_model.pt").read_bytes()
+    assert run_tests.main([]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[0].startswith("No tests in public_data")
+    assert "epoch 1" in lines
+    assert [line[:2] for line in lines if "s Ok, accuracy" in line] == ["00", "01"]
+    assert lines[-1] == "Mark: 10 1.0000"
+    assert (clone / "birds_model.pt").read_bytes() == before
+    assert [path.name for path in (clone / "public_data").iterdir()] == ["sketchbook.py"]
+
+
+def test_the_sample_is_gone_afterwards(clone):
+    with trained_sample(clone, clone / "birds_model.pt") as (tests, model):
+        assert model.read_text() == f"toy weights\n{tests}"
+    assert not tests.exists()
+    assert not model.exists()
+
+
+def test_a_training_that_fails_is_no_passing_run(clone, capfd):
+    (clone / "train_full.py").write_text("raise SystemExit(1)")
+    assert run_tests.main([]) == 2
+    assert "made no model" in capfd.readouterr().err
+
+
+def test_the_sample_is_nothing_to_upload(clone, capfd):
+    assert run_tests.main(["--pack", str(clone / "upload.zip")]) == 2
+    assert not (clone / "upload.zip").exists()
+
+
+@pytest.mark.slow
+def test_a_fresh_clone_earns_a_10_on_its_own_sample(tmp_path):
+    root = SCRIPT.parent
+    for name in ("run_tests.py", "solution.py", "train_full.py", "birds_model.pt"):
+        shutil.copy(root / name, tmp_path / name)
+    shutil.copytree(root / "grader", tmp_path / "grader")
+    shutil.copytree(root / "public_data", tmp_path / "public_data", ignore=only_programs)
+    before = (tmp_path / "birds_model.pt").read_bytes()
+    empty = {"TORCH_HOME": str(tmp_path / "no_cache"), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [sys.executable, "run_tests.py"],
+        cwd=tmp_path,
+        env={**os.environ, **empty},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith("Mark: 10 ")
+    assert (tmp_path / "birds_model.pt").read_bytes() == before
+    assert not list((tmp_path / "public_data").glob("[0-9]*"))
+
+
+def only_programs(folder, names):
+    return [name for name in names if not name.endswith(".py")]

@@ -1,0 +1,758 @@
+"""public_data/prepare.py: every kind of SOURCE, the holdout, and everything that can go wrong."""
+
+import csv
+import io
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+import unicodedata
+import zipfile
+from collections import Counter
+from itertools import count
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from public_data import prepare
+
+SCRIPT = Path(prepare.__file__)
+COLOURS = ((n * 37 % 256, n * 101 % 256, n * 11 % 256) for n in count())
+
+
+def draw(path, size=(12, 10)):
+    """Write an image of a colour that no other has."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    suffix = path.suffix.lower().lstrip(".")
+    image = Image.new("RGB", size, next(COLOURS))
+    image.save(path, {"jpg": "JPEG", "png": "PNG"}[suffix])
+    return path
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """Three species with 8, 8 and 1 photos, all named 000.jpg, 001.jpg, ..."""
+    source = tmp_path / "birds"
+    for species, photos in (("Wren", 8), ("Auk", 8), ("Dodo", 1)):
+        for number in range(photos):
+            draw(source / species / f"{number:03d}.jpg")
+    return source
+
+
+@pytest.fixture
+def course(tmp_path):
+    """The course's archive as a folder: train and test photos are the same."""
+    source = tmp_path / "archive" / "public"
+    for images in ("train", "test"):
+        for name in ("b.jpg", "a.jpg", "ü.png"):
+            draw(source / "00_test_img_input" / images / "images" / name)
+    rows = "filename,class_id\nb.jpg,-3\na.jpg,70\nü.png,5\n"
+    for path in ("00_test_img_input/train/gt.csv", "00_test_img_gt/gt.csv"):
+        (source / path).parent.mkdir(exist_ok=True)
+        (source / path).write_text(rows, encoding="utf-8")
+    return source.parent
+
+
+def run(capsys, *arguments):
+    """Return (exit status, stdout, stderr)."""
+    status = prepare.main([str(argument) for argument in arguments])
+    return (status, *capsys.readouterr())
+
+
+def gt(out, test, part="gt"):
+    """Return a gt.csv of a test (part "gt" or "train") as a dict, and check its form."""
+    path = out / f"{test}_gt" if part == "gt" else out / f"{test}_input" / "train"
+    text = (path / "gt.csv").read_bytes().decode()
+    assert text.endswith("\n")
+    assert "\r" not in text
+    header, *rows = text.splitlines()
+    assert header == "filename,class_id"
+    names = [row.split(",")[0] for row in rows]
+    assert names == sorted(names)
+    folder = out / f"{test}_input" / ("test" if part == "gt" else "train") / "images"
+    assert {path.name for path in folder.iterdir()} == set(names)
+    return {row.split(",")[0]: int(row.split(",")[1]) for row in rows}
+
+
+def species(out):
+    with (out / "species.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.reader(file))
+
+
+def zip_folder(folder, target):
+    with zipfile.ZipFile(target, "w") as archive:
+        for path in sorted(folder.rglob("*")):
+            archive.write(path, path.relative_to(folder.parent).as_posix())
+    return target
+
+
+def assert_refused(result, out, *words, status=1):
+    """One line on stderr with all the words, and nothing written."""
+    assert result[0] == status
+    errors = [line for line in result[2].splitlines() if not line.startswith("skipped: ")]
+    assert len(errors) == 1
+    assert errors[0].startswith("Error: ")
+    for word in words:
+        assert word in errors[0]
+    assert not out.exists() or not list(out.iterdir())
+
+
+# --- class folders ------------------------------------------------------------------------------
+
+
+def test_class_folders_become_test_00(tree, tmp_path, capsys):
+    out = tmp_path / "out"
+    status, stdout, stderr = run(capsys, tree, "--out", out)
+    assert (status, stderr) == (0, "")
+    labels = gt(out, "00_test_img")
+    assert labels == gt(out, "00_test_img", "train")
+    assert len(labels) == 17
+    assert labels["Auk_000.jpg"] == 0
+    assert labels["Dodo_000.jpg"] == 1
+    assert labels["Wren_007.jpg"] == 2
+    assert species(out) == [["class_id", "name"], ["0", "Auk"], ["1", "Dodo"], ["2", "Wren"]]
+    assert "files skipped: 0" in stdout
+    assert stdout.splitlines()[-1].startswith(
+        "Wrote 00_test_img_gt, 00_test_img_input, species.csv"
+    )
+    assert str(out) in stdout.splitlines()[-1]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "00_test_img_gt",
+        "00_test_img_input",
+        "species.csv",
+    ]
+
+
+def test_photos_are_hard_links(tree, tmp_path, capsys):
+    out = tmp_path / "out"
+    run(capsys, tree, "--out", out)
+    for part in ("train", "test"):
+        photo = out / "00_test_img_input" / part / "images" / "Auk_003.jpg"
+        assert photo.samefile(tree / "Auk" / "003.jpg")
+
+
+def test_copies_where_links_fail(tree, tmp_path, capsys, monkeypatch):
+    def fail(self, target):
+        raise OSError("no links here")
+
+    monkeypatch.setattr(Path, "hardlink_to", fail)
+    out = tmp_path / "out"
+    status, stdout, _ = run(capsys, tree, "--out", out)
+    photo = out / "00_test_img_input" / "test" / "images" / "Auk_003.jpg"
+    assert status == 0
+    assert "(0 hard links, 34 copies)" in stdout
+    assert not photo.samefile(tree / "Auk" / "003.jpg")
+    assert photo.read_bytes() == (tree / "Auk" / "003.jpg").read_bytes()
+
+
+def test_photos_from_another_disk_are_copied_once(tree, tmp_path, capsys, monkeypatch):
+    link = Path.hardlink_to
+
+    def link_within_disk(self, target):
+        if target.is_relative_to(tree):
+            raise OSError("Invalid cross-device link")
+        link(self, target)
+
+    monkeypatch.setattr(Path, "hardlink_to", link_within_disk)
+    out = tmp_path / "out"
+    status, stdout, _ = run(capsys, tree, "--out", out)
+    photos = [
+        out / "00_test_img_input" / part / "images" / "Auk_003.jpg" for part in ("train", "test")
+    ]
+    assert status == 0
+    assert "(17 hard links, 17 copies)" in stdout
+    assert photos[0].samefile(photos[1])
+
+
+@pytest.mark.parametrize("wrapping", ["images", "a/b"])
+def test_folders_in_between(tree, tmp_path, capsys, wrapping):
+    wrapped = tmp_path / "wrapped"
+    (wrapped / wrapping).parent.mkdir(parents=True)
+    tree.rename(wrapped / wrapping)
+    (wrapped / "notes.txt").write_text("my photos")
+    status, stdout, stderr = run(capsys, wrapped, "--out", tmp_path / "out")
+    assert status == 0
+    assert len(gt(tmp_path / "out", "00_test_img")) == 17
+    assert stderr == f"skipped: notes.txt: not below {wrapping}/\n"
+    assert "files skipped: 1" in stdout
+
+
+def test_zip_gives_what_the_folder_gives(tree, tmp_path, capsys):
+    archive = zip_folder(tree, tmp_path / "birds.zip")
+    run(capsys, tree, "--out", tmp_path / "one")
+    status, _, stderr = run(capsys, archive, "--out", tmp_path / "two")
+    assert (status, stderr) == (0, "")
+    files = [path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.*")]
+    assert len(files) == 37
+    for path in files:
+        assert (tmp_path / "two" / path).read_bytes() == (tmp_path / "one" / path).read_bytes()
+    photo = tmp_path / "two" / "00_test_img_input" / "train" / "images" / "Auk_000.jpg"
+    assert photo.stat().st_nlink == 2  # train and test; the unpacked original is gone
+
+
+def test_train_and_valid_trees_are_ambiguous(tmp_path, capsys):
+    for place in ("train", "valid"):
+        for name in ("Auk", "Wren"):
+            draw(tmp_path / "kit" / place / name / "1.jpg")
+    result = run(capsys, tmp_path / "kit", "--out", tmp_path / "out")
+    assert_refused(result, tmp_path / "out", "train/, valid/", "give one of them")
+
+
+def test_names_never_collide(tmp_path, capsys):
+    source = tmp_path / "birds"
+    draw(source / "A" / "B_1.jpg")
+    draw(source / "A_B" / "1.jpg")
+    draw(source / "A_b" / "1.png")
+    draw(source / "A_B" / "1.png")
+    draw(source / "C,D" / "x.jpg")
+    draw(source / "C" / "c_9.JPG")
+    status, _, stderr = run(capsys, source, "--out", tmp_path / "out")
+    assert (status, stderr) == (0, "")
+    assert gt(tmp_path / "out", "00_test_img") == {
+        "A_B_1.jpg": 0,
+        "A_B_1_2.jpg": 1,
+        "A_B_1.png": 1,
+        "A_b_1_2.png": 2,
+        "c_9.JPG": 3,
+        "C_D_x.jpg": 4,
+    }
+    assert species(tmp_path / "out")[-1] == ["4", "C,D"]
+
+
+def test_every_skipped_file_is_named(tree, tmp_path, capsys):
+    (tree / "Auk" / "notes.txt").write_text("seen in May")
+    (tree / "Auk" / "song.mp3").write_bytes(b"la")
+    (tree / "Auk" / ".DS_Store").write_bytes(b"x")
+    (tree / "Auk" / "Thumbs.db").write_bytes(b"x")
+    (tree / "Auk" / "empty.jpg").write_bytes(b"")
+    (tree / "Auk" / "page.jpg").write_text("<html>404</html>")
+    whole = draw(tree / "Auk" / "cut.jpg", size=(200, 200)).read_bytes()
+    (tree / "Auk" / "cut.jpg").write_bytes(whole[: len(whole) * 2 // 3])
+    draw(tree / "Auk" / "chicks" / "1.jpg")
+    draw(tree / ".cache" / "1.jpg")
+    draw(tree / "logo.png")
+    status, stdout, stderr = run(capsys, tree, "--out", tmp_path / "out")
+    reasons = dict(line.split(": ", 2)[1:] for line in stderr.splitlines())
+    assert reasons.pop("Auk/cut.jpg").startswith("unreadable image (")
+    assert reasons == {
+        "Auk/notes.txt": "not an image",
+        "Auk/song.mp3": "not an image",
+        "Auk/.DS_Store": "hidden",
+        "Auk/Thumbs.db": "hidden",
+        "Auk/empty.jpg": "empty",
+        "Auk/page.jpg": "not an image inside, whatever its name says",
+        "Auk/chicks/1.jpg": "not directly in a species' folder",
+        ".cache": "hidden folder",
+        "logo.png": "not directly in a species' folder",
+    }
+    assert status == 0
+    assert "files skipped: 10" in stdout
+    assert len(gt(tmp_path / "out", "00_test_img")) == 17
+
+
+def test_a_gigantic_picture_is_skipped(tree, tmp_path, capsys, monkeypatch):
+    draw(tree / "Auk" / "poster.png", size=(400, 400))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100_000)
+    status, _, stderr = run(capsys, tree, "--out", tmp_path / "out")
+    assert status == 0
+    assert stderr.startswith(
+        "skipped: Auk/poster.png: unreadable image (Image size (160000 pixels)"
+    )
+
+
+def test_all_formats_of_photos_are_taken(tmp_path, capsys):
+    names = ("a.BMP", "b.gif", "c.jpeg", "d.JPG", "e.png", "f.tif", "g.TIFF", "h.webp", "wrong.png")
+    formats = ("BMP", "GIF", "JPEG", "MPO", "PNG", "TIFF", "TIFF", "WEBP", "JPEG")
+    (tmp_path / "birds" / "Auk").mkdir(parents=True)
+    for name, form in zip(names, formats, strict=True):
+        more = (
+            {"save_all": True, "append_images": [Image.new("RGB", (9, 9))]} if form == "MPO" else {}
+        )
+        Image.new("RGB", (9, 9), "red").save(tmp_path / "birds" / "Auk" / name, form, **more)
+    status, _, stderr = run(capsys, tmp_path / "birds", "--out", tmp_path / "out")
+    assert (status, stderr) == (0, "")
+    assert gt(tmp_path / "out", "00_test_img") == {f"Auk_{name}": 0 for name in names}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need privileges on Windows")
+def test_links_to_folders_are_followed_but_not_in_circles(tree, tmp_path, capsys):
+    chosen = tmp_path / "chosen"
+    chosen.mkdir()
+    (chosen / "Auk").symlink_to(tree / "Auk")
+    (chosen / "Wren").symlink_to(tree / "Wren")
+    (tree / "Wren" / "back").symlink_to(chosen)
+    status, _, stderr = run(capsys, chosen, "--out", tmp_path / "out")
+    assert status == 0
+    assert stderr == "skipped: Wren/back: a link to a folder above it\n"
+    assert len(gt(tmp_path / "out", "00_test_img")) == 16
+
+
+def test_source_may_be_the_folder_it_writes_to(tree, capsys):
+    status, _, stderr = run(capsys, tree, "--out", tree)
+    assert (status, stderr) == (0, "")
+    assert len(gt(tree, "00_test_img")) == 17
+
+
+# --- the course's archive -----------------------------------------------------------------------
+
+
+def test_course_folder_and_zip(course, tmp_path, capsys):
+    archive = zip_folder(course / "public", tmp_path / "public.zip")
+    for number, source in enumerate((course, course / "public", archive)):
+        out = tmp_path / f"out{number}"
+        status, _, stderr = run(capsys, source, "--out", out)
+        assert (status, stderr) == (0, "")
+        for part in ("train", "gt"):
+            assert gt(out, "00_test_img", part) == {"b.jpg": -3, "a.jpg": 70, "ü.png": 5}
+        assert sorted(path.name for path in out.iterdir()) == [
+            "00_test_img_gt",
+            "00_test_img_input",
+        ]
+        for part in ("train", "test"):
+            photo = f"00_test_img_input/{part}/images/a.jpg"
+            assert (out / photo).read_bytes() == (course / "public" / photo).read_bytes()
+
+
+def test_course_species_and_second_test_are_kept(course, tmp_path, capsys):
+    public = course / "public"
+    draw(public / "01_more_input" / "train" / "images" / "x.jpg")
+    draw(public / "01_more_input" / "test" / "images" / "y.jpg")
+    (public / "01_more_gt").mkdir()
+    (public / "01_more_input" / "train" / "gt.csv").write_text("filename,class_id\r\nx.jpg,5\r\n")
+    (public / "01_more_gt" / "gt.csv").write_text("\ufefffilename,class_id\ny.jpg,70", "utf-8")
+    (public / "species.csv").write_text('class_id,name\n5,"Auk, little"\n70,Wren\n-3,Dodo\n')
+    out = tmp_path / "out"
+    status, stdout, stderr = run(capsys, course, "--out", out)
+    assert (status, stderr) == (0, "")
+    assert gt(out, "01_more", "train") == {"x.jpg": 5}
+    assert gt(out, "01_more") == {"y.jpg": 70}
+    assert species(out)[1:] == [["-3", "Dodo"], ["5", "Auk, little"], ["70", "Wren"]]
+    assert "1 to classify (none of them trained on)" in stdout
+
+
+def test_course_mismatches_are_named(course, tmp_path, capsys):
+    public = course / "public"
+    (public / "00_test_img_input" / "train" / "images" / "a.jpg").unlink()
+    draw(public / "00_test_img_input" / "test" / "images" / "extra.jpg")
+    (public / "results.csv").write_text("x")
+    draw(public / "00_test_img_check" / "photo.jpg")
+    status, stdout, stderr = run(capsys, course, "--out", tmp_path / "out")
+    assert status == 0
+    assert sorted(stderr.splitlines()) == [
+        "skipped: public/00_test_img_check/photo.jpg: not part of a test",
+        "skipped: public/00_test_img_input/test/images/extra.jpg: a file without a label",
+        "skipped: public/00_test_img_input/train/gt.csv: a.jpg: "
+        "a label without a file in 00_test_img_input/train/images",
+        "skipped: public/results.csv: not part of a test",
+    ]
+    assert "files skipped: 4" in stdout
+    assert set(gt(tmp_path / "out", "00_test_img", "train")) == {"b.jpg", "ü.png"}
+    assert set(gt(tmp_path / "out", "00_test_img")) == {"a.jpg", "b.jpg", "ü.png"}
+
+
+def test_accents_match_however_they_are_stored(course, tmp_path, capsys):
+    images = course / "public" / "00_test_img_input" / "train" / "images"
+    (images / "ü.png").rename(images / unicodedata.normalize("NFD", "ü.png"))
+    status, _, stderr = run(capsys, course, "--out", tmp_path / "out")
+    assert (status, stderr) == (0, "")
+    assert gt(tmp_path / "out", "00_test_img", "train")["ü.png"] == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("name,label\na.jpg,1\n", "must start with the line filename,class_id"),
+        ("", "must start with the line filename,class_id"),
+        ("filename,class_id\na.jpg,one\n", "line 2: 'a.jpg,one'"),
+        ("filename,class_id\na.jpg\n", "line 2: 'a.jpg'"),
+        ("filename,class_id\na.jpg,1\n\na.jpg,2\n", "line 4: a.jpg has a label already"),
+        ("filename,class_id\nnobody.jpg,1\n", "no labelled photo"),
+    ],
+)
+def test_bad_labels_are_one_line(course, tmp_path, capsys, text, word):
+    (course / "public" / "00_test_img_input" / "train" / "gt.csv").write_text(text)
+    result = run(capsys, course, "--out", tmp_path / "out")
+    assert_refused(result, tmp_path / "out", "00_test_img_input/train", word)
+
+
+def test_labels_in_another_encoding(course, tmp_path, capsys):
+    labels = course / "public" / "00_test_img_gt" / "gt.csv"
+    labels.write_bytes("filename,class_id\nü.png,1\n".encode("latin-1"))
+    result = run(capsys, course, "--out", tmp_path / "out")
+    assert_refused(result, tmp_path / "out", "00_test_img_gt/gt.csv", "UTF-8")
+
+
+def test_course_without_truth(course, tmp_path, capsys):
+    (course / "public" / "00_test_img_gt" / "gt.csv").unlink()
+    result = run(capsys, course, "--out", tmp_path / "out")
+    assert_refused(result, tmp_path / "out", "00_test_img_gt/gt.csv", "whole archive")
+
+
+# --- holdout ------------------------------------------------------------------------------------
+
+
+def test_holdout_photos_are_kept_out_of_training(tree, tmp_path, capsys):
+    out = tmp_path / "out"
+    status, stdout, stderr = run(capsys, tree, "--out", out, "--holdout", "0.25")
+    train, held = gt(out, "00_test_img"), gt(out, "01_holdout")
+    assert status == 0
+    assert train == gt(out, "00_test_img", "train") == gt(out, "01_holdout", "train")
+    assert not train.keys() & held.keys()
+    assert Counter(held.values()) == {0: 2, 2: 2}
+    assert Counter(train.values()) == {0: 6, 1: 1, 2: 6}
+    assert stderr == "not in the holdout: Dodo (photos: 1)\n"
+    assert "13 photos to train on, 4 to classify (none of them trained on)" in stdout
+
+
+def test_holdout_depends_on_the_seed_alone(tree, tmp_path, capsys):
+    held = []
+    for number, seed in enumerate((0, 0, 1)):
+        out = tmp_path / f"out{number}"
+        run(capsys, tree, "--out", out, "--holdout", "0.25", "--seed", seed)
+        held.append(gt(out, "01_holdout"))
+    assert held[0] == held[1] != held[2]
+
+
+def test_holdout_of_the_course_archive(course, tmp_path, capsys):
+    images = course / "public" / "00_test_img_input" / "train"
+    for number in range(10):
+        draw(images / "images" / f"{number}.jpg")
+    rows = "".join(f"{number}.jpg,{number % 2}\n" for number in range(10))
+    (images / "gt.csv").write_text("filename,class_id\n" + rows)
+    status, _, stderr = run(capsys, course, "--out", tmp_path / "out", "--holdout", "0.2")
+    assert status == 0
+    assert Counter(gt(tmp_path / "out", "01_holdout").values()) == {0: 1, 1: 1}
+    assert len(gt(tmp_path / "out", "00_test_img")) == 8
+    wanted = "test/images/a.jpg: not a training photo, and --holdout splits those"
+    assert wanted in stderr
+
+
+def test_holdout_of_few_photos(tmp_path, capsys):
+    for name in ("Auk", "Wren"):
+        draw(tmp_path / "birds" / name / "1.jpg")
+        draw(tmp_path / "birds" / name / "2.jpg")
+    run(capsys, tmp_path / "birds", "--out", tmp_path / "out", "--holdout", "0.01")
+    for test in ("00_test_img", "01_holdout"):
+        assert sorted(gt(tmp_path / "out", test).values()) == [0, 1]
+
+
+def test_holdout_of_single_photos_is_refused(tmp_path, capsys):
+    for name in ("Auk", "Wren"):
+        draw(tmp_path / "birds" / name / "1.jpg")
+    result = run(capsys, tmp_path / "birds", "--out", tmp_path / "out", "--holdout", "0.5")
+    assert_refused(result, tmp_path / "out", "no species has two photos")
+
+
+def test_holdout_leaves_out_copies(tree, tmp_path, capsys):
+    (tree / "Auk" / "again.jpg").write_bytes((tree / "Auk" / "002.jpg").read_bytes())
+    _, _, stderr = run(capsys, tree, "--out", tmp_path / "out", "--holdout", "0.25")
+    assert "skipped: Auk/again.jpg: the same bytes as Auk/002.jpg\n" in stderr
+    names = gt(tmp_path / "out", "00_test_img").keys() | gt(tmp_path / "out", "01_holdout").keys()
+    assert "Auk_again.jpg" not in names
+    assert "Auk_002.jpg" in names
+
+
+def test_every_species_keeps_a_training_photo():
+    for fraction in (0.01, 0.15, 0.5):
+        for spread in ([2, 2, 2], [2, 3, 40], [1, 2, 98], [3, 3, 3, 5]):
+            photos = [
+                prepare.Photo(f"{class_id}_{number}.jpg", class_id, "", Path())
+                for class_id, photos in enumerate(spread)
+                for number in range(photos)
+            ]
+            train, held = prepare.stratified_split(photos, fraction, seed=0)
+            assert {photo.class_id for photo in train} == set(range(len(spread)))
+            assert sorted(map(str, train + held)) == sorted(map(str, photos))
+
+
+# --- CUB-200-2011 -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cub(tmp_path):
+    """An archive with three photos of two species of the sample and one of another."""
+    source = tmp_path / "CUB" / "CUB_200_2011"
+    species = ["001.Black_footed_Albatross", "002.Laysan_Albatross", "110.Geococcyx"]
+    photos = [(0, "A_0001_9.jpg"), (1, "L_0001_8.jpg"), (2, "G_0002_7.jpg"), (2, "G_0003_6.jpg")]
+    images = [f"{species[number]}/{name}" for number, name in photos]
+    for image in images:
+        path = source / "images" / image
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture = Image.new("RGB", (100, 80), "white")
+        picture.paste("red", (32, 16, 64, 64))  # whole JPEG blocks, so that no colour runs
+        picture.convert("L" if "G_0003" in image else "RGB").save(path, quality=95)
+    tables = {
+        "images.txt": [f"{key} {image}" for key, image in enumerate(images, 1)],
+        "image_class_labels.txt": [f"{key} {n + 1}" for key, (n, _) in enumerate(photos, 1)],
+        "classes.txt": [f"{key} {name}" for key, name in enumerate(species, 1)],
+        "bounding_boxes.txt": [f"{key} 32.0 16.0 32.0 48.0" for key in range(1, 5)],
+    }
+    for name, rows in tables.items():
+        (source / name).write_text("\n".join(rows) + "\n")
+    return source
+
+
+def test_cub_is_cropped_to_the_birds(cub, tmp_path, capsys):
+    out = tmp_path / "out"
+    status, stdout, stderr = run(capsys, cub.parent, "--out", out)
+    assert status == 0
+    albatross, cuckoo = 7, 17  # places among the 50 sorted names
+    assert gt(out, "00_test_img") == {
+        "Black_footed_Albatross_A_0001_9.jpg": albatross,
+        "Geococcyx_G_0002_7.jpg": cuckoo,
+        "Geococcyx_G_0003_6.jpg": cuckoo,
+    }
+    folder = out / "00_test_img_input" / "train" / "images"
+    with Image.open(folder / "Geococcyx_G_0002_7.jpg") as crop:
+        assert crop.size == (227, 227)
+        pixels = [crop.getpixel(place) for place in ((6, 6), (220, 6), (6, 220), (113, 113))]
+    assert all(r > 200 and g < 60 and b < 60 for r, g, b in pixels)
+    with Image.open(folder / "Geococcyx_G_0003_6.jpg") as crop:
+        assert crop.mode == "RGB"
+    assert len(species(out)) == 51
+    assert "left out: 1 photos of species" in stderr
+    assert stderr.count("no photo: ") == 48
+    assert "files skipped: 0" in stdout
+
+
+def test_cub_photos_that_cannot_be_cropped(cub, tmp_path, capsys):
+    (cub / "images" / "110.Geococcyx" / "G_0003_6.jpg").unlink()
+    (cub / "bounding_boxes.txt").write_text("2 1 1 9 9\n3 500.0 20.0 20.0 40.0\n4 1 1 9 9\n")
+    draw(cub / "images" / "110.Geococcyx" / "new.jpg")
+    result = run(capsys, cub, "--out", tmp_path / "out")
+    for line in (
+        "images/001.Black_footed_Albatross/A_0001_9.jpg: no bounding box in bounding_boxes.txt",
+        "images/110.Geococcyx/G_0002_7.jpg: "
+        "unreadable image (its bounding box lies outside the photo)",
+        "images/110.Geococcyx/G_0003_6.jpg: in images.txt, but there is no such file",
+        "images/110.Geococcyx/new.jpg: not in images.txt",
+    ):
+        assert f"skipped: {line}\n" in result[2]
+    assert_refused(result, tmp_path / "out", "no readable photo of the 50 species")
+
+
+def test_cub_without_a_table(cub, tmp_path, capsys):
+    (cub / "classes.txt").unlink()
+    result = run(capsys, cub, "--out", tmp_path / "out")
+    assert_refused(result, tmp_path / "out", "classes.txt is missing")
+
+
+def test_the_sample_has_50_species():
+    names = prepare.SPECIES_OF_SAMPLE.split()
+    assert len(set(names)) == 50
+    assert names == sorted(names)
+
+
+# --- zips ---------------------------------------------------------------------------------------
+
+
+def jpeg():
+    data = io.BytesIO()
+    Image.new("RGB", (8, 8), next(COLOURS)).save(data, "JPEG")
+    return data.getvalue()
+
+
+def zip_of(path, names, mode=None):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            member = zipfile.ZipInfo(name)
+            member.external_attr = (mode or 0) << 16
+            archive.writestr(member, jpeg())
+    return path
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../Auk/1.jpg", "Auk/../../1.jpg", "/Auk/1.jpg", "C:/Auk/1.jpg", "c:1.jpg", "..\\Auk\\1.jpg"],
+)
+def test_zip_with_names_that_lead_out(tmp_path, capsys, name):
+    archive = zip_of(tmp_path / "evil.zip", ["Auk/0.jpg", name])
+    before = sorted(tmp_path.rglob("*"))
+    result = run(capsys, archive, "--out", tmp_path / "out")
+    assert_refused(result, tmp_path / "out", "evil.zip is refused", repr(name))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_zip_with_a_link(tmp_path, capsys):
+    archive = zip_of(tmp_path / "evil.zip", ["Auk/0.jpg"], mode=stat.S_IFLNK | 0o777)
+    result = run(capsys, archive, "--out", tmp_path / "out")
+    assert_refused(result, tmp_path / "out", "evil.zip is refused", "is a link")
+
+
+def test_zip_that_unpacks_to_too_much(tmp_path, capsys, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("Auk/1.jpg", bytes(2**20))
+        archive.writestr("Auk/2.jpg", bytes(2**20))
+    monkeypatch.setattr(prepare, "MAX_UNZIPPED_BYTES", 2**21 - 1)
+    result = run(capsys, tmp_path / "bomb.zip", "--out", tmp_path / "out")
+    assert_refused(result, tmp_path / "out", "bomb.zip would unpack to more than")
+
+
+def test_zip_that_lies_about_its_size(tmp_path, capsys):
+    with zipfile.ZipFile(tmp_path / "lie.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("Auk/1.jpg", bytes(2**20))
+    data = (tmp_path / "lie.zip").read_bytes()
+    size = (2**20).to_bytes(4, "little")
+    assert data.count(size) == 2
+    (tmp_path / "lie.zip").write_bytes(data.replace(size, (10).to_bytes(4, "little")))
+    result = run(capsys, tmp_path / "lie.zip", "--out", tmp_path / "out")
+    assert_refused(result, tmp_path / "out", "lie.zip cannot be unpacked", "download it again")
+
+
+def test_zip_with_a_damaged_member(tree, tmp_path, capsys):
+    archive = zip_folder(tree, tmp_path / "birds.zip")
+    data = bytearray(archive.read_bytes())
+    data[data.find(b"\xff\xd8") + 40] ^= 0xFF
+    archive.write_bytes(bytes(data))
+    result = run(capsys, archive, "--out", tmp_path / "out")
+    assert_refused(result, tmp_path / "out", "birds.zip cannot be unpacked", "Bad CRC-32")
+
+
+def test_zip_cut_short_and_zip_with_a_password(tree, tmp_path, capsys):
+    archive = zip_folder(tree, tmp_path / "birds.zip")
+    data = archive.read_bytes()
+    archive.write_bytes(data[: len(data) // 2])
+    result = run(capsys, archive, "--out", tmp_path / "out")
+    assert_refused(result, tmp_path / "out", "birds.zip is neither a folder nor a whole zip")
+    central = data.find(b"PK\x01\x02")
+    archive.write_bytes(data[: central + 8] + b"\x01" + data[central + 9 :])
+    result = run(capsys, archive, "--out", tmp_path / "out")
+    assert_refused(result, tmp_path / "out", "birds.zip has a password")
+
+
+def test_zip_from_a_mac(tmp_path, capsys):
+    """Names in UTF-8 without the flag for it, and a folder of resource forks."""
+    names = ["Дрозд/1.JPG", "Auk/1.jpg", "__MACOSX/Auk/._1.jpg", "__MACOSX/Auk/._2.jpg"]
+    archive = zip_of(tmp_path / "mac.zip", names)
+    data = archive.read_bytes()
+    for header, flags in ((b"PK\x03\x04", 7), (b"PK\x01\x02", 9)):
+        at = data.find(header)
+        assert data[at + flags] == 0x08
+        data = data[: at + flags] + b"\x00" + data[at + flags + 1 :]
+    archive.write_bytes(data)
+    status, _, stderr = run(capsys, archive, "--out", tmp_path / "out")
+    assert status == 0
+    assert stderr == "skipped: __MACOSX: hidden folder\n"
+    assert gt(tmp_path / "out", "00_test_img") == {"Auk_1.jpg": 0, "Дрозд_1.JPG": 1}
+    assert species(tmp_path / "out")[2] == ["1", "Дрозд"]
+
+
+# --- all or nothing -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["00_test_img_gt", "07_x_input", "species.csv"])
+def test_nothing_is_overwritten(tree, tmp_path, capsys, name):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / name).mkdir() if "_" in name else (out / name).write_text("mine")
+    status, stdout, stderr = run(capsys, tree, "--out", out)
+    assert (status, stdout) == (1, "")
+    assert stderr.startswith(f"Error: {out / name} exists already; move or delete it")
+    assert stderr.count("\n") == 1
+    assert [path.name for path in out.iterdir()] == [name]
+
+
+def test_interrupt_leaves_nothing(tree, tmp_path, capsys, monkeypatch):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(prepare, "write_species", interrupt)
+    result = run(capsys, tree, "--out", tmp_path / "new" / "out")
+    assert_refused(result, tmp_path / "new", "interrupted", status=130)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_failing_rename_takes_the_others_back(tree, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "README.md").write_text("mine")
+    rename = Path.rename
+
+    def fail_once(self, target):
+        if self.name == "00_test_img_input" and Path(target).parent == out:
+            raise OSError(28, "No space left on device", str(target))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail_once)
+    status, stdout, stderr = run(capsys, tree, "--out", out)
+    assert (status, stdout) == (1, f"Reading {tree}\n")
+    assert stderr.startswith("Error: No space left on device")
+    assert [path.name for path in out.iterdir()] == ["README.md"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows ends a process without a signal")
+def test_terminated_process_cleans_up(tree, tmp_path):
+    for number in range(3000):
+        (tree / "Auk" / f"x{number}.jpg").write_bytes((tree / "Auk" / "000.jpg").read_bytes())
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        [sys.executable, SCRIPT, tree, "--out", out], stderr=subprocess.PIPE, text=True
+    )
+    while process.poll() is None and not out.exists():
+        time.sleep(0.001)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert stderr == "Error: interrupted; no test is half-written\n"
+    assert not out.exists()
+
+
+# --- command line -------------------------------------------------------------------------------
+
+
+def test_command_writes_beside_itself(tree, tmp_path):
+    """Run a copy of the script as a user does; its default target is its own folder."""
+    script = tmp_path / "public_data" / "prepare.py"
+    script.parent.mkdir()
+    script.write_bytes(SCRIPT.read_bytes())
+    done = subprocess.run(
+        [sys.executable, script, tree], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert done.stderr == ""
+    assert len(gt(script.parent, "00_test_img")) == 17
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ([], "SOURCE"),
+        (["x", "--holdout", "0"], "more than 0 and at most 0.5"),
+        (["x", "--holdout", "0.6"], "more than 0 and at most 0.5"),
+        (["x", "--holdout", "nan"], "more than 0 and at most 0.5"),
+        (["x", "--holdout", "some"], "--holdout"),
+        (["x", "--seed", "-1"], "from 0 to 4294967295"),
+        (["x", "--colour"], "--colour"),
+    ],
+)
+def test_wrong_calls_exit_with_2(capsys, arguments, word):
+    with pytest.raises(SystemExit) as stop:
+        prepare.main(arguments)
+    error = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert error.startswith("Error: ")
+    assert error.count("\n") == 1
+    assert word in error
+
+
+def test_sources_that_are_none(tmp_path, capsys):
+    out = tmp_path / "out"
+    assert_refused(run(capsys, tmp_path / "no", "--out", out), out, "no does not exist")
+    (tmp_path / "CUB.tgz").write_bytes(b"\x1f\x8b")
+    result = run(capsys, tmp_path / "CUB.tgz", "--out", out)
+    assert_refused(result, out, "CUB.tgz is neither a folder nor a whole zip", "unpack it")
+    draw(tmp_path / "flat" / "1.jpg")
+    result = run(capsys, tmp_path / "flat", "--out", out)
+    assert_refused(result, out, "holds neither NN_<name>_input folders nor <species>/*.jpg")
+    result = run(capsys, tmp_path / "flat", "--out", tmp_path / "CUB.tgz")
+    assert result[0] == 1
+    assert result[2] == f"Error: {tmp_path / 'CUB.tgz'} is a file; give a folder with --out\n"
+
+
+def test_help_says_what_holdout_means(capsys):
+    with pytest.raises(SystemExit):
+        prepare.main(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "test 00 then holds only the others" in text

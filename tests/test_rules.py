@@ -1,0 +1,83 @@
+"""The rules of the testing system, kept by solution.py itself."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+WATCH = """
+import json, sys
+events = []
+WRITES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate",
+          "os.chmod", "os.utime", "shutil.rmtree"}
+STARTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.exec", "os.system"}
+
+def hook(event, args):
+    if event.startswith("socket.") or event in WRITES | STARTS:
+        events.append(event)
+    elif event == "open" and (set(str(args[1])) & set("wax+") or (args[2] or 0) & 3):
+        events.append(f"open {args[0]} {args[1]} {args[2]}")
+
+sys.path.insert(0, sys.argv[1])
+gt, folder, model_path, init = json.loads(sys.argv[2])
+import solution
+import timm.data.mixup, sklearn.model_selection, torchvision.transforms.v2, torch.optim.swa_utils
+sys.addaudithook(hook)
+tiny = solution.Settings(input_size=64, epochs=1, views=2, batch_size=8, unfrozen_blocks=3)
+solution.train_classifier(gt, folder, False, settings=tiny, init=init)
+solution.train_classifier(gt, folder, True, settings=tiny)
+solution.classify(model_path, folder)
+import torch
+assert not torch.cuda.is_initialized()
+print(json.dumps(events))
+"""
+
+
+def run_python(code: str, *arguments: str) -> str:
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, str(ROOT), *arguments],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the flags of open differ there")
+def test_nothing_is_written_no_socket_opened_no_process_started(photos, model_path, init):
+    gt, folder = photos
+    arguments = json.dumps([gt, str(folder), str(model_path), str(init)])
+    assert json.loads(run_python(WATCH, arguments)) == []
+
+
+def test_only_allowed_packages_are_imported():
+    import ast
+
+    tree = ast.parse((ROOT / "solution.py").read_text(encoding="utf-8"))
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add((node.module or "").split(".")[0])
+    allowed = {"torch", "torchvision", "timm", "PIL", "numpy", "sklearn"} | sys.stdlib_module_names
+    assert names <= allowed
+
+
+def test_it_stands_alone(tmp_path):
+    """Copied into an empty folder, solution.py imports and shows its two functions."""
+    (tmp_path / "solution.py").write_bytes((ROOT / "solution.py").read_bytes())
+    code = (
+        "import sys; sys.path[:0] = [sys.argv[2]]; import solution; "
+        "print(solution.__file__, callable(solution.train_classifier), callable(solution.classify))"
+    )
+    said = run_python(code, str(tmp_path)).split()
+    assert said == [str(tmp_path / "solution.py"), "True", "True"]

@@ -1,0 +1,110 @@
+"""train_full.py: from the course's layout to a model file that is whole or as it was."""
+
+import csv
+import errno
+import os
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+import torch
+
+import solution
+import train_full
+
+
+@pytest.fixture
+def tests_dir(photos, tmp_path):
+    """The drawn photos in the course's layout."""
+    gt, folder = photos
+    train = tmp_path / "data" / "00_test_img_input" / "train"
+    train.mkdir(parents=True)
+    (train / "images").symlink_to(folder, target_is_directory=True)
+    rows = "".join(f"{name},{class_id}\n" for name, class_id in gt.items())
+    (train / "gt.csv").write_text("filename,class_id\n" + rows)
+    with (tmp_path / "data" / "species.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("class_id", "name"), (-7, "Wren, winter"), (3, "Jay")])
+    return tmp_path / "data"
+
+
+@pytest.fixture(autouse=True)
+def small_settings(monkeypatch):
+    tiny = solution.Settings(input_size=64, epochs=2, views=2, batch_size=8, unfrozen_blocks=3)
+    real = train_full.replace
+    monkeypatch.setattr(train_full, "replace", lambda _, **changes: real(tiny, **changes))
+
+
+def test_it_trains_and_says_what_it_wrote(tests_dir, init, tmp_path, capsys):
+    out = tmp_path / "model.pt"
+    arguments = [str(tests_dir), "--init", str(init), "--out", str(out), "--epochs", "1"]
+    assert train_full.main(arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"24 photos of 3 species in {tests_dir / '00_test_img_input' / 'train'}"
+    assert [line.split()[0] for line in lines if "run  " in line and "epoch" not in line] == [
+        "validation",
+        "final",
+    ]
+    assert lines[-2].startswith("Validation accuracy 0.")
+    assert "mark " in lines[-2]
+    assert lines[-1].startswith(f"Wrote {out} (9.")
+    checkpoint = torch.load(out, weights_only=True)
+    assert checkpoint["class_names"] == ["Wren, winter", "Jay", "1000"]
+    assert checkpoint["settings"]["epochs"] == 1
+    assert set(solution.classify(out, tests_dir / "00_test_img_input/train/images")) == {
+        f"{i:02d}.jpg" for i in range(24)
+    }
+
+
+@pytest.mark.parametrize("trouble", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left")])
+def test_an_interrupt_or_a_full_disk_leaves_the_old_file(
+    trouble, tests_dir, init, tmp_path, monkeypatch, capsys
+):
+    out = tmp_path / "model.pt"
+    out.write_bytes(b"old")
+
+    def fail(*_):
+        raise trouble
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    arguments = [str(tests_dir), "--init", str(init), "--out", str(out), "--epochs", "1"]
+    assert train_full.main(arguments) in (1, 130)
+    assert out.read_bytes() == b"old"
+    assert sorted(os.listdir(tmp_path)) == ["data", "model.pt"]  # noqa: PTH208
+    said = capsys.readouterr().err.splitlines()
+    assert len([line for line in said if "as it was" in line]) == 1
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda d: (d / "00_test_img_input").rename(d / "other"), "no test in"),
+        (lambda d: (d / "00_test_img_input/train/gt.csv").unlink(), "gt.csv"),
+        (lambda d: (d / "00_test_img_input/train/gt.csv").write_text("a,b\n1,2\n"), "header"),
+    ],
+)
+def test_mistakes_are_one_line_and_status_1(spoil, said, tests_dir, init, capsys):
+    spoil(tests_dir)
+    assert train_full.main([str(tests_dir), "--init", str(init)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("Error: ")
+    assert error.count("\n") == 1
+    assert said in error
+
+
+def test_without_network_and_weights_the_error_says_what_to_do(tests_dir, monkeypatch, capsys):
+    def offline(*_, **__):
+        raise URLError("no route")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", offline)
+    assert train_full.main([str(tests_dir)]) == 1
+    said = capsys.readouterr().err
+    assert "no route" in said
+    assert "mobilenet_v2-b0353104.pth" in said
+    assert "--init" in said
+
+
+@pytest.mark.parametrize("arguments", [["--epochs", "0"], ["--colour", "red"], ["a", "b"]])
+def test_wrong_calls_have_status_2(arguments):
+    with pytest.raises(SystemExit) as stop:
+        train_full.main(arguments)
+    assert stop.value.code == 2

@@ -1,0 +1,226 @@
+"""train_classifier: what is trained, what stays frozen, and what it leaves alone."""
+
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY, draw_photo
+
+import solution
+from solution import Settings, SubmissionError, train_classifier
+
+
+def states_equal(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_frozen_parameters_and_buffers_stay_bit_equal(network, init):
+    before = torch.load(init, weights_only=True)
+    after = network.state_dict()
+    cut = len(network.features) - TINY.unfrozen_blocks
+    frozen = [k for k in before if k.startswith("features.") and int(k.split(".")[1]) < cut]
+    assert any("running_mean" in k for k in frozen)
+    assert all(torch.equal(before[k], after[k]) for k in frozen)
+
+
+def test_every_upper_convolution_is_trained(network, init):
+    before = torch.load(init, weights_only=True)
+    after = network.state_dict()
+    cut = len(network.features) - TINY.unfrozen_blocks
+    upper = [k for k in before if k.startswith("features.") and int(k.split(".")[1]) >= cut]
+    weights = [k for k in upper if k.endswith("weight")]
+    assert weights
+    assert not any(torch.equal(before[k], after[k]) for k in weights)
+
+
+def test_a_photo_of_any_size_passes(network):
+    for size in ((33, 65), (224, 224), (300, 96)):
+        assert network(torch.rand(2, 3, *size)).shape == (2, 3)
+
+
+def test_same_seed_gives_the_same_bits(photos, init, network):
+    gt, folder = photos
+    shuffled = dict(sorted(gt.items(), reverse=True))
+    again = train_classifier(shuffled, folder, settings=TINY, init=init)
+    assert states_equal(network.state_dict(), again.state_dict())
+
+
+def test_another_seed_gives_other_weights(photos, init, network):
+    gt, folder = photos
+    other = train_classifier(gt, folder, settings=replace(TINY, seed=5), init=init)
+    assert not states_equal(network.state_dict(), other.state_dict())
+
+
+def test_random_state_threads_and_gradient_mode_are_left_as_they_were(photos, init):
+    gt, folder = photos
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    threads = torch.get_num_threads()
+    with torch.no_grad():
+        train_classifier(gt, folder, True, settings=TINY, init=init)
+        assert not torch.is_grad_enabled()
+    assert random.getstate() == before[0]
+    assert all(np.array_equal(a, b) for a, b in zip(np.random.get_state(), before[1], strict=True))
+    assert torch.equal(torch.get_rng_state(), before[2])
+    assert torch.get_num_threads() == threads
+
+
+def test_it_learns_what_can_be_learnt(photos, init):
+    """Drawn photos told apart by colour: even random frozen weights pass that on."""
+    gt, folder = photos
+    settings = replace(
+        TINY, epochs=30, mixup=0, cutmix=0, colour_jitter=0, dropout=0, head_learning_rate=0.01
+    )
+    network = train_classifier(gt, folder, settings=settings, init=init)
+    facts = network.facts["validation"]
+    assert facts["total"] == 5
+    assert facts["correct"] >= 4
+    assert facts["interval"][0] < facts["accuracy"] <= facts["interval"][1]
+
+
+def test_fast_train_reads_only_the_photos_it_uses(tmp_path, capsys):
+    gt = {f"{i}.png": i % 5 for i in range(500)}
+    for i in range(500):
+        draw_photo(tmp_path / f"{i}.png", i % 5, seed=i, size=(8, 8))
+    opened = []
+    real = solution.read_photo
+    try:
+        solution.read_photo = lambda path, side: (opened.append(path.name), real(path, side))[1]
+        network = train_classifier(gt, tmp_path, True, settings=TINY)
+    finally:
+        solution.read_photo = real
+    assert len(opened) == solution.FAST_TRAIN_PHOTOS
+    assert network.class_ids == [0, 1, 2, 3, 4]
+    assert "random ones instead" in capsys.readouterr().err
+
+
+def test_fast_train_says_that_it_found_weights(photos, init, capsys):
+    gt, folder = photos
+    train_classifier(gt, folder, True, settings=TINY, init=init)
+    assert str(init) in capsys.readouterr().err
+
+
+def test_without_weights_the_error_names_file_folder_and_alternative(photos):
+    gt, folder = photos
+    with pytest.raises(SubmissionError) as error:
+        train_classifier(gt, folder, settings=TINY)
+    for part in ("mobilenet_v2-b0353104.pth", "hub/checkpoints", "--init"):
+        assert part in str(error.value)
+
+
+def test_weights_of_something_else_are_refused(photos, tmp_path):
+    gt, folder = photos
+    path = tmp_path / "other.pth"
+    torch.save({"layer.weight": torch.zeros(3)}, path)
+    with pytest.raises(SubmissionError, match="mobilenet_v2"):
+        train_classifier(gt, folder, settings=TINY, init=path)
+
+
+def test_a_trained_model_is_a_start_too(photos, model_path, network):
+    gt, folder = photos
+    settings = replace(TINY, epochs=1, backbone_learning_rate=0.0)
+    again = train_classifier(gt, folder, settings=settings, init=model_path)
+    key = "features.17.conv.0.0.weight"
+    assert torch.equal(again.state_dict()[key], network.state_dict()[key])
+
+
+@pytest.mark.parametrize("photos_of_a_class", [(1,), (1, 1, 1), (2, 1), (2, 2), (9, 1, 2)])
+def test_few_photos_never_crash(tmp_path, init, photos_of_a_class, capsys):
+    gt = {}
+    for class_id, number in enumerate(photos_of_a_class):
+        for i in range(number):
+            gt[f"{class_id}_{i}.png"] = class_id
+            draw_photo(tmp_path / f"{class_id}_{i}.png", class_id, seed=i)
+    network = train_classifier(gt, tmp_path, settings=replace(TINY, epochs=1), init=init)
+    assert network.class_ids == list(range(len(photos_of_a_class)))
+    assert (network.facts["validation"] is None) == (max(photos_of_a_class) == 1)
+    assert ("single photo" in capsys.readouterr().err) == (
+        1 in photos_of_a_class and max(photos_of_a_class) > 1
+    )
+
+
+def test_unreadable_photos_are_left_out_with_their_names(tmp_path, init, capsys):
+    gt = {f"{i}.png": i % 2 for i in range(8)}
+    for i in range(6):
+        draw_photo(tmp_path / f"{i}.png", i % 2, seed=i)
+    (tmp_path / "6.png").write_bytes(b"no photo")
+    network = train_classifier(gt, tmp_path, settings=replace(TINY, epochs=1), init=init)
+    assert network.facts["training"]["photos"] == 6
+    said = capsys.readouterr().err
+    assert "6.png" in said
+    assert "7.png" in said
+
+
+def test_no_readable_photo_is_an_error(tmp_path, init):
+    with pytest.raises(SubmissionError, match="not one readable photo"):
+        train_classifier({"a.jpg": 0}, tmp_path, settings=TINY, init=init)
+
+
+@pytest.mark.parametrize("gt", [{}, {"a.jpg": "1"}, {"a.jpg": 1.5}])
+def test_labels_that_are_none_are_refused(gt, tmp_path):
+    with pytest.raises(SubmissionError):
+        train_classifier(gt, tmp_path)
+
+
+def test_more_photos_than_fit_get_fewer_views():
+    one_view = 2 * 1000 * 100 / 1e9
+    settings = Settings(views=8, cache_gigabytes=3.5 * one_view)
+    assert solution._views_that_fit(100, 1000, settings) == 3
+    with pytest.raises(SubmissionError, match="cache_gigabytes"):
+        solution._views_that_fit(400, 1000, settings)
+
+
+def test_split_keeps_the_proportions():
+    labels = np.array([0] * 50 + [1] * 10 + [2] * 5 + [3])
+    train, validation = solution.split_photos(labels, 0.2, seed=0)
+    assert sorted([*train, *validation]) == list(range(66))
+    assert np.bincount(labels[validation], minlength=4).tolist() == [10, 2, 1, 0]
+
+
+def test_wilson_interval_against_known_values():
+    # Newcombe, Statistics in Medicine 17 (1998), table I: 81 of 263 gives 0.2553 to 0.3662.
+    low, high = solution.wilson_interval(81, 263)
+    assert (round(low, 4), round(high, 4)) == (0.2553, 0.3662)
+    assert solution.wilson_interval(10, 10)[1] == pytest.approx(1.0)
+
+
+def test_learning_rate_rises_then_falls():
+    factors = [solution._rate_factor(step, 100, 0.1) for step in range(100)]
+    assert factors[:10] == sorted(factors[:10])
+    assert factors[10:] == sorted(factors[10:], reverse=True)
+    assert max(factors) == 1.0
+    assert factors[-1] < 0.001
+
+
+def test_folded_forward_equals_the_plain_one_with_its_gradients(network):
+    blocks, x = network.features[14:], torch.rand(2, 96, 4, 4)
+    gradients = []
+    for forward in (blocks, lambda x: solution.forward_folded(blocks, x)):
+        network.zero_grad()
+        y = forward(x)
+        y.square().sum().backward()
+        gradients.append(
+            [y.detach()] + [p.grad.clone() for p in blocks.parameters() if p.requires_grad]
+        )
+    assert len(gradients[0]) > 20
+    for plain, folded in zip(*gradients, strict=True):
+        torch.testing.assert_close(folded, plain, atol=1e-4, rtol=1e-3)
+
+
+def test_packed_blocks_equal_the_plain_network(network):
+    x = torch.rand(2, 3, 64, 96)
+    with torch.no_grad():
+        plain = network.features(x)
+    packed = solution.PackedBlocks(network.features)(
+        x.contiguous(memory_format=torch.channels_last)
+    )
+    torch.testing.assert_close(packed, plain, atol=1e-4, rtol=1e-4)
+
+
+def test_without_onednn_the_answer_is_the_same(network, monkeypatch):
+    x = torch.rand(2, 3, 64, 64)
+    packed = solution.PackedBlocks(network.features)(x)
+    monkeypatch.setattr(solution, "_onednn_packs", lambda: False)
+    plain = solution.PackedBlocks(network.features)(x)
+    torch.testing.assert_close(packed, plain, atol=1e-4, rtol=1e-4)

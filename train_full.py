@@ -1,0 +1,208 @@
+"""Train on the course's public sample and write birds_model.pt.
+
+    python train_full.py [TESTS_DIR] [--out FILE] [--seed N] [--init CHECKPOINT] [--epochs N]
+
+Takes the training photos of the first test in TESTS_DIR (default: public_data), measures the
+settings on a validation split, trains again on all photos, and replaces the model file in one
+step: after an interrupt or on a full disk the old file is as it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from urllib.error import URLError
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from torchvision.models import MobileNet_V2_Weights
+
+import solution
+from grader.marks import accuracy_text, mark_of
+from grader.protocol import CheckerError, find_tests, read_csv, written
+from solution import EpochRow, Settings, SubmissionError
+
+HERE = Path(__file__).resolve().parent
+HEADER = "run               epoch    loss  accuracy  val loss  val accuracy  head rate  seconds"
+
+
+class TrainingTable(solution.Progress):
+    """A row an epoch on stdout; on a terminal a bar with the time left below it."""
+
+    def __init__(self) -> None:
+        self.console = Console(highlight=False, soft_wrap=True)
+        columns = (
+            TextColumn("{task.description:<15}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
+        self.bars = Bars(
+            *columns,
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+        self.task = self.bars.add_task("", total=None)
+        self.header_due = True
+
+    def stage(self, name: str, steps: int) -> None:
+        """Start the bar anew; without one, say what begins."""
+        self.bars.reset(self.task, total=steps, description=name)
+        if self.bars.disable:
+            self.console.print(f"{name}: {steps} steps")
+
+    def step(self) -> None:
+        """Move the bar."""
+        self.bars.advance(self.task)
+
+    def epoch(self, row: EpochRow) -> None:
+        """Print the row."""
+        if self.header_due:
+            self.console.print(HEADER)
+            self.header_due = False
+        self.console.print(
+            f"{row.stage:<17} {row.epoch:>5} {row.loss:>7.4f} {row.accuracy:>9.4f} "
+            f"{_or_dash(row.val_loss):>9} {_or_dash(row.val_accuracy):>13} "
+            f"{row.learning_rate:>10.2e} {row.seconds:>8.1f}"
+        )
+
+
+def _or_dash(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def read_species(species_csv: Path) -> dict[int, str] | None:
+    """Name by class id, if the file is there."""
+    if not species_csv.is_file():
+        return None
+    with species_csv.open(newline="", encoding="utf-8") as file:
+        return {int(row["class_id"]): row["name"] for row in csv.DictReader(file)}
+
+
+def fetch_imagenet_weights() -> None:
+    """Let torchvision download the pretrained weights into torch's cache, if they are not there."""
+    if solution.imagenet_weights_file().is_file():
+        return
+    try:
+        MobileNet_V2_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
+    except (URLError, OSError) as error:
+        print(f"The pretrained weights cannot be downloaded: {error}", file=sys.stderr)
+
+
+def save(content: dict, out: Path) -> None:
+    """Write a checkpoint to `out` in one step: until then the file there is as it was."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    try:
+        with written(out) as temporary:
+            temporary.write_bytes(buffer.getbuffer())
+    except OSError as error:
+        raise SubmissionError(f"{out} is as it was, it cannot be written: {error}") from None
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """The whole program: read, train, report, save."""
+    start = time.perf_counter()
+    tests = find_tests(arguments.tests_dir)
+    if not tests:
+        raise SubmissionError(
+            f"no test in {arguments.tests_dir}: put photos there as public_data/README.md says"
+        )
+    folder = tests[0].input / "train"
+    gt = read_csv(folder / "gt.csv")
+    if arguments.init is None:
+        fetch_imagenet_weights()
+    settings = Settings(seed=arguments.seed)
+    settings = replace(settings, epochs=arguments.epochs or settings.epochs)
+    print(f"{len(gt)} photos of {len(set(gt.values()))} species in {folder}")
+    print(settings)
+    table = TrainingTable()
+    with table.bars:
+        network = solution.train_classifier(
+            gt,
+            folder / "images",
+            fast_train=False,
+            settings=settings,
+            init=arguments.init,
+            class_names=read_species(arguments.tests_dir / "species.csv"),
+            progress=table,
+        )
+    print(_verdict(network.facts["validation"]))
+    save(solution.to_checkpoint(network), arguments.out)
+    size, seconds = arguments.out.stat().st_size / 1e6, time.perf_counter() - start
+    print(f"Wrote {arguments.out} ({size:.1f} MB) after {seconds:.0f} s.")
+
+
+def _verdict(validation: dict | None) -> str:
+    if validation is None:
+        return "Validation accuracy: unknown, no species has two photos"
+    low, high = validation["interval"]
+    accuracy = accuracy_text(validation["correct"], validation["total"])
+    return (
+        f"Validation accuracy {accuracy} (95 % interval {low:.4f} to {high:.4f}, "
+        f"{validation['total']} photos), mark {mark_of(accuracy)}"
+    )
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return number
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description="Train on the course's public sample and write birds_model.pt."
+    )
+    default = HERE / "public_data"
+    parser.add_argument(
+        "tests_dir",
+        nargs="?",
+        type=Path,
+        default=default,
+        metavar="TESTS_DIR",
+        help="folder with NN_<name>_input; the first one is trained on (default: public_data)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=HERE / "birds_model.pt",
+        metavar="FILE",
+        help="the model file to write (default: birds_model.pt beside this program)",
+    )
+    parser.add_argument("--seed", type=int, default=Settings.seed, help="default: %(default)s")
+    parser.add_argument(
+        "--init",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="take the backbone from this model file instead of the ImageNet weights",
+    )
+    parser.add_argument("--epochs", type=_positive, metavar="N", help=f"default: {Settings.epochs}")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the program; the exit status."""
+    try:
+        train(parse(arguments))
+    except (SubmissionError, CheckerError) as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Interrupted: nothing was written, the model file is as it was.", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
