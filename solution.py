@@ -14,7 +14,7 @@ How training works, in the order of this file:
        the activations are kept in half precision. This costs most of an epoch, once.
     2. The upper blocks and a new linear head train on these activations: first on four fifths of
        the photos, to measure the settings on the rest; then, from the start again, on all photos.
-    3. The weights delivered are a moving average over the last steps.
+    3. The weights delivered are a moving average over the last hundred steps or so.
 """
 
 from __future__ import annotations
@@ -35,11 +35,9 @@ from typing import Any
 
 import numpy as np
 import torch
-import torchvision
 from PIL import Image, ImageFile, ImageOps
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.models import MobileNet_V2_Weights, mobilenet_v2
 
 # ------------------------------------------------------------------------------------------------
 # Settings
@@ -58,7 +56,8 @@ class Settings:
     batch_size: int = 32  # photos
     head_learning_rate: float = 3e-3
     backbone_learning_rate: float = 5e-4  # smaller: the pretrained weights are not to be spoilt
-    warmup: float = 0.1  # share of the steps in which the learning rates rise; then cosine decay
+    warmup: float = 0.1  # share of the steps in which the learning rates rise
+    final_rate: float = 0.5  # share of the learning rates left by the cosine decay at the end
     weight_decay: float = 0.02  # AdamW, on weights of convolutions and head only
     dropout: float = 0.2
     label_smoothing: float = 0.1
@@ -66,7 +65,7 @@ class Settings:
     cutmix: float = 1.0  # the same, for patches of the trunk's activations
     crop_share: float = 0.35  # least share of a photo's area that a random crop keeps
     colour_jitter: float = 0.3  # of brightness, contrast and saturation
-    average_decay: float = 0.98  # of the moving average of the weights, per step
+    average_decay: float = 0.99  # of the moving average of the weights, per step
     validation_share: float = 0.2
     seed: int = 0
 
@@ -132,6 +131,8 @@ class BirdNet(nn.Module):
     def __init__(
         self, class_ids: Sequence[int], class_names: Sequence[str] | None = None, dropout: float = 0
     ) -> None:
+        from torchvision.models import mobilenet_v2  # takes longer to import than all the rest
+
         super().__init__()
         self.features = mobilenet_v2(weights=None).features
         self.dropout = nn.Dropout(dropout)
@@ -144,63 +145,65 @@ class BirdNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, classes) of normalised photos (B, 3, H, W)."""
-        return self.forward_head(self.features(x))
-
-    def forward_head(self, x: Tensor) -> Tensor:
-        """Logits of the features: (B, 1280, H/32, W/32) -> (B, classes)."""
-        x = x.mean((2, 3))  # (B, 1280, H/32, W/32) -> (B, 1280)
+        x = self.features(x).mean((2, 3))  # (B, 3, H, W) -> (B, 1280, H/32, W/32) -> (B, 1280)
         return self.head(self.dropout(x))  # (B, 1280) -> (B, classes)
 
 
-@dataclass
-class ConvLayer:
-    """A convolution of MobileNetV2 with the batch norm and activation that follow it."""
+def describe(features: nn.Module) -> list[dict[str, Any]]:
+    """The blocks of `features` as plain values, their tensors by name.
 
-    conv: nn.Conv2d
-    norm: nn.BatchNorm2d | None = None
-    relu6: bool = False
-
-    def folded(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias of the one convolution that equals this one and its batch norm.
-
-        In evaluation mode batch norm is a fixed affine map per channel, so it disappears into the
-        convolution before it (Jacob et al., CVPR 2018, section 3.2). Differentiable.
-        """
-        scale = self.norm.weight * torch.rsqrt(self.norm.running_var + self.norm.eps)
-        weight = self.conv.weight * scale.view(-1, 1, 1, 1)
-        return weight, self.norm.bias - self.norm.running_mean * scale
-
-
-def _conv_layers(block: nn.Module) -> list[ConvLayer]:
-    layers: list[ConvLayer] = []
-    for module in block.modules():
-        if isinstance(module, nn.Conv2d):
-            layers.append(ConvLayer(module))
-        elif isinstance(module, nn.BatchNorm2d):
-            layers[-1].norm = module
-        elif isinstance(module, nn.ReLU6):
-            layers[-1].relu6 = True
-    return layers
+    The checkpoint holds it: inference and the forward pass of training follow this description,
+    so that `classify` can do without importing torchvision.
+    """
+    blocks = []
+    for index, block in features.named_children():
+        layers: list[dict[str, Any]] = []
+        for name, module in block.named_modules(prefix=index):
+            if isinstance(module, nn.Conv2d):
+                geometry = {"padding": module.padding[0], "stride": module.stride[0]}
+                layers.append({"conv": name, **geometry, "groups": module.groups, "relu6": False})
+            elif isinstance(module, nn.BatchNorm2d):
+                layers[-1] |= {"norm": name, "eps": module.eps}
+            elif isinstance(module, nn.ReLU6):
+                layers[-1]["relu6"] = True
+        blocks.append({"layers": layers, "residual": getattr(block, "use_res_connect", False)})
+    return blocks
 
 
-def forward_folded(blocks: nn.Module, x: Tensor) -> Tensor:
-    """`blocks(x)` in evaluation mode, batch norm folded on the way: fewer passes over memory.
+def folded(layer: Mapping[str, Any], state: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the one convolution that equals a convolution and its batch norm.
 
-    Gradients reach the convolutions and the scale and shift of the batch norms; the running
+    In evaluation mode batch norm is a fixed affine map per channel, so it disappears into the
+    convolution before it (Jacob et al., CVPR 2018, section 3.2). Differentiable.
+    """
+    gain, shift, mean, variance = (
+        state[f"{layer['norm']}.{name}"]
+        for name in ("weight", "bias", "running_mean", "running_var")
+    )
+    scale = gain * torch.rsqrt(variance + layer["eps"])  # (C,)
+    return state[f"{layer['conv']}.weight"] * scale.view(-1, 1, 1, 1), shift - mean * scale
+
+
+def forward_folded(
+    blocks: Sequence[Mapping[str, Any]], state: Mapping[str, Tensor], x: Tensor
+) -> Tensor:
+    """What the described blocks compute in evaluation mode, in fewer passes over memory.
+
+    Gradients reach the convolutions and the gains and shifts of the batch norms; the running
     statistics stay as they are.
     """
     for block in blocks:
         y = x
-        for layer in _conv_layers(block):
-            conv = layer.conv
-            y = functional.conv2d(y, *layer.folded(), conv.stride, conv.padding, 1, conv.groups)
-            y = functional.hardtanh(y, 0.0, 6.0, inplace=True) if layer.relu6 else y
-        x = x + y if getattr(block, "use_res_connect", False) else y
+        for layer in block["layers"]:
+            geometry = (layer["stride"], layer["padding"], 1, layer["groups"])
+            y = functional.conv2d(y, *folded(layer, state), *geometry)
+            y = functional.hardtanh(y, 0.0, 6.0, inplace=True) if layer["relu6"] else y
+        x = x + y if block["residual"] else y
     return x
 
 
 # ------------------------------------------------------------------------------------------------
-# The same network, packed for inference
+# The same blocks, packed for inference
 # ------------------------------------------------------------------------------------------------
 
 
@@ -222,11 +225,11 @@ class PackedConv:
     are what torch's compiler emits for a CPU; without them plain convolutions do the same.
     """
 
-    def __init__(self, layer: ConvLayer, onednn: bool) -> None:
-        conv = layer.conv
-        weight, self.bias = (tensor.detach() for tensor in layer.folded())
-        self.geometry = (list(conv.padding), list(conv.stride), [1, 1], conv.groups)
-        self.relu6, self.onednn = layer.relu6, onednn
+    def __init__(self, layer: Mapping[str, Any], state: Mapping[str, Tensor], onednn: bool) -> None:
+        weight, self.bias = (tensor.detach() for tensor in folded(layer, state))
+        padding, stride = [layer["padding"]] * 2, [layer["stride"]] * 2
+        self.geometry = (padding, stride, [1, 1], layer["groups"])
+        self.relu6, self.onednn = layer["relu6"], onednn
         if onednn:
             pack = torch.ops.mkldnn._reorder_convolution_weight
             self.weight = pack(weight, *self.geometry, [])
@@ -253,15 +256,12 @@ class PackedConv:
 
 
 class PackedBlocks:
-    """Blocks of MobileNetV2 for inference: the same function, several times faster."""
+    """Described blocks for inference: the same function, several times faster."""
 
-    def __init__(self, blocks: nn.Module) -> None:
+    def __init__(self, blocks: Sequence[Mapping[str, Any]], state: Mapping[str, Tensor]) -> None:
         onednn = _onednn_packs()
         self.blocks = [
-            (
-                [PackedConv(layer, onednn) for layer in _conv_layers(block)],
-                getattr(block, "use_res_connect", False),
-            )
+            ([PackedConv(layer, state, onednn) for layer in block["layers"]], block["residual"])
             for block in blocks
         ]
 
@@ -334,18 +334,27 @@ _DECODING_ERRORS = (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyE
 
 
 def evaluation_view(photo: Image.Image, side: int) -> Tensor:
-    """The whole photo, stretched to a square: (side, side, 3), uint8."""
-    if photo.size != (side, side):
-        photo = photo.resize((side, side), Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.array(photo))
+    """The whole photo, stretched to a square: (3, side, side), uint8, channels last."""
+    pixels = _pixels(photo)
+    if pixels.shape[1:] == (side, side):
+        return pixels
+    size = (side, side)
+    return functional.interpolate(pixels[None], size, mode="bilinear", antialias=True)[0]
+
+
+def _pixels(photo: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(photo)).permute(2, 0, 1)  # (H, W, 3) -> (3, H, W)
 
 
 def normalise(views: Sequence[Tensor], preprocessing: Mapping[str, Any]) -> Tensor:
-    """Views (H, W, 3), uint8 -> a batch (B, 3, H, W), float32, channels last, mean 0, std 1."""
+    """Views (3, H, W), uint8 -> a batch (B, 3, H, W), float32, channels last, mean 0, std 1."""
     std = torch.tensor(preprocessing["std"])
-    shift = torch.tensor(preprocessing["mean"]) / std
-    pixels = torch.stack(list(views)).float()  # (B, H, W, 3)
-    return (pixels * (1 / (255 * std)) - shift).permute(0, 3, 1, 2)  # (B, 3, H, W)
+    mean = torch.tensor(preprocessing["mean"])
+    height, width = views[0].shape[1:]
+    pixels = torch.stack([view.permute(1, 2, 0) for view in views])  # (B, H, W, 3)
+    pixels = pixels.view(-1, height, width * 3).float()  # long rows, or arithmetic would crawl
+    pixels.mul_((1 / (255 * std)).repeat(width)).sub_((mean / std).repeat(width))
+    return pixels.view(-1, height, width, 3).permute(0, 3, 1, 2)  # (B, 3, H, W)
 
 
 def preprocessing_of(settings: Settings) -> dict[str, Any]:
@@ -408,6 +417,8 @@ def wilson_interval(correct: int, total: int) -> tuple[float, float]:
 
 def imagenet_weights_file() -> Path:
     """Where torch's cache keeps MobileNetV2's ImageNet weights, whether or not they are there."""
+    from torchvision.models import MobileNet_V2_Weights
+
     name = MobileNet_V2_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[-1]
     return Path(torch.hub.get_dir()) / "checkpoints" / name
 
@@ -502,7 +513,8 @@ def encode(
     trunk: nn.Module, paths: Sequence[Path], settings: Settings, progress: Progress
 ) -> TrunkCache:
     """Pass every photo through the frozen trunk, once a view; each file is decoded once."""
-    packed, augment = PackedBlocks(trunk), augmentation(settings)
+    packed = PackedBlocks(describe(trunk), trunk.state_dict())
+    augment = augmentation(settings)
     side, constants = settings.input_size, preprocessing_of(settings)
     channels, h, w = packed(torch.zeros(1, 3, side, side))[0].shape
     views = _views_that_fit(len(paths), channels * h * w, settings)
@@ -517,7 +529,7 @@ def encode(
             _say(f"left out of training: {path} ({error})")
             continue
         seen = [evaluation_view(photo, side)]
-        seen += [torch.from_numpy(np.array(augment(photo))) for _ in range(views - 1)]
+        seen += [augment(_pixels(photo)) for _ in range(views - 1)]
         for first in range(0, views, ENCODE_BATCH):
             x = normalise(seen[first : first + ENCODE_BATCH], constants)
             activations[first : first + ENCODE_BATCH, index] = packed(x).permute(0, 2, 3, 1).half()
@@ -539,10 +551,12 @@ class UpperNet(nn.Module):
     def __init__(self, network: BirdNet, cut: int) -> None:
         super().__init__()
         self.blocks, self.dropout, self.head = network.features[cut:], network.dropout, network.head
+        self.description = describe(self.blocks)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, classes) of the trunk's activations (B, C, h, w)."""
-        x = forward_folded(self.blocks, x)  # (B, C, h, w) -> (B, 1280, H/32, W/32)
+        state = dict(self.blocks.named_parameters()) | dict(self.blocks.named_buffers())
+        x = forward_folded(self.description, state, x)  # (B, C, h, w) -> (B, 1280, H/32, W/32)
         return self.head(self.dropout(x.mean((2, 3))))
 
 
@@ -561,12 +575,17 @@ def _optimiser(upper: UpperNet, settings: Settings) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups)
 
 
-def _rate_factor(step: int, steps: int, warmup: float) -> float:
-    """Linear warm-up, then cosine decay to zero (Loshchilov and Hutter, 2017)."""
-    rising = max(1.0, warmup * steps)
+def _rate_factor(step: int, steps: int, settings: Settings) -> float:
+    """Linear warm-up, then cosine decay (Loshchilov and Hutter, 2017), not down to zero.
+
+    Averaged weights want steps that stay long: the average does what decay otherwise does
+    (Izmailov et al., Averaging Weights Leads to Wider Optima, 2018).
+    """
+    rising = max(1.0, settings.warmup * steps)
     if step < rising:
         return (step + 1) / (rising + 1)
-    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1.0, steps - rising)))
+    share = (step - rising) / max(1.0, steps - rising)  # of the decay done
+    return settings.final_rate + (1 - settings.final_rate) * (1 + math.cos(math.pi * share)) / 2
 
 
 def _mixing(classes: int, settings: Settings) -> Any:
@@ -625,7 +644,7 @@ class _Run:
         self.optimiser = _optimiser(self.upper, settings)
         self.steps = settings.epochs * len(_epoch_batches(train, settings.batch_size))
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(
-            self.optimiser, lambda step: _rate_factor(step, self.steps, settings.warmup)
+            self.optimiser, lambda step: _rate_factor(step, self.steps, settings)
         )
         self.mix = _mixing(len(network.class_ids), settings)
         views, photos = cache.activations.shape[:2]
@@ -748,6 +767,8 @@ def train_classifier(
     Raises:
         SubmissionError: no labels, no readable photo, no pretrained weights.
     """
+    import torchvision
+
     gt, folder = _checked_labels(train_gt), Path(train_img_dir)
     settings, progress = settings or Settings(), progress or Progress()
     class_ids = sorted(set(gt.values()))
@@ -823,22 +844,22 @@ FORMAT, FORMAT_VERSION = "birds-mobilenet-v2", 1
 
 def to_checkpoint(network: BirdNet) -> dict[str, Any]:
     """What `torch.save` is to write as birds_model.pt, of a network from `train_classifier`."""
-    preprocessing = preprocessing_of(Settings(**network.facts["settings"]))
-    return {
+    checkpoint = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "architecture": "mobilenet_v2",
+        "features": describe(network.features),
         "class_ids": network.class_ids,
         "class_names": network.class_names,
-        "preprocessing": preprocessing,
+        "preprocessing": preprocessing_of(Settings(**network.facts["settings"])),
         **network.facts,
-        "known_answer": {"logits": _known_answer(network, preprocessing)},
         "state_dict": {k: v.contiguous() for k, v in network.state_dict().items()},
     }
+    return checkpoint | {"known_answer": {"logits": _known_answer(Classifier(checkpoint))}}
 
 
-def load_network(model_path: str | Path) -> tuple[BirdNet, dict[str, Any]]:
-    """The network of a checkpoint, in evaluation mode, and the checkpoint.
+def load_classifier(model_path: str | Path) -> Classifier:
+    """The network of a checkpoint, ready to classify.
 
     Raises SubmissionError, and executes nothing, if the file is missing, damaged or foreign.
     """
@@ -849,31 +870,27 @@ def load_network(model_path: str | Path) -> tuple[BirdNet, dict[str, Any]]:
             "make one with `python train_full.py`"
         )
     try:
-        with torch.device("meta"):  # no memory, no random numbers: the weights come from the file
-            network = BirdNet(checkpoint["class_ids"], checkpoint["class_names"])
-        network.load_state_dict(checkpoint["state_dict"], assign=True)
-    except (KeyError, TypeError, AttributeError, RuntimeError):
+        return Classifier(checkpoint)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError):
         raise SubmissionError(
             f"{model_path} is damaged, its parts do not fit: make it anew with "
             "`python train_full.py`"
         ) from None
-    return network.eval(), checkpoint
 
 
-def _known_answer(network: BirdNet, preprocessing: Mapping[str, Any]) -> list[float]:
+def _known_answer(classifier: Classifier) -> list[float]:
     """Logits for a generated picture: the same integers on every machine."""
-    side = preprocessing["input_size"]
-    y, x, channel = np.ogrid[:side, :side, :3]
+    y, x, channel = np.ogrid[: classifier.side, : classifier.side, :3]
     picture = (x * y // 7 + 3 * x + 5 * y + 89 * channel) % 256  # (side, side, 3)
-    view = torch.from_numpy(picture.astype(np.uint8))
-    return Classifier(network, preprocessing).logits([view])[0].tolist()
+    view = torch.from_numpy(picture.astype(np.uint8)).permute(2, 0, 1)
+    return classifier.logits([view])[0].tolist()
 
 
 def known_answer_error(model_path: str | Path) -> float:
     """Greatest difference of a logit from what it was where the model was made; 1e-3 is right."""
-    network, checkpoint = load_network(model_path)
-    now = np.array(_known_answer(network, checkpoint["preprocessing"]))
-    return float(np.abs(now - np.array(checkpoint["known_answer"]["logits"])).max())
+    classifier = load_classifier(model_path)
+    stored = np.array(classifier.checkpoint["known_answer"]["logits"])
+    return float(np.abs(np.array(_known_answer(classifier)) - stored).max())
 
 
 # ------------------------------------------------------------------------------------------------
@@ -884,16 +901,27 @@ CLASSIFY_BATCH = 4  # photos; bounds the memory, and larger batches are slower
 
 
 class Classifier:
-    """A network packed for inference, with its evaluation transform."""
+    """The network of a checkpoint, packed for inference, with its evaluation transform."""
 
-    def __init__(self, network: BirdNet, preprocessing: Mapping[str, Any]) -> None:
-        self.network, self.preprocessing = network, preprocessing
-        self.features = PackedBlocks(network.features)
+    def __init__(self, checkpoint: Mapping[str, Any]) -> None:
+        self.checkpoint, state = checkpoint, checkpoint["state_dict"]
+        self.class_ids: list[int] = checkpoint["class_ids"]
+        self.fallback_class: int = checkpoint["fallback_class"]
+        self.preprocessing = checkpoint["preprocessing"]
+        self.side: int = self.preprocessing["input_size"]
+        prefix = "features."
+        features = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
+        self.features = PackedBlocks(checkpoint["features"], features)
+        self.head = state["head.weight"].detach(), state["head.bias"].detach()
+        if len(self.class_ids) != len(self.head[1]):
+            raise ValueError(f"{len(self.class_ids)} class ids, {len(self.head[1])} outputs")
 
     @torch.inference_mode()
     def logits(self, views: Sequence[Tensor]) -> Tensor:
-        """Logits (B, classes) of evaluation views (side, side, 3), uint8."""
-        return self.network.forward_head(self.features(normalise(views, self.preprocessing)))
+        """Logits (B, classes) of evaluation views (3, side, side), uint8."""
+        x = normalise(views, self.preprocessing)  # (B, 3, side, side)
+        x = self.features(x).mean((2, 3))  # (B, 1280)
+        return functional.linear(x, *self.head)
 
 
 def _is_photo(path: Path) -> bool:
@@ -925,20 +953,19 @@ def classify(model_path: str | Path, test_img_dir: str | Path) -> dict[str, int]
     Raises:
         SubmissionError: no such folder; the model is missing, damaged or foreign.
     """
-    network, checkpoint = load_network(model_path)
-    classifier = Classifier(network, checkpoint["preprocessing"])
-    side = checkpoint["preprocessing"]["input_size"]
+    classifier = load_classifier(model_path)
     photos = list_photos(test_img_dir)
     answers: dict[str, int] = {}
     for first in range(0, len(photos), CLASSIFY_BATCH):
         views: dict[str, Tensor] = {}
         for path in photos[first : first + CLASSIFY_BATCH]:
-            answers[path.name] = checkpoint["fallback_class"]
+            answers[path.name] = classifier.fallback_class
             try:
-                views[path.name] = evaluation_view(read_photo(path, side), side)
+                photo = read_photo(path, classifier.side)
+                views[path.name] = evaluation_view(photo, classifier.side)
             except _DECODING_ERRORS as error:
                 _say(f"cannot be decoded, answered with the most frequent class: {path} ({error})")
         if views:
             best = classifier.logits(list(views.values())).argmax(1).tolist()
-            answers.update(zip(views, (network.class_ids[i] for i in best), strict=True))
+            answers.update(zip(views, (classifier.class_ids[i] for i in best), strict=True))
     return answers

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import SHIPPED
 
 import solution
-from solution import SubmissionError, known_answer_error, load_network
-
-SHIPPED = Path(solution.__file__).with_name("birds_model.pt")
+from solution import SubmissionError, known_answer_error, load_classifier
 
 
 def test_it_describes_itself(model_path, photos):
@@ -35,7 +34,7 @@ def test_it_computes_here_what_it_computed_where_it_was_made(model_path, tmp_pat
 
 def test_loading_leaves_the_random_state(model_path):
     before = torch.get_rng_state()
-    load_network(model_path)
+    load_classifier(model_path)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -59,7 +58,7 @@ def test_damaged_files_give_one_line_and_execute_nothing(kind, model_path, tmp_p
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.pt").write_bytes(bad_files(model_path)[kind])
     with pytest.raises(SubmissionError, match=r"bad\.pt cannot be read") as error:
-        load_network(tmp_path / "bad.pt")
+        load_classifier(tmp_path / "bad.pt")
     assert "\n" not in str(error.value)
     assert not (tmp_path / "exploded").exists()
 
@@ -68,13 +67,13 @@ def test_a_bomb_inside_torchs_own_format_does_not_go_off(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"format": Bomb()}, tmp_path / "bomb.pt")
     with pytest.raises(SubmissionError, match="cannot be read"):
-        load_network(tmp_path / "bomb.pt")
+        load_classifier(tmp_path / "bomb.pt")
     assert not (tmp_path / "exploded").exists()
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(SubmissionError, match=r"no file .*none\.pt"):
-        load_network(tmp_path / "none.pt")
+        load_classifier(tmp_path / "none.pt")
 
 
 @pytest.mark.parametrize(
@@ -83,16 +82,16 @@ def test_a_missing_file_is_named(tmp_path):
 def test_foreign_checkpoints_are_refused(content, tmp_path):
     torch.save(content, tmp_path / "foreign.pt")
     with pytest.raises(SubmissionError, match=r"foreign\.pt"):
-        load_network(tmp_path / "foreign.pt")
+        load_classifier(tmp_path / "foreign.pt")
 
 
-@pytest.mark.parametrize("key", ["class_ids", "state_dict", "class_names"])
+@pytest.mark.parametrize("key", ["class_ids", "state_dict", "features", "fallback_class"])
 def test_a_checkpoint_without_a_part_is_refused(key, model_path, tmp_path):
     checkpoint = torch.load(model_path, weights_only=True)
     del checkpoint[key]
     torch.save(checkpoint, tmp_path / "part.pt")
     with pytest.raises(SubmissionError, match="damaged"):
-        load_network(tmp_path / "part.pt")
+        load_classifier(tmp_path / "part.pt")
 
 
 def test_a_head_of_another_size_is_refused(model_path, tmp_path):
@@ -100,7 +99,7 @@ def test_a_head_of_another_size_is_refused(model_path, tmp_path):
     checkpoint["class_ids"].append(5)
     torch.save(checkpoint, tmp_path / "head.pt")
     with pytest.raises(SubmissionError, match="damaged"):
-        load_network(tmp_path / "head.pt")
+        load_classifier(tmp_path / "head.pt")
 
 
 def test_the_shipped_model_is_right_and_small():
