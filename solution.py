@@ -52,7 +52,7 @@ class Settings:
     unfrozen_blocks: int = 4  # of the 19 blocks of `features`, counted from the end
     views: int = 8  # cached views of a photo: one as in evaluation, the others augmented
     cache_gigabytes: float = 2.0  # bound on the cache; more photos than fit get fewer views
-    epochs: int = 12
+    epochs: int = 14
     batch_size: int = 32  # photos
     head_learning_rate: float = 3e-3
     backbone_learning_rate: float = 5e-4  # smaller: the pretrained weights are not to be spoilt
