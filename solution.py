@@ -302,9 +302,9 @@ def _tolerant_pillow() -> Iterator[None]:
 
 def _to_rgb(photo: Image.Image) -> Image.Image:
     if photo.mode.startswith(("I", "F")):  # 16 or more bits a pixel: Pillow would clip, not scale
-        grey = np.asarray(photo, dtype=np.float64)
-        top = 65535.0 if grey.max(initial=0) > 255 else 255.0
-        photo = Image.fromarray((grey * (255 / top)).clip(0, 255).astype(np.uint8))
+        grey = np.array(photo, dtype=np.float32)
+        grey *= 255 / 65535 if grey.max(initial=0) > 255 else 1
+        photo = Image.fromarray(grey.clip(0, 255, out=grey).astype(np.uint8))
     if photo.has_transparency_data:
         photo = photo.convert("RGBA")
         white = Image.new("RGBA", photo.size, "white")
@@ -312,11 +312,18 @@ def _to_rgb(photo: Image.Image) -> Image.Image:
     return photo.convert("RGB")
 
 
+def _upright(photo: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(photo)
+    except Exception:  # damaged EXIF data raises nearly anything; the picture may be whole
+        return photo
+
+
 def read_photo(path: Path, side: int) -> Image.Image:
     """The photo upright in RGB, at least `side` pixels a side if it has them.
 
-    A large JPEG is decoded at a fraction of its size. Raises OSError or ValueError (also for a
-    photo that would take more than `MAX_PIXELS`) if the file cannot be decoded.
+    A large JPEG is decoded at a fraction of its size. A file that cannot be decoded makes Pillow
+    raise nearly any exception; a photo that would take more than `MAX_PIXELS` raises ValueError.
     """
     with _tolerant_pillow(), Image.open(path, formats=FORMATS) as photo:
         full = photo.size
@@ -325,12 +332,7 @@ def read_photo(path: Path, side: int) -> Image.Image:
         width, height = full if photo.info.get("progressive") else photo.size
         if width * height > MAX_PIXELS:
             raise ValueError(f"{full[0]} x {full[1]} pixels are more than can be decoded")
-        return _to_rgb(ImageOps.exif_transpose(photo))
-
-
-# Pillow's decoders raise these on damaged files.
-_DECODING_ERRORS = (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError,
-                    OverflowError, NotImplementedError, AttributeError, RuntimeError)  # fmt: skip
+        return _to_rgb(_upright(photo))
 
 
 def evaluation_view(photo: Image.Image, side: int) -> Tensor:
@@ -425,9 +427,10 @@ def imagenet_weights_file() -> Path:
 
 def _load_backbone(network: BirdNet, init: Path | None, fast_train: bool) -> None:
     path = imagenet_weights_file() if init is None else Path(init)
+    if init is None and not path.is_file() and fast_train:
+        _say(f"fast_train: no pretrained weights in {path.parent}, random ones instead")
+        return
     if init is None and not path.is_file():
-        if fast_train:
-            return _say(f"fast_train: no pretrained weights in {path.parent}, random ones instead")
         raise SubmissionError(
             f"no pretrained weights: put {path.name} into {path.parent} (the folder "
             "$TORCH_HOME/hub/checkpoints), or start from a trained model with --init CHECKPOINT"
@@ -444,7 +447,6 @@ def _load_backbone(network: BirdNet, init: Path | None, fast_train: bool) -> Non
         ) from None
     if fast_train:
         _say(f"fast_train: pretrained weights from {path}")
-    return None
 
 
 def _load_file(path: Path) -> dict[str, Any]:
@@ -478,11 +480,7 @@ class TrunkCache:
 
     def batch(self, views: np.ndarray | int, photos: np.ndarray) -> Tensor:
         """One view of each photo: (B, C, h, w), float32, channels last."""
-        if isinstance(views, int):
-            chosen = self.activations[views, photos]
-        else:
-            chosen = self.activations[views, photos]  # (B, h, w, C)
-        return chosen.float().permute(0, 3, 1, 2)
+        return self.activations[views, photos].float().permute(0, 3, 1, 2)
 
 
 def augmentation(settings: Settings) -> nn.Module:
@@ -525,7 +523,7 @@ def encode(
         progress.step()
         try:
             photo = read_photo(path, 2 * side)
-        except _DECODING_ERRORS as error:
+        except Exception as error:  # see read_photo
             _say(f"left out of training: {path} ({error})")
             continue
         seen = [evaluation_view(photo, side)]
@@ -932,7 +930,7 @@ def _is_photo(path: Path) -> bool:
     try:  # a photo without its extension
         with Image.open(path, formats=FORMATS):
             return True
-    except _DECODING_ERRORS:
+    except Exception:  # see read_photo
         return False
 
 
@@ -963,7 +961,7 @@ def classify(model_path: str | Path, test_img_dir: str | Path) -> dict[str, int]
             try:
                 photo = read_photo(path, classifier.side)
                 views[path.name] = evaluation_view(photo, classifier.side)
-            except _DECODING_ERRORS as error:
+            except Exception as error:  # see read_photo; a missing answer fails the whole test
                 _say(f"cannot be decoded, answered with the most frequent class: {path} ({error})")
         if views:
             best = classifier.logits(list(views.values())).argmax(1).tolist()

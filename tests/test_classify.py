@@ -96,6 +96,16 @@ def test_exif_orientation_is_applied(folder):
     assert upright.getpixel((10, 35)) == (0, 0, 0)
 
 
+def test_damaged_exif_data_do_not_lose_the_photo(folder, monkeypatch):
+    Image.new("RGB", (9, 9), "red").save(folder / "a.png")
+
+    def damaged(photo):
+        raise SyntaxError("not a TIFF file")
+
+    monkeypatch.setattr(Image.Image, "getexif", damaged)
+    assert solution.read_photo(folder / "a.png", 9).getpixel((4, 4)) == (255, 0, 0)
+
+
 def test_an_animation_counts_as_its_first_frame(folder, model_path):
     frames = [Image.new("RGB", (30, 30), colour) for colour in ("red", "blue")]
     frames[0].save(folder / "a.gif", save_all=True, append_images=frames[1:])
