@@ -131,7 +131,10 @@ def _seen_lines(
     if fingerprint is None:
         return ["training: no record in the file; whether it has seen these photos is not known"]
     if seen is None:
-        return [f"training: on photos that are in none of these tests ({fingerprint[:12]})"]
+        return [
+            f"training: on other labels than these tests' (fingerprint {fingerprint[:12]}); "
+            "whether it has seen some of these photos is not known"
+        ]
     lines = [f"training: on the {len(seen.labels)} {seen.what} (fingerprint {fingerprint[:12]})"]
     return lines + [_seen_line(seen, result) for result in results if result.truth]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from grader.marks import accuracy_text
-from grader.model import find_seen, training_of, validation_of
+from grader.model import Seen, find_seen, validation_of
 from grader.process import Outcome
 from grader.protocol import CheckerError, GraderError, TestFolder, read_csv
 from grader.session import Submission
@@ -134,30 +134,34 @@ def _compare(
     images: str,
     outcomes: list[Outcome],
 ) -> tuple[Comparison | None, list[Outcome]]:
-    retrained = outcomes[-1]
-    seen = find_seen(facts, tests)
-    kept = {name: i for name, i in truth.items() if seen is None or name not in seen.labels}
+    retrained, seen = outcomes[-1], find_seen(facts, tests)
+    kept = {name: i for name, i in truth.items() if seen and name not in seen.labels}
     validation = validation_of(facts)
-    if not kept:
-        if validation is None:
-            raise GraderError(
-                "the submitted model was trained on the test photos too, and stores no validation "
-                "accuracy: there is nothing to compare a second training with"
-            )
-        basis = (
-            f"different photos: the submitted model was trained on these {len(truth)} too, so the "
-            "validation accuracy that it stores stands for it"
+    if not kept and validation:
+        return unpaired(validation, _counts(retrained, truth), _stored_basis(seen, truth)), outcomes
+    if seen and not kept:
+        raise GraderError(
+            "the submitted model was trained on the test photos too, and stores no validation "
+            "accuracy: there is nothing to compare a second training with"
         )
-        return unpaired(validation, _counts(retrained, truth), basis), outcomes
     outcomes.append(submission.run("classify", test_images=images))
     if outcomes[-1].problem:
         return None, outcomes
+    kept, known = kept or dict(truth), bool(kept)
     right = [_right(outcome, kept) for outcome in (outcomes[-1], retrained)]
-    return paired(*right, basis=_basis(facts, len(kept))), outcomes
+    return paired(*right, basis=_paired_basis(known, len(kept))), outcomes
 
 
-def _basis(facts: Mapping[str, Any] | None, photos: int) -> str:
-    if training_of(facts).get("labels_sha256"):
+def _stored_basis(seen: Seen | None, truth: Mapping[str, int]) -> str:
+    was = "was trained" if seen else "may have been trained"
+    return (
+        f"different photos: the submitted model {was} on these {len(truth)} too, so the "
+        "validation accuracy that it stores stands for it"
+    )
+
+
+def _paired_basis(known: bool, photos: int) -> str:
+    if known:
         return f"{photos} photos that neither model was trained on"
     return f"{photos} photos that the submitted model may have been trained on: it keeps no record"
 

@@ -8,7 +8,7 @@ from submissions.course import copy_submission, make_test
 
 import run_tests
 import solution
-from grader.model import find_seen, labels_fingerprint, validation_of
+from grader.model import find_seen, label_sets, labels_fingerprint, validation_of
 from grader.protocol import find_tests, read_csv
 from grader.reproduce import TOLERANCE, paired, unpaired
 
@@ -82,7 +82,8 @@ def test_photos_kept_out_count_as_they_are(course, capsys):
 def test_a_model_trained_elsewhere_or_without_record(course, capsys):
     elsewhere = {"photos": 9, "labels_sha256": "f" * 64}
     _, lines = grade(course, capsys, training=elsewhere, validation=VALIDATION)
-    assert "training: on photos that are in none of these tests (ffffffffffff)" in lines
+    other = "training: on other labels than these tests' (fingerprint ffffffffffff); "
+    assert other + "whether it has seen some of these photos is not known" in lines
     assert any(line.startswith("mark to expect") for line in lines)
     _, lines = grade(course, capsys)
     assert any(line.startswith("training: no record in the file") for line in lines)
@@ -118,6 +119,16 @@ def test_a_validation_that_cannot_be_used_is_none(validation):
     assert validation_of({"validation": validation}) is None
 
 
+def test_a_model_trained_on_all_photos_has_seen_those_held_out(course):
+    """The shipped model, graded on a split of what it learnt from."""
+    tests = find_tests(course / "tests")
+    together = label_sets(tests)["photos of all these tests"]
+    held_out = read_csv(tests[-1].gt / "gt.csv")
+    record = {"photos": len(together), "labels_sha256": labels_fingerprint(together)}
+    seen = find_seen({"training": record}, tests)
+    assert seen.count(held_out) == len(held_out)
+
+
 def test_seen_photos_are_counted_by_name(course):
     seen = find_seen({"training": public(course)}, find_tests(course / "tests"))
     assert seen.what == "training photos of test 00"
@@ -148,6 +159,15 @@ def test_a_model_trained_on_the_photos_is_held_to_its_stored_validation(course, 
     assert any(line.startswith("submitted model 0.8500 (85 of 100), retr") for line in lines)
     assert status == 0
     assert grade(course, capsys, "--reproduce", **facts, retrained=0.3)[0] == 1
+
+
+def test_photos_that_may_have_been_seen_are_not_compared_on(course, capsys):
+    """With a record of other labels, nobody can tell: the stored validation stands in."""
+    training = {"photos": 3, "labels_sha256": labels_fingerprint({"elsewhere.jpg": 1})}
+    facts = {"training": training, "validation": VALIDATION}
+    status, lines = grade(course, capsys, "--reproduce", **facts, retrained=0.8)
+    assert any("the submitted model may have been trained on these 40" in line for line in lines)
+    assert status == 0
 
 
 def test_a_training_that_fails_reproduces_nothing(course, capsys):
