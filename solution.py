@@ -479,7 +479,7 @@ class TrunkCache:
     readable: np.ndarray  # indices of the photos that could be decoded
 
     def batch(self, views: np.ndarray | int, photos: np.ndarray) -> Tensor:
-        """One view of each photo: (B, C, h, w), float32, channels last."""
+        """One view (the same, or one each) of B photos: (B, C, h, w), float32, channels last."""
         return self.activations[views, photos].float().permute(0, 3, 1, 2)
 
 

@@ -43,7 +43,7 @@ def plain_epoch(
     optimiser = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad])
     for batch in np.array_split(np.arange(len(paths)), len(paths) // settings.batch_size):
         photos = [solution.read_photo(paths[i], settings.input_size) for i in batch]
-        views = [augment(torch.from_numpy(np.array(p)).permute(2, 0, 1)) for p in photos]
+        views = [augment(solution._pixels(photo)) for photo in photos]
         loss = functional.cross_entropy(
             network(solution.normalise(views, constants)), labels[batch]
         )
@@ -52,11 +52,9 @@ def plain_epoch(
         optimiser.step()
 
 
-def measure(tests_dir: Path, photos: int, init: Path | None) -> dict[str, float]:
+def measure(folder: Path, gt: dict[str, int], init: Path | None) -> dict[str, float]:
     """Photos a second: of the plain loop, of encoding a view, of a cached epoch."""
     settings = solution.Settings()
-    folder = find_tests(tests_dir)[0].input / "train"
-    gt = dict(list(read_csv(folder / "gt.csv").items())[:photos])
     paths = [folder / "images" / name for name in gt]
     class_ids = sorted(set(gt.values()))
     labels = torch.tensor([class_ids.index(class_id) for class_id in gt.values()])
@@ -85,8 +83,10 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=256)
     parser.add_argument("--init", type=Path, metavar="CHECKPOINT")
     options = parser.parse_args()
-    rate = measure(options.tests_dir, options.photos, options.init)
-    settings, total = solution.Settings(), 2462
+    folder = find_tests(options.tests_dir)[0].input / "train"
+    gt = read_csv(folder / "gt.csv")
+    rate = measure(folder, dict(list(gt.items())[: options.photos]), options.init)
+    settings, total = solution.Settings(), len(gt)
     # The validation run sees four fifths of the photos, the final run all of them.
     shown = settings.epochs * total * (2 - settings.validation_share)
     plain = shown / rate["plain"]
