@@ -1,11 +1,13 @@
 """Write the course layout of tests from the photos that you have.
 
     python public_data/prepare.py SOURCE [--holdout 0.15] [--out DIR] [--seed N]
+    python public_data/prepare.py --check DIR [--json FILE]
 
 SOURCE is the course's archive (a zip or a folder), a folder or a zip of class folders
 (SOURCE/<species>/*.jpg), or an extracted official CUB-200-2011 archive. Photos are hard-linked
 where that is possible and copied otherwise. The result appears whole or not at all: it is built in
-a temporary folder and then renamed into place.
+a temporary folder and then renamed into place. --check says what is wrong with a training set
+(doctor.py).
 
 Needs Pillow, and scikit-learn for --holdout.
 """
@@ -836,6 +838,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "source",
         type=Path,
+        nargs="?",
         metavar="SOURCE",
         help="the course's archive (zip or folder), class folders SOURCE/<species>/*.jpg (or a zip "
         "of them; class ids are positions in sorted order), or an extracted CUB-200-2011 "
@@ -859,7 +862,22 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--seed", type=seed_number, default=0, metavar="N", help="of the split (default: 0)"
     )
-    return parser.parse_args(arguments)
+    parser.add_argument(
+        "--check",
+        type=Path,
+        metavar="DIR",
+        help="write no tests, but say what is wrong with those in DIR (or with a folder of gt.csv "
+        "and images, or class folders); the exit status is 4 with errors, 3 with warnings",
+    )
+    parser.add_argument(
+        "--json", metavar="FILE", help="with --check: write all findings there; - is stdout"
+    )
+    options = parser.parse_args(arguments)
+    if (options.source is None) == (options.check is None):
+        parser.error("give either SOURCE or --check DIR")
+    if options.json and options.check is None:
+        parser.error("--json goes with --check")
+    return options
 
 
 def holdout_fraction(text: str) -> float:
@@ -878,17 +896,27 @@ def seed_number(text: str) -> int:
     return value
 
 
+def check_folder(folder: Path, json_to: str | None) -> int:
+    """Say what is wrong with a training set; returns the exit status."""
+    from public_data import doctor  # needs more than writing tests does
+
+    return doctor.run(folder, json_to)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     options = parse_arguments(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):  # a Windows console cannot show every name
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
+        if options.check:
+            return check_folder(options.check, options.json)
         prepare(options.source, options.out, options.holdout, options.seed)
     except PrepareError as error:
         message, status = str(error), 1
     except OSError as error:
-        message, status = f"{error.strerror or error} ({error.filename or options.source})", 1
+        where = error.filename or options.source or options.check
+        message, status = f"{error.strerror or error} ({where})", 1
     except KeyboardInterrupt:
         message, status = "interrupted; no test is half-written", 130
     else:
@@ -898,5 +926,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for public_data.doctor
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that it cleans up, too
     raise SystemExit(main())

@@ -1,0 +1,529 @@
+"""public_data/doctor.py: planted defects are named, all of them and nothing else."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance
+
+from public_data import doctor, prepare
+
+TRAIN, TEST = "00_birds_input/train", "00_birds_input/test"
+STATUS = {kind.code: doctor.EXIT_STATUS[kind.severity] for kind in doctor.KINDS}
+
+
+class Sample:
+    """A sound set of drawn photos, into which defects are planted; no two drawings are alike."""
+
+    def __init__(self, root):
+        self.root = root
+        self.drawn = 0
+        self.draw_test("00_birds")
+
+    def draw_test(self, stem):
+        """Write a test: three species with five photos to train on and two to classify each."""
+        for part, gt, count in (
+            ("train", f"{stem}_input/train", 5),
+            ("test", f"{stem}_gt", 2),
+        ):
+            self.write(f"{gt}/gt.csv", b"filename,class_id\n")
+            for number in range(3 * count):
+                name = f"{part}{number}.jpg"
+                self.draw(f"{stem}_input/{part}/images/{name}")
+                self.add_row(f"{name},{number % 3}", gt)
+
+    def image(self, size=(96, 80), blots=(7, 8)):
+        """Draw soft random blots."""
+        self.drawn += 1
+        random = np.random.default_rng(self.drawn)
+        blots = random.integers(0, 256, (*blots, 3), dtype=np.uint8)
+        return Image.fromarray(blots).resize(size, Image.Resampling.BICUBIC)
+
+    def draw(self, path, size=(96, 80)):
+        """Write a drawing, and return it."""
+        image = self.image(size)
+        self.save(image, path)
+        return image
+
+    def save(self, image, path, **how):
+        target = self.root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        image.save(target, **how)
+
+    def write(self, path, content):
+        (self.root / path).parent.mkdir(parents=True, exist_ok=True)
+        (self.root / path).write_bytes(content)
+
+    def add_row(self, row, folder=TRAIN):
+        with (self.root / folder / "gt.csv").open("a", encoding="utf-8") as file:
+            file.write(f"{row}\n")
+
+    def add(self, name, class_id=0, image=None, **how):
+        """Write a labelled training photo; returns its path below the root."""
+        path = f"{TRAIN}/images/{name}"
+        self.save(image or self.image(), path, **how)
+        self.add_row(f"{name},{class_id}")
+        return path
+
+    def ask(self, name, class_id=0, image=None, **how):
+        """Write a labelled test photo; returns its path below the root."""
+        path = f"{TEST}/images/{name}"
+        self.save(image or self.image(), path, **how)
+        self.add_row(f"{name},{class_id}", "00_birds_gt")
+        return path
+
+
+# --- planted defects: each plants its kind and returns the items that must be found ---------------
+
+
+def plant_bad_table(sample):
+    sample.draw_test("01_table")
+    sample.write("01_table_input/train/gt.csv", b"filename\ntrain0.jpg\n")
+    sample.draw_test("02_missing")
+    (sample.root / "02_missing_input/train/gt.csv").unlink()
+    return [("01_table_input/train/gt.csv",), ("02_missing_input/train/gt.csv",)]
+
+
+def plant_bad_row(sample):
+    rows = ("row0.jpg", "row1.jpg,two", "row2.jpg,2.5", f"row3.jpg,{'3' * 5000}")
+    for number, row in enumerate(rows):
+        sample.draw(f"{TRAIN}/images/row{number}.jpg")
+        sample.add_row(row)
+    return [(f"{TRAIN}/gt.csv", repr(row)) for row in rows]
+
+
+def plant_two_ids(sample):
+    path = sample.add("two.jpg", 0)
+    sample.add_row("two.jpg,1")
+    return [(path,)]
+
+
+def plant_label_without_file(sample):
+    sample.add_row("gone.jpg,0")
+    sample.add_row("asked.jpg,0", "00_birds_gt")
+    return [(f"{TRAIN}/images/gone.jpg",), (f"{TEST}/images/asked.jpg",)]
+
+
+def plant_unreadable(sample):
+    for name, content in (("text.jpg", b"no photo"), ("empty.jpg", b""), ("head.png", b"\x89PNG")):
+        sample.write(f"{TRAIN}/images/{name}", content)
+        sample.add_row(f"{name},1")
+    return [(f"{TRAIN}/images/{name}",) for name in ("empty.jpg", "head.png", "text.jpg")]
+
+
+def plant_two_species(sample):
+    image = sample.image()
+    exact = sample.add("auk.jpg", 0, image), sample.add("puffin.jpg", 1, image)
+    image = sample.image()
+    near = sample.add("swift.jpg", 1, image), sample.add("tern.jpg", 2, image, quality=50)
+    return [exact, near]
+
+
+def plant_leaked_copy(sample):
+    image = sample.image()
+    other = sample.image()
+    return [
+        (sample.ask("leaked.jpg", 0, image), sample.add("learnt.jpg", 0, image)),
+        (sample.ask("same_name.jpg", 1, other), sample.add("same_name.jpg", 1, other)),
+    ]
+
+
+def plant_leaked_near_copy(sample):
+    image = sample.image()
+    return [
+        (
+            sample.ask("cropped.jpg", 0, image.crop((2, 2, 94, 78))),
+            sample.add("whole.jpg", 0, image),
+        )
+    ]
+
+
+def plant_untrained_species(sample):
+    sample.ask("dodo.jpg", 9)
+    return [("class 9",)]
+
+
+def plant_truncated(sample):
+    paths = sample.add("cut.jpg"), sample.add("cut.png")
+    for path in paths:
+        data = (sample.root / path).read_bytes()
+        sample.write(path, data[: len(data) * 2 // 3])
+    return [(path,) for path in paths]
+
+
+def plant_file_without_label(sample):
+    paths = f"{TRAIN}/images/unknown.jpg", f"{TRAIN}/images/below/deep.jpg", f"{TRAIN}/beside.jpg"
+    for path in paths:
+        sample.draw(path)
+    return [(path,) for path in paths]
+
+
+def plant_repeated_row(sample):
+    path = sample.add("again.jpg", 2)
+    sample.add_row("again.jpg,2")
+    return [(path,)]
+
+
+def plant_exact_copy(sample):
+    image = sample.image()
+    return [tuple(sample.add(f"exact{number}.jpg", 1, image) for number in range(3))]
+
+
+def plant_near_copy(sample):
+    image = sample.image()
+    altered = [image, image.resize((48, 40)), ImageEnhance.Brightness(image).enhance(1.1)]
+    return [
+        tuple(sample.add(f"near{number}.jpg", 1, image) for number, image in enumerate(altered))
+    ]
+
+
+def plant_blank(sample):
+    return [(sample.add("blank.jpg", image=Image.new("RGB", (96, 80), "teal")),)]
+
+
+def plant_tiny(sample):
+    return [(sample.add("tiny.jpg", image=sample.image((20, 60))),)]
+
+
+def plant_colour_mode(sample):
+    grey16 = np.asarray(sample.image().convert("L")).astype(np.uint16) * 257
+    images = {
+        "cmyk.jpg": sample.image().convert("CMYK"),
+        "alpha.png": sample.image().convert("RGBA"),
+        "palette.gif": sample.image().quantize(),
+        "deep.png": Image.fromarray(grey16),
+    }
+    return [(sample.add(name, image=image),) for name, image in images.items()]
+
+
+def plant_wrong_extension(sample):
+    return [
+        (sample.add("png.jpg", format="PNG"),),
+        (sample.add("photo.dat", format="JPEG"),),
+    ]
+
+
+def plant_not_an_image(sample):
+    sample.write(f"{TRAIN}/images/notes.txt", b"Saw an auk.")
+    sample.write(f"{TEST}/images/film.mp4", b"\0\0\0\x18ftypmp42")
+    sample.write(f"{TRAIN}/images/.DS_Store", b"hidden, the system's own")
+    return [(f"{TRAIN}/images/notes.txt",), (f"{TEST}/images/film.mp4",)]
+
+
+def plant_lone_species(sample):
+    sample.add("lone.jpg", 5)
+    return [("class 5 (1)",)]
+
+
+def plant_imbalance(sample):
+    for number in range(60):
+        sample.add(f"many{number}.jpg", 7)
+    return [("class 7 (60)",)]
+
+
+def plant_few_photos(sample):
+    for number in range(4):
+        sample.add(f"few{number}.jpg", 4)
+    return [("class 4 (4)",)]
+
+
+def plant_odd_shape(sample):
+    return [(sample.add("panorama.jpg", image=sample.image((240, 40))),)]
+
+
+def plant_odd_size(sample):
+    return [(sample.add("poster.jpg", image=sample.image((480, 400))),)]
+
+
+def plant_grey(sample):
+    return [(sample.add("grey.jpg", image=sample.image().convert("L")),)]
+
+
+def plant_trained_test(sample):
+    sample.draw_test("03_trained")
+    train, test = (sample.root / f"03_trained_input/{part}" for part in ("train", "test"))
+    shutil.rmtree(test / "images")
+    shutil.copytree(train / "images", test / "images")
+    shutil.copyfile(train / "gt.csv", sample.root / "03_trained_gt/gt.csv")
+    return [("03_trained",)]
+
+
+def plant_no_true_labels(sample):
+    sample.draw_test("04_blind")
+    shutil.rmtree(sample.root / "04_blind_gt")
+    return [("04_blind_gt/gt.csv",)]
+
+
+PLANTS = {
+    name.removeprefix("plant_").replace("_", "-"): plant
+    for name, plant in list(globals().items())
+    if name.startswith("plant_")
+}
+
+
+@pytest.fixture
+def sample(tmp_path):
+    return Sample(tmp_path / "birds")
+
+
+def check(folder, tmp_path):
+    """Return the exit status and the findings, items by the code of their kind."""
+    status = doctor.run(folder, str(tmp_path / "found.json"))
+    result = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
+    return status, {kind["code"]: kind["items"] for kind in result["findings"]}
+
+
+def what(code, item):
+    """Return what a finding is about: its files, the row, or the species or test it names."""
+    if code == "bad-row":
+        return (*item["files"], item["detail"].split(": ")[1])
+    return tuple(item["files"]) or (item["detail"].split(" and ")[0],)
+
+
+def assert_exactly(found, planted):
+    """The planted kinds and no other, the planted files and no other."""
+    told = {code: sorted(what(code, item) for item in items) for code, items in found.items()}
+    assert told == {code: sorted(items) for code, items in planted.items()}
+
+
+# --- the tests -----------------------------------------------------------------------------------
+
+
+def test_every_kind_but_one_is_planted():
+    """look-alikes, a limit of the doctor itself, has a test of its own."""
+    assert PLANTS.keys() == {kind.code for kind in doctor.KINDS} - {"look-alikes"}
+    assert len(doctor.KINDS) == len({kind.code for kind in doctor.KINDS})
+    order = [doctor.EXIT_STATUS[kind.severity] for kind in doctor.KINDS]
+    assert order == sorted(order, reverse=True)
+
+
+def test_a_sound_set(sample, tmp_path, capsys):
+    assert check(sample.root, tmp_path) == (0, {})
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "Verdict: nothing in the way of training (kinds of findings: 0 of errors, 0 of warnings, "
+        "0 of notes)"
+    ]
+
+
+@pytest.mark.parametrize("code", PLANTS)
+def test_one_kind(sample, tmp_path, code):
+    planted = {code: PLANTS[code](sample)}
+    status, found = check(sample.root, tmp_path)
+    assert_exactly(found, planted)
+    assert status == STATUS[code]
+
+
+def test_all_kinds_together(sample, tmp_path, capsys):
+    planted = {code: plant(sample) for code, plant in PLANTS.items()}
+    status, found = check(sample.root, tmp_path)
+    assert_exactly(found, planted)
+    assert status == 4
+    head, *lines, verdict = capsys.readouterr().out.splitlines()
+    assert head.startswith("Checked ")
+    assert [line.split()[1] for line in lines] == [k.code for k in doctor.KINDS if k.code in PLANTS]
+    assert verdict.startswith("Verdict: mend the errors before training")
+
+
+# --- copies --------------------------------------------------------------------------------------
+
+ALTERATIONS = {
+    "jpeg 50": lambda image: image,
+    "half the size": lambda image: image.resize((48, 40)),
+    "brighter": lambda image: ImageEnhance.Brightness(image).enhance(1.2),
+    "cropped all round": lambda image: image.crop((3, 2, 93, 78)),
+    "cropped on two sides": lambda image: image.crop((0, 2, 93, 80)),
+    "grey": lambda image: image.convert("L"),
+    "turned by EXIF": lambda image: image.transpose(Image.Transpose.ROTATE_90),
+}
+
+
+@pytest.mark.parametrize("name", ALTERATIONS)
+def test_altered_copies_are_found(sample, tmp_path, name):
+    image = sample.image(blots=(20, 24))  # detail that a shift of a pixel or two displaces
+    sample.add("photo.jpg", 1, image)
+    turned = Image.Exif()
+    turned[0x0112] = 6 if name == "turned by EXIF" else 1
+    sample.add("altered.jpg", 1, ALTERATIONS[name](image), quality=50, exif=turned)
+    _, found = check(sample.root, tmp_path)
+    files = [f"{TRAIN}/images/{name}.jpg" for name in ("altered", "photo")]
+    assert [item["files"] for item in found.pop("near-copy")] == [files]
+    assert found.keys() <= {"grey"}
+
+
+def test_look_alikes_are_no_copies(sample, tmp_path):
+    """One scene with two birds, a quarter of the picture: hashes agree, the photos do not."""
+    scene, *birds = sample.image(), sample.image((48, 40)), sample.image((48, 40))
+    thumbs = []
+    for number, bird in enumerate(birds):
+        scene.paste(bird, (24, 20))
+        sample.add(f"scene{number}.jpg", 1, scene)
+        thumbs.append(doctor.thumbnail(scene))
+    assert doctor.similar_hashes(doctor.difference_hash(thumbs)) == [(0, 1)]
+    assert check(sample.root, tmp_path) == (0, {})
+
+
+def test_more_look_alikes_than_are_compared(sample, tmp_path, monkeypatch):
+    image = sample.image()
+    for quality in (50, 60, 70):
+        sample.add(f"{quality}.jpg", 1, image, quality=quality)
+    monkeypatch.setattr(doctor, "MAX_PAIRS", 1)
+    _, found = check(sample.root, tmp_path)
+    assert found.keys() == {"near-copy", "look-alikes"}
+    assert found["look-alikes"][0]["detail"] == "3 pairs, the 1 closest compared"
+    assert len(found["near-copy"][0]["files"]) == 2
+
+
+def test_blocks_of_hashes(sample, monkeypatch):
+    """Pairs are found whatever the block of rows that they fall into."""
+    bits = np.random.default_rng(0).choice(np.float32([-1, 1]), (50, 264))
+    bits[41] = bits[3]
+    bits[[7, 8]] = bits[7]
+    monkeypatch.setattr(doctor, "HASH_BLOCK", 16)
+    assert doctor.similar_hashes(bits) == [(3, 41), (7, 8)]
+
+
+def test_tests_that_share_photos_are_told_once(sample, tmp_path):
+    plant_near_copy(sample)
+    plant_tiny(sample)
+    plant_lone_species(sample)
+    for part in ("input", "gt"):
+        shutil.copytree(sample.root / f"00_birds_{part}", sample.root / f"01_again_{part}")
+    _, found = check(sample.root, tmp_path)
+    assert {code: len(items) for code, items in found.items()} == {
+        "near-copy": 1,
+        "tiny": 1,
+        "lone-species": 1,
+    }
+
+
+def test_a_link_to_nothing_is_a_finding(sample, tmp_path):
+    link = sample.root / TRAIN / "images" / "link.jpg"
+    try:
+        link.symlink_to("nowhere.jpg")
+    except OSError:
+        pytest.skip("this system makes no symbolic links")
+    sample.add_row("link.jpg,0")
+    _, found = check(sample.root, tmp_path)
+    assert_exactly(found, {"unreadable": [(f"{TRAIN}/images/link.jpg",)]})
+
+
+# --- layouts -------------------------------------------------------------------------------------
+
+
+def test_one_train_folder(sample, tmp_path):
+    plant_truncated(sample)
+    sample.add_row("gone.jpg,8")
+    status, found = check(sample.root / TRAIN, tmp_path)
+    assert status == 4
+    assert_exactly(
+        found,
+        {
+            "label-without-file": [("images/gone.jpg",)],
+            "lone-species": [("class 8 (0)",)],
+            "truncated": [("images/cut.jpg",), ("images/cut.png",)],
+        },
+    )
+
+
+def test_train_folder_without_its_table(sample, tmp_path):
+    (sample.root / TRAIN / "gt.csv").unlink()
+    _, found = check(sample.root / TRAIN, tmp_path)
+    assert_exactly(found, {"bad-table": [("gt.csv",)]})
+
+
+@pytest.mark.parametrize("wrapping", ["", "images/"])
+def test_class_folders(sample, tmp_path, wrapping):
+    image = sample.image()
+    tree = Sample.__new__(Sample)
+    tree.root, tree.drawn = tmp_path / "tree", 500
+    for species in ("Auk", "Wren"):
+        for number in range(6):
+            tree.draw(f"{wrapping}{species}/{number:03d}.jpg")
+        tree.save(image, f"{wrapping}{species}/same.png")
+    tree.draw(f"{wrapping}Dodo/000.jpg")
+    tree.draw(f"{wrapping}Auk/old/000.jpg")
+    tree.draw(f"{wrapping}overview.jpg")
+    tree.write(f"{wrapping}Wren/notes.txt", b"Saw a wren.")
+    tree.write(f"{wrapping}README.txt", b"My birds.")
+    status, found = check(tree.root, tmp_path)
+    assert status == 4
+    assert_exactly(
+        found,
+        {
+            "two-species": [(f"{wrapping}Auk/same.png", f"{wrapping}Wren/same.png")],
+            "file-without-label": [(f"{wrapping}Auk/old/000.jpg",), (f"{wrapping}overview.jpg",)],
+            "not-an-image": [(f"{wrapping}Wren/notes.txt",)],
+            "lone-species": [("Dodo (1)",)],
+        },
+    )
+
+
+def test_prepared_tests_are_sound(sample, tmp_path, capsys):
+    """What prepare.py writes, with names that a Mac decomposes, has nothing against it."""
+    tree = Sample.__new__(Sample)
+    tree.root, tree.drawn = tmp_path / "tree", 500
+    for species in ("Auk", "Grünfink"):
+        for number in range(12):
+            tree.draw(f"{species}/{number:03d}.jpg")
+    out = tmp_path / "out"
+    prepare.main([str(tree.root), "--holdout", "0.2", "--out", str(out)])
+    assert check(out, tmp_path)[1].keys() == {"trained-test"}
+
+
+# --- command line --------------------------------------------------------------------------------
+
+
+def test_command_and_json_on_stdout(sample):
+    """As a user calls it, from another folder; nothing is changed."""
+    plant_near_copy(sample)
+    before = {path: path.stat() for path in sample.root.rglob("*")}
+    done = subprocess.run(
+        [sys.executable, Path(prepare.__file__), "--check", sample.root, "--json", "-"],
+        capture_output=True, text=True, check=False, cwd=sample.root.parent,
+    )  # fmt: skip
+    result = json.loads(done.stdout)
+    assert done.returncode == 3
+    assert done.stderr.splitlines()[-1].startswith("Verdict: training will run; look at")
+    assert (result["photos"], result["species"], result["verdict"]) == (24, 3, "warning")
+    assert [finding["count"] for finding in result["findings"]] == [1]
+    assert {path.name for path in before} == {path.name for path in sample.root.rglob("*")}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [(["x", "--check", "y"], "either SOURCE or --check"), (["x", "--json", "y"], "with --check")],
+)
+def test_wrong_calls_exit_with_2(capsys, arguments, word):
+    with pytest.raises(SystemExit) as stop:
+        prepare.main(arguments)
+    assert stop.value.code == 2
+    assert word in capsys.readouterr().err
+
+
+def test_what_cannot_be_checked_exits_with_1(sample, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "birds.zip").write_bytes(b"PK")
+    wrong = {
+        "no": "is not a folder",
+        "birds.zip": "a zip must be unpacked first",
+        "empty": "holds neither NN_<name>_input",
+    }
+    for name, words in wrong.items():
+        assert prepare.main(["--check", str(tmp_path / name)]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("Error: ")
+        assert words in error
+        assert error.count("\n") == 1
+    target = tmp_path / "birds.zip" / "found.json"
+    assert prepare.main(["--check", str(sample.root), "--json", str(target)]) == 1
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_readme_lists_every_kind():
+    page = Path(doctor.__file__).with_name("README.md").read_text(encoding="utf-8")
+    for kind in doctor.KINDS:
+        assert f"| `{kind.code}` | {kind.severity} | {kind.what} |" in page
