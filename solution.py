@@ -5,13 +5,15 @@ The testing system calls two functions of this file:
     train_classifier(train_gt, train_img_dir, fast_train) -> the trained network
     classify(model_path, test_img_dir)                    -> {file name: class id}
 
+and a person asks what the network sees on a photo, with `python solution.py PHOTO_OR_FOLDER`.
+
 Nothing here writes to disk, opens a socket, starts a process or touches an accelerator;
 `train_full.py` is the program that saves what `train_classifier` returns.
 
 How training works, in the order of this file:
 
-    1. A photo passes the frozen trunk (the first blocks of MobileNetV2) once per augmented view;
-       the activations are kept in half precision. This costs most of an epoch, once.
+    1. A photo passes the frozen trunk (the first blocks of MobileNetV2) once per view, plain or
+       augmented, when an epoch first asks for that view; the activations are kept in half precision.
     2. The upper blocks and a new linear head train on these activations: first on four fifths of
        the photos, to measure the settings on the rest; then, from the start again, on all photos.
     3. The weights delivered are a moving average over the last hundred steps or so.
@@ -19,6 +21,7 @@ How training works, in the order of this file:
 
 from __future__ import annotations
 
+import argparse
 import copy
 import hashlib
 import math
@@ -26,8 +29,9 @@ import operator
 import random
 import sys
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -102,11 +106,11 @@ class EpochRow:
 class Progress:
     """Told how training gets on. This one listens silently; override what you want to show."""
 
-    def stage(self, name: str, steps: int) -> None:
-        """A stage of `steps` steps begins."""
+    def stage(self, name: str, photos: int) -> None:
+        """A stage begins in which photos are looked at `photos` times."""
 
-    def step(self) -> None:
-        """One more step of the stage is done."""
+    def step(self, photos: int) -> None:
+        """So many photos more."""
 
     def epoch(self, row: EpochRow) -> None:
         """An epoch ended."""
@@ -142,6 +146,7 @@ class BirdNet(nn.Module):
         self.class_ids = list(class_ids)
         self.class_names = None if class_names is None else list(class_names)
         self.facts: dict[str, Any] = {}  # what the checkpoint says of the training
+        self.validation_answers: dict[str, Any] | None = None  # see `_validate`
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, classes) of normalised photos (B, 3, H, W)."""
@@ -290,8 +295,11 @@ MAX_PIXELS = 40_000_000  # decoded; 160 MB as RGBA. JPEG files are drafted, so f
 
 
 @contextmanager
-def _tolerant_pillow() -> Iterator[None]:
-    """Let Pillow read what is there of a truncated file, and leave the size limit to us."""
+def tolerant_pillow() -> Iterator[None]:
+    """Let Pillow read what is there of a truncated file, and leave the size limit to us.
+
+    For all threads at once, so whoever starts threads enters it first.
+    """
     before = ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS
     ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = True, None
     try:
@@ -323,9 +331,10 @@ def read_photo(path: Path, side: int) -> Image.Image:
     """The photo upright in RGB, at least `side` pixels a side if it has them.
 
     A large JPEG is decoded at a fraction of its size. A file that cannot be decoded makes Pillow
-    raise nearly any exception; a photo that would take more than `MAX_PIXELS` raises ValueError.
+    raise nearly any exception, a truncated one only outside `tolerant_pillow`; a photo that would
+    take more than `MAX_PIXELS` raises ValueError.
     """
-    with _tolerant_pillow(), Image.open(path, formats=FORMATS) as photo:
+    with Image.open(path, formats=FORMATS) as photo:
         full = photo.size
         photo.draft("RGB", (side, side))
         # A progressive JPEG is held in memory whole, whatever the size it is decoded to.
@@ -335,13 +344,13 @@ def read_photo(path: Path, side: int) -> Image.Image:
         return _to_rgb(_upright(photo))
 
 
-def evaluation_view(photo: Image.Image, side: int) -> Tensor:
+def evaluation_view(photo: Image.Image, preprocessing: Mapping[str, Any]) -> Tensor:
     """The whole photo, stretched to a square: (3, side, side), uint8, channels last."""
-    pixels = _pixels(photo)
-    if pixels.shape[1:] == (side, side):
+    pixels, size = _pixels(photo), (preprocessing["input_size"],) * 2
+    if pixels.shape[1:] == size:
         return pixels
-    size = (side, side)
-    return functional.interpolate(pixels[None], size, mode="bilinear", antialias=True)[0]
+    mode = preprocessing["interpolation"]
+    return functional.interpolate(pixels[None], size, mode=mode, antialias=True)[0]
 
 
 def _pixels(photo: Image.Image) -> Tensor:
@@ -367,6 +376,33 @@ def preprocessing_of(settings: Settings) -> dict[str, Any]:
         "std": list(IMAGENET_STD),
         "interpolation": "bilinear",
     }
+
+
+# ------------------------------------------------------------------------------------------------
+# Photos side by side
+# ------------------------------------------------------------------------------------------------
+
+
+def side_by_side(work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+    """`work(item)` of each item, in order, on as many threads as torch has.
+
+    Each thread computes on one core: different photos keep the cores busier than the two halves
+    of one photo, where a core waits for the other after each layer and while a photo is decoded.
+    Few items are under way at a time, so memory is bounded. The caller's thread draws `items`.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads, "photos", torch.set_num_threads, (1,)) as pool:
+            under_way: deque = deque()
+            for item in items:
+                under_way.append(pool.submit(work, item))
+                if len(under_way) > 2 * threads:
+                    yield under_way.popleft().result()
+            while under_way:
+                yield under_way.popleft().result()
+    finally:
+        torch.set_num_threads(threads)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -471,18 +507,6 @@ def _load_file(path: Path) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class TrunkCache:
-    """Activations of the frozen trunk for several views of each photo."""
-
-    activations: Tensor  # (views, photos, h, w, C), float16; view 0 is the one of evaluation
-    readable: np.ndarray  # indices of the photos that could be decoded
-
-    def batch(self, views: np.ndarray | int, photos: np.ndarray) -> Tensor:
-        """One view (the same, or one each) of B photos: (B, C, h, w), float32, channels last."""
-        return self.activations[views, photos].float().permute(0, 3, 1, 2)
-
-
 def augmentation(settings: Settings) -> nn.Module:
     """The random views that training sees: a crop, a mirror image, other light."""
     from torchvision.transforms import v2
@@ -497,42 +521,73 @@ def augmentation(settings: Settings) -> nn.Module:
     )
 
 
-def _views_that_fit(photos: int, floats_a_view: int, settings: Settings) -> int:
-    room = int(settings.cache_gigabytes * 1e9 / (2 * floats_a_view * photos))
-    if room < 1:
-        raise SubmissionError(
-            f"{photos} photos do not fit into cache_gigabytes={settings.cache_gigabytes}: "
-            "raise that setting, or train on fewer photos"
-        )
-    return min(settings.views, room)
+class TrunkCache:
+    """Activations of the frozen trunk, in half precision, for several views of all photos.
 
+    View 0 is that of evaluation, the others are augmented. A view is computed when it is first
+    asked for. `paths` are the photos that could be read, those at the indices `readable`.
+    """
 
-def encode(
-    trunk: nn.Module, paths: Sequence[Path], settings: Settings, progress: Progress
-) -> TrunkCache:
-    """Pass every photo through the frozen trunk, once a view; each file is decoded once."""
-    packed = PackedBlocks(describe(trunk), trunk.state_dict())
-    augment = augmentation(settings)
-    side, constants = settings.input_size, preprocessing_of(settings)
-    channels, h, w = packed(torch.zeros(1, 3, side, side))[0].shape
-    views = _views_that_fit(len(paths), channels * h * w, settings)
-    activations = torch.empty(views, len(paths), h, w, channels, dtype=torch.float16)
-    readable = []
-    progress.stage("reading photos", len(paths))
-    for index, path in enumerate(paths):
-        progress.step()
-        try:
-            photo = read_photo(path, 2 * side)
-        except Exception as error:  # see read_photo
-            _say(f"left out of training: {path} ({error})")
-            continue
-        seen = [evaluation_view(photo, side)]
-        seen += [augment(_pixels(photo)) for _ in range(views - 1)]
-        for first in range(0, views, ENCODE_BATCH):
-            x = normalise(seen[first : first + ENCODE_BATCH], constants)
-            activations[first : first + ENCODE_BATCH, index] = packed(x).permute(0, 2, 3, 1).half()
-        readable.append(index)
-    return TrunkCache(activations, np.array(readable, dtype=int))
+    def __init__(
+        self, trunk: nn.Module, paths: Sequence[Path], settings: Settings, progress: Progress
+    ) -> None:
+        self.trunk = PackedBlocks(describe(trunk), trunk.state_dict())
+        self.settings, self.progress = settings, progress
+        self.constants, self.augment = preprocessing_of(settings), augmentation(settings)
+        side = settings.input_size
+        self.shape = self.trunk(torch.zeros(1, 3, side, side))[0].shape  # (C, h, w)
+        self.count = self._views_that_fit(len(paths))
+        self.paths = list(paths)
+        first, self.readable = self._encode(lambda photo: evaluation_view(photo, self.constants))
+        self.paths = [paths[index] for index in self.readable]
+        self.views = [first[self.readable]]
+
+    def view(self, number: int) -> Tensor:
+        """Activations (photos, h, w, C), float16."""
+        while number >= len(self.views):
+            self.views.append(self._encode(lambda photo: self.augment(_pixels(photo)))[0])
+        return self.views[number]
+
+    def _encode(self, view_of: Callable[[Image.Image], Tensor]) -> tuple[Tensor, list[int]]:
+        """Activations (photos, h, w, C) of a view of each photo; the indices of the readable."""
+        channels, h, w = self.shape
+        activations = torch.zeros(len(self.paths), h, w, channels, dtype=torch.float16)
+
+        def compute(item: tuple[list[int], list[Tensor]]) -> list[int]:
+            indices, views = item
+            x = self.trunk(normalise(views, self.constants))  # (B, 3, H, W) -> (B, C, h, w)
+            activations[indices] = x.permute(0, 2, 3, 1).half()
+            return indices
+
+        with tolerant_pillow():
+            done = side_by_side(compute, self._batches(view_of))
+            return activations, [index for indices in done for index in indices]
+
+    def _batches(
+        self, view_of: Callable[[Image.Image], Tensor]
+    ) -> Iterator[tuple[list[int], list[Tensor]]]:
+        """Indices and views (3, side, side) of a few readable photos at a time."""
+        for part in _parts(np.arange(len(self.paths)), ENCODE_BATCH):
+            views = {}
+            for index in part.tolist():
+                path = self.paths[index]
+                try:
+                    views[index] = view_of(read_photo(path, 2 * self.settings.input_size))
+                except Exception as error:  # see read_photo
+                    _say(f"left out of training: {path} ({error})")
+            if views:
+                yield list(views), list(views.values())
+            self.progress.step(len(part))
+
+    def _views_that_fit(self, photos: int) -> int:
+        gigabytes = self.settings.cache_gigabytes
+        room = int(gigabytes * 1e9 / (2 * self.shape.numel() * photos))
+        if room < 1:
+            raise SubmissionError(
+                f"{photos} photos do not fit into cache_gigabytes={gigabytes}: raise that setting, "
+                "or train on fewer photos"
+            )
+        return min(self.settings.views, room)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -599,15 +654,16 @@ def _mixing(classes: int, settings: Settings) -> Any:
     )
 
 
+def _unpacked(activations: Tensor) -> Tensor:
+    """Cached activations (B, h, w, C), float16 -> (B, C, h, w), float32, channels last."""
+    return activations.float().permute(0, 3, 1, 2)
+
+
 @torch.inference_mode()
-def _evaluate(
-    upper: nn.Module, cache: TrunkCache, photos: np.ndarray, labels: Tensor
-) -> tuple[float, int]:
-    """Mean cross-entropy in nats, and the number of right answers, on untouched photos."""
+def _evaluate(upper: nn.Module, activations: Tensor) -> Tensor:
+    """Logits (N, classes) of untouched photos, from the trunk's activations (N, h, w, C)."""
     upper.eval()
-    logits = torch.cat([upper(cache.batch(0, part)) for part in _parts(photos, 32)])
-    right = (logits.argmax(1) == labels[photos]).sum().item()
-    return functional.cross_entropy(logits, labels[photos]).item(), int(right)
+    return torch.cat([upper(_unpacked(part)) for part in activations.split(32)])
 
 
 def _parts(photos: np.ndarray, size: int) -> list[np.ndarray]:
@@ -640,32 +696,26 @@ class _Run:
         self.upper.to(memory_format=torch.channels_last)
         self.average = ModelEmaV3(self.upper, settings.average_decay, use_warmup=True)
         self.optimiser = _optimiser(self.upper, settings)
-        self.steps = settings.epochs * len(_epoch_batches(train, settings.batch_size))
+        steps = settings.epochs * len(_epoch_batches(train, settings.batch_size))
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(
-            self.optimiser, lambda step: _rate_factor(step, self.steps, settings)
+            self.optimiser, lambda step: _rate_factor(step, steps, settings)
         )
         self.mix = _mixing(len(network.class_ids), settings)
-        views, photos = cache.activations.shape[:2]
-        # Each photo shows its views in an order of its own, so that an epoch mixes them.
-        self.view_order = np.random.rand(photos, views).argsort(1)  # (photos, views)
 
     def epoch(self, number: int, progress: Progress) -> tuple[float, float]:
         """Train for one epoch, counted from 0: mean loss and accuracy on what was shown."""
         loss, right, seen = 0.0, 0, 0
         self.upper.train()
-        views = self.view_order[:, number % self.view_order.shape[1]]
+        view = self.cache.view(number * self.cache.count // self.settings.epochs)
         for photos in _epoch_batches(self.train, self.settings.batch_size):
-            x = self.cache.batch(views[photos], photos).contiguous(
-                memory_format=torch.channels_last
-            )
-            x, target = self.mix(x, self.labels[photos])  # (B, C, h, w), (B, classes)
+            x, target = self.mix(_unpacked(view[photos]), self.labels[photos])  # .., (B, classes)
             logits = self.upper(x)
             batch_loss = functional.cross_entropy(logits, target)
             self._step(batch_loss)
             loss += batch_loss.item() * len(photos)
             right += int((logits.argmax(1) == target.argmax(1)).sum())
             seen += len(photos)
-            progress.step()
+            progress.step(len(photos))
         return loss / seen, right / seen
 
     def _step(self, loss: Tensor) -> None:
@@ -687,27 +737,33 @@ def _fit(
     cache: TrunkCache,
     labels: Tensor,
     train: np.ndarray,
-    validation: np.ndarray | None,
     settings: Settings,
     progress: Progress,
-) -> int | None:
-    """Train `network` in place; the number of right answers on the validation photos, if any."""
+    held_out: tuple[Tensor, Tensor] | None = None,
+) -> Tensor | None:
+    """Train `network` in place on the photos `train`.
+
+    `held_out` are activations (N, h, w, C) and labels (N,) of validation photos; returns the logits
+    (N, classes) for them.
+    """
     run = _Run(network, cache, labels, train, settings)
-    progress.stage(stage, run.steps)
-    right = None
+    new_views = (settings.epochs - 1) * cache.count // settings.epochs + 1 - len(cache.views)
+    progress.stage(stage, settings.epochs * len(train) + new_views * len(cache.paths))
+    logits = val_loss = val_accuracy = None
     for number in range(settings.epochs):
         start = time.perf_counter()
         loss, accuracy = run.epoch(number, progress)
-        val_loss = val_accuracy = None
-        if validation is not None:
-            val_loss, right = _evaluate(run.average.module, cache, validation, labels)
-            val_accuracy = right / len(validation)
+        if held_out is not None:
+            activations, truth = held_out
+            logits = _evaluate(run.average.module, activations)
+            val_loss = functional.cross_entropy(logits, truth).item()
+            val_accuracy = (logits.argmax(1) == truth).float().mean().item()
         rate = run.optimiser.param_groups[-1]["lr"]
         seconds = time.perf_counter() - start
         row = EpochRow(stage, number + 1, loss, accuracy, val_loss, val_accuracy, rate, seconds)
         progress.epoch(row)
     run.finish()
-    return right
+    return logits
 
 
 @contextmanager
@@ -770,34 +826,38 @@ def train_classifier(
     gt, folder = _checked_labels(train_gt), Path(train_img_dir)
     settings, progress = settings or Settings(), progress or Progress()
     class_ids = sorted(set(gt.values()))
-    names = None if class_names is None else [class_names.get(i, str(i)) for i in class_ids]
+    species = None if class_names is None else [class_names.get(i, str(i)) for i in class_ids]
     with _seeded(settings.seed):
-        network = BirdNet(class_ids, names, settings.dropout)
+        network = BirdNet(class_ids, species, settings.dropout)
         _load_backbone(network, None if init is None else Path(init), fast_train)
-        chosen = list(gt)
+        names = list(gt)
         if fast_train:
-            chosen = sorted(random.sample(chosen, min(FAST_TRAIN_PHOTOS, len(chosen))))
-            settings = replace(settings, epochs=1, views=2)
+            names = sorted(random.sample(names, min(FAST_TRAIN_PHOTOS, len(names))))
+            settings = replace(settings, epochs=1, views=1)
         cut = len(network.features) - settings.unfrozen_blocks
         network.requires_grad_(False)
         UpperNet(network, cut).requires_grad_(True)
-        cache = encode(network.features[:cut], [folder / n for n in chosen], settings, progress)
-        if len(cache.readable) == 0:
+        progress.stage("first look", len(names))
+        paths = [folder / name for name in names]
+        cache = TrunkCache(network.features[:cut], paths, settings, progress)
+        if not cache.paths:
             raise SubmissionError(f"not one readable photo in {folder}: check the folder's path")
-        labels = torch.tensor([class_ids.index(gt[name]) for name in chosen])  # (photos,)
-        validation = _validate(network, cache, labels, settings, progress)
-        _fit("final run", network, cache, labels, cache.readable, None, settings, progress)
+        names = [path.name for path in cache.paths]
+        labels = torch.tensor([class_ids.index(gt[name]) for name in names])  # (photos,)
+        answers = _validate(network, cache, labels, settings, progress)
+        _fit("final run", network, cache, labels, np.arange(len(names)), settings, progress)
+    network.validation_answers = answers
     network.facts = {
         "fallback_class": Counter(gt.values()).most_common(1)[0][0],
         "settings": asdict(settings),
         "training": {
-            "photos": len(cache.readable),
+            "photos": len(names),
             "labels_sha256": labels_fingerprint(gt),
             "seed": settings.seed,
             "torch": str(torch.__version__),
             "torchvision": str(torchvision.__version__),
         },
-        "validation": validation,
+        **_validation_facts(answers),
     }
     return network.eval()
 
@@ -805,39 +865,68 @@ def train_classifier(
 def _validate(
     network: BirdNet, cache: TrunkCache, labels: Tensor, settings: Settings, progress: Progress
 ) -> dict[str, Any] | None:
-    """Train a copy of `network` without some photos, and measure it on those."""
-    train, held_out = split_photos(
-        labels[cache.readable].numpy(), settings.validation_share, settings.seed
-    )
-    if held_out is None:
+    """Train a copy of `network` without some photos; what it answers on those.
+
+    The answers hold the names of the `photos`, their `labels` (N,) as columns of the logits, and
+    the `logits` (N, classes).
+    """
+    train, photos = split_photos(labels.numpy(), settings.validation_share, settings.seed)
+    if photos is None:
         _say("no species has two photos: nothing to validate on, training on all of them")
         return None
-    lonely = sum(n == 1 for n in Counter(labels[cache.readable].tolist()).values())
+    lonely = sum(n == 1 for n in Counter(labels.tolist()).values())
     if lonely:
         _say(f"{lonely} species with a single photo: it stays in training, not in validation")
-    right = _fit(
+    held_out = cache.view(0)[photos], labels[photos]
+    logits = _fit(
         "validation run",
         copy.deepcopy(network),
         cache,
         labels,
-        cache.readable[train],
-        cache.readable[held_out],
+        train,
         settings,
         progress,
+        held_out,
     )
+    names = [cache.paths[index].name for index in photos]
+    return {"photos": names, "labels": labels[photos], "logits": logits}
+
+
+def _validation_facts(answers: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What the checkpoint keeps of the validation: accuracy, and how to read the probabilities."""
+    if answers is None:
+        return {"validation": None, "temperature": 1.0, "unsure_below": 0.0}
+    labels, logits = answers["labels"], answers["logits"]
+    right, total = int((logits.argmax(1) == labels).sum()), len(labels)
+    temperature = fit_temperature(logits, labels)
+    top = functional.softmax(logits / temperature, 1).amax(1)  # (N,)
     return {
-        "correct": right,
-        "total": len(held_out),
-        "accuracy": right / len(held_out),
-        "interval": list(wilson_interval(right, len(held_out))),
+        "validation": {
+            "correct": right,
+            "total": total,
+            "accuracy": right / total,
+            "interval": list(wilson_interval(right, total)),
+        },
+        "temperature": temperature,
+        "unsure_below": top.quantile(0.05).item(),
     }
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """The divisor of the logits (N, classes) with the least cross-entropy on `labels` (N,).
+
+    It makes probabilities agree with frequencies and changes no answer: Guo et al., On Calibration
+    of Modern Neural Networks, ICML 2017, section 4.2.
+    """
+    candidates = torch.logspace(-1, 1, 401).tolist()  # 0.1 to 10 in steps of 1 %
+    return min(candidates, key=lambda t: functional.cross_entropy(logits / t, labels).item())
 
 
 # ------------------------------------------------------------------------------------------------
 # The checkpoint: tensors and plain values that describe themselves
 # ------------------------------------------------------------------------------------------------
 
-FORMAT, FORMAT_VERSION = "birds-mobilenet-v2", 1
+FORMAT, FORMAT_VERSION = "birds-mobilenet-v2", 2
 
 
 def to_checkpoint(network: BirdNet) -> dict[str, Any]:
@@ -905,6 +994,10 @@ class Classifier:
         self.checkpoint, state = checkpoint, checkpoint["state_dict"]
         self.class_ids: list[int] = checkpoint["class_ids"]
         self.fallback_class: int = checkpoint["fallback_class"]
+        names = checkpoint["class_names"]
+        self.class_names: list[str] = names or [str(class_id) for class_id in self.class_ids]
+        self.temperature: float = checkpoint["temperature"]
+        self.unsure_below: float = checkpoint["unsure_below"]
         self.preprocessing = checkpoint["preprocessing"]
         self.side: int = self.preprocessing["input_size"]
         prefix = "features."
@@ -920,6 +1013,29 @@ class Classifier:
         x = normalise(views, self.preprocessing)  # (B, 3, side, side)
         x = self.features(x).mean((2, 3))  # (B, 1280)
         return functional.linear(x, *self.head)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Calibrated probabilities of logits (..., classes): see `fit_temperature`."""
+        return functional.softmax(logits / self.temperature, -1)
+
+    def answers(self, photos: Sequence[Path]) -> Iterator[tuple[Path, Tensor | Exception]]:
+        """Each photo with its logits (classes,), or with the reason why it cannot be decoded."""
+        batches = [photos[i : i + CLASSIFY_BATCH] for i in range(0, len(photos), CLASSIFY_BATCH)]
+        with tolerant_pillow():
+            for answers in side_by_side(self._batch_answers, batches):
+                yield from answers.items()
+
+    def _batch_answers(self, photos: Sequence[Path]) -> dict[Path, Tensor | Exception]:
+        views: dict[Path, Tensor] = {}
+        answers: dict[Path, Tensor | Exception] = {}
+        for path in photos:
+            try:
+                views[path] = evaluation_view(read_photo(path, self.side), self.preprocessing)
+            except Exception as error:  # see read_photo; a missing answer fails the whole test
+                answers[path] = error
+        if views:
+            answers.update(zip(views, self.logits(list(views.values())), strict=True))
+        return {path: answers[path] for path in photos}
 
 
 def _is_photo(path: Path) -> bool:
@@ -952,18 +1068,70 @@ def classify(model_path: str | Path, test_img_dir: str | Path) -> dict[str, int]
         SubmissionError: no such folder; the model is missing, damaged or foreign.
     """
     classifier = load_classifier(model_path)
-    photos = list_photos(test_img_dir)
     answers: dict[str, int] = {}
-    for first in range(0, len(photos), CLASSIFY_BATCH):
-        views: dict[str, Tensor] = {}
-        for path in photos[first : first + CLASSIFY_BATCH]:
+    for path, logits in classifier.answers(list_photos(test_img_dir)):
+        if isinstance(logits, Exception):
+            _say(f"cannot be decoded, answered with the most frequent class: {path} ({logits})")
             answers[path.name] = classifier.fallback_class
-            try:
-                photo = read_photo(path, classifier.side)
-                views[path.name] = evaluation_view(photo, classifier.side)
-            except Exception as error:  # see read_photo; a missing answer fails the whole test
-                _say(f"cannot be decoded, answered with the most frequent class: {path} ({error})")
-        if views:
-            best = classifier.logits(list(views.values())).argmax(1).tolist()
-            answers.update(zip(views, (classifier.class_ids[i] for i in best), strict=True))
+        else:
+            answers[path.name] = classifier.class_ids[int(logits.argmax())]
     return answers
+
+
+# ------------------------------------------------------------------------------------------------
+# From the command line: what the network says of a photo
+# ------------------------------------------------------------------------------------------------
+
+
+def _lines(classifier: Classifier, path: Path, logits: Tensor, top: int) -> Iterator[str]:
+    """What is printed for a photo: its name, the likeliest species, how sure that is."""
+    names = classifier.class_names
+    probabilities = classifier.probabilities(logits)  # (classes,)
+    best = probabilities.topk(min(top, len(names)))
+    yield str(path)
+    for share, index in zip(best.values.tolist(), best.indices.tolist(), strict=True):
+        yield f"  {share:7.2%}  {names[index]}"
+    if best.values[0] < classifier.unsure_below:
+        yield (
+            f"  unsure: 95 % of the validation photos got more than {classifier.unsure_below:.0%}; "
+            "perhaps none of the species it knows, or no bird"
+        )
+
+
+def _shown(model: Path, source: Path, top: int) -> int:
+    """Print what the network says of a photo or of each photo in a folder; the exit status."""
+    classifier = load_classifier(model)
+    if not source.exists():
+        raise SubmissionError(f"no photo or folder {source}: check the path")
+    photos = list_photos(source) if source.is_dir() else [source]
+    if not photos:
+        raise SubmissionError(f"no photo in {source}: give one photo, or a folder that holds some")
+    status = 0
+    for path, logits in classifier.answers(photos):
+        if isinstance(logits, Exception):
+            _say(f"cannot be decoded: {path} ({logits}): is it a photo? copy it again")
+            status = 1
+        else:
+            print(*_lines(classifier, path, logits, top), sep="\n")
+    return status
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python solution.py PHOTO_OR_FOLDER`; the exit status."""
+    parser = argparse.ArgumentParser(description="Tell the species of the birds on photos.")
+    parser.add_argument("photos", type=Path, metavar="PHOTO_OR_FOLDER")
+    model = Path(__file__).with_name("birds_model.pt")
+    parser.add_argument("--model", type=Path, default=model, help="default: birds_model.pt")
+    parser.add_argument("--top", type=int, default=5, metavar="N", help="species shown; default: 5")
+    options = parser.parse_args(arguments)
+    if options.top < 1:
+        parser.error(f"--top {options.top}: show at least one species")
+    try:
+        return _shown(options.model, options.photos, options.top)
+    except SubmissionError as error:
+        _say(f"Error: {error}")
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,10 +1,12 @@
 """Train on the course's public sample and write birds_model.pt.
 
     python train_full.py [TESTS_DIR] [--out FILE] [--seed N] [--init CHECKPOINT] [--epochs N]
+                         [--report DIR] [--report-only]
 
 Takes the training photos of the first test in TESTS_DIR (default: public_data), measures the
 settings on a validation split, trains again on all photos, and replaces the model file in one
-step: after an interrupt or on a full disk the old file is as it was.
+step: after an interrupt or on a full disk the old file is as it was. Then it writes a report:
+history.json, and drawn from that report.md, report.html and their pictures.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ from torchvision.models import MobileNet_V2_Weights
 
 import solution
 from grader.marks import accuracy_text, mark_of
-from grader.protocol import CheckerError, find_tests, read_csv, written
+from grader.protocol import CheckerError, GraderError, find_tests, read_csv, written
+from reporting import birds
 from solution import EpochRow, Settings, SubmissionError
 
 HERE = Path(__file__).resolve().parent
@@ -51,23 +54,23 @@ class TrainingTable(solution.Progress):
             disable=not self.console.is_terminal,
         )
         self.task = self.bars.add_task("", total=None)
-        self.header_due = True
+        self.rows: list[EpochRow] = []
 
-    def stage(self, name: str, steps: int) -> None:
+    def stage(self, name: str, photos: int) -> None:
         """Start the bar anew; without one, say what begins."""
-        self.bars.reset(self.task, total=steps, description=name)
+        self.bars.reset(self.task, total=photos, description=name)
         if self.bars.disable:
-            self.console.print(f"{name}: {steps} steps")
+            self.console.print(f"{name}: {photos} photos")
 
-    def step(self) -> None:
+    def step(self, photos: int) -> None:
         """Move the bar."""
-        self.bars.advance(self.task)
+        self.bars.advance(self.task, photos)
 
     def epoch(self, row: EpochRow) -> None:
-        """Print the row."""
-        if self.header_due:
+        """Print the row, and keep it for the report."""
+        if not self.rows:
             self.console.print(HEADER)
-            self.header_due = False
+        self.rows.append(row)
         self.console.print(
             f"{row.stage:<17} {row.epoch:>5} {row.loss:>7.4f} {row.accuracy:>9.4f} "
             f"{_or_dash(row.val_loss):>9} {_or_dash(row.val_accuracy):>13} "
@@ -109,7 +112,7 @@ def save(content: dict, out: Path) -> None:
 
 
 def train(arguments: argparse.Namespace) -> None:
-    """The whole program: read, train, report, save."""
+    """The whole program: read, train, save, report."""
     start = time.perf_counter()
     tests = find_tests(arguments.tests_dir)
     if not tests:
@@ -139,6 +142,24 @@ def train(arguments: argparse.Namespace) -> None:
     save(solution.to_checkpoint(network), arguments.out)
     size, seconds = arguments.out.stat().st_size / 1e6, time.perf_counter() - start
     print(f"Wrote {arguments.out} ({size:.1f} MB) after {seconds:.0f} s.")
+    try:
+        history = birds.history_of(network, table.rows, gt, folder / "images", seconds)
+        birds.save_history(history, arguments.report)
+    except (OSError, GraderError) as error:
+        raise SubmissionError(f"the model is written, its report is not: {error}") from None
+    draw_report(history, arguments.report)
+
+
+def draw_report(history: birds.History, folder: Path) -> None:
+    """Draw the report from its numbers; what goes wrong here does not concern the model."""
+    try:
+        birds.draw(history, folder)
+    except (OSError, GraderError) as error:
+        raise SubmissionError(
+            f"the report in {folder} is not whole: {error}; mend that, then "
+            "`python train_full.py --report-only` draws it from history.json"
+        ) from None
+    print(f"Wrote {folder / 'report.html'}")
 
 
 def _verdict(validation: dict | None) -> str:
@@ -188,18 +209,39 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         help="take the backbone from this model file instead of the ImageNet weights",
     )
     parser.add_argument("--epochs", type=_positive, metavar="N", help=f"default: {Settings.epochs}")
-    return parser.parse_args(arguments)
+    parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="DIR",
+        help="folder for the report (default: report beside the model file)",
+    )
+    parser.add_argument(
+        "--report-only",
+        action="store_true",
+        help="draw the report anew from its history.json, without training",
+    )
+    parsed = parser.parse_args(arguments)
+    parsed.report = parsed.report or parsed.out.parent / "report"
+    return parsed
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Train, or only draw the report."""
+    if arguments.report_only:
+        draw_report(birds.read_history(arguments.report), arguments.report)
+    else:
+        train(arguments)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the program; the exit status."""
     try:
-        train(parse(arguments))
+        run(parse(arguments))
     except (SubmissionError, CheckerError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("Interrupted: nothing was written, the model file is as it was.", file=sys.stderr)
+        print("Interrupted: a model file not reported above is as it was.", file=sys.stderr)
         return 130
     return 0
 

@@ -35,7 +35,9 @@ def test_answers_equal_those_of_the_plain_network(photos, network, model_path):
     _, folder = photos
     classifier = solution.load_classifier(model_path)
     for name, answer in classify(model_path, folder).items():
-        view = solution.evaluation_view(solution.read_photo(folder / name, 64), 64)
+        view = solution.evaluation_view(
+            solution.read_photo(folder / name, 64), classifier.preprocessing
+        )
         with torch.no_grad():
             logits = network(solution.normalise([view], classifier.preprocessing))
         torch.testing.assert_close(classifier.logits([view]), logits, atol=1e-3, rtol=0)

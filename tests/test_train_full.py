@@ -11,6 +11,8 @@ import torch
 
 import solution
 import train_full
+from grader.protocol import read_csv
+from reporting import birds
 
 
 @pytest.fixture
@@ -44,15 +46,34 @@ def test_it_trains_and_says_what_it_wrote(tests_dir, init, tmp_path, capsys):
         "validation",
         "final",
     ]
-    assert lines[-2].startswith("Validation accuracy 0.")
-    assert "mark " in lines[-2]
-    assert lines[-1].startswith(f"Wrote {out} (9.")
+    assert lines[-3].startswith("Validation accuracy 0.")
+    assert "mark " in lines[-3]
+    assert lines[-2].startswith(f"Wrote {out} (9.")
+    assert lines[-1] == f"Wrote {tmp_path / 'report' / 'report.html'}"
     checkpoint = torch.load(out, weights_only=True)
     assert checkpoint["class_names"] == ["Wren, winter", "Jay", "1000"]
     assert checkpoint["settings"]["epochs"] == 1
     assert set(solution.classify(out, tests_dir / "00_test_img_input/train/images")) == {
         f"{i:02d}.jpg" for i in range(24)
     }
+    history = birds.read_history(tmp_path / "report")
+    assert [row["stage"] for row in history.epochs] == ["validation run", "final run"]
+    assert history.labels == read_csv(tests_dir / "00_test_img_input/train/gt.csv")
+    correct = int(birds.answers_of(history).right.sum())
+    assert correct == history.facts["validation"]["correct"]
+    assert f"{correct} of {history.facts['validation']['total']} right" in (
+        tmp_path / "report" / "report.md"
+    ).read_text(encoding="utf-8")
+
+
+def test_a_report_that_fails_leaves_the_model(tests_dir, init, tmp_path, capsys):
+    out, report = tmp_path / "model.pt", tmp_path / "r"
+    report.write_text("a file in the way")
+    arguments = [str(tests_dir), "--init", str(init), "--epochs", "1"]
+    assert train_full.main([*arguments, "--out", str(out), "--report", str(report)]) == 1
+    error = capsys.readouterr().err.splitlines()
+    assert len([line for line in error if line.startswith("Error: the model is written")]) == 1
+    assert solution.known_answer_error(out) < 1e-3
 
 
 @pytest.mark.parametrize("trouble", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left")])

@@ -88,7 +88,7 @@ def test_fast_train_reads_only_the_photos_it_uses(tmp_path, capsys):
         network = train_classifier(gt, tmp_path, True, settings=TINY)
     finally:
         solution.read_photo = real
-    assert len(opened) == solution.FAST_TRAIN_PHOTOS
+    assert len(set(opened)) == solution.FAST_TRAIN_PHOTOS
     assert network.class_ids == [0, 1, 2, 3, 4]
     assert "random ones instead" in capsys.readouterr().err
 
@@ -161,12 +161,40 @@ def test_labels_that_are_none_are_refused(gt, tmp_path):
         train_classifier(gt, tmp_path)
 
 
-def test_more_photos_than_fit_get_fewer_views():
-    one_view = 2 * 1000 * 100 / 1e9
-    settings = Settings(views=8, cache_gigabytes=3.5 * one_view)
-    assert solution._views_that_fit(100, 1000, settings) == 3
-    with pytest.raises(SubmissionError, match="cache_gigabytes"):
-        solution._views_that_fit(400, 1000, settings)
+@pytest.mark.parametrize(("views_with_room", "count"), [(3.5, 3), (0.5, None), (20, 8)])
+def test_more_photos_than_fit_get_fewer_views(photos, network, views_with_room, count):
+    gt, folder = photos
+    trunk, paths = network.features[:15], [folder / name for name in gt]
+    one_view = 2 * 160 * 2 * 2 * len(paths) / 1e9  # half precision, (2, 2, 160) a photo
+    settings = replace(TINY, views=8, cache_gigabytes=views_with_room * one_view)
+    if count is None:
+        with pytest.raises(SubmissionError, match="cache_gigabytes"):
+            solution.TrunkCache(trunk, paths, settings, solution.Progress())
+    else:
+        cache = solution.TrunkCache(trunk, paths, settings, solution.Progress())
+        assert cache.count == count
+
+
+def test_a_view_is_computed_once(photos, network):
+    gt, folder = photos
+    paths = [folder / name for name in gt]
+    cache = solution.TrunkCache(network.features[:15], paths, TINY, solution.Progress())
+    assert len(cache.views) == 1
+    assert not torch.equal(cache.view(0), cache.view(1))
+    assert cache.view(1) is cache.view(1)
+    assert len(cache.views) == 2
+
+
+def test_cached_activations_are_those_of_the_frozen_blocks(photos, network):
+    gt, folder = photos
+    paths = [folder / name for name in gt]
+    cache = solution.TrunkCache(network.features[:15], paths, TINY, solution.Progress())
+    constants = solution.preprocessing_of(TINY)
+    view = solution.evaluation_view(solution.read_photo(paths[7], 128), constants)
+    with torch.no_grad():
+        plain = network.features[:15](solution.normalise([view], constants))  # (1, 160, 2, 2)
+    cached = solution._unpacked(cache.view(0)[[7]])
+    torch.testing.assert_close(cached, plain, atol=1e-2, rtol=1e-2)
 
 
 def test_split_keeps_the_proportions():

@@ -1,0 +1,254 @@
+"""Charts as pictures, drawn by matplotlib into memory; sizes are in inches."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+from reporting.page import Picture
+
+DOTS_PER_INCH = 144
+PAGE_WIDTH = 12  # of a picture that a laptop shows whole
+WIDTH = 5.6  # of a picture that a phone shows whole
+CELL = WIDTH / 4  # of a photo in a grid of four columns or more
+# Told apart by people with any kind of colour vision: Okabe and Ito, 2008.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+CALIBRATION_BINS = 15
+
+
+def curves(
+    name: str,
+    runs: Mapping[str, Mapping[str, Sequence[float]]],
+    what: str,
+    smoothing: int = 1,
+    caption: str = "",
+) -> Picture:
+    """A value per epoch on shared axes: a colour a run, dashed for training, else solid.
+
+    `runs` holds the values by run and kind ("training", "validation"). With `smoothing` > 1 the
+    lines are moving averages over as many epochs, and the values themselves faint points.
+    """
+    figure, axes = _figure(WIDTH, 4.2)
+    for (run, kinds), colour in zip(runs.items(), cycle(COLOURS), strict=False):
+        for kind, values in kinds.items():
+            epochs = np.arange(1, len(values) + 1)
+            line, point = ("--", "x") if kind == "training" else ("-", ".")
+            axes.plot(epochs, values, point, color=colour, alpha=0.35)
+            smooth = moving_average(values, smoothing)
+            axes.plot(epochs, smooth, line, color=colour, label=f"{run}, {kind}")
+    axes.set(xlabel="epoch", ylabel=what)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=2)
+    ends = "; ".join(
+        f"{run}, {kind}: from {values[0]:.4g} to {values[-1]:.4g} in {len(values)} epochs"
+        for run, kinds in runs.items()
+        for kind, values in kinds.items()
+        if len(values)
+    )
+    return _picture(name, figure, f"{what} by epoch. {ends}.", caption)
+
+
+def lines(
+    name: str,
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    across: str,
+    what: str,
+    caption: str = "",
+) -> Picture:
+    """Values against something else than epochs: x and y of each line, by its label."""
+    figure, axes = _figure(WIDTH, 4.2)
+    for (label, (x, y)), colour in zip(series.items(), cycle(COLOURS), strict=False):
+        axes.plot(x, y, ".-", color=colour, label=label)
+    axes.set(xlabel=across, ylabel=what)
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=2)
+    ends = "; ".join(
+        f"{label}: {y[-1]:.4g} at {x[-1]:.4g}, highest {max(y):.4g}"
+        for label, (x, y) in series.items()
+    )
+    return _picture(name, figure, f"{what} against {across}. {ends}.", caption)
+
+
+def moving_average(values: Sequence[float], width: int) -> np.ndarray:
+    """The mean over a window of `width` values around each one, of fewer at the ends."""
+    window = np.ones(max(1, min(width, len(values))))
+    sums = np.convolve(values, window, "same")
+    return sums / np.convolve(np.ones(len(values)), window, "same")
+
+
+def confusion(name: str, matrix: Any, names: Sequence[str], caption: str = "") -> Picture:
+    """Counts (C, C) as a map: row of the true class, column of the answer.
+
+    Colours are shares of the row: blue for right answers, red for wrong ones.
+    """
+    matrix, labels = np.asarray(matrix), _shortened(names)
+    size = 8 if len(names) > 20 else 10  # of the font, in points
+    margin = 0.6 + 0.0085 * size * max(map(len, labels))
+    cell = min(0.18 + 0.08 * len(str(matrix.max())), (PAGE_WIDTH - margin) / len(names))
+    figure, axes = _figure(margin + cell * len(names), margin + cell * len(names))
+    share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)  # (C, C)
+    right = np.eye(len(names), dtype=bool)
+    for hidden, colours in ((~right | (matrix == 0), "Blues"), (right | (matrix == 0), "Reds")):
+        axes.imshow(np.ma.array(share, mask=hidden), cmap=colours, vmin=-0.3, vmax=1)
+    for row, column in np.argwhere(matrix):
+        colour = "white" if share[row, column] > 0.6 else "black"
+        text = {"ha": "center", "va": "center", "color": colour, "fontsize": size}
+        axes.text(column, row, str(matrix[row, column]), **text)
+    ticks = {"ticks": range(len(names)), "labels": labels, "fontsize": size, "parse_math": False}
+    axes.set_xticks(**ticks, rotation=90)
+    axes.set_yticks(**ticks)
+    axes.set(xlabel="answer", ylabel="true class")
+    axes.set_xticks(np.arange(len(names) + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(len(names) + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="#e0e0e0", linewidth=0.5)
+    axes.tick_params(which="minor", length=0)
+    alt = (
+        f"Confusion matrix of {len(names)} classes: {np.trace(matrix)} of {matrix.sum()} on the "
+        "diagonal."
+    )
+    return _picture(name, figure, alt, caption)
+
+
+def bars(name: str, values: Mapping[str, float], what: str, caption: str = "") -> Picture:
+    """A horizontal bar a value, from the top in the order given."""
+    figure, axes = _figure(WIDTH, 0.9 + 0.22 * len(values))
+    drawn = axes.barh(range(len(values)), list(values.values()), color=COLOURS[0])
+    axes.bar_label(drawn, [f"{value:.3g}" for value in values.values()], padding=3)
+    axes.set_yticks(range(len(values)), _shortened(values), parse_math=False)
+    axes.set_xlabel(what)
+    axes.set_ylim(len(values) - 0.4, -0.6)
+    axes.margins(x=0.1)
+    axes.spines[["top", "right"]].set_visible(False)
+    listed = ", ".join(f"{label} {value:.3g}" for label, value in values.items())
+    return _picture(name, figure, f"{what}: {listed}.", caption)
+
+
+def calibration_bins(
+    probabilities: np.ndarray, labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Count, accuracy and mean confidence (each (bins,)) of answers by their confidence.
+
+    Takes probabilities (N, C) and classes (N,). The bins are the M equal intervals
+    ((m-1)/M, m/M] of Guo et al., On Calibration of Modern Neural Networks, ICML 2017, section 2.
+    An empty bin has accuracy and confidence 0.
+    """
+    confidence = probabilities.max(1)  # (N,)
+    right = probabilities.argmax(1) == labels  # (N,)
+    bins = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
+    count = np.bincount(bins, minlength=CALIBRATION_BINS)
+    accuracy, mean_confidence = (
+        np.bincount(bins, values, CALIBRATION_BINS) / np.maximum(count, 1)
+        for values in (right, confidence)
+    )
+    return count, accuracy, mean_confidence
+
+
+def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Mean distance of accuracy and confidence over the bins, weighted by their counts.
+
+    Takes probabilities (N, C) and classes (N,); Guo et al., 2017, equation 3.
+    """
+    count, accuracy, confidence = calibration_bins(probabilities, labels)
+    return float((count * np.abs(accuracy - confidence)).sum() / count.sum())
+
+
+def reliability(name: str, probabilities: Any, labels: Any, caption: str = "") -> Picture:
+    """Accuracy by confidence, for probabilities (N, C) and classes (N,), with a histogram."""
+    probabilities, labels = np.asarray(probabilities, dtype=float), np.asarray(labels)
+    count, accuracy, confidence = calibration_bins(probabilities, labels)
+    error = expected_calibration_error(probabilities, labels)
+    figure = Figure((WIDTH, 5.6), layout="constrained")
+    upper, lower = figure.subplots(2, sharex=True, height_ratios=(3, 1))
+    middles = (np.arange(CALIBRATION_BINS) + 0.5) / CALIBRATION_BINS
+    place = {"x": middles, "width": 1 / CALIBRATION_BINS, "edgecolor": "white"}
+    upper.bar(height=accuracy, color="#a6cbe3", label="accuracy", **place)
+    seen = count > 0
+    upper.plot((0, 1), (0, 1), "--", color="#555", label="accuracy = confidence")
+    points = {"color": COLOURS[1], "label": "mean confidence", "clip_on": False}
+    upper.plot(confidence[seen], accuracy[seen], "o", **points)
+    upper.set(ylabel="accuracy", ylim=(0, 1.02), xlim=(0, 1))
+    upper.set_title(f"expected calibration error {error:.4f}")
+    figure.legend(loc="outside lower center", ncols=3)
+    drawn = lower.bar(height=count, color="#999", **place)
+    lower.bar_label(drawn, [str(n or "") for n in count], fontsize=9)
+    lower.margins(y=0.25)
+    lower.set(xlabel="confidence: probability of the answer", ylabel="photos")
+    listed = "; ".join(
+        f"{n} answers of mean confidence {c:.2f} with accuracy {a:.2f}"
+        for n, c, a in zip(count[seen], confidence[seen], accuracy[seen], strict=True)
+    )
+    alt = f"Reliability diagram, expected calibration error {error:.4f}: {listed}."
+    return _picture(name, figure, alt, caption)
+
+
+def photo_grid(
+    name: str,
+    photos: Sequence[Image.Image],
+    titles: Sequence[str],
+    columns: int,
+    caption: str = "",
+) -> Picture:
+    """Photos in rows of `columns`, each with its title above; four columns fit a phone."""
+    cell = max(CELL, WIDTH / columns)
+    wrapped = [_wrapped(title, int(13.5 * cell)) for title in titles]
+    above = 0.2 + 0.16 * max(title.count("\n") + 1 for title in wrapped)  # for the titles
+    rows = -(-len(photos) // columns)
+    width, height = cell * columns, (cell + above) * rows
+    figure = Figure((width, height))
+    axes = figure.add_axes((0, 0, 1, 1))  # its data coordinates are inches, downwards
+    axes.set_axis_off()
+    for index, (photo, title) in enumerate(zip(photos, wrapped, strict=True)):
+        row, column = divmod(index, columns)
+        left, top = (column + 0.03) * cell, row * (cell + above) + above
+        x, y = (0.94 * cell / max(photo.size) * side for side in photo.size)
+        small = _reduced(photo, round(cell * DOTS_PER_INCH))
+        axes.imshow(small, extent=(left, left + x, top + y, top))
+        axes.text(left, top - 0.06, title, va="bottom", fontsize=9, parse_math=False)
+    axes.set(xlim=(0, width), ylim=(height, 0), aspect="auto")
+    alt = f"{len(photos)} photos: {'; '.join(titles)}."
+    return _picture(name, figure, alt.replace("\n", ", "), caption, photos=True)
+
+
+def _shortened(labels: Iterable[str]) -> list[str]:
+    """Labels that leave room for what they label."""
+    return [label if len(label) <= 36 else f"{label[:35]}…" for label in labels]
+
+
+def _wrapped(title: str, width: int) -> str:
+    """The title with its lines broken at `width` characters, their continuations indented."""
+    lines = (textwrap.fill(line, width, subsequent_indent="   ") for line in title.split("\n"))
+    return "\n".join(lines)
+
+
+def _reduced(photo: Image.Image, side: int) -> Image.Image:
+    photo = photo.convert("RGB")
+    photo.thumbnail((side, side))
+    return photo
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure((width, height), layout="constrained")
+    return figure, figure.subplots()
+
+
+def _picture(name: str, figure: Figure, alt: str, caption: str, photos: bool = False) -> Picture:
+    figure.set_dpi(DOTS_PER_INCH)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    buffer, dpi = io.BytesIO(), (DOTS_PER_INCH, DOTS_PER_INCH)
+    if photos:
+        image.save(buffer, "jpeg", quality=85, dpi=dpi)
+    else:  # charts have few colours: with a palette the file is a third of the size
+        image.quantize(128, dither=Image.Dither.NONE).save(buffer, "png", optimize=True, dpi=dpi)
+    return Picture(name, buffer.getvalue(), alt, caption)

@@ -1,0 +1,158 @@
+"""A page written twice from the same blocks: Markdown with picture files, and one HTML file."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from grader.protocol import written
+
+CSS_PIXELS_PER_INCH = 96
+PHONE_WIDTH = 560  # CSS pixels; a wider picture keeps its size on a phone and scrolls in its box
+
+STYLE = """
+body { margin: 0 auto; padding: 0 1rem 4rem; max-width: 75rem; color: #1c1c1c; background: #fff;
+  font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere }
+p, li, figcaption { max-width: 48rem }
+h1, h2 { line-height: 1.2 }
+h2 { margin-top: 3rem; border-bottom: 1px solid #ccc }
+.box { overflow-x: auto }
+table { border-collapse: collapse; overflow-wrap: normal; font-variant-numeric: tabular-nums }
+th, td { padding: .25rem .75rem .25rem 0; text-align: left; vertical-align: top;
+  border-bottom: 1px solid #e4e4e4 }
+.number { text-align: right }
+td.number { white-space: nowrap }
+figure { margin: 1.5rem 0 }
+img { height: auto }
+@media (max-width: 40rem) { table { font-size: .875rem } }
+.fits { max-width: 100% }
+figcaption { color: #555 }
+"""
+
+# Nothing but what the file holds: a browser refuses every request that a page might make.
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG or JPEG file, shown at the size in inches that it states itself."""
+
+    name: str  # of its file, without the suffix
+    image: bytes
+    alt: str  # what it shows, for those who cannot see it
+    caption: str = ""
+
+    @property
+    def kind(self) -> str:
+        """`png` or `jpeg`: the file's suffix, and the second half of its media type."""
+        return "png" if self.image.startswith(b"\x89PNG") else "jpeg"
+
+    @property
+    def width(self) -> int:
+        """CSS pixels."""
+        with Image.open(io.BytesIO(self.image)) as image:
+            dots_per_inch = image.info.get("dpi", (CSS_PIXELS_PER_INCH,))[0]
+            return round(image.width / dots_per_inch * CSS_PIXELS_PER_INCH)
+
+
+class Page:
+    """Blocks in reading order. All text is plain: what looks like markup is shown as it is."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.markdown = [f"# {_escaped(title)}"]
+        self.html = [f"<h1>{escape(title)}</h1>"]
+        self.pictures: list[Picture] = []
+
+    def heading(self, text: str) -> None:
+        """Begin a section."""
+        self._add(f"## {_escaped(text)}", f"<h2>{escape(text)}</h2>")
+
+    def text(self, paragraph: str) -> None:
+        """Add a paragraph."""
+        self._add(_escaped(paragraph), f"<p>{escape(paragraph)}</p>")
+
+    def items(self, lines: Iterable[str]) -> None:
+        """Add a list."""
+        lines = list(lines)
+        markdown = "\n".join(f"- {_escaped(line)}" for line in lines)
+        html = "".join(f"<li>{escape(line)}</li>\n" for line in lines)
+        self._add(markdown, f"<ul>\n{html}</ul>")
+
+    def table(self, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        """Add a table; cells are shown by `str`, numbers to the right."""
+        cells = [[str(cell) for cell in row] for row in rows]
+        numeric = [all(map(_is_number, column)) for column in zip(*cells, strict=True)]
+        rule = ["---:" if right else "---" for right in numeric]
+        markdown = [list(map(_escaped, header)), rule, *(list(map(_escaped, c)) for c in cells)]
+        html = "\n".join(_row("td", row, numeric) for row in cells)
+        self._add(
+            "\n".join(f"| {' | '.join(row)} |" for row in markdown),
+            f'<div class="box"><table>\n<thead>{_row("th", header, numeric)}</thead>\n'
+            f"<tbody>\n{html}\n</tbody></table></div>",
+        )
+
+    def picture(self, picture: Picture) -> None:
+        """Add a picture with its caption."""
+        self.pictures.append(picture)
+        alt, caption = _escaped(picture.alt), _escaped(picture.caption)
+        image = f"![{alt}](pictures/{picture.name}.{picture.kind})"
+        data = base64.b64encode(picture.image).decode()
+        fits = ' class="fits"' if picture.width <= PHONE_WIDTH else ""
+        self._add(
+            f"{image}\n\n{caption}".rstrip(),
+            f'<figure><div class="box"><img{fits} width="{picture.width}" '
+            f'alt="{escape(picture.alt)}" src="data:image/{picture.kind};base64,{data}"></div>\n'
+            f"<figcaption>{escape(picture.caption)}</figcaption></figure>",
+        )
+
+    def write(self, folder: Path) -> None:
+        """Write report.md, the pictures it shows, and report.html, which holds them itself."""
+        for picture in self.pictures:
+            with written(folder / "pictures" / f"{picture.name}.{picture.kind}") as temporary:
+                temporary.write_bytes(picture.image)
+        with written(folder / "report.md") as temporary:
+            temporary.write_text("\n\n".join(self.markdown) + "\n", encoding="utf-8")
+        with written(folder / "report.html") as temporary:
+            temporary.write_text(self._document(), encoding="utf-8")
+
+    def _add(self, markdown: str, html: str) -> None:
+        self.markdown.append(markdown)
+        self.html.append(html)
+
+    def _document(self) -> str:
+        head = (
+            '<meta charset="utf-8">\n'
+            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+            f"<title>{escape(self.title)}</title>\n<style>{STYLE}</style>"
+        )
+        body = "\n".join(self.html)
+        return (
+            f'<!DOCTYPE html>\n<html lang="en">\n<head>\n{head}\n</head>\n'
+            f"<body>\n{body}\n</body>\n</html>\n"
+        )
+
+
+def _escaped(text: str) -> str:
+    """The text with a backslash before what Markdown would take for markup."""
+    return re.sub(r"[\\`*<&\[\]|]|(?<!\w)_|_(?!\w)", r"\\\g<0>", text)
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"[-+]?\d[\d.,]*(e[-+]\d+)?( %)?|-", text) is not None
+
+
+def _row(tag: str, cells: Sequence[str], numeric: Sequence[bool]) -> str:
+    styles = (' class="number"' if right else "" for right in numeric)
+    pairs = zip(styles, cells, strict=True)
+    html = "".join(f"<{tag}{style}>{escape(cell)}</{tag}>" for style, cell in pairs)
+    return f"<tr>{html}</tr>"

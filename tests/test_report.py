@@ -1,0 +1,280 @@
+"""The report: its numbers survive in history.json, and its page needs nothing but itself."""
+
+import base64
+import json
+from dataclasses import asdict, fields, replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from conftest import draw_photo
+
+import solution
+import train_full
+from reporting import birds, charts
+from reporting.page import Page
+
+ROWS = [
+    solution.EpochRow("validation run", 1, 3.9121, 0.0311, 3.4567, 0.1234, 3e-3, 2.5),
+    solution.EpochRow("validation run", 2, 2.8122, 0.4312, 2.3456, 0.5678, 2e-3, 2.5),
+    solution.EpochRow("validation run", 3, 2.7123, 0.5313, 2.4321, 0.6543, 1e-3, 2.5),
+    solution.EpochRow("final run", 1, 3.9124, 0.0314, None, None, 3e-3, 2.5),
+    solution.EpochRow("final run", 2, 2.6125, 0.4315, None, None, 2e-3, 2.5),
+]
+
+
+def make_history(images, classes, names=None):
+    """Two validation photos of each class; the second one of class 0 is taken for class 1."""
+    class_ids = [3 * i - 5 for i in range(classes)]
+    labels = {f"{i:02d}_{k}.jpg": class_ids[i] for i in range(classes) for k in range(3)}
+    answer = np.arange(classes).repeat(2)
+    answer[1] = 1
+    logits = np.random.default_rng(0).normal(size=(2 * classes, classes))
+    logits[np.arange(2 * classes), answer] += 9
+    right, total = 2 * classes - 1, 2 * classes
+    return birds.History(
+        settings=asdict(solution.Settings()),
+        facts={
+            "validation": {"correct": right, "total": total, "interval": [0.8111, 0.9222]},
+            "temperature": 1.25,
+            "unsure_below": 0.3,
+        },
+        epochs=[asdict(row) for row in ROWS],
+        labels=labels,
+        class_ids=class_ids,
+        class_names=names or [f"Long_named_Bird_{i}" for i in range(classes)],
+        validation_answers={
+            "photos": [f"{i:02d}_{k}.jpg" for i in range(classes) for k in range(2)],
+            "labels": np.arange(classes).repeat(2).tolist(),
+            "logits": logits.round(4).tolist(),
+        },
+        architecture=[
+            {"name": "a", "shape": [8, 7, 7], "operations": 3e6, "parameters": 10, "trained": 0},
+            {"name": "b", "shape": [3], "operations": 1e6, "parameters": 1234, "trained": 1234},
+        ],
+        photo_sizes={"227×227": len(labels)},
+        images=str(images),
+        seconds=12.3,
+        threads=2,
+        machine="a machine",
+        versions={"torch": "2.x"},
+    )
+
+
+class Tags(HTMLParser):
+    """The start tags of a page, with their attributes."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags = []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """History and report of 50 species, with photos of noise, which compress worst."""
+    images = tmp_path_factory.mktemp("noise")
+    history = make_history(images, 50)
+    for i, name in enumerate(history.labels):
+        draw_photo(images / name, i, seed=i, size=(227, 227))
+    folder = tmp_path_factory.mktemp("report")
+    birds.draw(history, folder)
+    return history, folder
+
+
+@pytest.fixture
+def few(tmp_path):
+    """The history of three species whose names look like markup, with photos."""
+    history = make_history(
+        tmp_path, 3, ["Jay | <b>blue</b>", "$x_1$ & *Wren*", "[Tit](http://a.b)"]
+    )
+    for i, name in enumerate(history.labels):
+        draw_photo(tmp_path / name, i // 3, seed=i)
+    return history
+
+
+def test_the_page_holds_all_it_shows(drawn):
+    _, folder = drawn
+    html = (folder / "report.html").read_text(encoding="utf-8")
+    tags = Tags(html).tags
+    assert len(html) < 6e6
+    assert not {tag for tag, _ in tags} & {"script", "link", "iframe", "object"}
+    assert "url(" not in html
+    assert all("href" not in attributes for _, attributes in tags)
+    sources = [attributes["src"] for _, attributes in tags if "src" in attributes]
+    pictures = {path.read_bytes() for path in (folder / "pictures").iterdir()}
+    assert {base64.b64decode(source.partition("base64,")[2]) for source in sources} == pictures
+    assert all(source.startswith(("data:image/png;", "data:image/jpeg;")) for source in sources)
+    assert len(sources) == 11
+    assert all(len(attributes["alt"]) > 20 for tag, attributes in tags if tag == "img")
+    assert len(list((folder / "pictures").glob("*.jpeg"))) == 4  # the others show no photo
+
+
+def test_the_markdown_shows_the_same_pictures(drawn):
+    _, folder = drawn
+    text = (folder / "report.md").read_text(encoding="utf-8")
+    for path in (folder / "pictures").iterdir():
+        assert f"](pictures/{path.name})" in text
+    assert text.count("](pictures/") == 11
+
+
+def test_its_numbers_are_those_of_the_history(drawn):
+    history, folder = drawn
+    text = (folder / "report.md").read_text(encoding="utf-8")
+    for row in ROWS:
+        run = row.stage.removesuffix(" run")
+        assert f"| {run} | {row.epoch} | {row.loss:.4f} | {row.accuracy:.4f} |" in text
+    assert "150 labelled photos of 50 species: 3 to 3 a species" in text
+    assert "Accuracy 0.9900 on photos" in text
+    assert "99 of 100 right, 95 % interval 0.8111 to 0.9222, mark 10" in text
+    assert "lowest after epoch 2 (2.3456) and ended at 2.4321" in text
+    assert "| 1 | Long named Bird 0 | Long named Bird 1 | 1 | 0 |" in text
+    assert "1 of 1 errors are on 1 of 1 species with errors: Long named Bird 0 1." in text
+    assert "1,234 of 1,244 parameters were trained" in text
+    assert "75 % of the 4.0 million operations" in text
+    answers = birds.answers_of(history)
+    error = charts.expected_calibration_error(answers.probabilities, answers.labels)
+    assert f"calibration error is {error:.4f} at temperature 1.250" in text
+
+
+def test_training_on_mixed_photos_is_explained(drawn):
+    text = (drawn[1] / "report.md").read_text(encoding="utf-8")
+    assert "augmented, mixed photos" in text
+    assert text.index("augmented, mixed photos") < text.index("pictures/accuracy.png")
+
+
+def test_report_only_draws_again_and_names_are_no_markup(few, tmp_path, capsys):
+    folder = tmp_path / "report"
+    birds.save_history(few, folder)
+    assert birds.read_history(folder) == few
+    assert train_full.main(["--report-only", "--report", str(folder)]) == 0
+    assert capsys.readouterr().out == f"Wrote {folder / 'report.html'}\n"
+    tags = {tag for tag, _ in Tags((folder / "report.html").read_text(encoding="utf-8")).tags}
+    assert not tags & {"b", "a", "em"}
+    text = (folder / "report.md").read_text(encoding="utf-8")
+    assert r"| 1 | Jay \| \<b>blue\</b> | $x 1$ \& \*Wren\* | 1 | 0 |" in text
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(None, "no file"), ('{"settings": {', "damaged"), ("{}", "damaged"), ("[1]", "damaged")],
+)
+def test_a_missing_or_damaged_history_is_one_line(content, said, tmp_path, capsys):
+    if content is not None:
+        (tmp_path / "history.json").write_text(content)
+    assert train_full.main(["--report-only", "--report", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("Error: ")
+    assert error.count("\n") == 1
+    assert said in error
+    assert str(tmp_path / "history.json") in error
+    assert "python train_full.py" in error
+
+
+def test_a_report_that_cannot_be_written_is_one_line(few, tmp_path, capsys):
+    folder = tmp_path / "report"
+    birds.save_history(replace(few, validation_answers=None), folder)
+    (folder / "pictures").write_text("a file in the way")
+    assert train_full.main(["--report-only", "--report", str(folder)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("Error: ")
+    assert error.count("\n") == 1
+    assert "--report-only" in error
+
+
+def test_without_the_photos_their_pictures_are_left_out_by_name(few, tmp_path):
+    birds.draw(replace(few, images=str(tmp_path / "gone")), tmp_path / "report")
+    text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    assert text.count("Left out of “") == 4
+    assert "“One photo of each species.”, for want of a readable photo" in text
+    assert not list((tmp_path / "report" / "pictures").glob("*.jpeg"))
+    assert "pictures/confusion.png" in text
+
+
+def test_without_validation_its_parts_are_left_out_by_name(few, tmp_path):
+    unmeasured = replace(
+        few,
+        validation_answers=None,
+        facts={"validation": None, "temperature": 1.0, "unsure_below": 0.0},
+        epochs=few.epochs[3:],
+    )
+    birds.draw(unmeasured, tmp_path / "report")
+    text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    assert "Left out: confusion matrix, most confused pairs" in text
+    assert "Accuracy 0" not in text
+    names = {path.stem for path in (tmp_path / "report" / "pictures").iterdir()}
+    assert names == {"photos_per_species", "sample_photos", "loss", "accuracy", "learning_rate"}
+
+
+def test_answers_that_are_all_right_need_no_pairs(few, tmp_path):
+    few.validation_answers["labels"][1] = 1
+    birds.draw(few, tmp_path / "report")
+    text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    assert "No species was taken for another." in text
+    assert "No answer is wrong." in text
+
+
+def test_every_setting_has_its_reason():
+    assert set(birds.REASONS) == {field.name for field in fields(solution.Settings)}
+
+
+def test_expected_calibration_error_by_hand():
+    probabilities = np.array([[0.95, 0.05], [0.03, 0.97], [0.62, 0.38], [0.36, 0.64]])
+    labels = np.array([0, 0, 0, 1])
+    # (14/15, 1]: confidence 0.96, accuracy 0.5; (9/15, 10/15]: confidence 0.63, accuracy 1.
+    error = charts.expected_calibration_error(probabilities, labels)
+    assert error == pytest.approx((2 * 0.46 + 2 * 0.37) / 4)
+    count, _, _ = charts.calibration_bins(np.array([[0.6, 0.4], [1.0, 0.0]]), np.array([0, 0]))
+    assert np.flatnonzero(count).tolist() == [8, 14]  # an upper edge belongs to its bin
+
+
+def test_confused_pairs_count_both_directions():
+    matrix = np.array([[5, 1, 0], [1, 5, 0], [1, 0, 5]])
+    assert birds.confused_pairs(matrix) == [(0, 1), (0, 2)]
+
+
+@pytest.mark.parametrize(("width", "smooth"), [(1, [1, 2, 6]), (3, [1.5, 3, 4]), (9, [1.5, 3, 4])])
+def test_moving_average(width, smooth):
+    assert charts.moving_average([1, 2, 6], width).tolist() == pytest.approx(smooth)
+
+
+def test_curves_take_losses_that_diverge():
+    picture = charts.curves("c", {"a": {"training": [1.0, float("inf"), float("nan")]}}, "loss")
+    assert picture.alt == "loss by epoch. a, training: from 1 to nan in 3 epochs."
+    assert picture.kind == "png"
+
+
+@pytest.mark.parametrize("classes", [1, 30])
+def test_long_names_leave_room_for_the_chart(classes):
+    names = [f"{i} {'very ' * 20} long" for i in range(classes)]
+    charts.bars("b", dict.fromkeys(names, 1.0), "accuracy")  # a collapsed chart would warn
+    assert charts.confusion("c", np.eye(classes, dtype=int), names).width <= 1152
+
+
+def test_a_table_is_aligned_by_its_cells():
+    page = Page("t")
+    page.table(["name", "n"], [("a|b", 1), ("c", "2,5")])
+    assert page.markdown[1].splitlines()[1:3] == ["| --- | ---: |", r"| a\|b | 1 |"]
+    assert '<th class="number">n</th>' in page.html[1]
+
+
+def test_history_holds_plain_numbers(network, photos):
+    gt, folder = photos
+    row = solution.EpochRow("final run", 1, 1.0, 0.5, None, None, 1e-3, 2.0)
+    history = birds.history_of(network, [row], gt, folder, 3.0)
+    assert birds.History(**json.loads(json.dumps(asdict(history)))) == history
+    assert history.photo_sizes == {"72×60": 24}
+    assert sum(part["parameters"] for part in history.architecture) == sum(
+        p.numel() for p in network.parameters()
+    )
+    trained = [part["trained"] == part["parameters"] for part in history.architecture]
+    assert trained == [False] * 16 + [True] * 4
+    # 3 channels, 3x3 filters, 32 outputs at 32x32 places
+    assert history.architecture[0]["operations"] == 3 * 9 * 32 * 32 * 32
+    assert history.architecture[0]["shape"] == [32, 32, 32]
+    answers = history.validation_answers
+    assert [history.class_ids[i] for i in answers["labels"]] == [gt[n] for n in answers["photos"]]
+    assert len(answers["photos"]) == network.facts["validation"]["total"]
