@@ -13,7 +13,7 @@ Nothing here writes to disk, opens a socket, starts a process or touches an acce
 How training works, in the order of this file:
 
     1. A photo passes the frozen trunk (the first blocks of MobileNetV2) once per view, plain or
-       augmented, when an epoch first asks for that view; the activations are kept in half precision.
+       augmented, when an epoch first asks for it; the activations are kept in half precision.
     2. The upper blocks and a new linear head train on these activations: first on four fifths of
        the photos, to measure the settings on the rest; then, from the start again, on all photos.
     3. The weights delivered are a moving average over the last hundred steps or so.
