@@ -1,0 +1,1 @@
+"""Four image-classification courseworks: `python -m coursework list` says what each is."""

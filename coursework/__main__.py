@@ -1,0 +1,87 @@
+"""The command line: `python -m coursework --help`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from coursework import case, ladder, resnet, transfer
+from coursework.data import CourseworkError
+from coursework.pages import Options
+from grader.protocol import GraderError
+from train_full import TrainingTable
+
+ASSIGNMENTS = {"ladder": ladder, "transfer": transfer, "resnet": resnet, "case": case}
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m coursework",
+        description="Train, measure and write the report of a coursework. A run that was "
+        "interrupted goes on where it stopped when the same command is given again.",
+    )
+    add = parser.add_argument
+    add("name", choices=[*ASSIGNMENTS, "list"], help="`list` says what each is")
+    add("--epochs", type=_positive, metavar="N", help="of every run, instead of its own number")
+    add("--subset", type=_positive, metavar="N", help="train and test on at most N photos each")
+    add("--data", metavar="DIR", help="folder with the data set or with a folder of photos for "
+        "each class, or `digits`; default: torch's cache, filled by download")  # fmt: skip
+    add("--out", type=Path, metavar="DIR", help="default: report/coursework/NAME")
+    add("--device", type=_device, default="cpu", help="default: %(default)s")
+    add("--full", action="store_true", help="the assignment's own numbers: hours to days")
+    add("--smoothing", type=_positive, default=1, metavar="N",
+        help="draw curves as moving averages over N epochs")  # fmt: skip
+    add("--network", choices=sorted(transfer.NETWORKS), help="of transfer; default: mobilenet_v2")
+    parsed = parser.parse_args(arguments)
+    if parsed.network and parsed.name != "transfer":
+        parser.error("--network is for transfer only")
+    return parsed
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return number
+
+
+def _device(text: str) -> str:
+    try:
+        torch.zeros(1, device=text)
+    except (RuntimeError, AssertionError):  # unknown, or this build of torch lacks it
+        raise argparse.ArgumentTypeError(f"torch has no device {text!r} here") from None
+    return text
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status."""
+    given = vars(parse(arguments))
+    name, network = given.pop("name"), given.pop("network")
+    if name == "list":
+        print("\n\n".join(f"{name}\n{module.SUMMARY}" for name, module in ASSIGNMENTS.items()))
+        return 0
+    given["out"] = out = given["out"] or Path("report", "coursework", name)
+    if network:
+        given["network"] = network
+    table = TrainingTable()
+    try:
+        with table.bars:
+            page = ASSIGNMENTS[name].report(Options(**given), table)
+        page.write(out)
+    except (CourseworkError, GraderError) as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Interrupted: the same command goes on after the last whole epoch.", file=sys.stderr)
+        return 130
+    print(f"Wrote {out / 'report.html'}, {out / 'report.md'} and {out / 'history.json'}.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
