@@ -319,8 +319,8 @@ def test_a_fresh_clone_earns_a_10_on_its_own_sample(tmp_path):
     root = SCRIPT.parent
     for name in ("run_tests.py", "solution.py", "train_full.py", "birds_model.pt"):
         shutil.copy(root / name, tmp_path / name)
-    shutil.copytree(root / "grader", tmp_path / "grader")
-    shutil.copytree(root / "public_data", tmp_path / "public_data", ignore=only_programs)
+    for name in ("grader", "reporting", "public_data"):
+        shutil.copytree(root / name, tmp_path / name, ignore=only_programs)
     before = (tmp_path / "birds_model.pt").read_bytes()
     empty = {"TORCH_HOME": str(tmp_path / "no_cache"), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(
