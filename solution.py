@@ -525,7 +525,7 @@ class TrunkCache:
     """Activations of the frozen trunk, in half precision, for several views of all photos.
 
     View 0 is that of evaluation, the others are augmented. A view is computed when it is first
-    asked for. `paths` are the photos that could be read, those at the indices `readable`.
+    asked for. `paths` are the photos that could be read.
     """
 
     def __init__(
@@ -538,9 +538,9 @@ class TrunkCache:
         self.shape = self.trunk(torch.zeros(1, 3, side, side))[0].shape  # (C, h, w)
         self.count = self._views_that_fit(len(paths))
         self.paths = list(paths)
-        first, self.readable = self._encode(lambda photo: evaluation_view(photo, self.constants))
-        self.paths = [paths[index] for index in self.readable]
-        self.views = [first[self.readable]]
+        first, readable = self._encode(lambda photo: evaluation_view(photo, self.constants))
+        self.paths = [paths[index] for index in readable]
+        self.views = [first[readable]]
 
     def view(self, number: int) -> Tensor:
         """Activations (photos, h, w, C), float16."""

@@ -173,7 +173,8 @@ def _verdict(validation: dict | None) -> str:
     )
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """A whole number of at least 1, for argparse."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is less than 1")
@@ -208,7 +209,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         metavar="CHECKPOINT",
         help="take the backbone from this model file instead of the ImageNet weights",
     )
-    parser.add_argument("--epochs", type=_positive, metavar="N", help=f"default: {Settings.epochs}")
+    parser.add_argument("--epochs", type=positive, metavar="N", help=f"default: {Settings.epochs}")
     parser.add_argument(
         "--report",
         type=Path,

@@ -13,7 +13,7 @@ from coursework import case, ladder, resnet, transfer
 from coursework.data import CourseworkError
 from coursework.pages import Options
 from grader.protocol import GraderError
-from train_full import TrainingTable
+from train_full import TrainingTable, positive
 
 ASSIGNMENTS = {"ladder": ladder, "transfer": transfer, "resnet": resnet, "case": case}
 
@@ -27,27 +27,20 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("name", choices=[*ASSIGNMENTS, "list"], help="`list` says what each is")
-    add("--epochs", type=_positive, metavar="N", help="of every run, instead of its own number")
-    add("--subset", type=_positive, metavar="N", help="train and test on at most N photos each")
+    add("--epochs", type=positive, metavar="N", help="of every run, instead of its own number")
+    add("--subset", type=positive, metavar="N", help="train and test on at most N photos each")
     add("--data", metavar="DIR", help="folder with the data set or with a folder of photos for "
         "each class, or `digits`; default: torch's cache, filled by download")  # fmt: skip
     add("--out", type=Path, metavar="DIR", help="default: report/coursework/NAME")
     add("--device", type=_device, default="cpu", help="default: %(default)s")
     add("--full", action="store_true", help="the assignment's own numbers: hours to days")
-    add("--smoothing", type=_positive, default=1, metavar="N",
+    add("--smoothing", type=positive, default=1, metavar="N",
         help="draw curves as moving averages over N epochs")  # fmt: skip
     add("--network", choices=sorted(transfer.NETWORKS), help="of transfer; default: mobilenet_v2")
     parsed = parser.parse_args(arguments)
     if parsed.network and parsed.name != "transfer":
         parser.error("--network is for transfer only")
     return parsed
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
-    return number
 
 
 def _device(text: str) -> str:
