@@ -34,6 +34,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,9 @@ class Settings:
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 FAST_TRAIN_PHOTOS = 64  # what `fast_train` looks at: two batches
-ENCODE_BATCH = 4  # photos; larger batches fall out of the processor's cache
+PHOTO_BATCH = 8  # photos that a thread computes at a time; bounds the memory of inference
+EARLY_BATCH = 2  # the same in the first blocks: more of their large maps fall out of the caches
+EARLY_BLOCKS = 7
 
 
 # ------------------------------------------------------------------------------------------------
@@ -212,6 +215,18 @@ def forward_folded(
 # ------------------------------------------------------------------------------------------------
 
 
+@contextmanager
+def one_thread() -> Iterator[int]:
+    """Let torch compute on one thread; gives the number of threads that it had, and has again."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(threads)
+
+
+@cache
 def _onednn_packs() -> bool:
     """Whether this build of torch can pack convolutions for oneDNN (x86 builds can)."""
     try:
@@ -230,14 +245,19 @@ class PackedConv:
     are what torch's compiler emits for a CPU; without them plain convolutions do the same.
     """
 
-    def __init__(self, layer: Mapping[str, Any], state: Mapping[str, Tensor], onednn: bool) -> None:
+    def __init__(
+        self, layer: Mapping[str, Any], state: Mapping[str, Tensor], input_shape: Sequence[int]
+    ) -> None:
         weight, self.bias = (tensor.detach() for tensor in folded(layer, state))
         padding, stride = [layer["padding"]] * 2, [layer["stride"]] * 2
         self.geometry = (padding, stride, [1, 1], layer["groups"])
-        self.relu6, self.onednn = layer["relu6"], onednn
-        if onednn:
+        self.relu6, self.onednn = layer["relu6"], _onednn_packs()
+        rows = (input_shape[2] + 2 * padding[0] - weight.shape[2]) // stride[0] + 1
+        columns = (input_shape[3] + 2 * padding[1] - weight.shape[3]) // stride[1] + 1
+        self.output_shape = [input_shape[0], weight.shape[0], rows, columns]
+        if self.onednn:
             pack = torch.ops.mkldnn._reorder_convolution_weight
-            self.weight = pack(weight, *self.geometry, [])
+            self.weight = pack(weight, *self.geometry, input_shape)
         else:
             self.weight = weight.contiguous(memory_format=torch.channels_last)
 
@@ -261,24 +281,53 @@ class PackedConv:
 
 
 class PackedBlocks:
-    """Described blocks for inference: the same function, several times faster."""
+    """The first blocks of the described features, or all of them, for inference.
 
-    def __init__(self, blocks: Sequence[Mapping[str, Any]], state: Mapping[str, Tensor]) -> None:
-        onednn = _onednn_packs()
-        self.blocks = [
-            ([PackedConv(layer, state, onednn) for layer in block["layers"]], block["residual"])
-            for block in blocks
-        ]
+    They take photos of any size, and are fastest on a batch of `PHOTO_BATCH` photos of `side`
+    pixels, computed by one thread: oneDNN chooses a weight's layout for all three, and copies the
+    weight in each call where they differ.
+    """
+
+    def __init__(
+        self, blocks: Sequence[Mapping[str, Any]], state: Mapping[str, Tensor], side: int
+    ) -> None:
+        shape = [EARLY_BATCH, 3, side, side]
+        with one_thread():
+            self.early, (_, *shape) = _packed(blocks[:EARLY_BLOCKS], state, shape)
+            self.late, (_, *shape) = _packed(blocks[EARLY_BLOCKS:], state, [PHOTO_BATCH, *shape])
+        self.output_shape = shape  # (C, h, w)
 
     @torch.inference_mode()
     def __call__(self, x: Tensor) -> Tensor:
-        """Activations of the last block, for x (B, C, H, W) in the channels-last layout."""
-        for layers, residual in self.blocks:
-            y = x
-            for layer in layers[:-1]:
-                y = layer(y)
-            x = layers[-1](y, x if residual else None)
-        return x
+        """Activations of the last block, for x (B, 3, H, W) in the channels-last layout."""
+        early = [_through(self.early, part) for part in x.split(EARLY_BATCH)]
+        return _through(self.late, torch.cat(early))
+
+
+PackedBlock = tuple[list[PackedConv], bool]  # its layers, and whether its input is added at the end
+
+
+def _packed(
+    blocks: Sequence[Mapping[str, Any]], state: Mapping[str, Tensor], shape: Sequence[int]
+) -> tuple[list[PackedBlock], Sequence[int]]:
+    """The blocks, packed for an input of this shape (B, C, H, W), and the shape of their output."""
+    packed = []
+    for block in blocks:
+        layers = []
+        for layer in block["layers"]:
+            layers.append(PackedConv(layer, state, shape))
+            shape = layers[-1].output_shape
+        packed.append((layers, block["residual"]))
+    return packed, shape
+
+
+def _through(blocks: Sequence[PackedBlock], x: Tensor) -> Tensor:
+    for layers, residual in blocks:
+        y = x
+        for layer in layers[:-1]:
+            y = layer(y)
+        x = layers[-1](y, x if residual else None)
+    return x
 
 
 # ------------------------------------------------------------------------------------------------
@@ -390,19 +439,17 @@ def side_by_side(work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[A
     of one photo, where a core waits for the other after each layer and while a photo is decoded.
     Few items are under way at a time, so memory is bounded. The caller's thread draws `items`.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(threads, "photos", torch.set_num_threads, (1,)) as pool:
-            under_way: deque = deque()
-            for item in items:
-                under_way.append(pool.submit(work, item))
-                if len(under_way) > 2 * threads:
-                    yield under_way.popleft().result()
-            while under_way:
+    with (
+        one_thread() as threads,
+        ThreadPoolExecutor(threads, "photos", torch.set_num_threads, (1,)) as pool,
+    ):
+        under_way: deque = deque()
+        for item in items:
+            under_way.append(pool.submit(work, item))
+            if len(under_way) > 2 * threads:
                 yield under_way.popleft().result()
-    finally:
-        torch.set_num_threads(threads)
+        while under_way:
+            yield under_way.popleft().result()
 
 
 # ------------------------------------------------------------------------------------------------
@@ -531,11 +578,10 @@ class TrunkCache:
     def __init__(
         self, trunk: nn.Module, paths: Sequence[Path], settings: Settings, progress: Progress
     ) -> None:
-        self.trunk = PackedBlocks(describe(trunk), trunk.state_dict())
+        self.trunk = PackedBlocks(describe(trunk), trunk.state_dict(), settings.input_size)
         self.settings, self.progress = settings, progress
         self.constants, self.augment = preprocessing_of(settings), augmentation(settings)
-        side = settings.input_size
-        self.shape = self.trunk(torch.zeros(1, 3, side, side))[0].shape  # (C, h, w)
+        self.shape = self.trunk.output_shape  # (C, h, w)
         self.count = self._views_that_fit(len(paths))
         self.paths = list(paths)
         first, readable = self._encode(lambda photo: evaluation_view(photo, self.constants))
@@ -567,7 +613,7 @@ class TrunkCache:
         self, view_of: Callable[[Image.Image], Tensor]
     ) -> Iterator[tuple[list[int], list[Tensor]]]:
         """Indices and views (3, side, side) of a few readable photos at a time."""
-        for part in _parts(np.arange(len(self.paths)), ENCODE_BATCH):
+        for part in _parts(np.arange(len(self.paths)), PHOTO_BATCH):
             views = {}
             for index in part.tolist():
                 path = self.paths[index]
@@ -581,7 +627,7 @@ class TrunkCache:
 
     def _views_that_fit(self, photos: int) -> int:
         gigabytes = self.settings.cache_gigabytes
-        room = int(gigabytes * 1e9 / (2 * self.shape.numel() * photos))
+        room = int(gigabytes * 1e9 / (2 * math.prod(self.shape) * photos))
         if room < 1:
             raise SubmissionError(
                 f"{photos} photos do not fit into cache_gigabytes={gigabytes}: raise that setting, "
@@ -984,8 +1030,6 @@ def known_answer_error(model_path: str | Path) -> float:
 # Classification
 # ------------------------------------------------------------------------------------------------
 
-CLASSIFY_BATCH = 4  # photos; bounds the memory, and larger batches are slower
-
 
 class Classifier:
     """The network of a checkpoint, packed for inference, with its evaluation transform."""
@@ -1002,7 +1046,7 @@ class Classifier:
         self.side: int = self.preprocessing["input_size"]
         prefix = "features."
         features = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
-        self.features = PackedBlocks(checkpoint["features"], features)
+        self.features = PackedBlocks(checkpoint["features"], features, self.side)
         self.head = state["head.weight"].detach(), state["head.bias"].detach()
         if len(self.class_ids) != len(self.head[1]):
             raise ValueError(f"{len(self.class_ids)} class ids, {len(self.head[1])} outputs")
@@ -1020,7 +1064,7 @@ class Classifier:
 
     def answers(self, photos: Sequence[Path]) -> Iterator[tuple[Path, Tensor | Exception]]:
         """Each photo with its logits (classes,), or with the reason why it cannot be decoded."""
-        batches = [photos[i : i + CLASSIFY_BATCH] for i in range(0, len(photos), CLASSIFY_BATCH)]
+        batches = [photos[i : i + PHOTO_BATCH] for i in range(0, len(photos), PHOTO_BATCH)]
         with tolerant_pillow():
             for answers in side_by_side(self._batch_answers, batches):
                 yield from answers.items()

@@ -239,15 +239,33 @@ def test_folded_forward_equals_the_plain_one_with_its_gradients(network):
 
 def packed_features(network):
     features = network.features
-    return solution.PackedBlocks(solution.describe(features), features.state_dict())
+    return solution.PackedBlocks(solution.describe(features), features.state_dict(), side=64)
 
 
 def test_packed_blocks_equal_the_plain_network(network):
-    x = torch.rand(2, 3, 64, 96)
+    x = torch.rand(3, 3, 64, 96)  # neither the number nor the size that they are packed for
     with torch.no_grad():
         plain = network.features(x)
     packed = packed_features(network)(x.contiguous(memory_format=torch.channels_last))
     torch.testing.assert_close(packed, plain, atol=1e-4, rtol=1e-4)
+
+
+def test_the_output_shape_is_known_beforehand(network):
+    packed = packed_features(network)
+    assert list(packed(torch.rand(1, 3, 64, 64)).shape[1:]) == list(packed.output_shape)
+
+
+def test_weights_are_packed_for_the_one_thread_that_computes(network, monkeypatch):
+    """Packed for two threads, they were copied in every call, which took as long as the network."""
+    threads = []
+    pack = solution.PackedConv
+    monkeypatch.setattr(
+        solution,
+        "PackedConv",
+        lambda *arguments: threads.append(torch.get_num_threads()) or pack(*arguments),
+    )
+    packed_features(network)
+    assert set(threads) == {1}
 
 
 def test_without_onednn_the_answer_is_the_same(network, monkeypatch):
