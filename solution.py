@@ -16,7 +16,8 @@ How training works, in the order of this file:
        augmented, when an epoch first asks for it; the activations are kept in half precision.
     2. The upper blocks and a new linear head train on these activations: first on four fifths of
        the photos, to measure the settings on the rest; then, from the start again, on all photos.
-    3. The weights delivered are a moving average over the last hundred steps or so.
+    3. The weights delivered are a moving average over the last hundred steps or so; then the head
+       is averaged with the linear discriminants of the features, which have a closed form.
 """
 
 from __future__ import annotations
@@ -71,6 +72,7 @@ class Settings:
     crop_share: float = 0.35  # least share of a photo's area that a random crop keeps
     colour_jitter: float = 0.3  # of brightness, contrast and saturation
     average_decay: float = 0.99  # of the moving average of the weights, per step
+    head_shrinkage: float = 0.7  # of the covariance in the final head: see `refine_head`
     validation_share: float = 0.2
     seed: int = 0
 
@@ -100,7 +102,7 @@ class EpochRow:
     epoch: int  # from 1
     loss: float  # on augmented, mixed photos, so higher than on plain ones
     accuracy: float  # on the same, against the label with the larger share
-    val_loss: float | None  # on untouched validation photos, by the averaged weights
+    val_loss: float | None  # on untouched validation photos, by the averaged weights, head included
     val_accuracy: float | None
     learning_rate: float  # of the head, at the end of the epoch
     seconds: float
@@ -652,11 +654,15 @@ class UpperNet(nn.Module):
         self.blocks, self.dropout, self.head = network.features[cut:], network.dropout, network.head
         self.description = describe(self.blocks)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, classes) of the trunk's activations (B, C, h, w)."""
+    def pooled(self, x: Tensor) -> Tensor:
+        """Features (B, 1280) of the trunk's activations (B, C, h, w)."""
         state = dict(self.blocks.named_parameters()) | dict(self.blocks.named_buffers())
         x = forward_folded(self.description, state, x)  # (B, C, h, w) -> (B, 1280, H/32, W/32)
-        return self.head(self.dropout(x.mean((2, 3))))
+        return x.mean((2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, classes) of the trunk's activations (B, C, h, w)."""
+        return self.head(self.dropout(self.pooled(x)))
 
 
 def _optimiser(upper: UpperNet, settings: Settings) -> torch.optim.Optimizer:
@@ -705,11 +711,41 @@ def _unpacked(activations: Tensor) -> Tensor:
     return activations.float().permute(0, 3, 1, 2)
 
 
-@torch.inference_mode()
-def _evaluate(upper: nn.Module, activations: Tensor) -> Tensor:
-    """Logits (N, classes) of untouched photos, from the trunk's activations (N, h, w, C)."""
-    upper.eval()
-    return torch.cat([upper(_unpacked(part)) for part in activations.split(32)])
+@torch.no_grad()
+def _features(upper: UpperNet, activations: Tensor) -> Tensor:
+    """Features (N, 1280) of untouched photos, from the trunk's activations (N, h, w, C)."""
+    return torch.cat([upper.pooled(_unpacked(part)) for part in activations.split(32)])
+
+
+@torch.no_grad()
+def refine_head(head: nn.Linear, features: Tensor, labels: Tensor, shrinkage: float) -> None:
+    """Average a head with the linear discriminants of features (N, C) with the labels (N,).
+
+    Two estimates of the same boundaries: one from gradient descent on mixed photos, one in closed
+    form from untouched photos. Their errors differ, so the mean has fewer; it is one linear layer
+    still. The discriminants take one covariance for all classes, shrunk towards a sphere: Friedman,
+    Regularized Discriminant Analysis, JASA 84 (1989). Their logits are scaled to the spread of the
+    head's. Without a photo of each class and two of one, the head stays as it is.
+    """
+    count = torch.bincount(labels, minlength=head.out_features)  # (classes,)
+    if count.min() < 1 or count.max() < 2:
+        return
+    features = features.double()
+    middle = features.mean(0)  # what all have in common is taken out: it costs digits
+    x = features - middle
+    means = x.new_zeros(len(count), x.shape[1]).index_add_(0, labels, x) / count[:, None]
+    centred = x - means[labels]  # (N, C)
+    covariance = centred.T @ centred / len(x)  # (C, C)
+    sphere = covariance.diagonal().mean().clamp(min=1e-6) * torch.eye(len(covariance)).double()
+    weight = torch.linalg.solve(torch.lerp(covariance, sphere, shrinkage), means.T).T
+    bias = (count / len(x)).log() - (weight * means).sum(1) / 2 - weight @ middle
+    scale = _spread(head(features.float())) / _spread(features @ weight.T + bias).clamp(min=1e-6)
+    head.weight.lerp_((scale * weight).float(), 0.5)  # (classes, C)
+    head.bias.lerp_((scale * bias).float(), 0.5)
+
+
+def _spread(logits: Tensor) -> Tensor:
+    return (logits - logits.mean(1, keepdim=True)).std()
 
 
 def _parts(photos: np.ndarray, size: int) -> list[np.ndarray]:
@@ -771,9 +807,18 @@ class _Run:
         self.scheduler.step()
         self.average.update(self.upper, self.scheduler.last_epoch)
 
+    @torch.no_grad()
+    def logits(self, activations: Tensor) -> Tensor:
+        """What the averaged weights say of untouched photos (N, h, w, C): (N, classes)."""
+        average = self.average.module
+        return average.head(_features(average, activations))
+
     def finish(self) -> None:
-        """Give the network the averaged weights (Polyak and Juditsky, 1992)."""
-        self.upper.load_state_dict(self.average.module.state_dict())
+        """Give the network the averaged weights (Polyak and Juditsky, 1992) and a refined head."""
+        average = self.average.module
+        features = _features(average, self.cache.view(0)[self.train])
+        refine_head(average.head, features, self.labels[self.train], self.settings.head_shrinkage)
+        self.upper.load_state_dict(average.state_dict())
         self.upper.eval()
 
 
@@ -795,13 +840,13 @@ def _fit(
     run = _Run(network, cache, labels, train, settings)
     new_views = (settings.epochs - 1) * cache.count // settings.epochs + 1 - len(cache.views)
     progress.stage(stage, settings.epochs * len(train) + new_views * len(cache.paths))
-    logits = val_loss = val_accuracy = None
+    val_loss = val_accuracy = None
     for number in range(settings.epochs):
         start = time.perf_counter()
         loss, accuracy = run.epoch(number, progress)
         if held_out is not None:
             activations, truth = held_out
-            logits = _evaluate(run.average.module, activations)
+            logits = run.logits(activations)
             val_loss = functional.cross_entropy(logits, truth).item()
             val_accuracy = (logits.argmax(1) == truth).float().mean().item()
         rate = run.optimiser.param_groups[-1]["lr"]
@@ -809,7 +854,7 @@ def _fit(
         row = EpochRow(stage, number + 1, loss, accuracy, val_loss, val_accuracy, rate, seconds)
         progress.epoch(row)
     run.finish()
-    return logits
+    return None if held_out is None else run.logits(held_out[0])
 
 
 @contextmanager

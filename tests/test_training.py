@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import SHIPPED, TINY, draw_photo
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 import solution
 from solution import Settings, SubmissionError, train_classifier
@@ -209,6 +210,38 @@ def test_wilson_interval_against_known_values():
     low, high = solution.wilson_interval(81, 263)
     assert (round(low, 4), round(high, 4)) == (0.2553, 0.3662)
     assert solution.wilson_interval(10, 10)[1] == pytest.approx(1.0)
+
+
+def test_the_refined_head_is_half_that_of_linear_discriminant_analysis():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.tensor([0] * 30 + [1] * 12 + [2] * 20)
+    features = torch.randn(62, 9, generator=generator) + labels[:, None]
+    head = torch.nn.Linear(9, 3)
+    before = head(features).detach()
+    solution.refine_head(head, features, labels, shrinkage=0.4)
+    added = head(features).detach() * 2 - before  # (62, 3)
+    analysis = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.4)
+    analysis.fit(features.double().numpy(), labels.numpy())
+    expected = torch.from_numpy(analysis.decision_function(features.double().numpy())).float()
+    assert solution._spread(added) == pytest.approx(solution._spread(before).item(), rel=1e-4)
+    scaled = expected * (solution._spread(before) / solution._spread(expected))
+    difference = added - scaled  # a value of its own for each photo, which changes no answer
+    torch.testing.assert_close(difference, difference[:, :1].expand(-1, 3), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("labels", [[0, 0, 1], [0, 1, 2]])
+def test_a_head_that_cannot_be_refined_stays(labels):
+    head = torch.nn.Linear(4, 3)
+    before = head.weight.clone()
+    solution.refine_head(head, torch.rand(3, 4), torch.tensor(labels), shrinkage=0.5)
+    assert torch.equal(head.weight, before)
+
+
+def test_features_that_are_all_the_same_give_a_finite_head():
+    head = torch.nn.Linear(4, 2)
+    solution.refine_head(head, torch.zeros(4, 4), torch.tensor([0, 0, 1, 1]), shrinkage=0.5)
+    assert head.weight.isfinite().all()
+    assert head.bias.isfinite().all()
 
 
 def test_learning_rate_rises_then_falls():
