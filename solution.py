@@ -69,16 +69,19 @@ class Settings:
     label_smoothing: float = 0.1
     mixup: float = 0.3  # alpha of the Beta distribution; 0 switches it off
     cutmix: float = 1.0  # the same, for patches of the trunk's activations
+    mirror: float = 0.5  # share of the augmented views that are mirrored
     crop_share: float = 0.35  # least share of a photo's area that a random crop keeps
     colour_jitter: float = 0.3  # of brightness, contrast and saturation
     average_decay: float = 0.99  # of the moving average of the weights, per step
-    head_shrinkage: float = 0.7  # of the covariance in the final head: see `refine_head`
+    discriminants: float = 0.7  # their share of the final head, the rest is gradient descent's
+    shrinkage: float = 0.5  # of the discriminants' covariance towards a sphere
     validation_share: float = 0.2
     seed: int = 0
 
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+PLAIN_EPOCHS = 3  # at the start, on the view that evaluation takes
 FAST_TRAIN_PHOTOS = 64  # what `fast_train` looks at: two batches
 PHOTO_BATCH = 8  # photos that a thread computes at a time; bounds the memory of inference
 EARLY_BATCH = 2  # the same in the first blocks: more of their large maps fall out of the caches
@@ -510,8 +513,27 @@ def imagenet_weights_file() -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / name
 
 
+def first_unfrozen(network: BirdNet, settings: Settings) -> int:
+    """The number of the first block of `features` that is trained, from 0."""
+    return len(network.features) - settings.unfrozen_blocks
+
+
+def pretrained(
+    class_ids: Sequence[int],
+    class_names: Sequence[str] | None,
+    settings: Settings,
+    init: str | Path | None,
+    fast_train: bool = False,
+) -> BirdNet:
+    """A network to start training from: pretrained backbone, random head, frozen trunk."""
+    network = BirdNet(class_ids, class_names, settings.dropout)
+    _load_backbone(network, None if init is None else Path(init), fast_train)
+    network.features[: first_unfrozen(network, settings)].requires_grad_(False)
+    return network
+
+
 def _load_backbone(network: BirdNet, init: Path | None, fast_train: bool) -> None:
-    path = imagenet_weights_file() if init is None else Path(init)
+    path = imagenet_weights_file() if init is None else init
     if init is None and not path.is_file() and fast_train:
         _say(f"fast_train: no pretrained weights in {path.parent}, random ones instead")
         return
@@ -564,7 +586,7 @@ def augmentation(settings: Settings) -> nn.Module:
     return v2.Compose(
         [
             v2.RandomResizedCrop(settings.input_size, scale=(settings.crop_share, 1)),
-            v2.RandomHorizontalFlip(),
+            v2.RandomHorizontalFlip(settings.mirror),
             v2.ColorJitter(brightness=jitter, contrast=jitter, saturation=jitter),
         ]
     )
@@ -578,8 +600,9 @@ class TrunkCache:
     """
 
     def __init__(
-        self, trunk: nn.Module, paths: Sequence[Path], settings: Settings, progress: Progress
+        self, network: BirdNet, paths: Sequence[Path], settings: Settings, progress: Progress
     ) -> None:
+        trunk = network.features[: first_unfrozen(network, settings)]
         self.trunk = PackedBlocks(describe(trunk), trunk.state_dict(), settings.input_size)
         self.settings, self.progress = settings, progress
         self.constants, self.augment = preprocessing_of(settings), augmentation(settings)
@@ -649,9 +672,10 @@ class UpperNet(nn.Module):
     Batch norm keeps the statistics of ImageNet here too: as good as new ones, and faster.
     """
 
-    def __init__(self, network: BirdNet, cut: int) -> None:
+    def __init__(self, network: BirdNet, settings: Settings) -> None:
         super().__init__()
-        self.blocks, self.dropout, self.head = network.features[cut:], network.dropout, network.head
+        self.blocks = network.features[first_unfrozen(network, settings) :]
+        self.dropout, self.head = network.dropout, network.head
         self.description = describe(self.blocks)
 
     def pooled(self, x: Tensor) -> Tensor:
@@ -718,7 +742,13 @@ def _features(upper: UpperNet, activations: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def refine_head(head: nn.Linear, features: Tensor, labels: Tensor, shrinkage: float) -> None:
+def _logits(upper: UpperNet, activations: Tensor) -> Tensor:
+    """Logits (N, classes) of untouched photos, from the trunk's activations (N, h, w, C)."""
+    return upper.head(_features(upper, activations))
+
+
+@torch.no_grad()
+def refine_head(head: nn.Linear, features: Tensor, labels: Tensor, settings: Settings) -> None:
     """Average a head with the linear discriminants of features (N, C) with the labels (N,).
 
     Two estimates of the same boundaries: one from gradient descent on mixed photos, one in closed
@@ -730,22 +760,40 @@ def refine_head(head: nn.Linear, features: Tensor, labels: Tensor, shrinkage: fl
     count = torch.bincount(labels, minlength=head.out_features)  # (classes,)
     if count.min() < 1 or count.max() < 2:
         return
-    features = features.double()
-    middle = features.mean(0)  # what all have in common is taken out: it costs digits
-    x = features - middle
+    weight, bias = _discriminants(features.double(), labels, count, settings.shrinkage)
+    discriminants = features.double() @ weight.T + bias  # (N, classes)
+    scale = _spread(head(features)) / _spread(discriminants).clamp(min=1e-6)
+    head.weight.lerp_((scale * weight).float(), settings.discriminants)
+    head.bias.lerp_((scale * bias).float(), settings.discriminants)
+
+
+def _discriminants(
+    features: Tensor, labels: Tensor, count: Tensor, shrinkage: float
+) -> tuple[Tensor, Tensor]:
+    """Weight (classes, C) and bias (classes,); `count` has the photos of each class."""
+    middle = features.mean(0)  # taken out: what all features have in common would cost digits
+    x = features - middle  # (N, C)
     means = x.new_zeros(len(count), x.shape[1]).index_add_(0, labels, x) / count[:, None]
-    centred = x - means[labels]  # (N, C)
+    centred = x - means[labels]
     covariance = centred.T @ centred / len(x)  # (C, C)
-    sphere = covariance.diagonal().mean().clamp(min=1e-6) * torch.eye(len(covariance)).double()
+    sphere = covariance.diagonal().mean().clamp(min=1e-6) * torch.eye(len(covariance)).to(x)
     weight = torch.linalg.solve(torch.lerp(covariance, sphere, shrinkage), means.T).T
-    bias = (count / len(x)).log() - (weight * means).sum(1) / 2 - weight @ middle
-    scale = _spread(head(features.float())) / _spread(features @ weight.T + bias).clamp(min=1e-6)
-    head.weight.lerp_((scale * weight).float(), 0.5)  # (classes, C)
-    head.bias.lerp_((scale * bias).float(), 0.5)
+    return weight, (count / len(x)).log() - (weight * means).sum(1) / 2 - weight @ middle
 
 
 def _spread(logits: Tensor) -> Tensor:
     return (logits - logits.mean(1, keepdim=True)).std()
+
+
+def view_of_epoch(epoch: int, count: int) -> int:
+    """Which of `count` views epoch `epoch` shows, both from 0: the plain one, then the others.
+
+    The plain view is there already when training begins, and the first epochs, which bring the new
+    head near, do as well with it as with others; each later epoch shows another view.
+    """
+    if epoch < PLAIN_EPOCHS or count == 1:
+        return 0
+    return 1 + (epoch - PLAIN_EPOCHS) % (count - 1)
 
 
 def _parts(photos: np.ndarray, size: int) -> list[np.ndarray]:
@@ -774,7 +822,7 @@ class _Run:
         from timm.utils import ModelEmaV3
 
         self.cache, self.labels, self.train, self.settings = cache, labels, train, settings
-        self.upper = UpperNet(network, len(network.features) - settings.unfrozen_blocks)
+        self.upper = UpperNet(network, settings)
         self.upper.to(memory_format=torch.channels_last)
         self.average = ModelEmaV3(self.upper, settings.average_decay, use_warmup=True)
         self.optimiser = _optimiser(self.upper, settings)
@@ -788,7 +836,7 @@ class _Run:
         """Train for one epoch, counted from 0: mean loss and accuracy on what was shown."""
         loss, right, seen = 0.0, 0, 0
         self.upper.train()
-        view = self.cache.view(number * self.cache.count // self.settings.epochs)
+        view = self.cache.view(view_of_epoch(number, self.cache.count))
         for photos in _epoch_batches(self.train, self.settings.batch_size):
             x, target = self.mix(_unpacked(view[photos]), self.labels[photos])  # .., (B, classes)
             logits = self.upper(x)
@@ -807,19 +855,12 @@ class _Run:
         self.scheduler.step()
         self.average.update(self.upper, self.scheduler.last_epoch)
 
-    @torch.no_grad()
-    def logits(self, activations: Tensor) -> Tensor:
-        """What the averaged weights say of untouched photos (N, h, w, C): (N, classes)."""
-        average = self.average.module
-        return average.head(_features(average, activations))
-
-    def finish(self) -> None:
-        """Give the network the averaged weights (Polyak and Juditsky, 1992) and a refined head."""
-        average = self.average.module
-        features = _features(average, self.cache.view(0)[self.train])
-        refine_head(average.head, features, self.labels[self.train], self.settings.head_shrinkage)
-        self.upper.load_state_dict(average.state_dict())
-        self.upper.eval()
+    def delivered(self) -> UpperNet:
+        """The averaged weights (Polyak and Juditsky, 1992) with a refined head."""
+        upper = copy.deepcopy(self.average.module)
+        features = _features(upper, self.cache.view(0)[self.train])
+        refine_head(upper.head, features, self.labels[self.train], self.settings)
+        return upper
 
 
 def _fit(
@@ -838,7 +879,8 @@ def _fit(
     (N, classes) for them.
     """
     run = _Run(network, cache, labels, train, settings)
-    new_views = (settings.epochs - 1) * cache.count // settings.epochs + 1 - len(cache.views)
+    last_view = max(view_of_epoch(number, cache.count) for number in range(settings.epochs))
+    new_views = max(0, last_view + 1 - len(cache.views))
     progress.stage(stage, settings.epochs * len(train) + new_views * len(cache.paths))
     val_loss = val_accuracy = None
     for number in range(settings.epochs):
@@ -846,15 +888,15 @@ def _fit(
         loss, accuracy = run.epoch(number, progress)
         if held_out is not None:
             activations, truth = held_out
-            logits = run.logits(activations)
+            logits = _logits(run.average.module, activations)
             val_loss = functional.cross_entropy(logits, truth).item()
             val_accuracy = (logits.argmax(1) == truth).float().mean().item()
         rate = run.optimiser.param_groups[-1]["lr"]
         seconds = time.perf_counter() - start
         row = EpochRow(stage, number + 1, loss, accuracy, val_loss, val_accuracy, rate, seconds)
         progress.epoch(row)
-    run.finish()
-    return None if held_out is None else run.logits(held_out[0])
+    run.upper.load_state_dict(run.delivered().state_dict())
+    return None if held_out is None else _logits(run.upper, held_out[0])
 
 
 @contextmanager
@@ -919,18 +961,13 @@ def train_classifier(
     class_ids = sorted(set(gt.values()))
     species = None if class_names is None else [class_names.get(i, str(i)) for i in class_ids]
     with _seeded(settings.seed):
-        network = BirdNet(class_ids, species, settings.dropout)
-        _load_backbone(network, None if init is None else Path(init), fast_train)
+        network = pretrained(class_ids, species, settings, init, fast_train)
         names = list(gt)
         if fast_train:
             names = sorted(random.sample(names, min(FAST_TRAIN_PHOTOS, len(names))))
             settings = replace(settings, epochs=1, views=1)
-        cut = len(network.features) - settings.unfrozen_blocks
-        network.requires_grad_(False)
-        UpperNet(network, cut).requires_grad_(True)
         progress.stage("first look", len(names))
-        paths = [folder / name for name in names]
-        cache = TrunkCache(network.features[:cut], paths, settings, progress)
+        cache = TrunkCache(network, [folder / name for name in names], settings, progress)
         if not cache.paths:
             raise SubmissionError(f"not one readable photo in {folder}: check the folder's path")
         names = [path.name for path in cache.paths]

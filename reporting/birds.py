@@ -60,9 +60,13 @@ REASONS = {
     "label_smoothing": "no answer is pushed towards certainty: less overfitting",
     "mixup": "blends of two photos, with labels blended alike: less overfitting",
     "cutmix": "patches of one photo in another, with labels in proportion: the same",
+    "mirror": "a bird that looks the other way is the same bird",
     "crop_share": "random crops: the bird may be anywhere and of any size",
     "colour_jitter": "light and weather differ between photos",
     "average_decay": "the mean of many steps' weights generalises better than the last step's",
+    "discriminants": "a head in closed form, averaged with that of gradient descent: their errors "
+    "differ",
+    "shrinkage": "more features than photos of a species: their covariance alone would overfit",
     "validation_share": "photos kept out of a first run measure the settings; the second run "
     "gives the model and trains on all photos",
     "seed": "repeats the training",

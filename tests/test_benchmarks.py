@@ -1,18 +1,22 @@
 """The yardsticks of benchmarks/ compute what they are compared with."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import TINY
 
 import solution
 
 sys.path.insert(0, str(Path(solution.__file__).parent / "benchmarks"))
 
+import choices
 import classify_speed
 import references
+import train_speed
 
 
 @pytest.mark.parametrize("engine", [references.onnx_runtime, references.open_vino])
@@ -36,3 +40,46 @@ def test_all_contestants_answer_for_each_photo(photos, model_path):
 def test_operations_are_those_of_the_paper():
     # Sandler et al., 2018, table 4: 300 million multiplications with addition, 1,000 classes.
     assert classify_speed.operations(1000, 224) == pytest.approx(2 * 300e6, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        choices.Row("head first", head_first=True),
+        choices.Row("no block trained", {"unfrozen_blocks": 0}),
+        choices.Row("random weights", pretrained=False),
+    ],
+    ids=lambda row: row.what,
+)
+def test_a_choice_is_trained_on_shared_views(photos, init, row):
+    gt, folder = photos
+    settings = replace(TINY, **row.changes)
+    labels = torch.tensor([sorted(set(gt.values())).index(class_id) for class_id in gt.values()])
+    job = choices.Job(row, 1, settings, choices.SharedViews([]), labels, init)
+    job.views.views.extend(choices._all_views(job, [folder / name for name in gt]))
+    assert all(view.is_shared() for view in job.views.views)
+    assert job.views.count == len({solution.view_of_epoch(e, 2) for e in range(TINY.epochs)})
+    threads = torch.get_num_threads()
+    try:
+        same, accuracy, loss, seconds = choices.validated(job)
+    finally:
+        torch.set_num_threads(threads)
+    assert same is row
+    assert 0 <= accuracy <= 1
+    assert loss > 0
+    assert seconds > 0
+
+
+def test_rows_change_settings_that_exist():
+    for row in choices.ROWS:
+        replace(solution.Settings(), **row.changes)
+
+
+def test_the_plain_loop_computes_what_the_cache_holds(photos, network):
+    gt, folder = photos
+    paths = [folder / name for name in gt]
+    plain, cached = (
+        kind(network, paths, TINY, solution.Progress()).view(0)[np.arange(5)]
+        for kind in (train_speed.PlainCache, solution.TrunkCache)
+    )
+    torch.testing.assert_close(plain, cached.float(), atol=1e-2, rtol=1e-2)

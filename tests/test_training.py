@@ -165,35 +165,41 @@ def test_labels_that_are_none_are_refused(gt, tmp_path):
 @pytest.mark.parametrize(("views_with_room", "count"), [(3.5, 3), (0.5, None), (20, 8)])
 def test_more_photos_than_fit_get_fewer_views(photos, network, views_with_room, count):
     gt, folder = photos
-    trunk, paths = network.features[:15], [folder / name for name in gt]
+    paths = [folder / name for name in gt]
     one_view = 2 * 160 * 2 * 2 * len(paths) / 1e9  # half precision, (2, 2, 160) a photo
     settings = replace(TINY, views=8, cache_gigabytes=views_with_room * one_view)
     if count is None:
         with pytest.raises(SubmissionError, match="cache_gigabytes"):
-            solution.TrunkCache(trunk, paths, settings, solution.Progress())
+            solution.TrunkCache(network, paths, settings, solution.Progress())
     else:
-        cache = solution.TrunkCache(trunk, paths, settings, solution.Progress())
+        cache = solution.TrunkCache(network, paths, settings, solution.Progress())
         assert cache.count == count
 
 
 def test_a_view_is_computed_once(photos, network):
     gt, folder = photos
     paths = [folder / name for name in gt]
-    cache = solution.TrunkCache(network.features[:15], paths, TINY, solution.Progress())
+    cache = solution.TrunkCache(network, paths, TINY, solution.Progress())
     assert len(cache.views) == 1
     assert not torch.equal(cache.view(0), cache.view(1))
     assert cache.view(1) is cache.view(1)
     assert len(cache.views) == 2
 
 
+def test_epochs_show_the_plain_view_then_the_others_in_turn():
+    shown = [solution.view_of_epoch(epoch, count=4) for epoch in range(9)]
+    assert shown == [0, 0, 0, 1, 2, 3, 1, 2, 3]
+    assert {solution.view_of_epoch(epoch, count=1) for epoch in range(9)} == {0}
+
+
 def test_cached_activations_are_those_of_the_frozen_blocks(photos, network):
     gt, folder = photos
     paths = [folder / name for name in gt]
-    cache = solution.TrunkCache(network.features[:15], paths, TINY, solution.Progress())
+    cache = solution.TrunkCache(network, paths, TINY, solution.Progress())
     constants = solution.preprocessing_of(TINY)
     view = solution.evaluation_view(solution.read_photo(paths[7], 128), constants)
     with torch.no_grad():
-        plain = network.features[:15](solution.normalise([view], constants))  # (1, 160, 2, 2)
+        plain = network.features[:16](solution.normalise([view], constants))  # (1, 160, 2, 2)
     cached = solution._unpacked(cache.view(0)[[7]])
     torch.testing.assert_close(cached, plain, atol=1e-2, rtol=1e-2)
 
@@ -212,14 +218,14 @@ def test_wilson_interval_against_known_values():
     assert solution.wilson_interval(10, 10)[1] == pytest.approx(1.0)
 
 
-def test_the_refined_head_is_half_that_of_linear_discriminant_analysis():
+def test_the_refined_head_holds_that_of_linear_discriminant_analysis():
     generator = torch.Generator().manual_seed(0)
     labels = torch.tensor([0] * 30 + [1] * 12 + [2] * 20)
     features = torch.randn(62, 9, generator=generator) + labels[:, None]
     head = torch.nn.Linear(9, 3)
     before = head(features).detach()
-    solution.refine_head(head, features, labels, shrinkage=0.4)
-    added = head(features).detach() * 2 - before  # (62, 3)
+    solution.refine_head(head, features, labels, Settings(discriminants=0.25, shrinkage=0.4))
+    added = (head(features).detach() - 0.75 * before) / 0.25  # (62, 3)
     analysis = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.4)
     analysis.fit(features.double().numpy(), labels.numpy())
     expected = torch.from_numpy(analysis.decision_function(features.double().numpy())).float()
@@ -233,13 +239,13 @@ def test_the_refined_head_is_half_that_of_linear_discriminant_analysis():
 def test_a_head_that_cannot_be_refined_stays(labels):
     head = torch.nn.Linear(4, 3)
     before = head.weight.clone()
-    solution.refine_head(head, torch.rand(3, 4), torch.tensor(labels), shrinkage=0.5)
+    solution.refine_head(head, torch.rand(3, 4), torch.tensor(labels), Settings())
     assert torch.equal(head.weight, before)
 
 
 def test_features_that_are_all_the_same_give_a_finite_head():
     head = torch.nn.Linear(4, 2)
-    solution.refine_head(head, torch.zeros(4, 4), torch.tensor([0, 0, 1, 1]), shrinkage=0.5)
+    solution.refine_head(head, torch.zeros(4, 4), torch.tensor([0, 0, 1, 1]), Settings())
     assert head.weight.isfinite().all()
     assert head.bias.isfinite().all()
 

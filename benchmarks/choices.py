@@ -1,0 +1,183 @@
+"""What each choice in `solution.Settings` is worth, as the difference that another one makes.
+
+    python benchmarks/choices.py TESTS_DIR [--epochs 5] [--seeds 3] [--init CHECKPOINT]
+
+Trains the validation run of `train_classifier` on the first test's photos for every row of `ROWS`,
+always on the same split. A seed decides the new head, the order of the photos, and what is mixed;
+the augmented views are the same for all seeds. Prints for each row the mean and the spread
+(standard deviation) of the validation accuracy, and of the cross-entropy of the probabilities
+after their temperature. Few epochs, so that the table takes less than an hour on two cores: read
+it for the differences between its rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import solution
+from grader.protocol import find_tests, read_csv
+from solution import Settings
+from train_full import positive
+
+HEAD_EPOCHS = 2  # of "head first"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: what is done otherwise."""
+
+    what: str
+    changes: dict[str, Any] = field(default_factory=dict)  # of solution.Settings
+    pretrained: bool = True
+    head_first: bool = False
+
+
+ROWS = (
+    Row("the settings"),
+    Row("head first, the blocks from the third epoch on", head_first=True),
+    Row("no label smoothing", {"label_smoothing": 0.0}),
+    Row("neither mixup nor CutMix", {"mixup": 0.0, "cutmix": 0.0}),
+    Row("no averaging of the weights", {"average_decay": 0.0}),
+    Row("no discriminants in the head", {"discriminants": 0.0}),
+    Row("one learning rate", {"head_learning_rate": 1e-3, "backbone_learning_rate": 1e-3}),
+    Row("no mirror images", {"mirror": 0.0}),
+    Row("no random crops", {"crop_share": 1.0}),
+    Row("no change of colours", {"colour_jitter": 0.0}),
+    Row("linear probe: no block trained", {"unfrozen_blocks": 0}),
+    Row("3 blocks trained", {"unfrozen_blocks": 3}),
+    Row("5 blocks trained", {"unfrozen_blocks": 5}),
+    Row("6 blocks trained", {"unfrozen_blocks": 6}),
+    Row("from random weights", pretrained=False),
+)
+
+
+@dataclass
+class SharedViews:
+    """All views of a `solution.TrunkCache`, in memory that other processes see."""
+
+    views: list[Tensor]  # (photos, h, w, C), float16
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.views)
+
+    def view(self, number: int) -> Tensor:
+        """Activations (photos, h, w, C), float16."""
+        return self.views[number]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A row with one seed, and all that a process needs to train it."""
+
+    row: Row
+    seed: int
+    settings: Settings
+    views: SharedViews
+    labels: Tensor  # (photos,)
+    init: Path | None
+
+
+def network_of(job: Job) -> solution.BirdNet:
+    """What the training starts from."""
+    class_ids = range(int(job.labels.max()) + 1)
+    if job.row.pretrained:
+        return solution.pretrained(class_ids, None, job.settings, job.init)
+    return solution.BirdNet(class_ids, dropout=job.settings.dropout)
+
+
+def validated(job: Job) -> tuple[Row, float, float, float]:
+    """The row, its accuracy and cross-entropy on validation photos, and the seconds it took."""
+    torch.set_num_threads(1)
+    start, quiet = time.perf_counter(), solution.Progress()
+    share = job.settings.validation_share
+    train, held_out = solution.split_photos(job.labels.numpy(), share, seed=0)
+    with solution._seeded(job.seed):
+        run = solution._Run(network_of(job), job.views, job.labels, train, job.settings)
+        for number in range(job.settings.epochs):
+            trained = not job.row.head_first or number >= HEAD_EPOCHS
+            run.upper.blocks.requires_grad_(trained)
+            run.epoch(number, quiet)
+        logits = solution._logits(run.delivered(), job.views.view(0)[held_out])
+    labels = job.labels[held_out]
+    accuracy = (logits.argmax(1) == labels).float().mean().item()
+    temperature = solution.fit_temperature(logits, labels)
+    loss = functional.cross_entropy(logits / temperature, labels).item()
+    return job.row, accuracy, loss, time.perf_counter() - start
+
+
+def jobs(arguments: argparse.Namespace) -> Iterator[list[Job]]:
+    """The jobs whose rows share their views, together."""
+    folder = find_tests(arguments.tests_dir)[0].input / "train"
+    gt = read_csv(folder / "gt.csv")
+    class_ids = sorted(set(gt.values()))
+    labels = torch.tensor([class_ids.index(class_id) for class_id in gt.values()])
+    paths = [folder / "images" / name for name in gt]
+    shown = {"mirror", "crop_share", "colour_jitter", "unfrozen_blocks"}
+    for _, rows in itertools.groupby(
+        ROWS, lambda row: (row.pretrained, {k: v for k, v in row.changes.items() if k in shown})
+    ):
+        group = []
+        for row in rows:
+            settings = replace(Settings(), epochs=arguments.epochs, **row.changes)
+            job = Job(row, 0, settings, SharedViews([]), labels, arguments.init)
+            if not group:
+                job.views.views.extend(_all_views(job, paths))
+            views = group[0].views if group else job.views
+            group += [replace(job, seed=s, views=views) for s in range(arguments.seeds)]
+        yield group
+
+
+def _all_views(job: Job, paths: list[Path]) -> list[Tensor]:
+    with solution._seeded(0):
+        cache = solution.TrunkCache(network_of(job), paths, job.settings, solution.Progress())
+        needed = max(solution.view_of_epoch(e, cache.count) for e in range(job.settings.epochs))
+        return [cache.view(number).share_memory_() for number in range(needed + 1)]
+
+
+def main() -> None:
+    """Train all rows, print the table as it grows."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("tests_dir", type=Path, metavar="TESTS_DIR")
+    parser.add_argument("--epochs", type=positive, default=5)
+    parser.add_argument("--seeds", type=positive, default=3)
+    parser.add_argument("--init", type=Path, metavar="CHECKPOINT")
+    arguments = parser.parse_args()
+    processes = torch.multiprocessing.get_context("spawn")
+    with processes.Pool(torch.get_num_threads()) as pool:
+        print(f"{'what':<48} accuracy  spread    loss  spread  seconds")
+        for group in jobs(arguments):
+            results = pool.map(validated, group, chunksize=1)
+            for row in dict.fromkeys(result[0].what for result in results):
+                _print_row(row, np.array([r[1:] for r in results if r[0].what == row]))
+
+
+def _print_row(what: str, values: np.ndarray) -> None:
+    """Values (seeds, 3): accuracy, cross-entropy, seconds."""
+    accuracy, loss, seconds = values.T.tolist()
+    spread = [statistics.stdev(v) if len(v) > 1 else 0.0 for v in (accuracy, loss)]
+    print(
+        f"{what:<48} {statistics.mean(accuracy):8.4f} {spread[0]:7.4f} "
+        f"{statistics.mean(loss):7.4f} {spread[1]:7.4f} {statistics.mean(seconds):8.0f}",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()
