@@ -56,7 +56,7 @@ class Settings:
 
     input_size: int = 224  # pixels a side; larger sees more detail and costs its square in time
     unfrozen_blocks: int = 4  # of the 19 blocks of `features`, counted from the end
-    views: int = 8  # cached views of a photo: one as in evaluation, the others augmented
+    views: int = 8  # cached views of a photo, one an epoch in turn; the first as in evaluation
     cache_gigabytes: float = 2.0  # bound on the cache; more photos than fit get fewer views
     epochs: int = 14
     batch_size: int = 32  # photos
@@ -81,7 +81,6 @@ class Settings:
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-PLAIN_EPOCHS = 3  # at the start, on the view that evaluation takes
 FAST_TRAIN_PHOTOS = 64  # what `fast_train` looks at: two batches
 PHOTO_BATCH = 8  # photos that a thread computes at a time; bounds the memory of inference
 EARLY_BATCH = 2  # the same in the first blocks: more of their large maps fall out of the caches
@@ -785,17 +784,6 @@ def _spread(logits: Tensor) -> Tensor:
     return (logits - logits.mean(1, keepdim=True)).std()
 
 
-def view_of_epoch(epoch: int, count: int) -> int:
-    """Which of `count` views epoch `epoch` shows, both from 0: the plain one, then the others.
-
-    The plain view is there already when training begins, and the first epochs, which bring the new
-    head near, do as well with it as with others; each later epoch shows another view.
-    """
-    if epoch < PLAIN_EPOCHS or count == 1:
-        return 0
-    return 1 + (epoch - PLAIN_EPOCHS) % (count - 1)
-
-
 def _parts(photos: np.ndarray, size: int) -> list[np.ndarray]:
     return [photos[first : first + size] for first in range(0, len(photos), size)]
 
@@ -836,7 +824,7 @@ class _Run:
         """Train for one epoch, counted from 0: mean loss and accuracy on what was shown."""
         loss, right, seen = 0.0, 0, 0
         self.upper.train()
-        view = self.cache.view(view_of_epoch(number, self.cache.count))
+        view = self.cache.view(number % self.cache.count)
         for photos in _epoch_batches(self.train, self.settings.batch_size):
             x, target = self.mix(_unpacked(view[photos]), self.labels[photos])  # .., (B, classes)
             logits = self.upper(x)
@@ -879,8 +867,7 @@ def _fit(
     (N, classes) for them.
     """
     run = _Run(network, cache, labels, train, settings)
-    last_view = max(view_of_epoch(number, cache.count) for number in range(settings.epochs))
-    new_views = max(0, last_view + 1 - len(cache.views))
+    new_views = max(0, min(settings.epochs, cache.count) - len(cache.views))
     progress.stage(stage, settings.epochs * len(train) + new_views * len(cache.paths))
     val_loss = val_accuracy = None
     for number in range(settings.epochs):

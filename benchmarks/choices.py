@@ -1,6 +1,6 @@
 """What each choice in `solution.Settings` is worth, as the difference that another one makes.
 
-    python benchmarks/choices.py TESTS_DIR [--epochs 5] [--seeds 3] [--init CHECKPOINT]
+    python benchmarks/choices.py TESTS_DIR [--epochs 4] [--seeds 3] [--init CHECKPOINT]
 
 Trains the validation run of `train_classifier` on the first test's photos for every row of `ROWS`,
 always on the same split. A seed decides the new head, the order of the photos, and what is mixed;
@@ -147,15 +147,15 @@ def jobs(arguments: argparse.Namespace) -> Iterator[list[Job]]:
 def _all_views(job: Job, paths: list[Path]) -> list[Tensor]:
     with solution._seeded(0):
         cache = solution.TrunkCache(network_of(job), paths, job.settings, solution.Progress())
-        needed = max(solution.view_of_epoch(e, cache.count) for e in range(job.settings.epochs))
-        return [cache.view(number).share_memory_() for number in range(needed + 1)]
+        needed = min(job.settings.epochs, cache.count)
+        return [cache.view(number).share_memory_() for number in range(needed)]
 
 
 def main() -> None:
     """Train all rows, print the table as it grows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("tests_dir", type=Path, metavar="TESTS_DIR")
-    parser.add_argument("--epochs", type=positive, default=5)
+    parser.add_argument("--epochs", type=positive, default=4)
     parser.add_argument("--seeds", type=positive, default=3)
     parser.add_argument("--init", type=Path, metavar="CHECKPOINT")
     arguments = parser.parse_args()

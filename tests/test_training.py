@@ -186,12 +186,6 @@ def test_a_view_is_computed_once(photos, network):
     assert len(cache.views) == 2
 
 
-def test_epochs_show_the_plain_view_then_the_others_in_turn():
-    shown = [solution.view_of_epoch(epoch, count=4) for epoch in range(9)]
-    assert shown == [0, 0, 0, 1, 2, 3, 1, 2, 3]
-    assert {solution.view_of_epoch(epoch, count=1) for epoch in range(9)} == {0}
-
-
 def test_cached_activations_are_those_of_the_frozen_blocks(photos, network):
     gt, folder = photos
     paths = [folder / name for name in gt]
