@@ -20,8 +20,10 @@ DOTS_PER_INCH = 144
 PAGE_WIDTH = 12  # of a picture that a laptop shows whole
 WIDTH = 5.6  # of a picture that a phone shows whole
 CELL = WIDTH / 4  # of a photo in a grid of four columns or more
-# Told apart by people with any kind of colour vision: Okabe and Ito, 2008.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+# Told apart by people with any kind of colour vision: Paul Tol's muted scheme, and black. There are
+# enough of them for the nine runs of coursework.ladder.
+COLOURS = ("#332288", "#cc6677", "#117733", "#88ccee", "#882255")
+COLOURS += ("#999933", "#44aa99", "#aa4499", "#ddcc77", "#000000")
 CALIBRATION_BINS = 15
 
 
