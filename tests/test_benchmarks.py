@@ -83,3 +83,9 @@ def test_the_plain_loop_computes_what_the_cache_holds(photos, network):
         for kind in (train_speed.PlainCache, solution.TrunkCache)
     )
     torch.testing.assert_close(plain, cached.float(), atol=1e-2, rtol=1e-2)
+
+
+def test_the_target_is_reached_where_the_curve_first_is_there():
+    curve = [(10.0, 0.5), (20.0, 0.9), (30.0, 0.8)]
+    assert train_speed.reached(curve, 0.8) == 20.0
+    assert train_speed.reached(curve, 0.95) is None
