@@ -524,7 +524,10 @@ def pretrained(
     init: str | Path | None,
     fast_train: bool = False,
 ) -> BirdNet:
-    """A network to start training from: pretrained backbone, random head, frozen trunk."""
+    """A network to start training from: pretrained backbone, random head, frozen trunk.
+
+    Raises SubmissionError if there are no pretrained weights, unless `fast_train` may do without.
+    """
     network = BirdNet(class_ids, class_names, settings.dropout)
     _load_backbone(network, None if init is None else Path(init), fast_train)
     network.features[: first_unfrozen(network, settings)].requires_grad_(False)

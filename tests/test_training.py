@@ -297,7 +297,13 @@ def test_weights_are_packed_for_the_one_thread_that_computes(network, monkeypatc
         "PackedConv",
         lambda *arguments: threads.append(torch.get_num_threads()) or pack(*arguments),
     )
-    packed_features(network)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        packed_features(network)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
     assert set(threads) == {1}
 
 
