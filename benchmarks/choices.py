@@ -62,7 +62,7 @@ ROWS = (
     Row("3 blocks trained", {"unfrozen_blocks": 3}),
     Row("5 blocks trained", {"unfrozen_blocks": 5}),
     Row("6 blocks trained", {"unfrozen_blocks": 6}),
-    Row("from random weights", pretrained=False),
+    Row("random weights, also in the frozen blocks", pretrained=False),
 )
 
 
@@ -88,10 +88,15 @@ class Job:
 
     row: Row
     seed: int
-    settings: Settings
+    usual: Settings
     views: SharedViews
     labels: Tensor  # (photos,)
     init: Path | None
+
+    @property
+    def settings(self) -> Settings:
+        """The usual ones, but for the row's changes."""
+        return replace(self.usual, **self.row.changes)
 
 
 def network_of(job: Job) -> solution.BirdNet:
@@ -105,20 +110,20 @@ def network_of(job: Job) -> solution.BirdNet:
 def validated(job: Job) -> tuple[Row, float, float, float]:
     """The row, its accuracy and cross-entropy on validation photos, and the seconds it took."""
     torch.set_num_threads(1)
-    start, quiet = time.perf_counter(), solution.Progress()
-    share = job.settings.validation_share
-    train, held_out = solution.split_photos(job.labels.numpy(), share, seed=0)
+    start, quiet, settings = time.perf_counter(), solution.Progress(), job.settings
+    labels = job.labels.numpy()
+    train, held_out = solution.split_photos(labels, settings.validation_share, seed=0)
     with solution._seeded(job.seed):
-        run = solution._Run(network_of(job), job.views, job.labels, train, job.settings)
-        for number in range(job.settings.epochs):
+        run = solution._Run(network_of(job), job.views, job.labels, train, settings)
+        for number in range(settings.epochs):
             trained = not job.row.head_first or number >= HEAD_EPOCHS
             run.upper.blocks.requires_grad_(trained)
             run.epoch(number, quiet)
         logits = solution._logits(run.delivered(), job.views.view(0)[held_out])
-    labels = job.labels[held_out]
-    accuracy = (logits.argmax(1) == labels).float().mean().item()
-    temperature = solution.fit_temperature(logits, labels)
-    loss = functional.cross_entropy(logits / temperature, labels).item()
+    truth = job.labels[held_out]
+    accuracy = (logits.argmax(1) == truth).float().mean().item()
+    temperature = solution.fit_temperature(logits, truth)
+    loss = functional.cross_entropy(logits / temperature, truth).item()
     return job.row, accuracy, loss, time.perf_counter() - start
 
 
@@ -129,26 +134,23 @@ def jobs(arguments: argparse.Namespace) -> Iterator[list[Job]]:
     class_ids = sorted(set(gt.values()))
     labels = torch.tensor([class_ids.index(class_id) for class_id in gt.values()])
     paths = [folder / "images" / name for name in gt]
+    usual = replace(Settings(), epochs=arguments.epochs)
     shown = {"mirror", "crop_share", "colour_jitter", "unfrozen_blocks"}
     for _, rows in itertools.groupby(
         ROWS, lambda row: (row.pretrained, {k: v for k, v in row.changes.items() if k in shown})
     ):
-        group = []
-        for row in rows:
-            settings = replace(Settings(), epochs=arguments.epochs, **row.changes)
-            job = Job(row, 0, settings, SharedViews([]), labels, arguments.init)
-            if not group:
-                job.views.views.extend(_all_views(job, paths))
-            views = group[0].views if group else job.views
-            group += [replace(job, seed=s, views=views) for s in range(arguments.seeds)]
-        yield group
+        first, *others = rows
+        job = Job(first, 0, usual, SharedViews([]), labels, arguments.init)
+        job = replace(job, views=_all_views(job, paths))
+        seeds = range(arguments.seeds)
+        yield [replace(job, row=row, seed=seed) for row in (first, *others) for seed in seeds]
 
 
-def _all_views(job: Job, paths: list[Path]) -> list[Tensor]:
+def _all_views(job: Job, paths: list[Path]) -> SharedViews:
     with solution._seeded(0):
         cache = solution.TrunkCache(network_of(job), paths, job.settings, solution.Progress())
         needed = min(job.settings.epochs, cache.count)
-        return [cache.view(number).share_memory_() for number in range(needed)]
+        return SharedViews([cache.view(number).share_memory_() for number in range(needed)])
 
 
 def main() -> None:

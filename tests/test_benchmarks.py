@@ -53,10 +53,9 @@ def test_operations_are_those_of_the_paper():
 )
 def test_a_choice_is_trained_on_shared_views(photos, init, row):
     gt, folder = photos
-    settings = replace(TINY, **row.changes)
     labels = torch.tensor([sorted(set(gt.values())).index(class_id) for class_id in gt.values()])
-    job = choices.Job(row, 1, settings, choices.SharedViews([]), labels, init)
-    job.views.views.extend(choices._all_views(job, [folder / name for name in gt]))
+    job = choices.Job(row, 1, TINY, choices.SharedViews([]), labels, init)
+    job = replace(job, views=choices._all_views(job, [folder / name for name in gt]))
     assert all(view.is_shared() for view in job.views.views)
     assert job.views.count == TINY.epochs
     threads = torch.get_num_threads()
