@@ -17,14 +17,15 @@ import itertools
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -35,6 +36,7 @@ from solution import Settings
 from train_full import positive
 
 HEAD_EPOCHS = 2  # of "head first"
+STATISTICS_PHOTOS = 64  # for the batch norms of random weights
 
 
 @dataclass(frozen=True)
@@ -102,9 +104,26 @@ class Job:
 def network_of(job: Job) -> solution.BirdNet:
     """What the training starts from."""
     class_ids = range(int(job.labels.max()) + 1)
-    if job.row.pretrained:
-        return solution.pretrained(class_ids, None, job.settings, job.init)
-    return solution.BirdNet(class_ids, dropout=job.settings.dropout)
+    return solution.pretrained(class_ids, None, job.settings, job.init)
+
+
+def save_random_weights(paths: Sequence[Path], file: Path) -> Path:
+    """Random weights whose batch norms hold the statistics of some of the photos.
+
+    Training keeps those statistics; with none, the signal would be lost on its way up.
+    """
+    constants = solution.preprocessing_of(Settings())
+    some = paths[:: max(1, len(paths) // STATISTICS_PHOTOS)][:STATISTICS_PHOTOS]
+    photos = [solution.read_photo(path, constants["input_size"]) for path in some]
+    x = solution.normalise([solution.evaluation_view(p, constants) for p in photos], constants)
+    with solution._seeded(0), torch.no_grad():
+        network = solution.BirdNet(range(2))
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = 1.0  # these photos' statistics, nothing of those before
+        network.train()(x)
+    torch.save(network.state_dict(), file)
+    return file
 
 
 def validated(job: Job) -> tuple[Row, float, float, float]:
@@ -127,8 +146,8 @@ def validated(job: Job) -> tuple[Row, float, float, float]:
     return job.row, accuracy, loss, time.perf_counter() - start
 
 
-def jobs(arguments: argparse.Namespace) -> Iterator[list[Job]]:
-    """The jobs whose rows share their views, together."""
+def jobs(arguments: argparse.Namespace, scratch: Path) -> Iterator[list[Job]]:
+    """The jobs whose rows share their views, together; `scratch` is for a file of weights."""
     folder = find_tests(arguments.tests_dir)[0].input / "train"
     gt = read_csv(folder / "gt.csv")
     class_ids = sorted(set(gt.values()))
@@ -140,7 +159,8 @@ def jobs(arguments: argparse.Namespace) -> Iterator[list[Job]]:
         ROWS, lambda row: (row.pretrained, {k: v for k, v in row.changes.items() if k in shown})
     ):
         first, *others = rows
-        job = Job(first, 0, usual, SharedViews([]), labels, arguments.init)
+        random = None if first.pretrained else save_random_weights(paths, scratch / "random.pt")
+        job = Job(first, 0, usual, SharedViews([]), labels, random or arguments.init)
         job = replace(job, views=_all_views(job, paths))
         seeds = range(arguments.seeds)
         yield [replace(job, row=row, seed=seed) for row in (first, *others) for seed in seeds]
@@ -162,9 +182,9 @@ def main() -> None:
     parser.add_argument("--init", type=Path, metavar="CHECKPOINT")
     arguments = parser.parse_args()
     processes = torch.multiprocessing.get_context("spawn")
-    with processes.Pool(torch.get_num_threads()) as pool:
+    with processes.Pool(torch.get_num_threads()) as pool, TemporaryDirectory() as scratch:
         print(f"{'what':<48} accuracy  spread    loss  spread  seconds")
-        for group in jobs(arguments):
+        for group in jobs(arguments, Path(scratch)):
             results = pool.map(validated, group, chunksize=1)
             for row in dict.fromkeys(result[0].what for result in results):
                 _print_row(row, np.array([r[1:] for r in results if r[0].what == row]))

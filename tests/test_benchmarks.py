@@ -47,7 +47,6 @@ def test_operations_are_those_of_the_paper():
     [
         choices.Row("head first", head_first=True),
         choices.Row("no block trained", {"unfrozen_blocks": 0}),
-        choices.Row("random weights", pretrained=False),
     ],
     ids=lambda row: row.what,
 )
@@ -67,6 +66,18 @@ def test_a_choice_is_trained_on_shared_views(photos, init, row):
     assert 0 <= accuracy <= 1
     assert loss > 0
     assert seconds > 0
+
+
+def test_random_weights_keep_the_signal_through_all_blocks(photos, tmp_path):
+    gt, folder = photos
+    paths = [folder / name for name in gt]
+    file = choices.save_random_weights(paths, tmp_path / "random.pt")
+    network = solution.pretrained(range(2), None, TINY, file).eval()
+    constants = solution.preprocessing_of(TINY)
+    views = [solution.evaluation_view(solution.read_photo(p, 64), constants) for p in paths[:8]]
+    with torch.inference_mode():
+        features = network.features(solution.normalise(views, constants)).mean((2, 3))
+    assert features.std(0).mean() > 0.01  # 1e-6 with batch norms that saw no photo
 
 
 def test_rows_change_settings_that_exist():
