@@ -77,7 +77,7 @@ def test_random_weights_keep_the_signal_through_all_blocks(photos, tmp_path):
     views = [solution.evaluation_view(solution.read_photo(p, 64), constants) for p in paths[:8]]
     with torch.inference_mode():
         features = network.features(solution.normalise(views, constants)).mean((2, 3))
-    assert features.std(0).mean() > 0.01  # 1e-6 with batch norms that saw no photo
+    assert features.std(0).mean() > 0.01  # under 1e-8 with batch norms that saw no photo
 
 
 def test_rows_change_settings_that_exist():
