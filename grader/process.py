@@ -27,6 +27,9 @@ TAIL = 4000  # bytes of output that are kept for the report
 BETWEEN = 60.0  # seconds to start the process, and between phases
 MESSAGES_LIMIT = 256 * 2**20  # bytes of messages: an answer for millions of photos
 
+# What torch 2.6 writes into a temporary folder when torchvision is imported.
+_LEFT_BY_TORCH = "/_remote_module_non_scriptable.py"
+
 _ROOT = Path(__file__).resolve().parent.parent
 _BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from grader.child import main; main()"
 _POSIX = os.name == "posix"
@@ -344,7 +347,9 @@ class _Folders:
 
     def strangers(self) -> list[str]:
         """Files and folders that have appeared, but for the sockets of worker processes."""
-        return sorted(self._files() - self.before)
+        new = self._files() - self.before
+        left = {path for path in new if path.endswith(_LEFT_BY_TORCH)}
+        return sorted(new - left - {path.rpartition("/")[0] for path in left})
 
     def _files(self) -> set[str]:
         found = (p.relative_to(self.base) for p in self.base.rglob("*"))

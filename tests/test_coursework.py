@@ -119,9 +119,10 @@ def test_missing_weights_are_one_clear_line(monkeypatch, capsys, tmp_path):
     arguments = ["transfer", "--data", "digits", "--subset", "40", "--out", str(tmp_path)]
     assert main(arguments) == 1
     said = capsys.readouterr().err
-    assert said.startswith("Error: no ImageNet weights")
-    assert "mobilenet_v2-b0353104.pth" in said
-    assert said.count("\n") == 1
+    last = said.splitlines()[-1]  # torch 2.6 says before it that it is downloading
+    assert last.startswith("Error: no ImageNet weights")
+    assert "mobilenet_v2-b0353104.pth" in last
+    assert "Traceback" not in said
 
 
 @pytest.mark.parametrize(("small_stem", "side"), [(True, 4), (False, 1)])

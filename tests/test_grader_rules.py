@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,27 @@ def test_workers_are_no_matter_in_training(told):
     training.phase = "fast_train"
     training._watch("os.fork", ())
     assert told == []
+
+
+@pytest.mark.parametrize(
+    ("folder", "target", "allowed"),
+    [
+        ("site-packages", "{temporary}/probe", True),
+        ("site-packages", "probe", True),  # in a folder that it has open
+        ("site-packages", "/home/me/.cache/probe", False),
+        ("helpers", "{temporary}/probe", False),
+    ],
+)
+def test_a_library_may_try_the_temporary_folder_while_it_is_imported(
+    watch, told, tmp_path, folder, target, allowed
+):
+    library = tmp_path / folder / "probing.py"
+    code = compile("watch('open', (target, 'w', WRITE))", str(library), "exec")
+    names = {"watch": watch, "WRITE": WRITE}
+    names["target"] = target.format(temporary=tempfile.gettempdir())
+    with nullcontext() if allowed else pytest.raises(RuleBroken):
+        exec(code, names)  # as the import of that file would
+    assert len(told) == (not allowed)
 
 
 def test_installed_packages_are_not_the_submissions_own_lines():

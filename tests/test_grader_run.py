@@ -14,6 +14,7 @@ import pytest
 from submissions.course import copy_submission, make_test
 
 import run_tests
+from grader import process
 from grader.sample import trained_sample
 
 SCRIPT = Path(run_tests.__file__)
@@ -339,3 +340,13 @@ def test_a_fresh_clone_earns_a_10_on_its_own_sample(tmp_path):
 
 def only_programs(folder, names):
     return [name for name in names if not name.endswith(".py")]
+
+
+def test_a_file_of_torchs_own_import_is_no_stranger(tmp_path):
+    folders = process._Folders(tmp_path)
+    own = folders.temporary / "tmpabc"
+    own.mkdir()
+    (own / "_remote_module_non_scriptable.py").touch()
+    assert folders.strangers() == []
+    (folders.temporary / "mine.txt").touch()
+    assert folders.strangers() == ["temporary/mine.txt"]
