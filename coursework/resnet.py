@@ -135,6 +135,8 @@ class ResNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):  # for ReLU (He et al., ICCV 2015, equation 10)
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        for group in groups:  # each block starts as its shortcut (Goyal et al., 2017, section 5.1)
+            nn.init.zeros_(group.body[-1][1].weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, classes)."""
