@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -171,13 +172,18 @@ def _compared(before: Result, after: Result) -> str:
         for kind in ("test", "training")
     )
     gap = after.final["training_accuracy"] - after.final["test_accuracy"]
-    if test > 0:
+    photos = len(after.run.data.test)
+    p = (after.final["test_accuracy"] + before.final["test_accuracy"]) / 2
+    chance = 2 * math.sqrt(2 * p * (1 - p) / photos)  # two standard errors of a difference
+    if test > chance:
         verdict = "better"
-    elif training > 0:
+    elif training > chance:
         verdict = "no better, though better on training photos: it overfits more"
+    elif test >= -chance:
+        verdict = f"no difference that {photos:,} test photos could tell"
     else:
         verdict = (
-            "no better, and no better on training photos either: that is not overfitting, but a "
+            "worse, and no better on training photos either: that is not overfitting, but a "
             "task that is harder to learn in so many steps"
         )
     return (
