@@ -68,7 +68,7 @@ ROWS = (
 )
 
 
-@dataclass
+@dataclass(frozen=True)
 class SharedViews:
     """All views of a `solution.TrunkCache`, in memory that other processes see."""
 

@@ -1,6 +1,8 @@
 """The yardsticks of benchmarks/ compute what they are compared with."""
 
+import shutil
 import sys
+from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,6 +68,21 @@ def test_a_choice_is_trained_on_shared_views(photos, init, row):
     assert 0 <= accuracy <= 1
     assert loss > 0
     assert seconds > 0
+
+
+def test_rows_from_random_weights_start_from_a_file_of_them(photos, tmp_path, monkeypatch):
+    gt, folder = photos
+    images = tmp_path / "00_x_input" / "train" / "images"
+    shutil.copytree(folder, images)
+    lines = "".join(f"{name},{class_id}\n" for name, class_id in gt.items())
+    (images.parent / "gt.csv").write_text(f"filename,class_id\n{lines}")
+    (tmp_path / "00_x_input" / "test" / "images").mkdir(parents=True)
+    monkeypatch.setattr(choices, "ROWS", (choices.Row("random weights", pretrained=False),))
+    arguments = Namespace(tests_dir=tmp_path, epochs=1, seeds=2, init=None)
+    [group] = choices.jobs(arguments, tmp_path)
+    assert [job.seed for job in group] == [0, 1]
+    assert all(job.init == tmp_path / "random.pt" for job in group)
+    assert choices.network_of(group[0]).class_ids == [0, 1, 2]
 
 
 def test_random_weights_keep_the_signal_through_all_blocks(photos, tmp_path):
