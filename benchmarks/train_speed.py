@@ -1,9 +1,9 @@
 """What caching the frozen trunk saves: seconds until a validation accuracy is reached.
 
-    python benchmarks/train_speed.py TESTS_DIR [--target 0.93] [--epochs 3] [--init CHECKPOINT]
-                                     [--out DIR]
+    python benchmarks/train_speed.py TESTS_DIR [--target 0.93] [--epochs 3] [--seed 0]
+                                     [--init CHECKPOINT] [--out DIR]
 
-Trains twice on the first test's photos with the settings and the seed of `solution.Settings`: as
+Trains twice on the first test's photos with the settings of `solution.Settings`: as
 `train_classifier` does, and with a plain loop that decodes, augments and passes the whole network
 in every epoch. After each epoch the model is finished and evaluated on the same validation photos;
 the seconds of an epoch are those of a training that ends there, so the finishing of earlier epochs
@@ -86,7 +86,7 @@ def train(
     cache_class: type, folder: Path, gt: dict[str, int], options: argparse.Namespace
 ) -> Curve:
     """The validation run of `train_classifier` on one kind of cache, up to the target."""
-    settings, quiet = solution.Settings(), solution.Progress()
+    settings, quiet = solution.Settings(seed=options.seed), solution.Progress()
     class_ids = sorted(set(gt.values()))
     labels = torch.tensor([class_ids.index(class_id) for class_id in gt.values()])
     photos, held_out = solution.split_photos(labels.numpy(), settings.validation_share, 0)
@@ -127,6 +127,7 @@ def main() -> None:
     parser.add_argument("tests_dir", type=Path, metavar="TESTS_DIR")
     parser.add_argument("--target", type=float, default=0.93)
     parser.add_argument("--epochs", type=positive, default=3, help="at least; default: 3")
+    parser.add_argument("--seed", type=int, default=0, help="of all but the split; default: 0")
     parser.add_argument("--init", type=Path, metavar="CHECKPOINT")
     parser.add_argument("--out", type=Path, metavar="DIR")
     options = parser.parse_args()
