@@ -5,10 +5,11 @@
 
 Trains twice on the first test's photos with the settings of `solution.Settings`: as
 `train_classifier` does, and with a plain loop that decodes, augments and passes the whole network
-in every epoch. After each epoch the model is finished and evaluated on the same validation photos;
-the seconds of an epoch are those of a training that ends there, so the finishing of earlier epochs
-does not count. Both go on to the target, and for a few epochs at least. Prints an epoch a line and
-the ratio of the times to the target, and with --out draws both curves as DIR/train_speed.png.
+in every epoch, in float32 throughout. After each epoch the model is finished and evaluated on the
+same validation photos; the seconds of an epoch are those of a training that ends there, so the
+finishing of earlier epochs does not count. Both go on to the target, and for a few epochs at least.
+Prints an epoch a line and the ratio of the times to the target, and with --out draws both curves as
+DIR/train_speed.png.
 """
 
 from __future__ import annotations
@@ -86,7 +87,9 @@ def train(
     cache_class: type, folder: Path, gt: dict[str, int], options: argparse.Namespace
 ) -> Curve:
     """The validation run of `train_classifier` on one kind of cache, up to the target."""
-    settings, quiet = solution.Settings(seed=options.seed), solution.Progress()
+    bfloat16 = cache_class is solution.TrunkCache
+    settings = solution.Settings(seed=options.seed, bfloat16=bfloat16)
+    quiet = solution.Progress()
     class_ids = sorted(set(gt.values()))
     labels = torch.tensor([class_ids.index(class_id) for class_id in gt.values()])
     photos, held_out = solution.split_photos(labels.numpy(), settings.validation_share, 0)

@@ -63,6 +63,7 @@ REASONS = {
     "mirror": "a bird that looks the other way is the same bird",
     "crop_share": "random crops: the bird may be anywhere and of any size",
     "colour_jitter": "light and weather differ between photos",
+    "bfloat16": "half the time where the processor multiplies it; fewer digits, as accurate",
     "average_decay": "the mean of many steps' weights generalises better than the last step's",
     "discriminants": "a head in closed form, averaged with that of gradient descent: their errors "
     "differ",

@@ -67,11 +67,13 @@ def test_random_state_threads_and_gradient_mode_are_left_as_they_were(photos, in
     assert torch.get_num_threads() == threads
 
 
-def test_it_learns_what_can_be_learnt(photos):
+@pytest.mark.parametrize("bfloat16", [True, False])
+def test_it_learns_what_can_be_learnt(photos, bfloat16):
     """Three colours, from the backbone of the shipped model."""
     gt, folder = photos
-    settings = replace(TINY, epochs=12, colour_jitter=0)
+    settings = replace(TINY, epochs=12, colour_jitter=0, bfloat16=bfloat16)
     network = train_classifier(gt, folder, settings=settings, init=SHIPPED)
+    assert {p.dtype for p in network.parameters()} == {torch.float32}
     facts = network.facts["validation"]
     assert facts["total"] == 5
     assert facts["correct"] == 5
@@ -196,6 +198,42 @@ def test_cached_activations_are_those_of_the_frozen_blocks(photos, network):
         plain = network.features[:16](solution.normalise([view], constants))  # (1, 160, 2, 2)
     cached = solution._unpacked(cache.view(0)[[7]])
     torch.testing.assert_close(cached, plain, atol=1e-2, rtol=1e-2)
+
+
+needs_bfloat16 = pytest.mark.skipif(
+    solution.training_precision(TINY) is torch.float32,
+    reason="this processor has no bfloat16",
+)
+
+
+@needs_bfloat16
+def test_augmented_views_are_the_same_but_for_rounding(photos, network):
+    gt, folder = photos
+    paths = [folder / name for name in gt]
+    views = []
+    for settings in (TINY, replace(TINY, bfloat16=False)):
+        cache = solution.TrunkCache(network, paths, settings, solution.Progress())
+        with solution._seeded(0):
+            views.append((cache.view(0), cache.view(1).float()))
+    (plain, rounded), (plain_again, exact) = views
+    assert torch.equal(plain, plain_again)  # validation sees what `classify` sees
+    assert not torch.equal(rounded, exact)
+    assert (rounded - exact).abs().mean() < 0.03 * exact.abs().mean()
+
+
+@needs_bfloat16
+def test_gradients_are_the_same_but_for_rounding(network):
+    x, gradients = torch.rand(4, 160, 4, 4, generator=torch.Generator().manual_seed(0)), []
+    for bfloat16 in (True, False):
+        upper = solution.UpperNet(network, replace(TINY, bfloat16=bfloat16))
+        upper.eval()  # no dropout
+        upper.zero_grad()
+        upper(x).square().sum().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in upper.parameters()]))
+    rounded, exact = gradients
+    assert rounded.dtype == torch.float32
+    assert not torch.equal(rounded, exact)
+    assert torch.nn.functional.cosine_similarity(rounded, exact, dim=0) > 0.99
 
 
 def test_split_keeps_the_proportions():
