@@ -79,7 +79,7 @@ class SharedViews:
         """How many there are."""
         return len(self.views)
 
-    def view(self, number: int) -> Tensor:
+    def view(self, number: int, _photos: np.ndarray) -> Tensor:
         """Activations (photos, h, w, C), float16."""
         return self.views[number]
 
@@ -138,7 +138,7 @@ def validated(job: Job) -> tuple[Row, float, float, float]:
             trained = not job.row.head_first or number >= HEAD_EPOCHS
             run.upper.blocks.requires_grad_(trained)
             run.epoch(number, quiet)
-        logits = solution._logits(run.delivered(), job.views.view(0)[held_out])
+        logits = solution._logits(run.delivered(), job.views.view(0, held_out)[held_out])
     truth = job.labels[held_out]
     accuracy = (logits.argmax(1) == truth).float().mean().item()
     temperature = solution.fit_temperature(logits, truth)
@@ -169,8 +169,8 @@ def jobs(arguments: argparse.Namespace, scratch: Path) -> Iterator[list[Job]]:
 def _all_views(job: Job, paths: list[Path]) -> SharedViews:
     with solution._seeded(0):
         cache = solution.TrunkCache(network_of(job), paths, job.settings, solution.Progress())
-        needed = min(job.settings.epochs, cache.count)
-        return SharedViews([cache.view(number).share_memory_() for number in range(needed)])
+        every, needed = np.arange(len(cache.paths)), min(job.settings.epochs, cache.count)
+        return SharedViews([cache.view(n, every).share_memory_() for n in range(needed)])
 
 
 def main() -> None:

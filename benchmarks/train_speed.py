@@ -78,7 +78,7 @@ class PlainCache:
             )
         )
 
-    def view(self, number: int) -> PlainPhotos:
+    def view(self, number: int, photos: np.ndarray) -> PlainPhotos:
         """As in the cache, but augmented anew each time."""
         return self.augmented if number else self.evaluation
 
@@ -101,7 +101,7 @@ def train(
         for number in range(settings.epochs):
             run.epoch(number, quiet)
             trained = time.perf_counter()
-            logits = solution._logits(run.delivered(), cache.view(0)[held_out])
+            logits = solution._logits(run.delivered(), cache.view(0, held_out)[held_out])
             right = (logits.argmax(1) == labels[held_out]).float().mean().item()
             curve.append((time.perf_counter() - start, right))
             print(f"{cache_class.__name__:<10} {number + 1:2} {curve[-1][0]:7.1f} s {right:.4f}")

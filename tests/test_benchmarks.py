@@ -106,7 +106,7 @@ def test_the_plain_loop_computes_what_the_cache_holds(photos, network):
     gt, folder = photos
     paths = [folder / name for name in gt]
     plain, cached = (
-        kind(network, paths, TINY, solution.Progress()).view(0)[np.arange(5)]
+        kind(network, paths, TINY, solution.Progress()).view(0, np.arange(5))[np.arange(5)]
         for kind in (train_speed.PlainCache, solution.TrunkCache)
     )
     torch.testing.assert_close(plain, cached.float(), atol=1e-2, rtol=1e-2)

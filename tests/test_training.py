@@ -182,10 +182,27 @@ def test_a_view_is_computed_once(photos, network):
     gt, folder = photos
     paths = [folder / name for name in gt]
     cache = solution.TrunkCache(network, paths, TINY, solution.Progress())
+    every = np.arange(len(paths))
     assert len(cache.views) == 1
-    assert not torch.equal(cache.view(0), cache.view(1))
-    assert cache.view(1) is cache.view(1)
+    assert not torch.equal(cache.view(0, every), cache.view(1, every))
+    before = cache.view(1, every).clone()
+    assert torch.equal(cache.view(1, every), before)
     assert len(cache.views) == 2
+
+
+def test_only_the_photos_asked_for_are_computed(photos, network):
+    """Validation photos are shown without augmentation, so a fifth of the work would be lost."""
+    gt, folder = photos
+    paths = [folder / name for name in gt]
+    cache = solution.TrunkCache(network, paths, TINY, solution.Progress())
+    few, every = np.array([2, 5, 3]), np.arange(len(paths))
+    assert cache.missing(1, few).tolist() == [2, 5, 3]
+    shown = cache.view(1, few).abs().sum((1, 2, 3))
+    assert np.flatnonzero(shown).tolist() == [2, 3, 5]
+    assert cache.missing(1, every).tolist() == [i for i in every if i not in (2, 3, 5)]
+    first = cache.view(1, few)[few].clone()
+    assert cache.view(1, every).abs().sum((1, 2, 3)).min() > 0
+    assert torch.equal(cache.view(1, every)[few], first)
 
 
 def test_cached_activations_are_those_of_the_frozen_blocks(photos, network):
@@ -196,7 +213,7 @@ def test_cached_activations_are_those_of_the_frozen_blocks(photos, network):
     view = solution.evaluation_view(solution.read_photo(paths[7], 128), constants)
     with torch.no_grad():
         plain = network.features[:16](solution.normalise([view], constants))  # (1, 160, 2, 2)
-    cached = solution._unpacked(cache.view(0)[[7]])
+    cached = solution._unpacked(cache.view(0, np.array([7]))[[7]])
     torch.testing.assert_close(cached, plain, atol=1e-2, rtol=1e-2)
 
 
@@ -210,11 +227,11 @@ needs_bfloat16 = pytest.mark.skipif(
 def test_augmented_views_are_the_same_but_for_rounding(photos, network):
     gt, folder = photos
     paths = [folder / name for name in gt]
-    views = []
+    every, views = np.arange(len(paths)), []
     for settings in (TINY, replace(TINY, bfloat16=False)):
         cache = solution.TrunkCache(network, paths, settings, solution.Progress())
         with solution._seeded(0):
-            views.append((cache.view(0), cache.view(1).float()))
+            views.append((cache.view(0, every), cache.view(1, every).float()))
     (plain, rounded), (plain_again, exact) = views
     assert torch.equal(plain, plain_again)  # validation sees what `classify` sees
     assert not torch.equal(rounded, exact)
@@ -222,8 +239,10 @@ def test_augmented_views_are_the_same_but_for_rounding(photos, network):
 
 
 @needs_bfloat16
-def test_gradients_are_the_same_but_for_rounding(network):
-    x, gradients = torch.rand(4, 160, 4, 4, generator=torch.Generator().manual_seed(0)), []
+def test_gradients_are_the_same_but_for_rounding():
+    with solution._seeded(0):
+        network = solution.pretrained([0, 1, 2], None, TINY, SHIPPED)
+        x, gradients = torch.rand(4, 160, 4, 4), []
     for bfloat16 in (True, False):
         upper = solution.UpperNet(network, replace(TINY, bfloat16=bfloat16))
         upper.eval()  # no dropout
