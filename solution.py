@@ -70,7 +70,8 @@ class Settings:
     mixup: float = 0.3  # alpha of the Beta distribution; 0 switches it off
     cutmix: float = 1.0  # the same, for patches of the trunk's activations
     mirror: float = 0.5  # share of the augmented views that are mirrored
-    crop_share: float = 0.35  # least share of a photo's area that a random crop keeps
+    crop_share: float = 0.6  # least share of a photo's area that a random crop keeps
+    crop_stretch: float = 1.18  # the most that a random crop is wider than high, or the reverse
     colour_jitter: float = 0.3  # of brightness, contrast and saturation
     bfloat16: bool = True  # for augmented views and steps, if the processor has it: twice as fast
     average_decay: float = 0.99  # of the moving average of the weights, per step
@@ -609,10 +610,11 @@ def augmentation(settings: Settings) -> nn.Module:
     """The random views that training sees: a crop, a mirror image, other light."""
     from torchvision.transforms import v2
 
+    area, sides = (settings.crop_share, 1), (1 / settings.crop_stretch, settings.crop_stretch)
     jitter = settings.colour_jitter
     return v2.Compose(
         [
-            v2.RandomResizedCrop(settings.input_size, scale=(settings.crop_share, 1)),
+            v2.RandomResizedCrop(settings.input_size, scale=area, ratio=sides),
             v2.RandomHorizontalFlip(settings.mirror),
             v2.ColorJitter(brightness=jitter, contrast=jitter, saturation=jitter),
         ]

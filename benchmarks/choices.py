@@ -58,7 +58,8 @@ ROWS = (
     Row("no discriminants in the head", {"discriminants": 0.0}),
     Row("one learning rate", {"head_learning_rate": 1e-3, "backbone_learning_rate": 1e-3}),
     Row("no mirror images", {"mirror": 0.0}),
-    Row("no random crops", {"crop_share": 1.0}),
+    Row("no random crops", {"crop_share": 1.0, "crop_stretch": 1.0}),
+    Row("harder crops", {"crop_share": 0.35, "crop_stretch": 4 / 3}),
     Row("no change of colours", {"colour_jitter": 0.0}),
     Row("linear probe: no block trained", {"unfrozen_blocks": 0}),
     Row("3 blocks trained", {"unfrozen_blocks": 3}),
@@ -154,7 +155,7 @@ def jobs(arguments: argparse.Namespace, scratch: Path) -> Iterator[list[Job]]:
     labels = torch.tensor([class_ids.index(class_id) for class_id in gt.values()])
     paths = [folder / "images" / name for name in gt]
     usual = replace(Settings(), epochs=arguments.epochs)
-    shown = {"mirror", "crop_share", "colour_jitter", "unfrozen_blocks"}
+    shown = {"mirror", "crop_share", "crop_stretch", "colour_jitter", "unfrozen_blocks"}
     for _, rows in itertools.groupby(
         ROWS, lambda row: (row.pretrained, {k: v for k, v in row.changes.items() if k in shown})
     ):

@@ -62,6 +62,7 @@ REASONS = {
     "cutmix": "patches of one photo in another, with labels in proportion: the same",
     "mirror": "a bird that looks the other way is the same bird",
     "crop_share": "random crops: the bird may be anywhere and of any size",
+    "crop_stretch": "a bird may stand taller or longer, but not much: its proportions tell species",
     "colour_jitter": "light and weather differ between photos",
     "bfloat16": "half the time where the processor multiplies it; fewer digits, as accurate",
     "average_decay": "the mean of many steps' weights generalises better than the last step's",
