@@ -78,7 +78,7 @@ class PlainCache:
             )
         )
 
-    def view(self, number: int, photos: np.ndarray) -> PlainPhotos:
+    def view(self, number: int, _photos: np.ndarray) -> PlainPhotos:
         """As in the cache, but augmented anew each time."""
         return self.augmented if number else self.evaluation
 

@@ -186,6 +186,7 @@ def test_a_view_is_computed_once(photos, network):
     assert len(cache.views) == 1
     assert not torch.equal(cache.view(0, every), cache.view(1, every))
     before = cache.view(1, every).clone()
+    assert cache.view(1, every) is cache.view(1, every)
     assert torch.equal(cache.view(1, every), before)
     assert len(cache.views) == 2
 
