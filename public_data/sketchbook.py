@@ -1,11 +1,14 @@
-"""Draw the built-in sample: 10 invented bird species, 36 photos each, in the course's layout.
+"""Draw the built-in sample: 10 invented bird species, whole scenes, in the course's layout.
 
 python public_data/sketchbook.py OUT [--seed N] [--contact-sheet FILE.png]
 
-The sample stands in for the course's photos on a fresh clone, without a download. Species of one
-genus share body and plumage and differ in field marks only: crown, wing bars, breast, bill, tail.
-Pose, light, background and occlusion are drawn blind to the species, so colours averaged over a
-photo say next to nothing. The same seed gives the same bytes with the same Pillow and NumPy.
+The sample stands in for the course's photos on a fresh clone, without a download. As there, a bird
+is somewhere in a scene of 500 pixels, and relatives look alike: species of one genus share body
+and plumage and differ in small field marks only, such as an eye ring, wing bars or the tip of the
+bill. Pose, light, surroundings and occlusion are drawn blind to the species, so colours averaged
+over a photo say next to nothing. The same seed gives the same bytes with the same Pillow and NumPy.
+
+How hard it is: `MARK_SIZE` scales all field marks, `BIRD_SHARE` the birds.
 """
 
 import argparse
@@ -15,17 +18,21 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
-SIZE = 224  # pixels, both sides of a photo
+SIZES = ((500, 375), (500, 333), (500, 400), (500, 375), (375, 500), (333, 500))  # pixels, w and h
+BIRD_SHARE = (0.1, 0.5)  # of the photo's area, of the box around a bird
+# Field marks, 1: an eye ring a third of the eye. Smaller ones make relatives harder to tell apart,
+# first for who looks at the whole photo only; larger ones are easy at a glance.
+MARK_SIZE = 1.0
 OVERSAMPLING = 2  # shapes are drawn this much larger, then averaged down: smooth edges
-TRAIN_PER_SPECIES, HIDDEN_PER_SPECIES = 24, 12
-SHEET_COLUMNS = 9  # photos of each species on the contact sheet
+TRAIN_PER_SPECIES, HIDDEN_PER_SPECIES = 16, 10
+SHEET_COLUMNS, SHEET_CELL = 7, 240  # photos of each species on the contact sheet; pixels
 TARGETS = ("00_sketch_input", "00_sketch_gt", "01_hidden_input", "01_hidden_gt", "species.csv")
 
 Colour = tuple[int, int, int]
@@ -50,6 +57,14 @@ class Genus:
     back: Colour
     wing: Colour
     belly: Colour
+    breast: tuple[str, Colour]  # plain, spots or streaks
+    bill_colour: Colour
+
+    def extent(self) -> Points:
+        """Return the lower rear and the upper front corner of the box around the bird: (2, 2)."""
+        cos, sin = math.cos(math.radians(self.posture)), math.sin(math.radians(self.posture))
+        low = (-1.15 - self.tail[0] * cos, -0.56 * self.depth - self.legs)
+        return np.array([low, (1.45, 0.66 * sin + 0.62 * self.depth * cos + self.head)])
 
 
 @dataclass(frozen=True)
@@ -59,46 +74,36 @@ class Species:
     name: str
     genus: Genus
     crown: tuple[str, Colour]  # plain, cap, brow or mask
+    eye_ring: Colour | None
+    throat: Colour | None
     wing_bars: tuple[int, Colour]  # how many
-    breast: tuple[str, Colour]  # plain, bib, band, spots or streaks
-    bill: Colour
-    tail: tuple[str, Colour]  # plain, tip or edge
+    bill_tip: Colour | None
 
 
 BLACK, WHITE, HORN, BUFF = (34, 32, 36), (240, 238, 232), (92, 84, 80), (226, 206, 168)
 RED, RUFOUS, OCHRE, UMBER = (186, 62, 50), (178, 100, 54), (214, 160, 58), (84, 62, 48)
 
 FINCH = Genus("inkfinch", 1.12, 22, 0.47, (0.40, 0.40), (0.95, 0.34), 0.42,
-              back=(128, 100, 74), wing=(92, 72, 56), belly=(206, 188, 156))  # fmt: skip
+              (128, 100, 74), (92, 72, 56), (206, 188, 156), ("streaks", UMBER), HORN)  # fmt: skip
 THRUSH = Genus("quillthrush", 1.02, 38, 0.42, (0.46, 0.17), (1.05, 0.36), 0.72,
-               back=(98, 108, 122), wing=(72, 80, 94), belly=(212, 208, 198))  # fmt: skip
+               (98, 108, 122), (72, 80, 94), (212, 208, 198), ("spots", BLACK), HORN)  # fmt: skip
 TIT = Genus("pencil-tit", 1.25, 12, 0.58, (0.24, 0.19), (1.15, 0.22), 0.46,
-            back=(122, 132, 80), wing=(88, 98, 68), belly=(220, 206, 140))  # fmt: skip
+            (122, 132, 80), (88, 98, 68), (220, 206, 140), ("plain", BLACK), HORN)  # fmt: skip
 WAGTAIL = Genus("chalktail", 0.86, 6, 0.40, (0.40, 0.13), (1.45, 0.26), 0.66,
-                back=(86, 82, 86), wing=(62, 60, 64), belly=(224, 218, 208))  # fmt: skip
+                (86, 82, 86), (62, 60, 64), (224, 218, 208), ("plain", BLACK), BLACK)  # fmt: skip
 
 SPECIES = (
-    Species("Red-capped Inkfinch", FINCH, ("cap", RED), (0, BUFF), ("streaks", UMBER),
-            HORN, ("plain", BUFF)),
-    Species("Pale-browed Inkfinch", FINCH, ("brow", BUFF), (1, BUFF), ("streaks", UMBER),
-            OCHRE, ("edge", BUFF)),
-    Species("Red-breasted Inkfinch", FINCH, ("plain", RED), (2, BUFF), ("bib", RED),
-            HORN, ("plain", BUFF)),
-    Species("Spotted Quillthrush", THRUSH, ("brow", WHITE), (0, RUFOUS), ("spots", BLACK),
-            OCHRE, ("plain", WHITE)),
-    Species("Collared Quillthrush", THRUSH, ("mask", BLACK), (1, RUFOUS), ("band", BLACK),
-            OCHRE, ("tip", WHITE)),
-    Species("Streaked Quillthrush", THRUSH, ("cap", RUFOUS), (1, RUFOUS), ("streaks", BLACK),
-            HORN, ("plain", WHITE)),
-    Species("Black-capped Pencil-tit", TIT, ("cap", BLACK), (1, WHITE), ("plain", BLACK),
-            HORN, ("plain", WHITE)),
-    Species("Black-bibbed Pencil-tit", TIT, ("plain", BLACK), (2, WHITE), ("bib", BLACK),
-            HORN, ("tip", WHITE)),
-    Species("White-capped Chalktail", WAGTAIL, ("cap", WHITE), (2, WHITE), ("plain", BLACK),
-            HORN, ("plain", WHITE)),
-    Species("Banded Chalktail", WAGTAIL, ("plain", WHITE), (0, WHITE), ("band", BLACK),
-            OCHRE, ("edge", WHITE)),
-)  # fmt: skip
+    Species("Red-fronted Inkfinch", FINCH, ("cap", RED), None, None, (1, BUFF), None),
+    Species("Ringed Inkfinch", FINCH, ("plain", RED), WHITE, None, (1, BUFF), OCHRE),
+    Species("Bar-winged Inkfinch", FINCH, ("plain", RED), None, None, (2, BUFF), OCHRE),
+    Species("Pale-browed Quillthrush", THRUSH, ("brow", WHITE), None, None, (0, RUFOUS), None),
+    Species("Ringed Quillthrush", THRUSH, ("plain", WHITE), WHITE, None, (1, RUFOUS), None),
+    Species("Masked Quillthrush", THRUSH, ("mask", BLACK), None, None, (1, RUFOUS), OCHRE),
+    Species("Black-throated Pencil-tit", TIT, ("cap", BLACK), None, BLACK, (1, WHITE), None),
+    Species("Two-barred Pencil-tit", TIT, ("cap", BLACK), None, None, (2, WHITE), None),
+    Species("Spectacled Chalktail", WAGTAIL, ("plain", BLACK), WHITE, None, (1, WHITE), None),
+    Species("Ochre-billed Chalktail", WAGTAIL, ("plain", BLACK), None, None, (1, WHITE), OCHRE),
+)
 
 # ------------------------------------------------------------------------------------------------
 # Pose and scene: every chance of a photo, drawn without knowing the species
@@ -123,8 +128,9 @@ LEAVES = ((70, 110, 46), (116, 140, 58), (48, 84, 52), (176, 126, 48), (142, 74,
 
 @dataclass(frozen=True)
 class Pose:
-    """How the bird sits: angles in degrees, lengths as parts of the photo's side."""
+    """How the bird sits, and where in the photo; angles in degrees."""
 
+    photo: tuple[int, int]  # pixels, width and height
     faces_left: bool
     squash: float  # 1 is a pure side view, less is turned towards or from the viewer
     tilt: float
@@ -133,8 +139,8 @@ class Pose:
     wing_lift: float  # 0 is folded
     tail_angle: float
     tail_spread: float
-    scale: float  # length of the bird with a folded wing
-    centre: tuple[float, float]
+    share: float  # of the photo's area, of the box around the bird
+    place: tuple[float, float]  # of that box, 0 to 1: from one edge of the photo to the other
 
 
 @dataclass(frozen=True)
@@ -142,6 +148,10 @@ class Scene:
     """Everything else in a photo."""
 
     background: str
+    ground: str  # the background below the horizon
+    horizon: float  # part of the photo's height that is above it
+    branches: int  # out of focus, behind the bird
+    berries: int  # among them, in the colours of field marks
     perch: Colour
     perch_width: float  # half body lengths
     perch_slope: float  # degrees
@@ -161,7 +171,9 @@ class Scene:
 
 def random_pose(rng: np.random.Generator) -> Pose:
     """Draw a pose; in two birds of three the wing lies on the body."""
+    low, high = BIRD_SHARE
     return Pose(
+        photo=SIZES[rng.integers(len(SIZES))],
         faces_left=bool(rng.random() < 0.5),
         squash=rng.uniform(0.80, 1.0),
         tilt=rng.uniform(-18, 20),
@@ -170,17 +182,21 @@ def random_pose(rng: np.random.Generator) -> Pose:
         wing_lift=float(rng.choice([0.0, rng.uniform(0, 12), rng.uniform(12, 75)])),
         tail_angle=rng.uniform(-18, 22),
         tail_spread=rng.uniform(0.0, 1.0),
-        scale=rng.uniform(0.84, 1.12),
-        centre=(rng.uniform(0.44, 0.56), rng.uniform(0.44, 0.56)),
+        share=low * (high / low) ** rng.random(),
+        place=(rng.random(), rng.random()),
     )
 
 
 def random_scene(rng: np.random.Generator) -> Scene:
-    """Draw background, perch, light, lens and occlusion."""
+    """Draw surroundings, perch, light, lens and occlusion."""
     brightness = rng.uniform(0.8, 1.18)
     red, green, blue = brightness * rng.uniform(0.88, 1.12, 3)
     return Scene(
         background=str(rng.choice(list(BACKGROUNDS))),
+        ground=str(rng.choice(list(BACKGROUNDS))),
+        horizon=rng.uniform(0.3, 1.6),
+        branches=int(rng.integers(0, 9)),
+        berries=int(rng.integers(0, 12)),
         perch=PERCHES[rng.integers(len(PERCHES))],
         perch_width=rng.uniform(0.16, 0.50),
         perch_slope=rng.uniform(-16, 16),
@@ -245,12 +261,13 @@ class Canvas:
     """A transparent, oversampled layer that takes shapes in the bird's coordinates."""
 
     def __init__(self, genus: Genus, pose: Pose) -> None:
-        side = SIZE * OVERSAMPLING
-        self.layer = Image.new("RGBA", (side, side))
-        tail = genus.tail[0] * math.cos(math.radians(genus.posture))
-        self.unit = pose.scale * side / (2.6 + tail)  # pixels a half body length
+        photo, extent = np.array(pose.photo) * OVERSAMPLING, genus.extent()
+        box = np.ptp(extent, axis=0)  # half body lengths
+        self.unit = min(math.sqrt(pose.share * photo.prod() / box.prod()), *(photo / box))  # pixels
+        self.layer = Image.new("RGBA", tuple(photo.tolist()))
         self.axes = self.unit * np.array([-pose.squash if pose.faces_left else pose.squash, -1])
-        self.origin = np.array(pose.centre) * side + self.axes * (tail / 2 - 0.15, 0.0)
+        middle = box * self.unit / 2 + np.array(pose.place) * (photo - box * self.unit)
+        self.origin = middle - self.axes * extent.mean(axis=0)
         self._draw = ImageDraw.Draw(self.layer)
 
     def pixels(self, points: Points) -> list[tuple[float, float]]:
@@ -293,7 +310,7 @@ class Canvas:
 
 def draw_perch(canvas: Canvas, scene: Scene, ground: float, rng: np.random.Generator) -> None:
     """Draw a knotty branch across the photo whose upper side, at `ground`, is under the feet."""
-    along, knots = np.linspace(-5, 5, 21), rng.uniform(0.75, 1.15, 21)
+    along, knots = np.linspace(-5, 13, 21), rng.uniform(0.75, 1.15, 21)
     for paint, top, bottom in (
         (mix(scene.perch, BLACK, 0.45), 0.0, 1.0),
         (scene.perch, 0.05, 0.75),
@@ -304,20 +321,16 @@ def draw_perch(canvas: Canvas, scene: Scene, ground: float, rng: np.random.Gener
         canvas.fill(turn(np.concatenate([upper, lower]), scene.perch_slope, (0, ground)), paint)
 
 
-def draw_tail(canvas: Canvas, species: Species, pose: Pose, tilt: float) -> None:
-    """Draw five feathers; the mark is on the tips or on the outer feathers."""
-    (length, width), (mark, colour) = species.genus.tail, species.tail
+def draw_tail(canvas: Canvas, genus: Genus, pose: Pose, tilt: float) -> None:
+    """Draw five feathers."""
+    length, width = genus.tail
     root = turn((-0.82, 0.04), tilt)
     for step in (-2, 2, -1, 1, 0):
         angle = 180 + tilt * 0.8 + pose.tail_angle + step * (1.5 + 6 * pose.tail_spread)
         start = turn((0, step * width * 0.13), angle, root)
         size = length + 0.19 + 0.03 * abs(step)
-        marked = mark == "edge" and abs(step) == 2
-        paint = colour if marked else mix(species.genus.wing, BLACK, 0.08 * (step + 2))
+        paint = mix(genus.wing, BLACK, 0.08 * (step + 2))
         canvas.fill(feather(start, angle, size, width * 0.6), paint, BLACK)
-        if mark == "tip":
-            tip = turn((size * 0.70, 0), angle, start)
-            canvas.fill(feather(tip, angle, size * 0.29, width * 0.56), colour)
 
 
 def draw_legs(canvas: Canvas, genus: Genus, tilt: float, ground: float) -> None:
@@ -330,9 +343,9 @@ def draw_legs(canvas: Canvas, genus: Genus, tilt: float, ground: float) -> None:
             canvas.line([(foot, ground + 0.02), (foot + toe, ground - 0.05)], colour, 0.05)
 
 
-def draw_trunk(canvas: Canvas, species: Species, tilt: float, rng: np.random.Generator) -> None:
-    """Draw the trunk: pale below, dark above with a soft border, barbs, the mark of the breast."""
-    genus, d = species.genus, species.genus.depth
+def draw_trunk(canvas: Canvas, genus: Genus, tilt: float, rng: np.random.Generator) -> None:
+    """Draw the trunk: pale below, dark above with a soft border, barbs, the breast's pattern."""
+    d = genus.depth
     corners = [(-1.05, 0.10), (-0.55, 0.36 * d), (0.0, 0.52 * d), (0.45, 0.60 * d),
                (0.78, 0.50 * d), (0.93, 0.12 * d), (0.80, -0.28 * d), (0.35, -0.58 * d),
                (-0.2, -0.56 * d), (-0.7, -0.30 * d), (-1.05, -0.10)]  # fmt: skip
@@ -347,60 +360,74 @@ def draw_trunk(canvas: Canvas, species: Species, tilt: float, rng: np.random.Gen
     barbs = turn(rng.uniform((-1, -0.6 * d), (0.9, 0.1), (40, 2)), tilt)
     shapes = [feather(root, 190 + tilt, 0.16, 0.03) for root in barbs]
     canvas.fill_inside(inside, mix(genus.belly, genus.back, 0.3), *shapes)
-    mark, colour = species.breast
-    shapes = [turn(shape, tilt) for shape in breast_mark(mark, d, rng)]
+    pattern, colour = genus.breast
+    shapes = [turn(shape, tilt) for shape in breast_pattern(pattern, d, rng)]
     canvas.fill_inside(inside, colour, *shapes)
 
 
-def breast_mark(mark: str, depth: float, rng: np.random.Generator) -> list[Points]:
-    """Return the shapes of a mark on a trunk of the given depth."""
-    if mark == "bib":
-        return [oval((0.78, 0.05 * depth), 0.46, 0.50 * depth, -20)]
-    if mark == "band":
-        arc = [(0.30, 0.42), (0.52, 0.10), (0.98, -0.08), (1.1, -0.34), (0.55, -0.16), (0.16, 0.3)]
-        return [smooth(np.array(arc) * (1, depth))]
-    if mark == "plain":
+def breast_pattern(pattern: str, depth: float, rng: np.random.Generator) -> list[Points]:
+    """Return the shapes of a pattern on a trunk of the given depth."""
+    if pattern == "plain":
         return []
-    width, height, slope = (0.055, 0.045, 0) if mark == "spots" else (0.11, 0.025, 65)
+    width, height, slope = (0.055, 0.045, 0) if pattern == "spots" else (0.11, 0.025, 65)
     rows = [(x, y) for x in np.arange(-0.35, 1.0, 0.17) for y in np.arange(-0.6, 0.3, 0.14)]
     roots = np.array(rows) * (1, depth) + rng.normal(0, 0.025, (len(rows), 2))
     return [oval(root, width, height, slope) for root in roots]
 
 
+EYE = 0.09  # radius in half body lengths
 HEAD = smooth([(-1.0, 0.0), (-0.72, 0.72), (0.0, 0.98), (0.68, 0.70), (1.02, 0.0), (0.72, -0.66),
                (0.0, -1.0), (-0.72, -0.72)])  # fmt: skip
 CROWNS = {  # in radii of the head, bill to the right
-    "cap": smooth([(1.2, 0.22), (0.4, 0.38), (-0.5, 0.30), (-1.2, -0.1), (-1.1, 1.1), (0.6, 1.3)]),
-    "brow": smooth([(1.15, 0.22), (0.5, 0.44), (-0.2, 0.42), (-0.9, 0.05), (-0.95, 0.32),
-                    (-0.2, 0.76), (0.6, 0.74)]),
-    "mask": smooth([(1.2, 0.15), (0.5, 0.46), (-0.2, 0.40), (-0.95, 0.0), (-0.9, -0.4),
-                    (-0.2, -0.22), (0.5, -0.22), (1.2, -0.12)]),
+    "cap": smooth([(1.1, 0.45), (0.4, 0.55), (-0.4, 0.5), (-0.8, 0.6), (-0.6, 1.3), (0.6, 1.3)]),
+    "brow": smooth([(1.1, 0.36), (0.5, 0.44), (-0.2, 0.42), (-0.9, 0.15), (-0.95, 0.32),
+                    (-0.2, 0.62), (0.6, 0.62)]),
+    "mask": smooth([(1.2, 0.12), (0.5, 0.34), (-0.2, 0.30), (-0.9, 0.1), (-0.85, -0.2),
+                    (-0.2, -0.12), (0.5, -0.1), (1.2, -0.08)]),
 }  # fmt: skip
 
 
+def marked(shape: Points) -> Points:
+    """Return the shape of a field mark, scaled about its middle."""
+    middle = shape.mean(axis=0)
+    return middle + MARK_SIZE * (shape - middle)
+
+
 def draw_head(canvas: Canvas, species: Species, neck: Points, pose: Pose) -> None:
-    """Draw bill, head, the mark of the crown and the eye."""
+    """Draw bill, head and eye with the marks on them."""
     genus, r = species.genus, species.genus.head
-    (length, depth), (mark, colour) = genus.bill, species.crown
+    mark, colour = species.crown
 
     def place(points: Sequence | Points) -> Points:
         mirror = (-1, 1) if pose.looks_back else (1, 1)
         return turn(np.asarray(points) * mirror, pose.head_angle, neck)
 
-    base, tip = (0.7 * r, -0.05), (r + length, -0.05)
-    upper = [(0.7 * r, depth * 0.55), (r + length * 0.45, depth * 0.36), tip, base]
-    lower = [tip, (r + length * 0.4, -depth * 0.5), (0.7 * r, -depth * 0.6), base]
-    canvas.fill(place(upper), species.bill)
-    canvas.fill(place(lower), mix(species.bill, BLACK, 0.3))
+    draw_bill(canvas, species, place)
     inside = canvas.mask(place(HEAD * r))
     canvas.fill(place(HEAD * r), genus.back)
     canvas.fill_inside(inside, genus.belly, place(oval((0.35 * r, -0.72 * r), 0.8 * r, 0.55 * r)))
     if mark != "plain":
-        canvas.fill_inside(inside, colour, place(CROWNS[mark] * r))
+        canvas.fill_inside(inside, colour, place(marked(CROWNS[mark]) * r))
+    if species.throat:
+        throat = oval((0.62 * r, -0.58 * r), 0.34 * r, 0.26 * r, 40)
+        canvas.fill_inside(inside, species.throat, place(marked(throat)))
     eye = place((0.42 * r, 0.16 * r))
-    canvas.fill(oval(eye, 0.105, 0.105), mix(genus.belly, WHITE, 0.3))
-    canvas.fill(oval(eye, 0.082, 0.082), (20, 16, 16))
+    if species.eye_ring:
+        canvas.fill(oval(eye, *[EYE * (1 + MARK_SIZE / 3)] * 2), species.eye_ring)
+    canvas.fill(oval(eye, EYE, EYE), (20, 16, 16))
     canvas.fill(oval(np.add(eye, (0.025, 0.03)), 0.025, 0.025), WHITE)
+
+
+def draw_bill(canvas: Canvas, species: Species, place: Callable[[list], Points]) -> None:
+    """Draw the two halves of the bill, and its tip over them."""
+    r, (length, depth), colour = species.genus.head, species.genus.bill, species.genus.bill_colour
+    base, tip = (0.7 * r, -0.05), (r + length, -0.05)
+    upper, lower = (r + length * 0.45, depth * 0.36), (r + length * 0.4, -depth * 0.5)
+    canvas.fill(place([(0.7 * r, depth * 0.55), upper, tip, base]), colour)
+    canvas.fill(place([tip, lower, (0.7 * r, -depth * 0.6), base]), mix(colour, BLACK, 0.3))
+    if species.bill_tip:
+        outline = np.array([upper, tip, lower])
+        canvas.fill(place(tip + min(1, MARK_SIZE) * (outline - tip)), species.bill_tip)
 
 
 def draw_wing(canvas: Canvas, species: Species, tilt: float, lift: float, shade: float) -> None:
@@ -422,7 +449,8 @@ def draw_wing(canvas: Canvas, species: Species, tilt: float, lift: float, shade:
             canvas.fill(feather(root, angle, size, 0.19), mix(paint, BLACK, shade), edge)
             tips.append(turn((size, 0), angle, root))
         for tip in tips if barred else ():
-            canvas.fill(oval(tip, 0.085, 0.085), mix(colour, BLACK, shade))
+            radius = 0.07 * MARK_SIZE
+            canvas.fill(oval(tip, radius, radius), mix(colour, BLACK, shade))
     canvas.fill(oval(shoulder, 0.27, 0.20, along), back)
 
 
@@ -430,21 +458,21 @@ def worn(species: Species, wear: float) -> Species:
     """Return the species with field marks faded towards the colours around them."""
     genus = species.genus
 
-    def fade(mark: tuple, ground: Colour) -> tuple:
-        return mark[0], mix(mark[1], ground, wear)
+    def fade(mark: Colour | None, ground: Colour) -> Colour | None:
+        return mark and mix(mark, ground, wear)
 
     return replace(
         species,
-        crown=fade(species.crown, genus.back),
-        wing_bars=fade(species.wing_bars, genus.wing),
-        breast=fade(species.breast, genus.belly),
-        bill=mix(species.bill, genus.back, wear),
-        tail=fade(species.tail, genus.wing),
+        crown=(species.crown[0], fade(species.crown[1], genus.back)),
+        eye_ring=fade(species.eye_ring, genus.back),
+        throat=fade(species.throat, genus.belly),
+        wing_bars=(species.wing_bars[0], fade(species.wing_bars[1], genus.wing)),
+        bill_tip=fade(species.bill_tip, genus.bill_colour),
     )
 
 
 def draw_bird(species: Species, pose: Pose, scene: Scene) -> Image.Image:
-    """Return the bird on its perch, a transparent layer (224, 224) RGBA, shaded as round."""
+    """Return the bird on its perch, a transparent layer (H, W) RGBA, shaded as round."""
     rng = np.random.default_rng(scene.texture_seed)
     species = worn(species, scene.wear)
     genus, tilt = species.genus, species.genus.posture + pose.tilt
@@ -452,9 +480,9 @@ def draw_bird(species: Species, pose: Pose, scene: Scene) -> Image.Image:
     draw_perch(canvas, scene, ground, rng)
     if pose.wing_lift > 12:
         draw_wing(canvas, species, tilt + 12, pose.wing_lift + 10, shade=0.25)
-    draw_tail(canvas, species, pose, tilt)
+    draw_tail(canvas, genus, pose, tilt)
     draw_legs(canvas, genus, tilt, ground)
-    draw_trunk(canvas, species, tilt, rng)
+    draw_trunk(canvas, genus, tilt, rng)
     draw_head(canvas, species, turn((0.66, 0.62 * genus.depth), tilt), pose)
     draw_wing(canvas, species, tilt, pose.wing_lift, shade=0.0)
     return shaded(canvas.photo_layer(), scene)
@@ -466,8 +494,8 @@ def shaded(bird: Image.Image, scene: Scene) -> Image.Image:
     relief = small.resize(bird.size, Image.Resampling.BICUBIC)
     down, right = np.gradient(np.asarray(relief, np.float32) / 255)
     angle = math.radians(scene.light_angle)
-    light = 1 + 6.0 * (down * math.cos(angle) + right * math.sin(angle))  # (224, 224)
-    pixels = np.asarray(bird, np.float32).copy()  # (224, 224, 4)
+    light = 1 + 6.0 * (down * math.cos(angle) + right * math.sin(angle))  # (H, W)
+    pixels = np.asarray(bird, np.float32).copy()  # (H, W, 4)
     pixels[..., :3] *= (scene.plumage * np.clip(light, 0.62, 1.28))[..., None]
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
@@ -477,26 +505,61 @@ def shaded(bird: Image.Image, scene: Scene) -> Image.Image:
 # ------------------------------------------------------------------------------------------------
 
 
-def value_noise(rng: np.random.Generator, across: int, down: int) -> np.ndarray:
-    """Return smooth random patches (224, 224), -1 to 1, so many across and down."""
+def value_noise(
+    rng: np.random.Generator, size: tuple[int, int], across: int, down: int
+) -> np.ndarray:
+    """Return smooth random patches (H, W), -1 to 1, so many across and down."""
     cells = Image.fromarray(rng.uniform(-1, 1, (down, across)).astype(np.float32))
-    return np.asarray(cells.resize((SIZE, SIZE), Image.Resampling.BICUBIC))
+    return np.asarray(cells.resize(size, Image.Resampling.BICUBIC))
 
 
-def draw_background(name: str, rng: np.random.Generator) -> Image.Image:
-    """Return a background out of focus, (224, 224) RGB."""
+def draw_background(name: str, size: tuple[int, int], rng: np.random.Generator) -> Image.Image:
+    """Return a background out of focus, (H, W) RGB."""
     dark, light, (across, down), grain, darkening = BACKGROUNDS[name]
-    share = 0.5 + 0.6 * value_noise(rng, across + 2, down + 2)
-    share += 0.27 * value_noise(rng, 3 * across + 2, 3 * down + 2)
-    share += grain * value_noise(rng, 112, 112)
-    share -= darkening * np.linspace(-0.5, 0.5, SIZE, dtype=np.float32)[:, None]
+    share = 0.5 + 0.6 * value_noise(rng, size, across + 2, down + 2)
+    share += 0.27 * value_noise(rng, size, 3 * across + 2, 3 * down + 2)
+    share += grain * value_noise(rng, size, size[0] // 2, size[1] // 2)
+    share -= darkening * np.linspace(-0.5, 0.5, size[1], dtype=np.float32)[:, None]
     low, high = (np.array(colour, np.float32) for colour in (dark, light))
     pixels = low + np.clip(share, 0, 1)[..., None] * (high - low)
     return Image.fromarray(pixels.astype(np.uint8))
 
 
+def draw_surroundings(size: tuple[int, int], scene: Scene, rng: np.random.Generator) -> Image.Image:
+    """Return what is behind the bird, (H, W) RGB: two backgrounds, branches, leaves, berries."""
+    width, height = size
+    photo = draw_background(scene.background, size, rng)
+    if scene.horizon < 1:
+        ground = draw_background(scene.ground, size, rng)
+        shore = scene.horizon * height + 0.04 * height * value_noise(rng, (width, 1), 7, 1)[0]
+        below = np.arange(height)[:, None] > shore  # (H, W)
+        photo.paste(ground, mask=Image.fromarray(below.astype(np.uint8) * 255))
+    for _ in range(scene.branches):
+        photo = with_branch(photo, scene, rng)
+    return photo.filter(ImageFilter.GaussianBlur(0.6))
+
+
+def with_branch(photo: Image.Image, scene: Scene, rng: np.random.Generator) -> Image.Image:
+    """Draw a branch with leaves across a photo; the farther away, the thinner and paler."""
+    draw, near = ImageDraw.Draw(photo), rng.uniform(0.1, 1)
+    ends = rng.uniform(-0.1, 1.1, (2, 2)) * photo.size
+    ends[:, rng.integers(2)] = (-20, max(photo.size) + 20)  # from edge to edge
+    knots = ends[0] + np.linspace(0, 1, 9)[:, None] * (ends[1] - ends[0])
+    knots += rng.normal(0, 10, knots.shape)
+    colour = mix(PERCHES[rng.integers(len(PERCHES))], (128, 128, 120), 0.5 * (1 - near))
+    draw.line(list(map(tuple, knots)), colour, 1 + round(13 * near**2), "curve")
+    for knot in knots[rng.random(len(knots)) < 0.6]:
+        colour, length = LEAVES[rng.integers(len(LEAVES))], rng.uniform(14, 46) * near
+        shape = feather(knot, rng.uniform(0, 360), length, length / 2)
+        draw.polygon(list(map(tuple, shape)), mix(colour, BLACK, 0.3))
+    for spot in knots[rng.random(len(knots)) < scene.berries / 40]:
+        colour, radius = (RED, WHITE, OCHRE, BLACK)[rng.integers(4)], rng.uniform(2, 7) * near
+        draw.polygon(list(map(tuple, oval(spot, radius, radius))), colour)
+    return photo.filter(ImageFilter.GaussianBlur(2 * (1 - near))) if near < 0.5 else photo
+
+
 def draw_twigs(genus: Genus, pose: Pose, scene: Scene, rng: np.random.Generator) -> Image.Image:
-    """Return the twigs and their leaves in front of the bird, (224, 224) RGBA."""
+    """Return the twigs and their leaves in front of the bird, (H, W) RGBA."""
     canvas = Canvas(genus, pose)
     for _ in range(scene.twigs):
         start, slope = rng.uniform((-1.9, -1.3), (1.3, 1.1)), rng.uniform(-90, 90)
@@ -514,7 +577,7 @@ def draw_twigs(genus: Genus, pose: Pose, scene: Scene, rng: np.random.Generator)
 def develop(photo: Image.Image, scene: Scene, rng: np.random.Generator) -> Image.Image:
     """Apply the lens, the light and the sensor's noise."""
     pixels = np.asarray(photo.filter(ImageFilter.GaussianBlur(scene.blur)), np.float32)
-    shadow = np.clip(0.4 + 1.4 * value_noise(rng, 6, 6), 0, 1)[..., None]  # (224, 224, 1)
+    shadow = np.clip(0.4 + 1.4 * value_noise(rng, photo.size, 6, 6), 0, 1)[..., None]  # (H, W, 1)
     pixels = pixels * (1 - scene.dapple * shadow)
     pixels = ((pixels - 118) * scene.contrast + 118) * np.array(scene.gain, np.float32)
     pixels += scene.noise * rng.standard_normal(pixels.shape, np.float32)
@@ -522,9 +585,9 @@ def develop(photo: Image.Image, scene: Scene, rng: np.random.Generator) -> Image
 
 
 def draw_photo(species: Species, pose: Pose, scene: Scene) -> Image.Image:
-    """Return a photo, (224, 224) RGB; the species decides about nothing but the bird."""
+    """Return a photo, (H, W) RGB; the species decides about nothing but the bird."""
     rng = np.random.default_rng(scene.texture_seed)
-    photo = draw_background(scene.background, rng)
+    photo = draw_surroundings(pose.photo, scene, rng)
     bird = draw_bird(species, pose, scene)
     for layer in (bird, draw_twigs(species.genus, pose, scene, rng)):
         photo.paste(layer, mask=layer.getchannel("A"))
@@ -541,7 +604,7 @@ class SampleError(Exception):
 
 
 def photo_of(class_id: int, number: int, seed: int) -> tuple[Image.Image, int]:
-    """Return photo `number` (0 to 35) of a species, (224, 224) RGB, and its JPEG quality."""
+    """Return photo `number` (from 0) of a species, (H, W) RGB, and its JPEG quality."""
     rng = np.random.default_rng([seed, class_id, number])
     pose, scene = random_pose(rng), random_scene(rng)
     return draw_photo(SPECIES[class_id], pose, scene), scene.jpeg_quality
@@ -595,8 +658,8 @@ def write_sample(folder: Path, seed: int) -> None:
 def draw_sample(folder: Path, seed: int = 0) -> None:
     """Draw the sample's two tests into `folder`, which is made if it is not there.
 
-    Test 00 has the same 240 photos for training and testing; test 01 trains on them and has 120
-    hidden photos. Raises SampleError if the folder holds a sample already or the seed is
+    Test 00 has the same photos for training and testing; test 01 trains on them and has hidden
+    photos. Raises SampleError if the folder holds a sample already or the seed is
     negative, OSError if a file cannot be written; in both cases no part of a sample is left.
     """
     if seed < 0:
@@ -613,14 +676,16 @@ def draw_sample(folder: Path, seed: int = 0) -> None:
 
 def save_contact_sheet(path: Path, seed: int = 0) -> None:
     """Write a PNG with a labelled row of photos for every species, for a person to look at."""
-    margin, columns = 260, SHEET_COLUMNS
-    sheet = Image.new("RGB", (margin + columns * SIZE, len(SPECIES) * SIZE), WHITE)
+    margin, cell = 280, SHEET_CELL
+    sheet = Image.new("RGB", (margin + SHEET_COLUMNS * cell, len(SPECIES) * cell), WHITE)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=20)
     for class_id, species in enumerate(SPECIES):
-        top = class_id * SIZE
-        draw.text((12, top + SIZE // 2), f"{class_id} {species.name}", BLACK, font, "lm")
-        for number in range(columns):
-            sheet.paste(photo_of(class_id, number, seed)[0], (margin + number * SIZE, top))
+        top = class_id * cell
+        draw.text((12, top + cell // 2), f"{class_id} {species.name}", BLACK, font, "lm")
+        for number in range(SHEET_COLUMNS):
+            photo = photo_of(class_id, number, seed)[0]
+            photo.thumbnail((cell, cell))
+            sheet.paste(photo, (margin + number * cell, top))
     unfinished = path.with_name(path.name + ".part")
     sheet.save(unfinished, "PNG")
     unfinished.replace(path)
