@@ -3,11 +3,11 @@
     python public_data/prepare.py SOURCE [--holdout 0.15] [--out DIR] [--seed N]
     python public_data/prepare.py --check DIR [--json FILE]
 
-SOURCE is the course's archive (a zip or a folder), a folder or a zip of class folders
-(SOURCE/<species>/*.jpg), or an extracted official CUB-200-2011 archive. Photos are hard-linked
-where that is possible and copied otherwise. The result appears whole or not at all: it is built in
-a temporary folder and then renamed into place. --check says what is wrong with a training set
-(doctor.py).
+SOURCE is the course's archive, class folders (SOURCE/<species>/*.jpg), or the official archive of
+CUB-200-2011, from which the course's sample is made again; each a folder, a zip or a tar. Photos
+are hard-linked where that is possible and copied otherwise. The result appears whole or not at
+all: it is built in a temporary folder and then renamed into place. --check says what is wrong with
+a training set (doctor.py).
 
 Needs Pillow, and scikit-learn for --holdout.
 """
@@ -16,25 +16,29 @@ from __future__ import annotations
 
 import argparse
 import csv
+import gzip
 import hashlib
 import io
 import os
+import random
 import re
 import secrets
 import shutil
 import signal
 import stat
 import sys
+import tarfile
 import unicodedata
 import warnings
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import IO, NamedTuple, NoReturn
 
 from PIL import Image
 
@@ -47,27 +51,14 @@ TABLE_SUFFIXES = {".csv", ".txt"}
 # Only decoders of photos: Pillow would otherwise start Ghostscript for a disguised EPS file.
 PILLOW_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")  # JPEG includes MPO
 
-MAX_UNZIPPED_BYTES = 8 * 2**30  # the whole of CUB-200-2011 is 1.2 GB, the course's sample far less
+MAX_UNPACKED_BYTES = 8 * 2**30  # the whole of CUB-200-2011 is 1.2 GB, the course's sample far less
 MAX_TABLE_BYTES = 16 * 2**20  # a gt.csv of 2,500 photos is 50 kB
 MAX_WRAPPING = 2  # how many folders may lie between SOURCE and what is looked for
 
-CROP_SIZE = (227, 227)  # pixels, width and height: what the course's photos measure
-CROP_QUALITY = 95  # JPEG
-
-# The 50 species of the sample, spelt as CUB-200-2011 spells them without its numbers.
-SPECIES_OF_SAMPLE = """
-    American_Goldfinch American_Redstart American_Three_toed_Woodpecker Anna_Hummingbird
-    Baltimore_Oriole Belted_Kingfisher Black_capped_Vireo Black_footed_Albatross
-    Black_throated_Sparrow Blue_headed_Vireo Bronzed_Cowbird Brown_Creeper Chuck_will_Widow
-    Clark_Nutcracker Eared_Grebe European_Goldfinch Fox_Sparrow Geococcyx Glaucous_winged_Gull
-    Golden_winged_Warbler Gray_Catbird Green_Kingfisher Groove_billed_Ani Heermann_Gull
-    Hooded_Oriole Horned_Grebe Horned_Puffin Ivory_Gull Magnolia_Warbler Mourning_Warbler
-    Nashville_Warbler Parakeet_Auklet Pied_Kingfisher Pied_billed_Grebe Pigeon_Guillemot
-    Pileated_Woodpecker Prairie_Warbler Red_bellied_Woodpecker Red_breasted_Merganser
-    Red_cockaded_Woodpecker Red_faced_Cormorant Red_headed_Woodpecker Red_winged_Blackbird
-    Scarlet_Tanager Summer_Tanager Tree_Swallow Tropical_Kingbird White_breasted_Kingfisher
-    White_breasted_Nuthatch Yellow_headed_Blackbird
-"""
+# The course's sample, as far as it is known: the first species of CUB-200-2011, in its order, that
+# have exactly so many photos; some of them are public, and the others probably the hidden test.
+CUB_TABLES = ("images.txt", "image_class_labels.txt", "classes.txt")
+CUB_SPECIES, CUB_PHOTOS, CUB_PUBLIC = 50, 60, 50
 
 TEST_INPUT = r"[0-9]{2}_.+_input"
 STAGING_PREFIX = ".prepare-"
@@ -135,24 +126,34 @@ class Log:
 
 
 # ----------------------------------------------------------------------------------------------
-# Reading SOURCE: a folder or a zip becomes one table of files
+# Reading SOURCE: a folder or an archive becomes one table of files
 # ----------------------------------------------------------------------------------------------
 
 
-def read_source(source: Path, unzip_to: Path, log: Log) -> Files:
-    """List the photos and tables of a folder, or of a zip after unpacking it into `unzip_to`."""
+def read_source(source: Path, unpack_to: Path, log: Log) -> Files:
+    """List the photos and tables of a folder, or of an archive unpacked into `unpack_to`."""
     if source.is_dir():
         return walk_folder(source, log)
     if not source.exists():
-        raise PrepareError(f"{source} does not exist; give a folder or a zip")
-    if not zipfile.is_zipfile(source):
-        raise PrepareError(
-            f"{source} is neither a folder nor a whole zip; unpack it and give the folder"
-        )
+        raise PrepareError(f"{source} does not exist; give a folder or an archive")
     try:
-        with zipfile.ZipFile(source) as archive:
-            return unzip(archive, source, unzip_to, log)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError) as error:
+        if zipfile.is_zipfile(source):
+            with zipfile.ZipFile(source) as archive:
+                return unpack(zip_members(archive, source), source, unpack_to, log)
+        with tarfile.open(source) as archive:
+            return unpack(tar_members(archive, source), source, unpack_to, log)
+    except tarfile.ReadError:
+        raise PrepareError(
+            f"{source} is neither a folder nor a whole zip or tar; unpack it and give the folder"
+        ) from None
+    except (
+        zipfile.BadZipFile,
+        tarfile.TarError,
+        zlib.error,
+        gzip.BadGzipFile,
+        NotImplementedError,
+        EOFError,
+    ) as error:
         raise PrepareError(f"{source} cannot be unpacked ({error}); download it again") from None
 
 
@@ -191,35 +192,62 @@ def raise_error(error: OSError) -> NoReturn:
     raise error
 
 
-def unzip(archive: zipfile.ZipFile, source: Path, folder: Path, log: Log) -> Files:
-    """Unpack what is wanted of a zip into numbered files, so no entry's name ever becomes a path.
+class Member(NamedTuple):
+    """A file in an archive: its path there, its size in bytes and how to open it."""
 
-    Raises PrepareError for an entry that points outside, a link, a password or too many bytes.
-    """
-    for member in archive.infolist():
-        refuse_bad_member(member, source)
-    wanted = [
-        member
-        for member in archive.infolist()
-        if not member.is_dir() and is_wanted(member_name(member), log)
-    ]
-    if sum(member.file_size for member in wanted) > MAX_UNZIPPED_BYTES:
-        raise PrepareError(
-            f"{source} would unpack to more than {MAX_UNZIPPED_BYTES / 2**30:g} GiB; if you trust "
-            "it, unpack it yourself and give the folder"
-        )
+    name: str
+    size: int
+    open: Callable[[], IO[bytes]]
+
+
+def unpack(members: Iterable[Member], source: Path, folder: Path, log: Log) -> Files:
+    """Unpack what is wanted into numbered files, so that no member's name ever becomes a path."""
     folder.mkdir()
     files: Files = {}
-    for number, member in enumerate(wanted):
-        name, target = member_name(member), folder / f"{number:06d}"
-        if name in files:
-            log.skip(f"{name} (again)", "twice in the zip, the first is taken")
+    room = MAX_UNPACKED_BYTES
+    for name, size, opened in members:
+        if not is_wanted(name, log):
             continue
-        # zipfile reads no more than a member's declared size, which was counted above.
-        with archive.open(member) as packed, target.open("wb") as unpacked:
+        if name in files:
+            log.skip(f"{name} (again)", "twice in the archive, the first is taken")
+            continue
+        if (room := room - size) < 0:
+            raise PrepareError(
+                f"{source} would unpack to more than {MAX_UNPACKED_BYTES / 2**30:g} GiB; if you "
+                "trust it, unpack it yourself and give the folder"
+            )
+        target = folder / f"{len(files):06d}"
+        # Neither module reads more than a member's declared size, which was counted above.
+        with opened() as packed, target.open("wb") as unpacked:
             shutil.copyfileobj(packed, unpacked, 2**20)
         files[name] = Entry(name, target)
     return dict(sorted(files.items()))
+
+
+def zip_members(archive: zipfile.ZipFile, source: Path) -> list[Member]:
+    """Return the files in a zip; raises PrepareError for what no honest zip of photos holds."""
+    members = archive.infolist()
+    for member in members:
+        # On Windows zipfile itself turns backslashes into slashes, hence a look at both names.
+        link = stat.S_ISLNK(member.external_attr >> 16)
+        refuse_bad_name(source, member_name(member), link)
+        refuse_bad_name(source, member.orig_filename, link)
+        if member.flag_bits & 0x1:
+            raise PrepareError(f"{source} has a password; unpack it yourself and give the folder")
+    return [
+        Member(member_name(member), member.file_size, partial(archive.open, member))
+        for member in members
+        if not member.is_dir()
+    ]
+
+
+def tar_members(archive: tarfile.TarFile, source: Path) -> Iterator[Member]:
+    """Yield the files in a tar; raises PrepareError for what no honest tar of photos holds."""
+    for member in archive:
+        name = member.name.removeprefix("./")
+        refuse_bad_name(source, name, member.issym() or member.islnk())
+        if member.isfile():
+            yield Member(name, member.size, partial(archive.extractfile, member))
 
 
 def member_name(member: zipfile.ZipInfo) -> str:
@@ -235,18 +263,14 @@ def member_name(member: zipfile.ZipInfo) -> str:
         return member.filename
 
 
-def refuse_bad_member(member: zipfile.ZipInfo, source: Path) -> None:
-    """Raise PrepareError for a member that no honest archive of photos holds."""
-    # On Windows zipfile itself turns backslashes into slashes, hence a look at both names.
-    for name in (member_name(member), member.orig_filename):
-        outside = ".." in name.split("/") or re.match(r"/|[A-Za-z]:", name)
-        if outside or "\\" in name or "\0" in name or stat.S_ISLNK(member.external_attr >> 16):
-            raise PrepareError(
-                f"{source} is refused: its member {name!r} is a link or leads out of the folder "
-                "(.., absolute path, drive letter, backslash); get the archive from its own source"
-            )
-    if member.flag_bits & 0x1:
-        raise PrepareError(f"{source} has a password; unpack it yourself and give the folder")
+def refuse_bad_name(source: Path, name: str, is_link: bool) -> None:
+    """Raise PrepareError for a link, or a name that leads out of the archive's folder."""
+    outside = ".." in name.split("/") or re.match(r"/|[A-Za-z]:", name)
+    if outside or "\\" in name or "\0" in name or is_link:
+        raise PrepareError(
+            f"{source} is refused: its member {name!r} is a link or leads out of the folder "
+            "(.., absolute path, drive letter, backslash); get the archive from its own source"
+        )
 
 
 def is_wanted(path: str, log: Log) -> bool:
@@ -278,14 +302,14 @@ def is_image(path: str) -> bool:
 # ----------------------------------------------------------------------------------------------
 
 
-def find_sample(source: Path, files: Files, scratch: Path, log: Log) -> Sample:
-    """Recognise the layout of SOURCE and read it; `scratch` takes the photos that are cropped."""
+def find_sample(source: Path, files: Files, seed: int, log: Log) -> Sample:
+    """Recognise the layout of SOURCE and read it."""
     root = choose_root(course_roots(files), "tests", source)
     if root is not None:
         return read_course(below(files, root, log), log)
     root = choose_root(cub_roots(files), "CUB archives", source)
     if root is not None:
-        return read_cub(below(files, root), scratch, log)
+        return read_cub(below(files, root), seed, log)
     root = choose_root(class_roots(files), "class folders", source)
     if root is not None:
         return read_class_folders(below(files, root, log), log)
@@ -322,9 +346,10 @@ def course_roots(files: Files) -> set[tuple[str, ...]]:
 
 
 def cub_roots(files: Files) -> set[tuple[str, ...]]:
-    """Return the folders that hold a bounding_boxes.txt."""
+    """Return the folders that hold two or more of the tables of CUB-200-2011."""
     split = [tuple(path.split("/")) for path in files]
-    return {parts[:-1] for parts in split if parts[-1] == "bounding_boxes.txt"}
+    count = Counter(parts[:-1] for parts in split if parts[-1] in CUB_TABLES)
+    return {root for root in count if count[root] > 1}
 
 
 def class_roots(files: Files) -> set[tuple[str, ...]]:
@@ -471,7 +496,8 @@ def read_class_folders(files: Files, log: Log) -> Sample:
             log.skip(file.origin, reason)
         else:
             species, name = map(nfc, path.split("/"))
-            photos.append(Photo(unique_name(species, name, taken), class_ids[species], *file))
+            name = unique_name(without_number(species), name, taken)
+            photos.append(Photo(name, class_ids[species], *file))
     if not photos:
         raise PrepareError("SOURCE holds no readable photo; the lines above name the reasons")
     names = {number: text_name(name) for name, number in class_ids.items()}
@@ -505,9 +531,15 @@ def plain_name(name: str) -> str:
     return re.sub(r'[\x00-\x1f\x7f<>:"/\\|?*,\ud800-\udfff]', "_", nfc(name))
 
 
-def text_name(name: str) -> str:
-    """Return a species' name that can be written as UTF-8."""
-    return re.sub(r"[\x00-\x1f\ud800-\udfff]", "_", name)
+def without_number(folder: str) -> str:
+    """Cut off the number that CUB puts before a species: 001.Black_footed_Albatross."""
+    return re.sub(r"^[0-9]{3}\.(?=.)", "", folder)
+
+
+def text_name(folder: str) -> str:
+    """Return a species' name for people, which can be written as UTF-8: Black footed Albatross."""
+    name = re.sub(r"[\x00-\x1f\ud800-\udfff]", "_", without_number(folder))
+    return name.replace("_", " ").strip() or folder
 
 
 # ----------------------------------------------------------------------------------------------
@@ -515,47 +547,55 @@ def text_name(name: str) -> str:
 # ----------------------------------------------------------------------------------------------
 
 
-def read_cub(files: Files, scratch: Path, log: Log) -> Sample:
-    """Crop the photos of the sample's species to their bounding boxes, stretched to CROP_SIZE."""
-    names = sorted(SPECIES_OF_SAMPLE.split())
-    images, species, boxes = cub_images(files)
-    scratch.mkdir()
-    taken: set[str] = set()
+def read_cub(files: Files, seed: int, log: Log) -> Sample:
+    """Make the course's sample anew: 50 photos of each species in test 00, 10 others in test 01.
+
+    Which 10 the course hides is unknown: `seed` decides, and numbers the photos in mixed order.
+    """
+    photos_of, classes = cub_photos(files)
+    chosen = [label for label in classes if len(photos_of[label]) == CUB_PHOTOS][:CUB_SPECIES]
+    if len(chosen) < CUB_SPECIES:
+        raise PrepareError(
+            f"SOURCE has {len(chosen)} species of exactly {CUB_PHOTOS} photos, the course's sample "
+            f"{CUB_SPECIES}; give the whole CUB-200-2011 (or, for any photos, its folder images)"
+        )
+    mix = random.Random(seed)
+    public, hidden = [], []
+    for class_id, label in enumerate(chosen):
+        images = mix.sample(photos_of[label], CUB_PHOTOS)
+        public += [(class_id, image) for image in images[:CUB_PUBLIC]]
+        hidden += [(class_id, image) for image in images[CUB_PUBLIC:]]
+    train = cub_part(files, mix.sample(public, len(public)), 0, log)
+    held = cub_part(files, mix.sample(hidden, len(hidden)), len(public), log)
+    names = {class_id: text_name(classes[label]) for class_id, label in enumerate(chosen)}
+    tests = [Test("00_test_img", train, train), Test("01_hidden", train, held)]
+    log.note(f"left out: {len(classes) - len(chosen)} species that are not in the course's sample")
+    return Sample("a CUB-200-2011 archive", tests, names)
+
+
+def cub_part(files: Files, part: list[tuple[int, str]], first: int, log: Log) -> list[Photo]:
+    """Number photos, given as class ids and paths below images/: 0000.jpg, 0001.jpg, ..."""
     photos = []
-    for key in (key for key in images if species.get(key, names[0]) in names):
-        name, target = species.get(key), scratch / f"{key}.jpg"
-        file = files.get(f"images/{images[key]}")
-        if reason := why_no_crop(file, name, boxes.get(key), target):
-            log.skip(f"images/{images[key]}", reason)
-            continue
-        photo = unique_name(name, f"{Path(images[key]).stem}.jpg", taken)
-        photos.append(Photo(photo, names.index(name), file.origin, target))
-    for path in sorted(files.keys() - {f"images/{image}" for image in images.values()}):
-        if path.startswith("images/"):
-            log.skip(files[path].origin, "not in images.txt")
+    for number, (class_id, image) in enumerate(part, start=first):
+        file = files.get(f"images/{image}")
+        reason = try_image(file.path, check) if file else "in images.txt, but there is no such file"
+        if reason:
+            log.skip(f"images/{image}", reason)
+        else:
+            photos.append(Photo(f"{number:04d}.jpg", class_id, *file))
     if not photos:
-        raise PrepareError("SOURCE holds no readable photo of the 50 species of the sample")
-    for name in sorted(set(names) - {names[photo.class_id] for photo in photos}):
-        log.note(f"no photo: {name}")
-    others = sum(name not in names for name in species.values())
-    if others:
-        log.note(f"left out: {others:,} photos of species that are not among the 50 of the sample")
-    return Sample(
-        "a CUB-200-2011 archive", [Test("00_test_img", photos, photos)], dict(enumerate(names))
-    )
+        raise PrepareError("SOURCE holds no readable photo of the course's species")
+    return photos
 
 
-def cub_images(files: Files) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
-    """Return, by image number, the photos' paths, species' names and bounding boxes, as text."""
-    images = cub_table(files, "images.txt")
-    labels = cub_table(files, "image_class_labels.txt")
-    classes = cub_table(files, "classes.txt")
-    species = {
-        key: re.sub(r"^[0-9]+\.", "", classes[label])
-        for key, label in labels.items()
-        if key in images and label in classes
-    }
-    return images, species, cub_table(files, "bounding_boxes.txt")
+def cub_photos(files: Files) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """Return the photos' paths below images/ and the species' folder names, by CUB's class."""
+    images, labels, classes = (cub_table(files, name) for name in CUB_TABLES)
+    photos_of: dict[str, list[str]] = {label: [] for label in classes}
+    for key, label in labels.items():
+        if key in images and label in classes:
+            photos_of[label].append(images[key])
+    return photos_of, dict(sorted(classes.items(), key=lambda item: int(item[0])))
 
 
 def cub_table(files: Files, name: str) -> dict[str, str]:
@@ -564,30 +604,6 @@ def cub_table(files: Files, name: str) -> dict[str, str]:
         raise PrepareError(f"{name} is missing in SOURCE; give the whole extracted CUB-200-2011")
     rows = (row.split(maxsplit=1) for row in read_table(files[name]))
     return {row[0]: row[1].strip() for row in rows if len(row) == 2 and row[0].isdecimal()}
-
-
-def why_no_crop(
-    file: Entry | None, species: str | None, box: str | None, target: Path
-) -> str | None:
-    """Write the crop of one photo to `target`; say why not, if not."""
-    if species is None:
-        return "no species in image_class_labels.txt and classes.txt"
-    if file is None:
-        return "in images.txt, but there is no such file"
-    if not re.fullmatch(r"([0-9]+(\.[0-9]+)?\s*){4}", box or ""):
-        return "no bounding box in bounding_boxes.txt"
-    x, y, width, height = map(float, box.split())
-    return try_image(file.path, lambda image: crop(image, (x, y, x + width, y + height), target))
-
-
-def crop(image: Image.Image, box: tuple[float, float, float, float], target: Path) -> None:
-    """Write the box (left, top, right, bottom in pixels) of an image as a JPEG of CROP_SIZE."""
-    left, top, right, bottom = box
-    box = (left, top, min(right, image.width), min(bottom, image.height))
-    if box[2] - box[0] < 1 or box[3] - box[1] < 1:
-        raise ValueError("its bounding box lies outside the photo")
-    small = image.convert("RGB").resize(CROP_SIZE, Image.Resampling.LANCZOS, box=box)
-    small.save(target, "JPEG", quality=CROP_QUALITY)
 
 
 # ----------------------------------------------------------------------------------------------
@@ -694,8 +710,8 @@ def prepare(source: Path, out: Path, holdout: float | None = None, seed: int = 0
     print(f"Reading {source}", flush=True)
     log = Log()
     with staging_folder(out) as staging:
-        files = read_source(source, staging / "unzipped", log)
-        sample = find_sample(source, files, staging / "crops", log)
+        files = read_source(source, staging / "unpacked", log)
+        sample = find_sample(source, files, seed, log)
         if holdout is not None:
             sample = hold_out(source, sample, holdout, seed, log)
         links, copies = write_sample(sample, staging / "built")
@@ -840,9 +856,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         type=Path,
         nargs="?",
         metavar="SOURCE",
-        help="the course's archive (zip or folder), class folders SOURCE/<species>/*.jpg (or a zip "
-        "of them; class ids are positions in sorted order), or an extracted CUB-200-2011 "
-        "(cropped to its bounding boxes, the 50 species of the sample)",
+        help="the course's archive, class folders SOURCE/<species>/*.jpg (class ids are positions "
+        "in sorted order), or CUB-200-2011 (the course's sample is made again: tests 00 and 01); "
+        "each a folder, a zip or a tar",
     )
     parser.add_argument(
         "--holdout",
@@ -860,7 +876,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         help="where to write (default: the folder of this script)",
     )
     parser.add_argument(
-        "--seed", type=seed_number, default=0, metavar="N", help="of the split (default: 0)"
+        "--seed", type=seed_number, default=0, metavar="N", help="of a split (default: 0)"
     )
     parser.add_argument(
         "--check",
