@@ -264,7 +264,7 @@ def draw_sample(folder, seed=0):
 TOY_TRAINING = """
 import sys
 tests, init, out = sys.argv[1], sys.argv[3], sys.argv[5]
-assert sys.argv[2::2] == ["--init", "--out"]
+assert sys.argv[2::2] == ["--init", "--out", "--report"]
 open(out, "w").write(open(init).read() + tests)
 print("epoch 1", flush=True)
 """
@@ -292,13 +292,14 @@ def test_without_course_data_the_sample_is_drawn_trained_and_graded(clone, capfd
     assert lines[0].startswith("No tests in public_data")
     assert "epoch 1" in lines
     assert [line[:2] for line in lines if "s Ok, accuracy" in line] == ["00", "01"]
-    assert lines[-1] == "Mark: 10 1.0000"
+    report = clone / "report" / "sample" / "report.html"
+    assert lines[-2:] == ["Mark: 10 1.0000", f"The report of the training is kept: {report}"]
     assert (clone / "birds_model.pt").read_bytes() == before
     assert [path.name for path in (clone / "public_data").iterdir()] == ["sketchbook.py"]
 
 
 def test_the_sample_is_gone_afterwards(clone):
-    with trained_sample(clone, clone / "birds_model.pt") as (tests, model):
+    with trained_sample(clone, clone / "birds_model.pt") as (tests, model, _):
         assert model.read_text() == f"toy weights\n{tests}"
     assert not tests.exists()
     assert not model.exists()
@@ -333,7 +334,8 @@ def test_a_fresh_clone_earns_a_10_on_its_own_sample(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1].startswith("Mark: 10 ")
+    assert done.stdout.splitlines()[-2].startswith("Mark: 10 ")
+    assert (tmp_path / "report" / "sample" / "report.html").is_file()
     assert (tmp_path / "birds_model.pt").read_bytes() == before
     assert not list((tmp_path / "public_data").glob("[0-9]*"))
 
