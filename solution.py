@@ -38,7 +38,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +130,9 @@ class Progress:
 
 def _say(message: str) -> None:
     print(message, file=sys.stderr)
+
+
+_say_once = cache(_say)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -397,13 +400,7 @@ def formats() -> list[str]:
 
 _lock = threading.Lock()
 _undo: list[ExitStack] = []  # one for each user of `tolerant_pillow`; the first one's counts
-
-
-class _Reading(threading.local):
-    path: Path | str = "a photo"  # that this thread reads
-
-
-_reading = _Reading()
+_reading = threading.local()  # its `path` is the photo that a thread reads
 
 
 @contextmanager
@@ -431,24 +428,20 @@ def _tolerate() -> ExitStack:
     ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = True, None
     undo.enter_context(warnings.catch_warnings())
     warnings.simplefilter("always")
-    warnings.showwarning = lambda message, *_: _say_once(f"{_reading.path}: {message}")
+    photo = partial(getattr, _reading, "path", "a photo")
+    warnings.showwarning = lambda message, *_: _say_once(f"{photo()}: {message}")
     return undo
 
 
-@cache
-def _say_once(message: str) -> None:
-    _say(message)
-
-
-def _opened(path: Path) -> Image.Image:
+def open_photo(path: Path) -> Image.Image:
+    """A photo of one of the `formats`, its header read; ValueError says why it is none."""
     try:
         return Image.open(path, formats=formats())
     except Image.UnidentifiedImageError:
         with path.open("rb") as file:
             start = file.read(12)
-    known = {b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC", b"avif": "AVIF"}
-    if kind := known.get(start[8:]):
-        raise ValueError(f"{kind}, which takes the package pillow-heif") from None
+    if start[8:] in (b"heic", b"heix", b"mif1", b"avif"):
+        raise ValueError("HEIC or AVIF, which takes the package pillow-heif") from None
     raise ValueError("no photo inside, whatever its name says" if start else "empty") from None
 
 
@@ -481,14 +474,19 @@ def read_photo(path: Path, side: int) -> Image.Image:
     more than `MAX_PIXELS` raises ValueError.
     """
     _reading.path = path
-    with tolerant_pillow(), _opened(path) as photo:
-        full = photo.size
-        photo.draft("RGB", (side, side))
-        # A progressive JPEG is held in memory whole, whatever the size it is decoded to.
-        width, height = full if photo.info.get("progressive") else photo.size
-        if width * height > MAX_PIXELS:
-            raise ValueError(f"{full[0]} x {full[1]} pixels are more than can be decoded")
-        return _to_rgb(_upright(photo))
+    with tolerant_pillow(), open_photo(path) as photo:
+        return decode(photo, side)
+
+
+def decode(photo: Image.Image, side: int) -> Image.Image:
+    """What `read_photo` makes of an open photo."""
+    full = photo.size
+    photo.draft("RGB", (side, side))
+    # A progressive JPEG is held in memory whole, whatever the size it is decoded to.
+    width, height = full if photo.info.get("progressive") else photo.size
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"{full[0]} x {full[1]} pixels are more than can be decoded")
+    return _to_rgb(_upright(photo))
 
 
 def evaluation_view(photo: Image.Image, preprocessing: Mapping[str, Any]) -> Tensor:

@@ -35,7 +35,7 @@ def test_formats_are_told_by_content(tmp_path, form):
     [
         (b"", "empty"),
         (b"<html>404</html>", "no photo inside, whatever its name says"),
-        (b"\0\0\0\x18ftypheic" + bytes(99), "HEIC, which takes the package pillow-heif"),
+        (b"\0\0\0\x18ftypheic" + bytes(99), "which takes the package pillow-heif"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no photo inside"),
     ],
 )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from public_data import sketchbook
+from birddata import plumage, sketchbook
 
 FIELD_MARKS = ("crown", "eye_ring", "throat", "wing_bars", "bill_tip")
 
@@ -44,7 +44,7 @@ def small(monkeypatch):
     monkeypatch.setattr(sketchbook, "SHEET_COLUMNS", 1)
 
 
-def some_photo(number: int) -> tuple[sketchbook.Pose, sketchbook.Scene]:
+def some_photo(number: int) -> tuple[plumage.Pose, plumage.Scene]:
     rng = np.random.default_rng(number)
     return sketchbook.random_pose(rng), sketchbook.random_scene(rng)
 
@@ -53,7 +53,12 @@ def some_photo(number: int) -> tuple[sketchbook.Pose, sketchbook.Scene]:
 
 
 def test_the_layout_is_the_courses(sample):
-    assert {path.name for path in sample.iterdir()} == set(sketchbook.TARGETS)
+    assert {path.name for path in sample.iterdir()} == set(
+        {
+            *(f"{test}_{part}" for test in ("00_sketch", "01_hidden") for part in ("input", "gt")),
+            "species.csv",
+        }
+    )
     train = read_gt(sample / "00_sketch_gt/gt.csv")
     hidden = read_gt(sample / "01_hidden_gt/gt.csv")
     assert read_gt(sample / "00_sketch_input/train/gt.csv") == train
@@ -107,7 +112,7 @@ def test_species_csv_names_every_class(sample):
         rows = list(csv.reader(file))
     assert rows[0] == ["class_id", "name"]
     assert [(int(row[0]), row[1]) for row in rows[1:]] == [
-        (class_id, species.name) for class_id, species in enumerate(sketchbook.SPECIES)
+        (class_id, species.name) for class_id, species in enumerate(plumage.SPECIES)
     ]
 
 
@@ -125,43 +130,30 @@ def test_another_seed_gives_other_photos():
     assert len(set(photos)) == 3
 
 
-def test_copies_serve_where_hard_links_are_refused(tmp_path, monkeypatch):
-    def refuse(source, target):
-        raise OSError("no hard links here")
-
-    (tmp_path / "from").mkdir()
-    (tmp_path / "from/000.jpg").write_bytes(b"a photo")
-    monkeypatch.setattr(sketchbook.os, "link", refuse)
-    sketchbook.link_photos(tmp_path / "from", tmp_path / "to/images")
-    assert contents(tmp_path / "to/images") == {"000.jpg": b"a photo"}
-
-
 # Species
 
 
 def test_ten_species_in_four_genera():
-    genera = [species.genus for species in sketchbook.SPECIES]
-    assert len(sketchbook.SPECIES) == len({species.name for species in sketchbook.SPECIES}) == 10
+    genera = [species.genus for species in plumage.SPECIES]
+    assert len(plumage.SPECIES) == len({species.name for species in plumage.SPECIES}) == 10
     assert len(set(genera)) == 4
     assert all(genera.count(genus) >= 2 for genus in genera)
 
 
 def test_species_have_nothing_of_their_own_but_field_marks():
-    own = {field.name for field in fields(sketchbook.Species)}
+    own = {field.name for field in fields(plumage.Species)}
     assert own == {"name", "genus", *FIELD_MARKS}
 
 
 def test_relatives_differ_in_two_field_marks_or_more():
-    for one, other in combinations(sketchbook.SPECIES, 2):
+    for one, other in combinations(plumage.SPECIES, 2):
         if one.genus == other.genus:
             differing = [mark for mark in FIELD_MARKS if getattr(one, mark) != getattr(other, mark)]
             assert len(differing) >= 2, f"{one.name} and {other.name}"
 
 
 GREY, BLUE = (90, 90, 90), (0, 0, 255)
-UNMARKED = sketchbook.Species(
-    "Plain", sketchbook.FINCH, ("plain", GREY), None, None, (0, GREY), None
-)
+UNMARKED = plumage.Species("Plain", plumage.FINCH, ("plain", GREY), None, None, (0, GREY), None)
 MARKS = [
     ("crown", ("cap", BLUE)),
     ("crown", ("brow", BLUE)),
@@ -176,9 +168,9 @@ MARKS = [
 
 def pixels_of_mark(mark, value, pose, scene) -> np.ndarray:
     """Where a mark changes the bird: (H, W), and how much of its outline."""
-    plain = np.asarray(sketchbook.draw_bird(UNMARKED, pose, scene), int)
+    plain = np.asarray(plumage.draw_bird(UNMARKED, pose, scene), int)
     bird = replace(UNMARKED, **{mark: value})
-    marked = np.asarray(sketchbook.draw_bird(bird, pose, scene), int)
+    marked = np.asarray(plumage.draw_bird(bird, pose, scene), int)
     # Rounded tips of feathers may add a few pixels of outline, no more.
     moved = np.abs(marked - plain)[..., 3] > 127
     assert moved.sum() <= 0.01 * (plain[..., 3] > 127).sum()
@@ -198,14 +190,14 @@ def test_mark_size_scales_every_field_mark(mark, value, monkeypatch):
     pose = replace(pose, share=0.5)
     areas = []
     for size in (0.5, 1.0):
-        monkeypatch.setattr(sketchbook, "MARK_SIZE", size)
+        monkeypatch.setattr(plumage, "MARK_SIZE", size)
         areas.append(pixels_of_mark(mark, value, pose, scene).sum())
     assert areas[0] < 0.75 * areas[1]
 
 
 def test_all_marks_drawn_are_marks_tested():
     used = {(mark, getattr(species, mark)[0] if mark in {"crown", "wing_bars"} else BLUE)
-            for species in sketchbook.SPECIES for mark in FIELD_MARKS
+            for species in plumage.SPECIES for mark in FIELD_MARKS
             if getattr(species, mark)}  # fmt: skip
     tested = {(mark, value[0] if mark in {"crown", "wing_bars"} else BLUE) for mark, value in MARKS}
     assert used - {("crown", "plain"), ("wing_bars", 0)} == tested
@@ -217,8 +209,8 @@ def test_all_marks_drawn_are_marks_tested():
 def box_of_bird(pose, scene) -> tuple[np.ndarray, np.ndarray]:
     """The least and the greatest row and column of the pixels that a bird's plumage changes."""
     plumage = {"back": BLUE, "wing": BLUE, "belly": BLUE, "bill_colour": BLUE}
-    blue = replace(UNMARKED, genus=replace(sketchbook.FINCH, **plumage))
-    birds = [np.asarray(sketchbook.draw_bird(b, pose, scene), int) for b in (UNMARKED, blue)]
+    blue = replace(UNMARKED, genus=replace(plumage.FINCH, **plumage))
+    birds = [np.asarray(plumage.draw_bird(b, pose, scene), int) for b in (UNMARKED, blue)]
     places = np.argwhere((birds[0] != birds[1]).any(axis=-1))
     return places.min(axis=0), places.max(axis=0)
 
@@ -249,16 +241,16 @@ def test_relatives_in_one_scene_differ_on_the_bird_only():
     pose, scene = some_photo(1)
     pose = replace(pose, share=0.5)
     scene = replace(scene, blur=0.0)
-    one, other = (np.asarray(sketchbook.draw_photo(sketchbook.SPECIES[i], pose, scene), int)
+    one, other = (np.asarray(sketchbook.draw_photo(plumage.SPECIES[i], pose, scene), int)
                   for i in (0, 1))  # fmt: skip
-    bird = np.asarray(sketchbook.draw_bird(sketchbook.SPECIES[0], pose, scene))[..., 3] > 0
+    bird = np.asarray(plumage.draw_bird(plumage.SPECIES[0], pose, scene))[..., 3] > 0
     changed = (one != other).any(axis=-1)
     assert changed.sum() > 100
     assert not (changed & ~bird).any()
 
 
 def test_every_species_is_met_before_most_backgrounds(monkeypatch):
-    met = {species.name: set() for species in sketchbook.SPECIES}
+    met = {species.name: set() for species in plumage.SPECIES}
     monkeypatch.setattr(
         sketchbook, "draw_photo", lambda bird, pose, scene: met[bird.name].add(scene.background)
     )
@@ -328,7 +320,7 @@ def test_a_sample_is_never_overwritten(tmp_path, capsys):
     taken.write_text("mine")
     assert sketchbook.main([str(tmp_path)]) == 1
     error = capsys.readouterr().err
-    assert error.startswith(f"Error: {taken} is already there")
+    assert error.startswith(f"Error: {taken} exists already")
     assert error.count("\n") == 1
     assert contents(tmp_path) == {"species.csv": b"mine"}
 
@@ -340,11 +332,11 @@ def test_a_negative_seed_is_refused(tmp_path, capsys):
 
 
 def test_an_interrupted_drawing_leaves_nothing(tmp_path, monkeypatch):
-    def interrupt(folder, seed):
+    def interrupt(folder, numbers, seed):
         (folder / "00_sketch_input").mkdir()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sketchbook, "write_sample", interrupt)
+    monkeypatch.setattr(sketchbook, "draw_photos", interrupt)
     with pytest.raises(KeyboardInterrupt):
         sketchbook.draw_sample(tmp_path)
     assert list(tmp_path.iterdir()) == []
