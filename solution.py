@@ -1,4 +1,4 @@
-"""Tell bird species apart: MobileNetV2, fine-tuned on a CPU.
+"""Tell bird species apart: MobileNetV2, fine-tuned on a CPU, that looks twice.
 
 The testing system calls two functions of this file:
 
@@ -7,17 +7,21 @@ The testing system calls two functions of this file:
 
 and a person asks what the network sees on a photo, with `python solution.py PHOTO_OR_FOLDER`.
 
-Nothing here writes to disk, opens a socket, starts a process or touches an accelerator;
-`train_full.py` is the program that saves what `train_classifier` returns.
+Nothing here writes to disk, opens a socket, starts a process or touches an accelerator
+(but for `--show FILE`, a person's call); `train_full.py` saves what `train_classifier` returns.
 
-How training works, in the order of this file:
+How it works, in the order of this file:
 
-    1. A photo passes the frozen trunk (the first blocks of MobileNetV2) once per view, plain or
-       augmented, when an epoch first asks for it; the activations are kept in half precision.
-    2. The upper blocks and a new linear head train on these activations: first on four fifths of
+    1. Looking twice. The bird is a small part of a photo. The first look, at the whole photo, says
+       where it is: global average pooling and a linear head, applied at each place of the last
+       feature map, give a class activation map. The second look, of the same network, is at the
+       square around its peak, and tells the species.
+    2. Training sees squares around the bird of every size between the two looks. Where the bird
+       is, the pretrained network's own map says. A square passes the frozen trunk (the first
+       blocks of MobileNetV2) once; the activations are kept in half precision.
+    3. The upper blocks and a new linear head train on these activations: first on four fifths of
        the photos, to measure the settings on the rest; then, from the start again, on all photos.
-    3. The weights delivered are a moving average over the last hundred steps or so; then the head
-       is averaged with the linear discriminants of the features, which have a closed form.
+       The weights delivered are a moving average over the last hundred steps or so.
 """
 
 from __future__ import annotations
@@ -44,22 +48,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageDraw, ImageFile, ImageFont, ImageOps
 from torch import Tensor, nn
 from torch.nn import functional
 
-# ------------------------------------------------------------------------------------------------
-# Settings
-# ------------------------------------------------------------------------------------------------
+# ---- Settings ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train. Every value was chosen on a validation split: docs/experiments.md."""
+    """How to train. Every value was chosen on folds of the sample: docs/experiments.md."""
 
-    input_size: int = 224  # pixels a side; larger sees more detail and costs its square in time
+    input_size: int = 320  # pixels a side of a square look; costs its square in time
+    first_size: int = 256  # pixels of the short side of the whole photo in the first look
+    box_threshold: float = 0.6  # of the map's maximum: places above it belong to the bird
+    box_margin: float = 0.1  # added on each side of the bird, as a share of the box
+    first_weight: float = 0.5  # of the first look's log-probabilities; the second look's is 1
     unfrozen_blocks: int = 4  # of the 19 blocks of `features`, counted from the end
-    views: int = 8  # cached views of a photo, one an epoch in turn; the first as in evaluation
+    views: int = 10  # cached views of a photo, one an epoch in turn
     cache_gigabytes: float = 2.0  # bound on the cache; more photos than fit get fewer views
     epochs: int = 14
     batch_size: int = 32  # photos
@@ -72,14 +78,11 @@ class Settings:
     label_smoothing: float = 0.1
     mixup: float = 0.3  # alpha of the Beta distribution; 0 switches it off
     cutmix: float = 1.0  # the same, for patches of the trunk's activations
-    mirror: float = 0.5  # share of the augmented views that are mirrored
-    crop_share: float = 0.6  # least share of a photo's area that a random crop keeps
-    crop_stretch: float = 1.18  # the most that a random crop is wider than high, or the reverse
+    tightest_crop: float = 0.8  # the smallest random square, as a share of the bird's box
+    crop_stretch: float = 1.27  # the most that a random crop is wider than high, or the reverse
     colour_jitter: float = 0.3  # of brightness, contrast and saturation
     bfloat16: bool = True  # for augmented views and steps, if the processor has it: twice as fast
     average_decay: float = 0.99  # of the moving average of the weights, per step
-    discriminants: float = 0.7  # their share of the final head, the rest is gradient descent's
-    shrinkage: float = 0.5  # of the discriminants' covariance towards a sphere
     validation_share: float = 0.2
     seed: int = 0
 
@@ -87,14 +90,10 @@ class Settings:
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 FAST_TRAIN_PHOTOS = 64  # what `fast_train` looks at: two batches
-PHOTO_BATCH = 8  # photos that a thread computes at a time; bounds the memory of inference
-EARLY_BATCH = 2  # the same in the first blocks: more of their large maps fall out of the caches
-EARLY_BLOCKS = 7
+TRUNK_BATCH = 2  # views that a thread computes at a time; more of their maps fall out of the caches
 
 
-# ------------------------------------------------------------------------------------------------
-# What is said to the caller
-# ------------------------------------------------------------------------------------------------
+# ---- What is said to the caller ----------------------------------------------------------------
 
 
 class SubmissionError(Exception):
@@ -109,8 +108,8 @@ class EpochRow:
     epoch: int  # from 1
     loss: float  # on augmented, mixed photos, so higher than on plain ones
     accuracy: float  # on the same, against the label with the larger share
-    val_loss: float | None  # on untouched validation photos, by the averaged weights, head included
-    val_accuracy: float | None
+    val_loss: float | None  # of the averaged weights on validation photos, by one look: where
+    val_accuracy: float | None  # the pretrained network saw the bird. Two looks do better
     learning_rate: float  # of the head, at the end of the epoch
     seconds: float
 
@@ -133,11 +132,7 @@ def _say(message: str) -> None:
 
 
 _say_once = cache(_say)
-
-
-# ------------------------------------------------------------------------------------------------
-# The network
-# ------------------------------------------------------------------------------------------------
+# ---- The network -------------------------------------------------------------------------------
 
 
 class BirdNet(nn.Module):
@@ -222,9 +217,7 @@ def forward_folded(
     return x
 
 
-# ------------------------------------------------------------------------------------------------
-# The same blocks, packed for inference
-# ------------------------------------------------------------------------------------------------
+# ---- The same blocks, packed for inference -----------------------------------------------------
 
 
 @contextmanager
@@ -254,7 +247,7 @@ class PackedConv:
     """A folded convolution whose weight lies in the layout that oneDNN reads fastest.
 
     The activation and the residual sum are part of the same pass over memory. These operators
-    are what torch's compiler emits for a CPU; without them plain convolutions do the same.
+    are what torch's compiler emits for a CPU.
     """
 
     def __init__(
@@ -267,97 +260,64 @@ class PackedConv:
         weight, self.bias = (tensor.detach().to(dtype) for tensor in folded(layer, state))
         padding, stride = [layer["padding"]] * 2, [layer["stride"]] * 2
         self.geometry = (padding, stride, [1, 1], layer["groups"])
-        self.relu6, self.onednn = layer["relu6"], _onednn_packs()
+        self.activation = ("hardtanh", [0.0, 6.0]) if layer["relu6"] else ("none", [])
         rows = (input_shape[2] + 2 * padding[0] - weight.shape[2]) // stride[0] + 1
         columns = (input_shape[3] + 2 * padding[1] - weight.shape[3]) // stride[1] + 1
         self.output_shape = [input_shape[0], weight.shape[0], rows, columns]
-        if self.onednn:
-            pack = torch.ops.mkldnn._reorder_convolution_weight
-            self.weight = pack(weight, *self.geometry, input_shape)
-        else:
-            self.weight = weight.contiguous(memory_format=torch.channels_last)
+        pack = torch.ops.mkldnn._reorder_convolution_weight
+        self.weight = pack(weight, *self.geometry, input_shape)
 
     def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """The convolution of x (B, C, H, W), plus `residual`, which is overwritten."""
-        if not self.onednn:
-            return self._plain(x, residual)
         if residual is None:
-            activation = ("hardtanh", [0.0, 6.0]) if self.relu6 else ("none", [])
             convolve = torch.ops.mkldnn._convolution_pointwise
-            return convolve(x, self.weight, self.bias, *self.geometry, *activation, "")
+            return convolve(x, self.weight, self.bias, *self.geometry, *self.activation, "")
         add = torch.ops.mkldnn._convolution_pointwise_.binary
         return add(residual, x, self.weight, self.bias, *self.geometry, "add", None, None, [], None)
-
-    def _plain(self, x: Tensor, residual: Tensor | None) -> Tensor:
-        padding, stride, dilation, groups = self.geometry
-        y = functional.conv2d(x, self.weight, self.bias, stride, padding, dilation, groups)
-        if residual is not None:
-            return y.add_(residual)
-        return y.clamp_(0.0, 6.0) if self.relu6 else y
 
 
 class PackedBlocks:
     """The first blocks of the described features, or all of them, for inference.
 
-    They take photos of any size, and are fastest on a batch of `PHOTO_BATCH` photos of `side`
-    pixels, computed by one thread: oneDNN chooses a weight's layout for all three, and copies the
-    weight in each call where they differ.
+    They take views of any size, and are fastest on `TRUNK_BATCH` views of `height` x `width`
+    pixels, computed by one thread: oneDNN chooses a weight's layout for all of that, and copies
+    the weight in each call where it differs.
     """
 
     def __init__(
         self,
         blocks: Sequence[Mapping[str, Any]],
         state: Mapping[str, Tensor],
-        side: int,
+        height: int,
+        width: int,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.dtype = dtype
-        early, late = blocks[:EARLY_BLOCKS], blocks[EARLY_BLOCKS:]
-        shape = [EARLY_BATCH, 3, side, side]
+        self.dtype, self.plain = dtype, None if _onednn_packs() else (blocks, state)
+        self.blocks: list[tuple[list[PackedConv], bool]] = []  # layers; is the input added?
+        shape: Sequence[int] = [TRUNK_BATCH, 3, height, width]
         with one_thread():
-            self.early, (_, *shape) = _packed(early, state, shape, dtype)
-            self.late, (_, *shape) = _packed(late, state, [PHOTO_BATCH, *shape], dtype)
-        self.output_shape = shape  # (C, h, w)
+            for block in blocks if self.plain is None else ():
+                layers = []
+                for layer in block["layers"]:
+                    layers.append(PackedConv(layer, state, shape, dtype))
+                    shape = layers[-1].output_shape
+                self.blocks.append((layers, block["residual"]))
 
     @torch.inference_mode()
     def __call__(self, x: Tensor) -> Tensor:
         """Activations of the last block, for x (B, 3, H, W) in the channels-last layout."""
-        early = [_through(self.early, part) for part in x.to(self.dtype).split(EARLY_BATCH)]
-        return _through(self.late, torch.cat(early))
+        if self.plain:
+            return forward_folded(*self.plain, x)
+        x = x.to(self.dtype)
+        for layers, residual in self.blocks:
+            y = x
+            for layer in layers[:-1]:
+                y = layer(y)
+            x = layers[-1](y, x if residual else None)
+        return x
 
 
-PackedBlock = tuple[list[PackedConv], bool]  # its layers, and whether its input is added at the end
-
-
-def _packed(
-    blocks: Sequence[Mapping[str, Any]],
-    state: Mapping[str, Tensor],
-    shape: Sequence[int],
-    dtype: torch.dtype,
-) -> tuple[list[PackedBlock], Sequence[int]]:
-    """The blocks, packed for an input of this shape (B, C, H, W), and the shape of their output."""
-    packed = []
-    for block in blocks:
-        layers = []
-        for layer in block["layers"]:
-            layers.append(PackedConv(layer, state, shape, dtype))
-            shape = layers[-1].output_shape
-        packed.append((layers, block["residual"]))
-    return packed, shape
-
-
-def _through(blocks: Sequence[PackedBlock], x: Tensor) -> Tensor:
-    for layers, residual in blocks:
-        y = x
-        for layer in layers[:-1]:
-            y = layer(y)
-        x = layers[-1](y, x if residual else None)
-    return x
-
-
-# ------------------------------------------------------------------------------------------------
-# Photos
-# ------------------------------------------------------------------------------------------------
+# ---- Photos ------------------------------------------------------------------------------------
 
 # Recognised by content, whatever the name; TGA last, as nothing marks its beginning. No others: for
 # an EPS file under a photo's name Pillow would start Ghostscript.
@@ -489,17 +449,60 @@ def decode(photo: Image.Image, side: int) -> Image.Image:
     return _to_rgb(_upright(photo))
 
 
-def evaluation_view(photo: Image.Image, preprocessing: Mapping[str, Any]) -> Tensor:
-    """The whole photo, stretched to a square: (3, side, side), uint8, channels last."""
-    pixels, size = _pixels(photo), (preprocessing["input_size"],) * 2
-    if pixels.shape[1:] == size:
-        return pixels
-    mode = preprocessing["interpolation"]
-    return functional.interpolate(pixels[None], size, mode=mode, antialias=True)[0]
+# ---- Looks: what part of a photo the network sees, and how large -------------------------------
+
+DETAIL = 4  # a large JPEG is decoded at this many times the input's side or more
+Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels of the decoded photo
 
 
-def _pixels(photo: Image.Image) -> Tensor:
+def preprocessing_of(settings: Settings) -> dict[str, Any]:
+    """The constants of the looks, as the checkpoint keeps them."""
+    names = ("input_size", "first_size", "box_threshold", "box_margin", "first_weight")
+    return {
+        **{name: getattr(settings, name) for name in names},
+        "mean": list(IMAGENET_MEAN),
+        "std": list(IMAGENET_STD),
+        "interpolation": "bilinear",
+    }
+
+
+def pixels_of(photo: Image.Image) -> Tensor:
+    """The pixels (3, H, W), uint8, channels last in memory."""
     return torch.from_numpy(np.array(photo)).permute(2, 0, 1)  # (H, W, 3) -> (3, H, W)
+
+
+def read_pixels(path: Path, preprocessing: Mapping[str, Any]) -> Tensor:
+    """The decoded photo (3, H, W), with detail enough for a second look; raises as `read_photo`."""
+    return pixels_of(read_photo(path, DETAIL * preprocessing["input_size"]))
+
+
+def look(
+    pixels: Tensor, box: Box, size: tuple[int, int], preprocessing: Mapping[str, Any]
+) -> Tensor:
+    """What lies in a box of the photo (3, H, W), at a size in pixels: (3, *size), uint8.
+
+    Every input of the network comes from here: in training, validation and `classify`.
+    """
+    left, top, right, bottom = box
+    part = pixels[:, top:bottom, left:right]
+    if part.shape[1:] == size:
+        return part
+    mode = preprocessing["interpolation"]
+    return functional.interpolate(part[None], size, mode=mode, antialias=True)[0]
+
+
+def whole_sizes(preprocessing: Mapping[str, Any]) -> list[tuple[int, int]]:
+    """Heights and widths for a whole photo: landscape, square, portrait. Camera photos fit one."""
+    short = preprocessing["first_size"]
+    long = round(short * 4 / 3 / 32) * 32  # the network halves its maps five times
+    return [(short, long), (short, short), (long, short)]
+
+
+def whole_size(pixels: Tensor, preprocessing: Mapping[str, Any]) -> tuple[int, int]:
+    """The size that distorts the whole photo (3, H, W) least."""
+    height, width = pixels.shape[1:]
+    sizes = whole_sizes(preprocessing)
+    return min(sizes, key=lambda size: abs(math.log(size[1] * height / (size[0] * width))))
 
 
 def normalise(views: Sequence[Tensor], preprocessing: Mapping[str, Any]) -> Tensor:
@@ -513,19 +516,166 @@ def normalise(views: Sequence[Tensor], preprocessing: Mapping[str, Any]) -> Tens
     return pixels.view(-1, height, width, 3).permute(0, 3, 1, 2)  # (B, 3, H, W)
 
 
-def preprocessing_of(settings: Settings) -> dict[str, Any]:
-    """The constants of the evaluation transform, as the checkpoint keeps them."""
-    return {
-        "input_size": settings.input_size,
-        "mean": list(IMAGENET_MEAN),
-        "std": list(IMAGENET_STD),
-        "interpolation": "bilinear",
-    }
+# ---- Looking twice -----------------------------------------------------------------------------
+
+Head = tuple[Tensor, Tensor]  # weight (classes, C) and bias (classes,) of a linear layer
+TINY = 64  # pixels of the short side, below which there is nothing to look at more closely
 
 
-# ------------------------------------------------------------------------------------------------
-# Photos side by side
-# ------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Seen:
+    """What the network made of a photo; logits (classes,) are log-probabilities but for a sum."""
+
+    logits: Tensor  # of both looks, added with their weights
+    first: Tensor
+    second: Tensor
+    heat: Tensor  # (h, w): the first look's class activation map, from 0
+    box: Box  # of the second look
+
+
+class TwoLooks:
+    """A network packed for looking at photos one by one, on the calling thread alone.
+
+    A look is a view and its mirror image. What is seen of a photo so depends on nothing but the
+    photo: not on others, nor on the number of threads.
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[Mapping[str, Any]],
+        state: Mapping[str, Tensor],
+        head: Head,
+        preprocessing: Mapping[str, Any],
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.head, self.preprocessing = head, preprocessing
+        self.square = (preprocessing["input_size"],) * 2
+        self.packed = {
+            size: PackedBlocks(blocks, state, *size, dtype)
+            for size in {*whole_sizes(preprocessing), self.square}
+        }
+
+    @torch.inference_mode()
+    def __call__(self, pixels: Tensor) -> Seen:
+        """Look at a photo (3, H, W), uint8, twice."""
+        first, heat, box = self.find(pixels)
+        weight = self.preprocessing["first_weight"]
+        second = self._logits(self._maps(pixels, box, self.square))
+        return Seen((weight * first + second) / (weight + 1), first, second, heat, box)
+
+    @torch.inference_mode()
+    def find(self, pixels: Tensor) -> tuple[Tensor, Tensor, Box]:
+        """The first look: logits (classes,), map (h, w), and where to look more closely."""
+        size = whole_size(pixels, self.preprocessing)
+        maps = self._maps(pixels, (0, 0, pixels.shape[2], pixels.shape[1]), size)
+        heat = class_map(maps, self.head)
+        return self._logits(maps), heat, bird_box(heat, pixels, self.preprocessing)
+
+    def _maps(self, pixels: Tensor, box: Box, size: tuple[int, int]) -> Tensor:
+        """Feature maps (C, h, w) of a look, the mirror image's turned back and averaged in."""
+        view = look(pixels, box, size, self.preprocessing)
+        x = normalise([view, view.flip(2)], self.preprocessing)  # (2, 3, H, W)
+        maps = self.packed[size](x).float()  # (2, C, h, w)
+        return (maps[0] + maps[1].flip(2)) / 2
+
+    def _logits(self, maps: Tensor) -> Tensor:
+        return functional.linear(maps.mean((1, 2)), *self.head)  # (C, h, w) -> (C,) -> (classes,)
+
+
+def class_map(maps: Tensor, head: Head) -> Tensor:
+    """How much each place of feature maps (C, h, w) speaks for the likeliest classes: (h, w).
+
+    The linear head, applied at each place instead of to the average: Zhou et al., Learning Deep
+    Features for Discriminative Localization, CVPR 2016. The five best classes count by their
+    probabilities: while two look-alikes are undecided, both say where the bird is.
+    """
+    shares = functional.softmax(functional.linear(maps.mean((1, 2)), *head), 0)
+    best = shares.topk(min(5, len(shares)))
+    weight = best.values @ head[0][best.indices]  # (C,)
+    heat = torch.einsum("c,chw->hw", weight, maps)
+    return heat - heat.min()
+
+
+def bird_box(heat: Tensor, pixels: Tensor, preprocessing: Mapping[str, Any]) -> Box:
+    """The square of the photo (3, H, W) around the blob of the map (h, w) that holds its peak.
+
+    The whole photo, where it is tiny or the map is flat.
+    """
+    height, width = pixels.shape[1:]
+    if min(height, width) < TINY or not heat.max() > 1e-6:
+        return 0, 0, width, height
+    blob = _blob(heat, preprocessing["box_threshold"])
+    rows, columns = (blob.any(axis).nonzero().flatten().tolist() for axis in (1, 0))
+    top, bottom = (edge * height / heat.shape[0] for edge in (rows[0], rows[-1] + 1))
+    left, right = (edge * width / heat.shape[1] for edge in (columns[0], columns[-1] + 1))
+    side = max(right - left, bottom - top) * (1 + 2 * preprocessing["box_margin"])
+    side = min(round(side), height, width)
+    x, y = _start((left + right) / 2, side, width), _start((top + bottom) / 2, side, height)
+    return x, y, x + side, y + side
+
+
+def _blob(heat: Tensor, threshold: float) -> Tensor:
+    """The places (h, w) connected with the peak, diagonals included, above the threshold."""
+    above = heat >= threshold * heat.max()
+    blob, before = heat == heat.max(), None
+    while before is None or not torch.equal(blob, before):
+        before = blob
+        grown = functional.max_pool2d(blob[None].float(), 3, stride=1, padding=1)[0]
+        blob = (grown > 0) & above
+    return blob
+
+
+def _start(middle: float, side: int, length: int) -> int:
+    """Where a side around `middle` begins so that it lies within a photo of this length."""
+    return min(max(round(middle - side / 2), 0), length - side)
+
+
+# ---- What training sees of a photo -------------------------------------------------------------
+
+
+View = tuple[Box, bool, tuple[float, float, float]]  # mirrored? brightness, contrast, saturation
+PLAIN = (False, (1.0, 1.0, 1.0))
+
+
+def random_view(bird: Box, pixels: Tensor, settings: Settings, generator: random.Random) -> View:
+    """A square around the bird on a photo (3, H, W): of any scale from its box to the whole photo.
+
+    Whatever its size, it holds as much of the bird's box as fits. The second look is near the
+    lower end of the scales, which are all as likely; the first look is near the upper end.
+    """
+    (left, top, right, bottom), (height, width) = bird, pixels.shape[1:]
+    largest = min(height, width)
+    smallest = min(settings.tightest_crop * max(right - left, bottom - top), 0.95 * largest)
+    side = math.exp(generator.uniform(math.log(smallest), math.log(largest)))
+    stretch = settings.crop_stretch ** generator.uniform(-0.5, 0.5)
+    w, h = min(max(1, round(side * stretch)), width), min(max(1, round(side / stretch)), height)
+    x = _covering(left, right, w, width, generator)
+    y = _covering(top, bottom, h, height, generator)
+    jitter = settings.colour_jitter
+    light = tuple(generator.uniform(1 - jitter, 1 + jitter) for _ in range(3))
+    return (x, y, x + w, y + h), generator.random() < 0.5, light
+
+
+def _covering(start: int, end: int, side: int, length: int, generator: random.Random) -> int:
+    """A random start of a side that covers start to end, or, if shorter, lies within it."""
+    low, high = sorted((end - side, start))
+    return generator.randint(*(min(max(edge, 0), length - side) for edge in (low, high)))
+
+
+def augmented(pixels: Tensor, view: View, preprocessing: Mapping[str, Any]) -> Tensor:
+    """The view of a photo (3, H, W): a square (3, side, side), uint8."""
+    from torchvision.transforms.v2 import functional as change
+
+    box, mirrored, light = view
+    square = look(pixels, box, (preprocessing["input_size"],) * 2, preprocessing)
+    square = square.flip(2) if mirrored else square
+    changes = (change.adjust_brightness, change.adjust_contrast, change.adjust_saturation)
+    for adjust, factor in zip(changes, light, strict=True):
+        square = adjust(square, factor) if factor != 1 else square
+    return square
+
+
+# ---- Photos side by side -----------------------------------------------------------------------
 
 
 def side_by_side(work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
@@ -548,9 +698,7 @@ def side_by_side(work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[A
             yield under_way.popleft().result()
 
 
-# ------------------------------------------------------------------------------------------------
-# Labels, split, and how sure a measured accuracy is
-# ------------------------------------------------------------------------------------------------
+# ---- Labels and split --------------------------------------------------------------------------
 
 
 def labels_fingerprint(gt: Mapping[str, int]) -> str:
@@ -605,17 +753,7 @@ def split_photos(
     return np.setdiff1d(np.arange(len(labels)), validation), np.sort(validation)
 
 
-def wilson_interval(correct: int, total: int) -> tuple[float, float]:
-    """95 % interval of an accuracy: Wilson, JASA 22 (1927)."""
-    z, share = 1.959964, correct / total
-    middle = (share + z * z / (2 * total)) / (1 + z * z / total)
-    half = z / (1 + z * z / total) * math.sqrt(share * (1 - share) / total + (z / (2 * total)) ** 2)
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
-# ------------------------------------------------------------------------------------------------
-# Pretrained weights
-# ------------------------------------------------------------------------------------------------
+# ---- Pretrained weights ------------------------------------------------------------------------
 
 
 def imagenet_weights_file() -> Path:
@@ -637,22 +775,23 @@ def pretrained(
     settings: Settings,
     init: str | Path | None,
     fast_train: bool = False,
-) -> BirdNet:
-    """A network to start training from: pretrained backbone, random head, frozen trunk.
+) -> tuple[BirdNet, Head | None]:
+    """A network to start training from, with a random head, and the head that it had before.
 
-    Raises SubmissionError if there are no pretrained weights, unless `fast_train` may do without.
+    Raises SubmissionError if there are no pretrained weights, unless `fast_train` may do without:
+    then there is no former head.
     """
     network = BirdNet(class_ids, class_names, settings.dropout)
-    _load_backbone(network, None if init is None else Path(init), fast_train)
+    head = _load_backbone(network, None if init is None else Path(init), fast_train)
     network.features[: first_unfrozen(network, settings)].requires_grad_(False)
-    return network
+    return network, head
 
 
-def _load_backbone(network: BirdNet, init: Path | None, fast_train: bool) -> None:
+def _load_backbone(network: BirdNet, init: Path | None, fast_train: bool) -> Head | None:
     path = imagenet_weights_file() if init is None else init
     if init is None and not path.is_file() and fast_train:
         _say(f"fast_train: no pretrained weights in {path.parent}, random ones instead")
-        return
+        return None
     if init is None and not path.is_file():
         raise SubmissionError(
             f"no pretrained weights: put {path.name} into {path.parent} (the folder "
@@ -660,16 +799,22 @@ def _load_backbone(network: BirdNet, init: Path | None, fast_train: bool) -> Non
         )
     content = _load_file(path)
     state = content.get("state_dict", content)
-    prefix = "features."
-    backbone = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
+    layer = "head" if "head.weight" in state else "classifier.1"  # ours; torchvision's
     try:
-        network.features.load_state_dict(backbone)
-    except RuntimeError:
+        network.features.load_state_dict(_backbone_of(state))
+        head = state[f"{layer}.weight"], state[f"{layer}.bias"]
+    except (RuntimeError, KeyError):
         raise SubmissionError(
             f"{path} does not hold the weights of torchvision's mobilenet_v2: replace or delete it"
         ) from None
     if fast_train:
         _say(f"fast_train: pretrained weights from {path}")
+    return head
+
+
+def _backbone_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    prefix = "features."
+    return {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
 
 
 def _load_file(path: Path) -> dict[str, Any]:
@@ -689,13 +834,11 @@ def _load_file(path: Path) -> dict[str, Any]:
     return content
 
 
-# ------------------------------------------------------------------------------------------------
-# The frozen trunk, computed once
-# ------------------------------------------------------------------------------------------------
+# ---- The frozen trunk, computed once -----------------------------------------------------------
 
 
 def training_precision(settings: Settings) -> torch.dtype:
-    """What augmented views and the steps of training are computed in.
+    """What views and the steps of training are computed in.
 
     Mixed precision as in Micikevicius et al., ICLR 2018, with bfloat16 where the processor
     multiplies it: weights, their average, validation and `classify` stay in float32.
@@ -705,108 +848,103 @@ def training_precision(settings: Settings) -> torch.dtype:
     return torch.bfloat16 if wanted else torch.float32
 
 
-def augmentation(settings: Settings) -> nn.Module:
-    """The random views that training sees: a crop, a mirror image, other light."""
-    from torchvision.transforms import v2
+def find_birds(
+    network: BirdNet,
+    head: Head | None,
+    paths: Sequence[Path],
+    settings: Settings,
+    progress: Progress,
+) -> dict[Path, Box]:
+    """Where the pretrained network, with the head that it came with, sees a bird on each photo.
 
-    area, sides = (settings.crop_share, 1), (1 / settings.crop_stretch, settings.crop_stretch)
-    jitter = settings.colour_jitter
-    return v2.Compose(
-        [
-            v2.RandomResizedCrop(settings.input_size, scale=area, ratio=sides),
-            v2.RandomHorizontalFlip(settings.mirror),
-            v2.ColorJitter(brightness=jitter, contrast=jitter, saturation=jitter),
-        ]
-    )
+    What cannot be read is left out, and said. Without a head the bird may be anywhere.
+    """
+    described = describe(network.features), network.features.state_dict()
+    preprocessing, dtype = preprocessing_of(settings), training_precision(settings)
+    looks = None if head is None else TwoLooks(*described, head, preprocessing, dtype)
+
+    def find(path: Path) -> Box | Exception:
+        try:
+            pixels = read_pixels(path, preprocessing)
+        except Exception as error:  # see read_photo
+            return error
+        return looks.find(pixels)[2] if looks else (0, 0, pixels.shape[2], pixels.shape[1])
+
+    boxes = {}
+    with tolerant_pillow():
+        for path, found in zip(paths, side_by_side(find, paths), strict=True):
+            if isinstance(found, Exception):
+                _say(f"left out of training: {path} ({found})")
+            else:
+                boxes[path] = found
+            progress.step(1)
+    return boxes
 
 
 class TrunkCache:
     """Activations of the frozen trunk, in half precision, for several views of all photos.
 
-    View 0 is that of evaluation, in its full precision; the others are augmented, in that of
-    training. A photo's view is computed when it is first asked for. `paths` are the photos that
-    could be read.
+    View 0 is plain, at the bird's box; the others are random. A view is computed when it is first
+    asked for. `birds` are the boxes of the photos that can be read.
     """
 
     def __init__(
-        self, network: BirdNet, paths: Sequence[Path], settings: Settings, progress: Progress
+        self, network: BirdNet, birds: Mapping[Path, Box], settings: Settings, progress: Progress
     ) -> None:
-        trunk = network.features[: first_unfrozen(network, settings)]
-        described = describe(trunk), trunk.state_dict(), settings.input_size
-        self.exact = PackedBlocks(*described)
-        self.quick = PackedBlocks(*described, training_precision(settings))
+        trunk, side = network.features[: first_unfrozen(network, settings)], settings.input_size
+        precision = training_precision(settings)
+        self.trunk = PackedBlocks(describe(trunk), trunk.state_dict(), side, side, precision)
         self.settings, self.progress = settings, progress
-        self.constants, self.augment = preprocessing_of(settings), augmentation(settings)
-        self.shape = self.exact.output_shape  # (C, h, w)
-        self.count = self._views_that_fit(len(paths))
-        self.paths, self.views, self.computed = list(paths), [], []
-        self.view(0, np.arange(len(paths)))
-        readable = np.flatnonzero(self.computed[0])
-        self.paths = [paths[index] for index in readable]
-        self.views, self.computed = [self.views[0][readable]], [self.computed[0][readable]]
+        self.preprocessing = preprocessing_of(settings)
+        self.paths, self.birds = list(birds), list(birds.values())
+        self.views: dict[int, Tensor] = {0: self._computed(0)}
+        self.count = self._random_views_that_fit()
 
-    def view(self, number: int, photos: np.ndarray) -> Tensor:
-        """Activations (all photos, h, w, C), float16; those of `photos` (N,) are computed."""
-        channels, h, w = self.shape
-        while number >= len(self.views):
-            empty = torch.zeros(len(self.paths), h, w, channels, dtype=torch.float16)
-            self.views.append(empty)
-            self.computed.append(np.zeros(len(self.paths), dtype=bool))
-        self._encode(number, self.missing(number, photos))
+    def view(self, number: int) -> Tensor:
+        """Activations (photos, h, w, C), float16."""
+        if number not in self.views:
+            self.views[number] = self._computed(number)
         return self.views[number]
 
-    def missing(self, number: int, photos: np.ndarray) -> np.ndarray:
-        """Those of `photos` (N,) whose view of this number is not computed yet."""
-        return photos[~self.computed[number][photos]] if number < len(self.views) else photos
+    def to_compute(self) -> int:
+        """How many views the epochs will ask for that are not computed yet."""
+        return min(self.settings.epochs, self.count) - len(self.views) + 1
 
-    def _encode(self, number: int, photos: np.ndarray) -> None:
-        trunk = self.quick if number else self.exact
-        activations, computed = self.views[number], self.computed[number]
+    def _computed(self, number: int) -> Tensor:
+        def encode(photos: Sequence[int]) -> Tensor:
+            views = [self._view(number, photo) for photo in photos]
+            x = self.trunk(normalise(views, self.preprocessing))  # (B, 3, s, s) -> (B, C, h, w)
+            return x.permute(0, 2, 3, 1).half()
 
-        def compute(item: tuple[list[int], list[Tensor]]) -> None:
-            indices, views = item
-            x = trunk(normalise(views, self.constants))  # (B, 3, H, W) -> (B, C, h, w)
-            activations[indices] = x.permute(0, 2, 3, 1).half()
-            computed[indices] = True
-
+        photos, activations = range(len(self.paths)), []
+        parts = [photos[first : first + TRUNK_BATCH] for first in photos[::TRUNK_BATCH]]
         with tolerant_pillow():
-            for _ in side_by_side(compute, self._batches(number, photos)):
-                pass
+            for part in side_by_side(encode, parts):
+                activations.append(part)
+                self.progress.step(len(part))
+        return torch.cat(activations)
 
-    def _batches(self, number: int, photos: np.ndarray) -> Iterator[tuple[list[int], list[Tensor]]]:
-        """Indices and views (3, side, side) of a few readable photos at a time."""
-        for part in _parts(photos, PHOTO_BATCH):
-            views = {}
-            for index in part.tolist():
-                path = self.paths[index]
-                try:
-                    photo = read_photo(path, 2 * self.settings.input_size)
-                    views[index] = self._one_view(number, photo)
-                except Exception as error:  # see read_photo
-                    _say(f"left out of training: {path} ({error})")
-            if views:
-                yield list(views), list(views.values())
-            self.progress.step(len(part))
-
-    def _one_view(self, number: int, photo: Image.Image) -> Tensor:
+    def _view(self, number: int, photo: int) -> Tensor:
+        """View (3, side, side) of a photo, the same whenever it is computed."""
+        pixels, bird = read_pixels(self.paths[photo], self.preprocessing), self.birds[photo]
         if number == 0:
-            return evaluation_view(photo, self.constants)
-        return self.augment(_pixels(photo))
+            return augmented(pixels, (bird, *PLAIN), self.preprocessing)
+        generator = random.Random(f"seed {self.settings.seed}, view {number}, photo {photo}")
+        view = random_view(bird, pixels, self.settings, generator)
+        return augmented(pixels, view, self.preprocessing)
 
-    def _views_that_fit(self, photos: int) -> int:
-        gigabytes = self.settings.cache_gigabytes
-        room = int(gigabytes * 1e9 / (2 * math.prod(self.shape) * photos))
-        if room < 1:
+    def _random_views_that_fit(self) -> int:
+        gigabytes, view = self.settings.cache_gigabytes, self.views[0]
+        room = int(gigabytes * 1e9 / (view.element_size() * view.numel()))
+        if room < 2:
             raise SubmissionError(
-                f"{photos} photos do not fit into cache_gigabytes={gigabytes}: raise that setting, "
-                "or train on fewer photos"
+                f"{len(view)} photos do not fit into cache_gigabytes={gigabytes}: raise that "
+                "setting, or train on fewer photos"
             )
-        return min(self.settings.views, room)
+        return min(self.settings.views, room - 1)  # one is the plain view
 
 
-# ------------------------------------------------------------------------------------------------
-# Training
-# ------------------------------------------------------------------------------------------------
+# ---- Training ----------------------------------------------------------------------------------
 
 
 class UpperNet(nn.Module):
@@ -850,152 +988,66 @@ def _optimiser(upper: UpperNet, settings: Settings) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups)
 
 
-def _rate_factor(step: int, steps: int, settings: Settings) -> float:
-    """Linear warm-up, then cosine decay (Loshchilov and Hutter, 2017), not down to zero.
-
-    Averaged weights want steps that stay long: the average does what decay otherwise does
-    (Izmailov et al., Averaging Weights Leads to Wider Optima, 2018).
-    """
-    rising = max(1.0, settings.warmup * steps)
-    if step < rising:
-        return (step + 1) / (rising + 1)
-    share = (step - rising) / max(1.0, steps - rising)  # of the decay done
-    return settings.final_rate + (1 - settings.final_rate) * (1 + math.cos(math.pi * share)) / 2
-
-
-def _mixing(classes: int, settings: Settings) -> Any:
-    """Mixup (Zhang et al., 2018) and CutMix (Yun et al., 2019) on the trunk's activations."""
-    from timm.data.mixup import Mixup
-
-    return Mixup(
-        mixup_alpha=settings.mixup,
-        cutmix_alpha=settings.cutmix,
-        prob=float(settings.mixup > 0 or settings.cutmix > 0),
-        label_smoothing=settings.label_smoothing,
-        num_classes=classes,
-    )
-
-
 def _unpacked(activations: Tensor) -> Tensor:
     """Cached activations (B, h, w, C), float16 -> (B, C, h, w), float32, channels last."""
     return activations.float().permute(0, 3, 1, 2)
 
 
 @torch.no_grad()
-def _features(upper: UpperNet, activations: Tensor) -> Tensor:
-    """Features (N, 1280) of untouched photos, from the trunk's activations (N, h, w, C)."""
-    return torch.cat([upper.pooled(_unpacked(part)) for part in activations.split(32)])
-
-
-@torch.no_grad()
 def _logits(upper: UpperNet, activations: Tensor) -> Tensor:
     """Logits (N, classes) of untouched photos, from the trunk's activations (N, h, w, C)."""
-    return upper.head(_features(upper, activations))
-
-
-@torch.no_grad()
-def refine_head(head: nn.Linear, features: Tensor, labels: Tensor, settings: Settings) -> None:
-    """Average a head with the linear discriminants of features (N, C) with the labels (N,).
-
-    Two estimates of the same boundaries: one from gradient descent on mixed photos, one in closed
-    form from untouched photos. Their errors differ, so the mean has fewer; it is one linear layer
-    still. The discriminants take one covariance for all classes, shrunk towards a sphere: Friedman,
-    Regularized Discriminant Analysis, JASA 84 (1989). Their logits are scaled to the spread of the
-    head's. Without a photo of each class and two of one, the head stays as it is.
-    """
-    count = torch.bincount(labels, minlength=head.out_features)  # (classes,)
-    if count.min() < 1 or count.max() < 2:
-        return
-    weight, bias = _discriminants(features.double(), labels, count, settings.shrinkage)
-    discriminants = features.double() @ weight.T + bias  # (N, classes)
-    scale = _spread(head(features)) / _spread(discriminants).clamp(min=1e-6)
-    head.weight.lerp_((scale * weight).float(), settings.discriminants)
-    head.bias.lerp_((scale * bias).float(), settings.discriminants)
-
-
-def _discriminants(
-    features: Tensor, labels: Tensor, count: Tensor, shrinkage: float
-) -> tuple[Tensor, Tensor]:
-    """Weight (classes, C) and bias (classes,); `count` has the photos of each class."""
-    middle = features.mean(0)  # taken out: what all features have in common would cost digits
-    x = features - middle  # (N, C)
-    means = x.new_zeros(len(count), x.shape[1]).index_add_(0, labels, x) / count[:, None]
-    centred = x - means[labels]
-    covariance = centred.T @ centred / len(x)  # (C, C)
-    sphere = covariance.diagonal().mean().clamp(min=1e-6) * torch.eye(len(covariance)).to(x)
-    weight = torch.linalg.solve(torch.lerp(covariance, sphere, shrinkage), means.T).T
-    return weight, (count / len(x)).log() - (weight * means).sum(1) / 2 - weight @ middle
-
-
-def _spread(logits: Tensor) -> Tensor:
-    return (logits - logits.mean(1, keepdim=True)).std()
-
-
-def _parts(photos: np.ndarray, size: int) -> list[np.ndarray]:
-    return [photos[first : first + size] for first in range(0, len(photos), size)]
+    parts = activations.split(32)
+    return torch.cat([upper.head(upper.pooled(_unpacked(part))) for part in parts])
 
 
 def _epoch_batches(photos: np.ndarray, size: int) -> list[np.ndarray]:
     """The photos in a new order, in full batches; mixing wants an even number in each."""
-    shuffled = np.random.permutation(photos)
     size = min(size, len(photos))
-    full = _parts(shuffled[: len(shuffled) // size * size], size)
-    return [np.append(part, part[0]) if len(part) % 2 else part for part in full]
+    full = np.random.permutation(photos)[: len(photos) // size * size].reshape(-1, size)
+    return [np.append(part, part[0]) if size % 2 else part for part in full]
 
 
 class _Run:
     """One training of the upper blocks, from the pretrained weights to their moving average."""
 
-    def __init__(
-        self,
-        network: BirdNet,
-        cache: TrunkCache,
-        labels: Tensor,
-        train: np.ndarray,
-        settings: Settings,
-    ) -> None:
+    def __init__(self, network: BirdNet, settings: Settings, steps: int) -> None:
+        from timm.data.mixup import Mixup
         from timm.utils import ModelEmaV3
 
-        self.cache, self.labels, self.train, self.settings = cache, labels, train, settings
-        self.upper = UpperNet(network, settings)
-        self.upper.to(memory_format=torch.channels_last)
+        self.upper = UpperNet(network, settings).to(memory_format=torch.channels_last)
+        # Polyak and Juditsky, 1992: the average does what decay of the rates to zero otherwise
+        # does (Izmailov et al., 2018), so the cosine (Loshchilov and Hutter, 2017) ends above it.
         self.average = ModelEmaV3(self.upper, settings.average_decay, use_warmup=True)
         self.optimiser = _optimiser(self.upper, settings)
-        steps = settings.epochs * len(_epoch_batches(train, settings.batch_size))
-        self.scheduler = torch.optim.lr_scheduler.LambdaLR(
-            self.optimiser, lambda step: _rate_factor(step, steps, settings)
+        self.scheduler = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimiser,
+            [group["lr"] for group in self.optimiser.param_groups],
+            total_steps=steps + 1,
+            pct_start=settings.warmup,
+            cycle_momentum=False,
+            div_factor=25,
+            final_div_factor=1 / (25 * settings.final_rate),  # of the first rate, not the highest
         )
-        self.mix = _mixing(len(network.class_ids), settings)
+        # Zhang et al., 2018, and Yun et al., 2019, on the trunk's activations.
+        self.mix = Mixup(
+            mixup_alpha=settings.mixup,
+            cutmix_alpha=settings.cutmix,
+            prob=float(settings.mixup > 0 or settings.cutmix > 0),
+            label_smoothing=settings.label_smoothing,
+            num_classes=len(network.class_ids),
+        )
 
-    def epoch(self, number: int, progress: Progress) -> tuple[float, float]:
-        """Train for one epoch, counted from 0: mean loss and accuracy on what was shown."""
-        loss, right, seen = 0.0, 0, 0
-        self.upper.train()
-        view = self.cache.view(number % self.cache.count, self.train)
-        for photos in _epoch_batches(self.train, self.settings.batch_size):
-            x, target = self.mix(_unpacked(view[photos]), self.labels[photos])  # .., (B, classes)
-            logits = self.upper(x)
-            batch_loss = functional.cross_entropy(logits, target)
-            self._step(batch_loss)
-            loss += batch_loss.item() * len(photos)
-            right += int((logits.argmax(1) == target.argmax(1)).sum())
-            seen += len(photos)
-            progress.step(len(photos))
-        return loss / seen, right / seen
-
-    def _step(self, loss: Tensor) -> None:
+    def step(self, activations: Tensor, labels: Tensor) -> tuple[float, int]:
+        """One step on activations (B, h, w, C) with labels (B,): the loss, how many were right."""
+        x, target = self.mix(_unpacked(activations), labels)  # (B, C, h, w), (B, classes)
+        logits = self.upper.train()(x)
+        loss = functional.cross_entropy(logits, target)
         self.optimiser.zero_grad()
         loss.backward()
         self.optimiser.step()
         self.scheduler.step()
         self.average.update(self.upper, self.scheduler.last_epoch)
-
-    def delivered(self) -> UpperNet:
-        """The averaged weights (Polyak and Juditsky, 1992) with a refined head."""
-        upper = copy.deepcopy(self.average.module)
-        features = _features(upper, self.cache.view(0, self.train)[self.train])
-        refine_head(upper.head, features, self.labels[self.train], self.settings)
-        return upper
+        return loss.item(), int((logits.argmax(1) == target.argmax(1)).sum())
 
 
 def _fit(
@@ -1004,34 +1056,30 @@ def _fit(
     cache: TrunkCache,
     labels: Tensor,
     train: np.ndarray,
-    settings: Settings,
-    progress: Progress,
-    held_out: tuple[Tensor, Tensor] | None = None,
-) -> Tensor | None:
-    """Train `network` in place on the photos `train`.
-
-    `held_out` are activations (N, h, w, C) and labels (N,) of validation photos; returns the logits
-    (N, classes) for them.
-    """
-    run = _Run(network, cache, labels, train, settings)
-    shown = range(min(settings.epochs, cache.count))
-    to_encode = sum(len(cache.missing(number, train)) for number in shown)
-    progress.stage(stage, settings.epochs * len(train) + to_encode)
-    val_loss = val_accuracy = None
+    held_out: np.ndarray | None = None,
+) -> None:
+    """Train `network` in place on the photos `train`; those `held_out` are for the table alone."""
+    settings, progress = cache.settings, cache.progress
+    batches = len(_epoch_batches(train, settings.batch_size))
+    run = _Run(network, settings, settings.epochs * batches)
+    progress.stage(stage, settings.epochs * len(train) + cache.to_compute() * len(labels))
     for number in range(settings.epochs):
-        start = time.perf_counter()
-        loss, accuracy = run.epoch(number, progress)
+        start, loss, right, seen = time.perf_counter(), 0.0, 0, 0
+        view = cache.view(1 + number % cache.count)  # (photos, h, w, C)
+        for photos in _epoch_batches(train, settings.batch_size):
+            batch_loss, batch_right = run.step(view[photos], labels[photos])
+            loss, right = loss + batch_loss * len(photos), right + batch_right
+            seen += len(photos)
+            progress.step(len(photos))
+        val_loss = val_accuracy = None
         if held_out is not None:
-            activations, truth = held_out
-            logits = _logits(run.average.module, activations)
+            logits, truth = _logits(run.average.module, cache.view(0)[held_out]), labels[held_out]
             val_loss = functional.cross_entropy(logits, truth).item()
             val_accuracy = (logits.argmax(1) == truth).float().mean().item()
-        rate = run.optimiser.param_groups[-1]["lr"]
-        seconds = time.perf_counter() - start
-        row = EpochRow(stage, number + 1, loss, accuracy, val_loss, val_accuracy, rate, seconds)
-        progress.epoch(row)
-    run.upper.load_state_dict(run.delivered().state_dict())
-    return None if held_out is None else _logits(run.upper, held_out[0])
+        rate, seconds = run.optimiser.param_groups[-1]["lr"], time.perf_counter() - start
+        measured = (loss / seen, right / seen, val_loss, val_accuracy, rate, seconds)
+        progress.epoch(EpochRow(stage, number + 1, *measured))
+    run.upper.load_state_dict(run.average.module.state_dict())
 
 
 def _reuse_freed_memory() -> None:
@@ -1121,19 +1169,20 @@ def train_classifier(
     species = None if class_names is None else [class_names.get(i, str(i)) for i in class_ids]
     _reuse_freed_memory()
     with _seeded(settings.seed):
-        network = pretrained(class_ids, species, settings, init, fast_train)
+        network, head = pretrained(class_ids, species, settings, init, fast_train)
         names = list(gt)
         if fast_train:
             names = sorted(random.sample(names, min(FAST_TRAIN_PHOTOS, len(names))))
             settings = replace(settings, epochs=1, views=1)
         progress.stage("first look", len(names))
-        cache = TrunkCache(network, [folder / name for name in names], settings, progress)
-        if not cache.paths:
+        birds = find_birds(network, head, [folder / name for name in names], settings, progress)
+        if not birds:
             raise SubmissionError(f"not one readable photo in {folder}: check the folder's path")
+        cache = TrunkCache(network, birds, settings, progress)
         names = [path.name for path in cache.paths]
         labels = torch.tensor([class_ids.index(gt[name]) for name in names])  # (photos,)
-        answers = _validate(network, cache, labels, settings, progress)
-        _fit("final run", network, cache, labels, np.arange(len(names)), settings, progress)
+        answers = _validate(network, cache, labels)
+        _fit("final run", network, cache, labels, np.arange(len(names)))
     network.validation_answers = answers
     network.facts = {
         "fallback_class": Counter(gt.values()).most_common(1)[0][0],
@@ -1150,14 +1199,13 @@ def train_classifier(
     return network.eval()
 
 
-def _validate(
-    network: BirdNet, cache: TrunkCache, labels: Tensor, settings: Settings, progress: Progress
-) -> dict[str, Any] | None:
-    """Train a copy of `network` without some photos; what it answers on those.
+def _validate(network: BirdNet, cache: TrunkCache, labels: Tensor) -> dict[str, Any] | None:
+    """Train a copy of `network` without some photos; what it answers on those, as `classify` would.
 
-    The answers hold the names of the `photos`, their `labels` (N,) as columns of the logits, and
-    the `logits` (N, classes).
+    The answers hold the names of the `photos`, their `labels` (N,) as columns of the logits, the
+    `logits` (N, classes), and what was `seen` of each.
     """
+    settings, progress = cache.settings, cache.progress
     train, photos = split_photos(labels.numpy(), settings.validation_share, settings.seed)
     if photos is None:
         _say("no species has two photos: nothing to validate on, training on all of them")
@@ -1165,19 +1213,20 @@ def _validate(
     lonely = sum(n == 1 for n in Counter(labels.tolist()).values())
     if lonely:
         _say(f"{lonely} species with a single photo: it stays in training, not in validation")
-    held_out = cache.view(0, photos)[photos], labels[photos]
-    logits = _fit(
-        "validation run",
-        copy.deepcopy(network),
-        cache,
-        labels,
-        train,
-        settings,
-        progress,
-        held_out,
-    )
-    names = [cache.paths[index].name for index in photos]
-    return {"photos": names, "labels": labels[photos], "logits": logits}
+    network = copy.deepcopy(network)
+    _fit("validation run", network, cache, labels, train, photos)
+    paths = [cache.paths[index] for index in photos]
+    progress.stage("second look", len(paths))
+    seen = []
+    for _, answer in Classifier(_described(network, settings)).answers(paths):
+        seen.append(answer)
+        progress.step(1)
+    return {
+        "photos": [path.name for path in paths],
+        "labels": labels[photos],
+        "logits": torch.stack([answer.logits for answer in seen]),
+        "seen": seen,
+    }
 
 
 def _validation_facts(answers: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -1189,12 +1238,7 @@ def _validation_facts(answers: Mapping[str, Any] | None) -> dict[str, Any]:
     temperature = fit_temperature(logits, labels)
     top = functional.softmax(logits / temperature, 1).amax(1)  # (N,)
     return {
-        "validation": {
-            "correct": right,
-            "total": total,
-            "accuracy": right / total,
-            "interval": list(wilson_interval(right, total)),
-        },
+        "validation": {"correct": right, "total": total, "accuracy": right / total},
         "temperature": temperature,
         "unsure_below": top.quantile(0.05).item(),
     }
@@ -1210,26 +1254,31 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     return min(candidates, key=lambda t: functional.cross_entropy(logits / t, labels).item())
 
 
-# ------------------------------------------------------------------------------------------------
-# The checkpoint: tensors and plain values that describe themselves
-# ------------------------------------------------------------------------------------------------
+# ---- The checkpoint: tensors and plain values that describe themselves -------------------------
 
-FORMAT, FORMAT_VERSION = "birds-mobilenet-v2", 2
+FORMAT, FORMAT_VERSION = "birds-mobilenet-v2", 3
 
 
-def to_checkpoint(network: BirdNet) -> dict[str, Any]:
-    """What `torch.save` is to write as birds_model.pt, of a network from `train_classifier`."""
-    checkpoint = {
+def _described(network: BirdNet, settings: Settings) -> dict[str, Any]:
+    """What a `Classifier` needs of a network, without what its training found out."""
+    return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "architecture": "mobilenet_v2",
         "features": describe(network.features),
         "class_ids": network.class_ids,
         "class_names": network.class_names,
-        "preprocessing": preprocessing_of(Settings(**network.facts["settings"])),
-        **network.facts,
+        "preprocessing": preprocessing_of(settings),
+        "fallback_class": network.class_ids[0],
+        "temperature": 1.0,
+        "unsure_below": 0.0,
         "state_dict": {k: v.contiguous() for k, v in network.state_dict().items()},
     }
+
+
+def to_checkpoint(network: BirdNet) -> dict[str, Any]:
+    """What `torch.save` is to write as birds_model.pt, of a network from `train_classifier`."""
+    checkpoint = _described(network, Settings(**network.facts["settings"])) | network.facts
     return checkpoint | {"known_answer": {"logits": _known_answer(Classifier(checkpoint))}}
 
 
@@ -1255,10 +1304,10 @@ def load_classifier(model_path: str | Path) -> Classifier:
 
 def _known_answer(classifier: Classifier) -> list[float]:
     """Logits for a generated picture: the same integers on every machine."""
-    y, x, channel = np.ogrid[: classifier.side, : classifier.side, :3]
-    picture = (x * y // 7 + 3 * x + 5 * y + 89 * channel) % 256  # (side, side, 3)
-    view = torch.from_numpy(picture.astype(np.uint8)).permute(2, 0, 1)
-    return classifier.logits([view])[0].tolist()
+    y, x, channel = np.ogrid[:375, :500, :3]
+    picture = (x * y // 7 + 3 * x + 5 * y + 89 * channel) % 256  # (H, W, 3)
+    pixels = torch.from_numpy(picture.astype(np.uint8)).permute(2, 0, 1)
+    return classifier.looks(pixels).logits.tolist()
 
 
 def known_answer_error(model_path: str | Path) -> float:
@@ -1268,9 +1317,7 @@ def known_answer_error(model_path: str | Path) -> float:
     return float(np.abs(np.array(_known_answer(classifier)) - stored).max())
 
 
-# ------------------------------------------------------------------------------------------------
-# Classification
-# ------------------------------------------------------------------------------------------------
+# ---- Classification ----------------------------------------------------------------------------
 
 
 class Classifier:
@@ -1285,43 +1332,26 @@ class Classifier:
         self.temperature: float = checkpoint["temperature"]
         self.unsure_below: float = checkpoint["unsure_below"]
         self.preprocessing = checkpoint["preprocessing"]
-        self.side: int = self.preprocessing["input_size"]
-        prefix = "features."
-        features = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
-        self.features = PackedBlocks(checkpoint["features"], features, self.side)
-        self.head = state["head.weight"].detach(), state["head.bias"].detach()
-        if len(self.class_ids) != len(self.head[1]):
-            raise ValueError(f"{len(self.class_ids)} class ids, {len(self.head[1])} outputs")
-
-    @torch.inference_mode()
-    def logits(self, views: Sequence[Tensor]) -> Tensor:
-        """Logits (B, classes) of evaluation views (3, side, side), uint8."""
-        x = normalise(views, self.preprocessing)  # (B, 3, side, side)
-        x = self.features(x).mean((2, 3))  # (B, 1280)
-        return functional.linear(x, *self.head)
+        head = state["head.weight"].detach(), state["head.bias"].detach()
+        self.looks = TwoLooks(checkpoint["features"], _backbone_of(state), head, self.preprocessing)
+        if len(self.class_ids) != len(head[1]):
+            raise ValueError(f"{len(self.class_ids)} class ids, {len(head[1])} outputs")
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Calibrated probabilities of logits (..., classes): see `fit_temperature`."""
         return functional.softmax(logits / self.temperature, -1)
 
-    def answers(self, photos: Sequence[Path]) -> Iterator[tuple[Path, Tensor | Exception]]:
-        """Each photo with its logits (classes,), or with the reason why it cannot be decoded."""
-        batches = [photos[i : i + PHOTO_BATCH] for i in range(0, len(photos), PHOTO_BATCH)]
-        with tolerant_pillow():
-            for answers in side_by_side(self._batch_answers, batches):
-                yield from answers.items()
+    def answers(self, photos: Sequence[Path]) -> Iterator[tuple[Path, Seen | Exception]]:
+        """Each photo with what was seen of it, or with the reason why it cannot be decoded."""
 
-    def _batch_answers(self, photos: Sequence[Path]) -> dict[Path, Tensor | Exception]:
-        views: dict[Path, Tensor] = {}
-        answers: dict[Path, Tensor | Exception] = {}
-        for path in photos:
+        def answer(path: Path) -> Seen | Exception:
             try:
-                views[path] = evaluation_view(read_photo(path, self.side), self.preprocessing)
+                return self.looks(read_pixels(path, self.preprocessing))
             except Exception as error:  # see read_photo; a missing answer fails the whole test
-                answers[path] = error
-        if views:
-            answers.update(zip(views, self.logits(list(views.values())), strict=True))
-        return {path: answers[path] for path in photos}
+                return error
+
+        with tolerant_pillow():
+            yield from zip(photos, side_by_side(answer, photos), strict=True)
 
 
 def classify(model_path: str | Path, test_img_dir: str | Path) -> dict[str, int]:
@@ -1335,50 +1365,91 @@ def classify(model_path: str | Path, test_img_dir: str | Path) -> dict[str, int]
     """
     classifier = load_classifier(model_path)
     answers: dict[str, int] = {}
-    for path, logits in classifier.answers(list_photos(test_img_dir)):
-        if isinstance(logits, Exception):
-            _say(f"cannot be decoded, answered with the most frequent class: {path} ({logits})")
+    for path, seen in classifier.answers(list_photos(test_img_dir)):
+        if isinstance(seen, Exception):
+            _say(f"cannot be decoded, answered with the most frequent class: {path} ({seen})")
             answers[path.name] = classifier.fallback_class
         else:
-            answers[path.name] = classifier.class_ids[int(logits.argmax())]
+            answers[path.name] = classifier.class_ids[int(seen.logits.argmax())]
     return answers
 
 
-# ------------------------------------------------------------------------------------------------
-# From the command line: what the network says of a photo
-# ------------------------------------------------------------------------------------------------
+# ---- From the command line: what the network says of a photo, and what it looked at ------------
 
 
-def _lines(classifier: Classifier, path: Path, logits: Tensor, top: int) -> Iterator[str]:
-    """What is printed for a photo: its name, the likeliest species, how sure that is."""
-    names = classifier.class_names
-    probabilities = classifier.probabilities(logits)  # (classes,)
-    best = probabilities.topk(min(top, len(names)))
-    yield str(path)
-    for share, index in zip(best.values.tolist(), best.indices.tolist(), strict=True):
-        yield f"  {share:7.2%}  {names[index]}"
-    if best.values[0] < classifier.unsure_below:
-        yield (
+def _likeliest(classifier: Classifier, logits: Tensor, number: int) -> list[str]:
+    """The likeliest species by logits (classes,), each with its probability."""
+    best = classifier.probabilities(logits).topk(min(number, len(classifier.class_names)))
+    names = [classifier.class_names[index] for index in best.indices.tolist()]
+    return [f"{p:7.2%}  {name}" for p, name in zip(best.values.tolist(), names, strict=True)]
+
+
+def _print_answer(classifier: Classifier, path: Path, logits: Tensor, number: int) -> None:
+    print(path, *_likeliest(classifier, logits, number), sep="\n  ")
+    if classifier.probabilities(logits).max() < classifier.unsure_below:
+        print(
             f"  unsure: 95 % of the validation photos got more than {classifier.unsure_below:.0%}; "
             "perhaps none of the species it knows, or no bird"
         )
 
 
-def _shown(model: Path, source: Path, top: int) -> int:
+def picture_of_looks(pixels: Tensor, seen: Seen, captions: Sequence[str]) -> Image.Image:
+    """The photo (3, H, W) with the map in red and the box; beside it what the second look saw.
+
+    Below each of the two stands its caption, of several lines.
+    """
+    heat = seen.heat / seen.heat.max().clamp(min=1e-6)  # (h, w), 0 to 1
+    heat = functional.interpolate(heat[None, None], pixels.shape[1:], mode="bilinear")[0]
+    red = torch.tensor([255.0, 0.0, 0.0]).view(3, 1, 1)
+    tinted = torch.lerp(pixels.float(), red, 0.5 * heat).byte()  # (3, H, W)
+    left, top, right, bottom = seen.box
+    parts = (tinted, pixels[:, top:bottom, left:right])
+    whole, second = (Image.fromarray(part.permute(1, 2, 0).numpy()) for part in parts)
+    frame = (left, top, right - 1, bottom - 1)
+    ImageDraw.Draw(whole).rectangle(frame, outline="white", width=max(3, whole.width // 150))
+    canvas, x = Image.new("RGB", (1008, 480), "white"), 8
+    for panel, caption in zip((whole, second), captions, strict=True):
+        panel = ImageOps.contain(panel, (580, 370))
+        canvas.paste(panel, (x, 8))
+        ImageDraw.Draw(canvas).text((x, 388), caption, "black", ImageFont.load_default(16))
+        x += panel.width + 16
+    return canvas.crop((0, 0, x - 8, 480))
+
+
+def _save_picture(classifier: Classifier, photo: Path, seen: Seen, out: Path) -> None:
+    """Write what the two looks saw of a photo; the file is replaced in one step."""
+    captions = [
+        "\n".join([title, *_likeliest(classifier, logits, 3)])
+        for title, logits in (("first look", seen.first), ("second look", seen.second))
+    ]
+    pixels, temporary = read_pixels(photo, classifier.preprocessing), out.with_name(out.name + "~")
+    try:
+        picture_of_looks(pixels, seen, captions).save(temporary, "PNG")
+        temporary.replace(out)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise SubmissionError(f"{out} cannot be written: {error}; name another --show") from None
+
+
+def _shown(options: argparse.Namespace) -> int:
     """Print what the network says of a photo or of each photo in a folder; the exit status."""
-    classifier = load_classifier(model)
+    classifier, source, status = load_classifier(options.model), options.photos, 0
     if not source.exists():
         raise SubmissionError(f"no photo or folder {source}: check the path")
+    if options.show and source.is_dir():
+        raise SubmissionError(f"--show draws one photo, {source} is a folder: name a photo in it")
     photos = list_photos(source) if source.is_dir() else [source]
     if not photos:
         raise SubmissionError(f"no photo in {source}: give one photo, or a folder that holds some")
-    status = 0
-    for path, logits in classifier.answers(photos):
-        if isinstance(logits, Exception):
-            _say(f"cannot be decoded: {path} ({logits}): is it a photo? copy it again")
+    for path, seen in classifier.answers(photos):
+        if isinstance(seen, Exception):
+            _say(f"cannot be decoded: {path} ({seen}): is it a photo? copy it again")
             status = 1
-        else:
-            print(*_lines(classifier, path, logits, top), sep="\n")
+            continue
+        _print_answer(classifier, path, seen.logits, options.top)
+        if options.show:
+            _save_picture(classifier, path, seen, options.show)
+            print(f"Wrote {options.show}")
     return status
 
 
@@ -1389,11 +1460,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     model = Path(__file__).with_name("birds_model.pt")
     parser.add_argument("--model", type=Path, default=model, help="default: birds_model.pt")
     parser.add_argument("--top", type=int, default=5, metavar="N", help="species shown; default: 5")
+    parser.add_argument(
+        "--show", type=Path, metavar="OUT.png", help="draw what both looks saw of one photo"
+    )
     options = parser.parse_args(arguments)
     if options.top < 1:
         parser.error(f"--top {options.top}: show at least one species")
     try:
-        return _shown(options.model, options.photos, options.top)
+        return _shown(options)
     except SubmissionError as error:
         _say(f"Error: {error}")
         return 1

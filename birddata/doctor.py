@@ -20,7 +20,7 @@ import solution
 from birddata import DataError
 from birddata.copies import BLANK, Facts, Shot, check_copies, thumbnail
 from birddata.findings import FEW_PHOTOS, IMBALANCE, MAX_ASPECT, MIN_SIDE, OUTLIER, Findings, Item
-from birddata.samples import digest_of, find_sample, reason
+from birddata.samples import SIDE, digest_of, find_sample, reason
 from birddata.sources import walk_folder
 from birddata.writing import Photo, Sample
 from grader.protocol import GraderError, write_json
@@ -32,7 +32,6 @@ VERDICTS = {
     "note": "nothing in the way of training",
 }
 SHOWN = 3  # items of a kind in the summary
-LOOK_SIDE = 256  # pixels; a larger JPEG is decoded at a fraction of its size
 
 # ------------------------------------------------------------------------------------------------
 # One file
@@ -69,10 +68,10 @@ def read_twice(path: Path) -> tuple[Image.Image, tuple[str, str] | None]:
     try:
         with impatient_pillow(), solution.open_photo(path) as photo:
             opened = True
-            return solution.decode(photo, LOOK_SIDE), None
+            return solution.decode(photo, SIDE), None
     except Exception as error:
         damage = ("truncated" if opened else "odd-metadata"), reason(error)
-    return solution.read_photo(path, LOOK_SIDE), damage
+    return solution.read_photo(path, SIDE), damage
 
 
 @contextmanager

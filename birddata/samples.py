@@ -15,7 +15,7 @@ from birddata import DataError, layout
 from birddata.findings import Findings
 from birddata.sources import Entry, Files, is_table
 from birddata.writing import Photo, Sample, Test
-from solution import match_names, name_key, read_photo
+from solution import DETAIL, Settings, match_names, name_key, read_photo
 
 MAX_WRAPPING = 2  # how many folders may lie between SOURCE and what is looked for
 SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
@@ -24,6 +24,8 @@ CUB_TABLES = ("images.txt", "image_class_labels.txt", "classes.txt")
 # The course's sample, as far as it is known: the first species of CUB-200-2011, in its order, that
 # have exactly so many photos; some of them are public, and the others probably the hidden test.
 CUB_SPECIES, CUB_PHOTOS, CUB_PUBLIC = 50, 60, 50
+
+SIDE = DETAIL * Settings.input_size  # pixels, as training and classify read photos
 
 T = TypeVar("T")
 
@@ -72,7 +74,7 @@ def below(files: Files, root: str, found: Findings | None = None) -> Files:
 def problem(path: Path) -> str | None:
     """Say why training leaves a photo out and classify cannot read it; None if they can."""
     try:
-        read_photo(path, 256)
+        read_photo(path, SIDE)
     except Exception as error:  # a damaged photo makes Pillow raise nearly anything
         return reason(error)
     return None
