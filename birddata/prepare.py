@@ -76,10 +76,9 @@ def name_left_out(found: Findings) -> int:
     if lines:
         print("\n".join(lines), file=sys.stderr)
     for code in ("repeated-row", "other-name", "script-differs"):
-        for number, item in enumerate(found[code]):
-            if not number:
-                more = f" (and {len(found[code]) - 1} more)" if len(found[code]) > 1 else ""
-                print(f"note: {told(code, item)}{more}", file=sys.stderr)
+        if items := list(found[code]):
+            more = f" (and {len(items) - 1} more)" if len(items) > 1 else ""
+            print(f"note: {told(code, items[0])}{more}", file=sys.stderr)
     return len(lines)
 
 

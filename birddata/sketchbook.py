@@ -145,14 +145,20 @@ def draw_surroundings(size: tuple[int, int], scene: Scene, rng: np.random.Genera
         shore = scene.horizon * height + 0.04 * height * value_noise(rng, (width, 1), 7, 1)[0]
         below = np.arange(height)[:, None] > shore  # (H, W)
         photo.paste(ground, mask=Image.fromarray(below.astype(np.uint8) * 255))
-    for _ in range(scene.branches):
-        photo = with_branch(photo, scene, rng)
-    return photo.filter(ImageFilter.GaussianBlur(0.6))
+    nearness = sorted(rng.uniform(0.1, 1, scene.branches))
+    for near in nearness:
+        if near < 0.6:
+            draw_branch(photo, near, scene, rng)
+    photo = photo.filter(ImageFilter.GaussianBlur(1.3))
+    for near in nearness:
+        if near >= 0.6:
+            draw_branch(photo, near, scene, rng)
+    return photo
 
 
-def with_branch(photo: Image.Image, scene: Scene, rng: np.random.Generator) -> Image.Image:
-    """Draw a branch with leaves across a photo; the farther away, the thinner and paler."""
-    draw, near = ImageDraw.Draw(photo), rng.uniform(0.1, 1)
+def draw_branch(photo: Image.Image, near: float, scene: Scene, rng: np.random.Generator) -> None:
+    """Draw a branch with leaves across a photo; the nearer (0 to 1), the thicker and darker."""
+    draw = ImageDraw.Draw(photo)
     ends = rng.uniform(-0.1, 1.1, (2, 2)) * photo.size
     ends[:, rng.integers(2)] = (-20, max(photo.size) + 20)  # from edge to edge
     knots = ends[0] + np.linspace(0, 1, 9)[:, None] * (ends[1] - ends[0])
@@ -166,7 +172,6 @@ def with_branch(photo: Image.Image, scene: Scene, rng: np.random.Generator) -> I
     for spot in knots[rng.random(len(knots)) < scene.berries / 40]:
         colour, radius = (RED, WHITE, OCHRE, BLACK)[rng.integers(4)], rng.uniform(2, 7) * near
         draw.polygon(list(map(tuple, oval(spot, radius, radius))), colour)
-    return photo.filter(ImageFilter.GaussianBlur(2 * (1 - near))) if near < 0.5 else photo
 
 
 def draw_twigs(genus: Genus, pose: Pose, scene: Scene, rng: np.random.Generator) -> Image.Image:
