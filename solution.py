@@ -1403,22 +1403,23 @@ def _lines(classifier: Classifier, path: Path, logits: Tensor, top: int) -> Iter
         )
 
 
-def picture_of_looks(pixels: Tensor, seen: Seen, captions: Sequence[str]) -> Image.Image:
-    """The photo (3, H, W) with the map in red and the box; beside it the second look.
-
-    Below each of the two stands its caption, of several lines.
-    """
+def pictures_of_looks(pixels: Tensor, seen: Seen) -> tuple[Image.Image, Image.Image]:
+    """The photo (3, H, W) with the map in red and the box of the second look; the second look."""
     height, width = pixels.shape[1:]
     heat = seen.heat / seen.heat.max().clamp(min=1e-6)  # (h, w), 0 to 1
     size = (height, width)
     heat = functional.interpolate(heat[None, None], size, mode="bilinear")[0]  # (1, H, W)
     red = torch.tensor([255.0, 0.0, 0.0]).view(3, 1, 1)
     tinted = torch.lerp(pixels.float(), red, 0.5 * heat)  # (3, H, W)
-    left = Image.fromarray(tinted.byte().permute(1, 2, 0).numpy())
+    first = Image.fromarray(tinted.byte().permute(1, 2, 0).numpy())
     x0, y0, x1, y1 = seen.box
-    ImageDraw.Draw(left).rectangle((x0, y0, x1 - 1, y1 - 1), outline="white", width=3)
-    second = Image.fromarray(pixels[:, y0:y1, x0:x1].permute(1, 2, 0).numpy())
-    panels = [ImageOps.contain(left, (640, 480)), ImageOps.contain(second, (480, 480))]
+    ImageDraw.Draw(first).rectangle((x0, y0, x1 - 1, y1 - 1), outline="white", width=3)
+    return first, Image.fromarray(pixels[:, y0:y1, x0:x1].permute(1, 2, 0).numpy())
+
+
+def _side_by_side(looks: Sequence[Image.Image], captions: Sequence[str]) -> Image.Image:
+    """One picture of both looks, each with its caption, of several lines, below."""
+    panels = [ImageOps.contain(picture, (640, 480)) for picture in looks]
     canvas = Image.new("RGB", (sum(p.width for p in panels) + 24, 580), "white")
     draw, font, x = ImageDraw.Draw(canvas), ImageFont.load_default(16), 8
     for panel, caption in zip(panels, captions, strict=True):
@@ -1441,7 +1442,8 @@ def _save_picture(classifier: Classifier, photo: Path, seen: Seen, out: Path) ->
     """Write what the two looks saw of a photo, replacing the file in one step."""
     with tolerant_pillow():
         pixels = read_pixels(photo, classifier.preprocessing)
-    picture, buffer = picture_of_looks(pixels, seen, _captions(classifier, seen)), io.BytesIO()
+    looks, buffer = pictures_of_looks(pixels, seen), io.BytesIO()
+    picture = _side_by_side(looks, _captions(classifier, seen))
     temporary = out.with_name(out.name + ".part")
     try:
         picture.save(buffer, Image.registered_extensions()[out.suffix.lower()])
