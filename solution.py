@@ -61,10 +61,10 @@ class Settings:
     first_size: int = 256  # pixels of the short side of the whole photo in the first look
     box_threshold: float = 0.6  # of the map's maximum: places above it belong to the bird
     box_margin: float = 0.1  # added on each side of the bird, as a share of the box
-    unfrozen_blocks: int = 4  # of the 19 blocks of `features`, counted from the end
-    views: int = 10  # cached views of a photo, one an epoch in turn
+    unfrozen_blocks: int = 3  # of the 19 blocks of `features`, counted from the end
+    views: int = 12  # cached views of a photo, one an epoch in turn
     cache_gigabytes: float = 2.0  # bound on the cache; more photos than fit get fewer views
-    epochs: int = 14
+    epochs: int = 12
     batch_size: int = 32  # photos
     head_learning_rate: float = 3e-3
     backbone_learning_rate: float = 1e-3  # smaller: the pretrained weights are not to be spoilt
