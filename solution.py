@@ -277,10 +277,9 @@ _reading = threading.local()  # its `path` is the photo that a thread reads
 
 @contextmanager
 def tolerant_pillow() -> Iterator[None]:
-    """Let Pillow read what is there of a damaged file, leave the size limit to us, name photos.
+    """Let Pillow read damaged files, leave the size limit to us, name photos in its warnings.
 
-    These are settings of the whole process: the last thread that leaves restores what the first
-    one found.
+    Settings of the whole process: the last thread that leaves restores what the first one found.
     """
     with _lock:
         _undo.append(ExitStack() if _undo else _tolerate())
@@ -334,9 +333,8 @@ def _to_rgb(photo: Image.Image) -> Image.Image:
 def read_photo(path: Path, side: int) -> Image.Image:
     """The photo upright in RGB, at least `side` pixels a side if it has them.
 
-    A large JPEG is decoded at a fraction of its size. A file that cannot be decoded makes Pillow
-    raise nearly any exception; of a truncated one, what is there is read. A photo that would take
-    more than `MAX_PIXELS` raises ValueError.
+    A large JPEG is decoded at a fraction of its size; of a truncated file, what is there is read.
+    What cannot be decoded raises nearly any exception, what exceeds `MAX_PIXELS` ValueError.
     """
     _reading.path = path
     with tolerant_pillow(), open_photo(path) as photo:
@@ -472,9 +470,8 @@ class TwoLooks:
 def class_map(maps: Tensor, head: Head) -> Tensor:
     """How much each place of feature maps (C, h, w) speaks for the likeliest classes: (h, w).
 
-    The linear head, applied at each place instead of to the average: Zhou et al., Learning Deep
-    Features for Discriminative Localization, CVPR 2016. The five best classes count by their
-    probabilities: while two look-alikes are undecided, both say where the bird is.
+    The linear head, applied at each place instead of to the average (Zhou et al., Learning Deep
+    Features for Discriminative Localization, CVPR 2016); the five best classes by probability.
     """
     shares = functional.softmax(functional.linear(maps.mean((1, 2)), *head), 0)
     best = shares.topk(min(5, len(shares)))
@@ -486,7 +483,7 @@ def class_map(maps: Tensor, head: Head) -> Tensor:
 def bird_box(heat: Tensor, pixels: Tensor, preprocessing: Mapping[str, Any]) -> Box:
     """The square of the photo (3, H, W) around the blob of the map (h, w) that holds its peak.
 
-    The whole photo, where it is tiny or the map is flat.
+    The whole photo where it is tiny, or the map flat.
     """
     height, width = pixels.shape[1:]
     if min(height, width) < TINY or not heat.max() > 1e-6:
@@ -526,8 +523,7 @@ PLAIN = (False, (1.0, 1.0, 1.0))
 def random_view(bird: Box, pixels: Tensor, settings: Settings, generator: random.Random) -> View:
     """A square around the bird on a photo (3, H, W): of any scale from its box to the whole photo.
 
-    Whatever its size, it holds as much of the bird's box as fits. The second look is near the
-    lower end of the scales, which are all as likely; the first look is near the upper end.
+    It holds as much of the box as fits. Scales like the second look's are as likely as the first's.
     """
     (left, top, right, bottom), (height, width) = bird, pixels.shape[1:]
     largest = min(height, width)
@@ -567,9 +563,8 @@ def augmented(pixels: Tensor, view: View, preprocessing: Mapping[str, Any]) -> T
 def side_by_side(work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
     """`work(item)` of each item, in order, on as many threads as torch has.
 
-    Each thread computes on one core: different photos keep the cores busier than the two halves
-    of one photo, where a core waits for the other after each layer and while a photo is decoded.
-    Few items are under way at a time, so memory is bounded. The caller's thread draws `items`.
+    Each thread computes on one core: different photos keep the cores busier than two halves of one
+    photo, after each layer of which they wait. Few items are under way, so memory is bounded.
     """
     threads, under_way = torch.get_num_threads(), deque()
     torch.set_num_threads(1)
@@ -597,10 +592,9 @@ def labels_fingerprint(gt: Mapping[str, int]) -> str:
 def split_photos(
     labels: np.ndarray, share: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Indices of training and validation photos, every class in the same proportion in both.
+    """Indices of training and validation photos by their classes (N,), in the same proportions.
 
-    Takes the classes of the photos (N,). A class with one photo stays in training; with no class
-    of two photos there is nothing to validate on: (all photos, None).
+    A class of one photo stays in training; with no class of two there is no validation: None.
     """
     from sklearn.model_selection import train_test_split
 
@@ -632,8 +626,7 @@ def pretrained(
 ) -> tuple[BirdNet, Head | None]:
     """A network to start training from, with a random head, and the head that it had before.
 
-    Raises SubmissionError if there are no pretrained weights, unless `fast_train` may do without:
-    then there is no former head.
+    Raises SubmissionError without pretrained weights; with `fast_train` random ones do: no head.
     """
     network, head = BirdNet(class_ids, class_names, settings.dropout), None
     network.features[: -settings.unfrozen_blocks].requires_grad_(False)
@@ -734,8 +727,7 @@ def find_birds(
 class TrunkCache:
     """Activations of the frozen trunk, in half precision, for several views of all photos.
 
-    View 0 is plain, at the bird's box; the others are random. A view is computed when it is first
-    asked for. `birds` are the boxes of the photos that can be read.
+    View 0 is plain, at the bird's box; the others are random, computed when first asked for.
     """
 
     def __init__(
@@ -948,8 +940,7 @@ def train_classifier(
     Args:
         train_gt: class id (any integer) of each photo, by file name.
         train_img_dir: the folder with the photos.
-        fast_train: one epoch of two batches, only to show that training works. Starts from
-            random weights if there are no pretrained ones.
+        fast_train: one epoch of two batches, from random weights if there are no pretrained ones.
         settings: how to train.
         init: checkpoint to take the backbone from, instead of torch's cache of ImageNet weights.
         class_names: names for people, by class id.
@@ -1006,8 +997,8 @@ def train_classifier(
 def _validate(network: BirdNet, cache: TrunkCache, labels: Tensor) -> dict[str, Any] | None:
     """Train a copy of `network` without some photos; what it answers on those, as `classify` would.
 
-    The answers hold the names of the `photos`, their `labels` (N,) as columns of the logits, the
-    `logits` (N, classes), and what was `seen` of each.
+    The names of the `photos`, their `labels` (N,) as columns of the `logits` (N, classes), and what
+    was `seen` of each.
     """
     settings, progress = cache.settings, cache.progress
     train, photos = split_photos(labels.numpy(), settings.validation_share, settings.seed)
@@ -1049,8 +1040,7 @@ def _validation_facts(answers: Mapping[str, Any] | None) -> dict[str, Any]:
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """The divisor of the logits (N, classes) with the least cross-entropy on `labels` (N,).
 
-    It makes probabilities agree with frequencies and changes no answer: Guo et al., On Calibration
-    of Modern Neural Networks, ICML 2017, section 4.2.
+    It changes no answer: Guo et al., On Calibration of Modern Neural Networks, ICML 2017, 4.2.
     """
     candidates = torch.logspace(-1, 1, 401).tolist()  # 0.1 to 10 in steps of 1 %
     return min(candidates, key=lambda t: functional.cross_entropy(logits / t, labels).item())
@@ -1154,11 +1144,8 @@ class Classifier:
 def classify(model_path: str | Path, test_img_dir: str | Path) -> dict[str, int]:
     """The class id of every photo in a folder, by file name.
 
-    A photo that cannot be decoded gets the most frequent class of the training photos, and a
-    line on stderr. Memory does not grow with the number of photos.
-
-    Raises:
-        SubmissionError: no such folder; the model is missing, damaged or foreign.
+    A photo that cannot be decoded gets the most frequent class of the training photos, and a line
+    on stderr. Raises SubmissionError: no such folder; the model is missing, damaged or foreign.
     """
     classifier = load_classifier(model_path)
     answers: dict[str, int] = {}
@@ -1223,24 +1210,15 @@ def _save_picture(classifier: Classifier, photo: Path, seen: Seen, out: Path) ->
         raise SubmissionError(f"{out} cannot be written: {error}; name another --show") from None
 
 
-def _photos_of(sources: Sequence[Path]) -> list[Path]:
-    """The photos named, and those of the folders named."""
-    photos = []
-    for source in sources:
-        if not source.exists():
-            raise SubmissionError(f"no photo or folder {source}: check the path")
-        found = list_photos(source) if source.is_dir() else [source]
-        if not found:
-            raise SubmissionError(f"no photo in {source}: name photos, or folders that hold some")
-        photos += found
-    return photos
-
-
 def _shown(options: argparse.Namespace) -> int:
     """Print what the network says of each photo; the exit status."""
-    classifier, photos, status = load_classifier(options.model), _photos_of(options.photos), 0
-    if options.show and len(photos) > 1:
-        raise SubmissionError(f"--show draws one photo, here are {len(photos)}: name one")
+    classifier, sources, status = load_classifier(options.model), options.photos, 0
+    if missing := [source for source in sources if not source.exists()]:
+        raise SubmissionError(f"no photo or folder {missing[0]}: check the path")
+    photos = [p for s in sources for p in (list_photos(s) if s.is_dir() else [s])]
+    if not photos or (options.show and len(photos) > 1):
+        what = "--show draws one photo" if photos else "no photo to look at"
+        raise SubmissionError(f"{what}, but {sources[0]} holds {len(photos)}: name a photo")
     for path, seen in classifier.answers(photos):
         if isinstance(seen, Exception):
             _say(f"cannot be decoded: {path} ({seen}): is it a photo? copy it again")
