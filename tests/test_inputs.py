@@ -303,7 +303,7 @@ def test_every_command_reads_the_same_labels(table, tmp_path, capsys):
     gt = root / "00_x_input/train/gt.csv"
     images = [path.name for path in solution.list_photos(gt.with_name("images"))]
     read = layout.read_labels(gt)
-    matched = {file: read[name] for name, file in solution.match_names(read, images).items()}
+    matched = {file: read[name] for name, file in layout.match_names(read, images).items()}
     assert matched == {"a.jpg": 0, "b.jpg": 3}
     assert prepare.main([str(root), "--out", str(tmp_path / "out")]) == 0
     assert layout.read_labels(tmp_path / "out/00_x_input/train/gt.csv") == matched

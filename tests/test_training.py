@@ -10,6 +10,7 @@ from conftest import SHIPPED, TINY, draw_photo
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 import solution
+from birddata import layout
 from solution import Settings, SubmissionError, train_classifier
 
 
@@ -179,7 +180,7 @@ def test_names_match_where_only_one_photo_can_be_meant():
         "f.jpg": None,
     }
     found = {name: file for name, file in named.items() if file}
-    assert solution.match_names(named, there) == found
+    assert layout.match_names(named, there) == found
 
 
 def test_photos_whose_names_are_written_differently_are_trained_on(photos, init, tmp_path, capsys):
