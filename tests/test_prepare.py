@@ -791,7 +791,12 @@ def test_command_writes_beside_itself(tree, tmp_path):
     script.parent.mkdir()
     script.write_bytes(SCRIPT.read_bytes())
     done = subprocess.run(
-        [sys.executable, script, tree], capture_output=True, text=True, check=True, cwd=tmp_path
+        [sys.executable, script, tree],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(SCRIPT.parents[1])},
     )
     assert done.stderr == ""
     assert len(gt(script.parent, "00_test_img")) == 17
