@@ -1,6 +1,8 @@
 """What a photo is: the rules of solution.py, which every other program asks."""
 
+import sys
 import threading
+import types
 import warnings
 import zlib
 from pathlib import Path
@@ -44,6 +46,18 @@ def test_what_cannot_be_decoded_says_why(tmp_path, content, reason):
     (tmp_path / "photo.jpg").write_bytes(content)
     with pytest.raises(ValueError, match=reason):
         solution.read_photo(tmp_path / "photo.jpg", 8)
+
+
+def test_heic_is_a_photo_where_pillow_heif_is_installed(monkeypatch):
+    package = types.ModuleType("pillow_heif")
+    package.register_heif_opener = lambda: Image.OPEN.setdefault("HEIF", (None, None))
+    monkeypatch.setitem(sys.modules, "pillow_heif", package)
+    solution.formats.cache_clear()
+    try:
+        assert "HEIF" in solution.formats()
+    finally:
+        Image.OPEN.pop("HEIF")
+        solution.formats.cache_clear()
 
 
 @pytest.mark.parametrize(
