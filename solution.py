@@ -20,7 +20,6 @@ How it works, in the order of this file:
        blocks of MobileNetV2) once; the activations are kept in half precision.
     3. The upper blocks and a new linear head train on these activations: first on four fifths of
        the photos, to measure the settings on the rest; then, from the start again, on all photos.
-       The weights delivered are a moving average over the last hundred steps or so.
 """
 
 from __future__ import annotations
@@ -61,26 +60,23 @@ class Settings:
     first_size: int = 256  # pixels of the short side of the whole photo in the first look
     box_threshold: float = 0.6  # of the map's maximum: places above it belong to the bird
     box_margin: float = 0.1  # added on each side of the bird, as a share of the box
-    first_weight: float = 0.5  # of the first look's log-probabilities; the second look's is 1
-    unfrozen_blocks: int = 4  # of the 19 blocks of `features`, counted from the end
-    views: int = 10  # cached views of a photo, one an epoch in turn
+    unfrozen_blocks: int = 3  # of the 19 blocks of `features`, counted from the end
+    views: int = 12  # cached views of a photo, one an epoch in turn
     cache_gigabytes: float = 2.0  # bound on the cache; more photos than fit get fewer views
-    epochs: int = 14
+    epochs: int = 12
     batch_size: int = 32  # photos
     head_learning_rate: float = 3e-3
-    backbone_learning_rate: float = 5e-4  # smaller: the pretrained weights are not to be spoilt
+    backbone_learning_rate: float = 1e-3  # smaller: the pretrained weights are not to be spoilt
     warmup: float = 0.1  # share of the steps in which the learning rates rise
     final_rate: float = 0.5  # share of the learning rates left by the cosine decay at the end
     weight_decay: float = 0.02  # AdamW, on weights of convolutions and head only
     dropout: float = 0.2
     label_smoothing: float = 0.1
-    mixup: float = 0.3  # alpha of the Beta distribution; 0 switches it off
-    cutmix: float = 1.0  # the same, for patches of the trunk's activations
     tightest_crop: float = 0.8  # the smallest random square, as a share of the bird's box
     crop_stretch: float = 1.27  # the most that a random crop is wider than high, or the reverse
     colour_jitter: float = 0.3  # of brightness, contrast and saturation
     bfloat16: bool = True  # for augmented views and steps, if the processor has it: twice as fast
-    average_decay: float = 0.99  # of the moving average of the weights, per step
+    average_decay: float = 0.998  # of the moving average of the weights, per step, in the end
     validation_share: float = 0.2
     seed: int = 0
 
@@ -103,8 +99,8 @@ class EpochRow:
 
     stage: str  # "validation run" or "final run"
     epoch: int  # from 1
-    loss: float  # on augmented, mixed photos, so higher than on plain ones
-    accuracy: float  # on the same, against the label with the larger share
+    loss: float  # on random views, with smoothed labels, so higher than on plain photos
+    accuracy: float  # on the same views
     val_loss: float | None  # of the averaged weights on validation photos, by one look: where
     val_accuracy: float | None  # the pretrained network saw the bird. Two looks do better
     learning_rate: float  # of the head, at the end of the epoch
@@ -368,23 +364,19 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels of the de
 
 def preprocessing_of(settings: Settings) -> dict[str, Any]:
     """The constants of the looks, as the checkpoint keeps them."""
-    names = ("input_size", "first_size", "box_threshold", "box_margin", "first_weight")
-    return {
-        **{name: getattr(settings, name) for name in names},
+    names = ("input_size", "first_size", "box_threshold", "box_margin")
+    constants = {
         "mean": list(IMAGENET_MEAN),
         "std": list(IMAGENET_STD),
         "interpolation": "bilinear",
     }
-
-
-def pixels_of(photo: Image.Image) -> Tensor:
-    """The pixels (3, H, W), uint8, channels last in memory."""
-    return torch.from_numpy(np.array(photo)).permute(2, 0, 1)  # (H, W, 3) -> (3, H, W)
+    return {name: getattr(settings, name) for name in names} | constants
 
 
 def read_pixels(path: Path, preprocessing: Mapping[str, Any]) -> Tensor:
     """The decoded photo (3, H, W), with detail enough for a second look; raises as `read_photo`."""
-    return pixels_of(read_photo(path, DETAIL * preprocessing["input_size"]))
+    photo = read_photo(path, DETAIL * preprocessing["input_size"])
+    return torch.from_numpy(np.array(photo)).permute(2, 0, 1)  # (H, W, 3) -> (3, H, W)
 
 
 def look(
@@ -429,9 +421,9 @@ TINY = 64  # pixels of the short side, below which there is nothing to look at m
 
 @dataclass(frozen=True)
 class Seen:
-    """What the network made of a photo; logits (classes,) are log-probabilities but for a sum."""
+    """What the network made of a photo: logits (classes,) of each look, and where it looked."""
 
-    logits: Tensor  # of both looks, added with their weights
+    logits: Tensor  # the mean of both; has the order of the sum of their log-probabilities
     first: Tensor
     second: Tensor
     heat: Tensor  # (h, w): the first look's class activation map, from 0
@@ -455,9 +447,8 @@ class TwoLooks:
     def __call__(self, pixels: Tensor) -> Seen:
         """Look at a photo (3, H, W), uint8, twice."""
         first, heat, box = self.find(pixels)
-        weight = self.preprocessing["first_weight"]
         second = self._logits(self._maps(pixels, box, self.square))
-        return Seen((weight * first + second) / (weight + 1), first, second, heat, box)
+        return Seen((first + second) / 2, first, second, heat, box)
 
     @torch.inference_mode()
     def find(self, pixels: Tensor) -> tuple[Tensor, Tensor, Box]:
@@ -685,10 +676,9 @@ def _load_file(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged or foreign file makes the loader raise
-        kind = type(error).__name__
         raise SubmissionError(
-            f"{path} cannot be read ({kind}): truncated, or not a checkpoint of tensors and plain "
-            "values; copy it again, or make it anew with `python train_full.py`"
+            f"{path} cannot be read ({type(error).__name__}): truncated, or not a checkpoint of "
+            "tensors and plain values; copy it again, or make it anew with `python train_full.py`"
         ) from None
     if not isinstance(content, dict):
         raise SubmissionError(f"{path} holds no checkpoint but a {type(content).__name__}")
@@ -783,11 +773,9 @@ class TrunkCache:
     def _view(self, number: int, photo: int) -> Tensor:
         """View (3, side, side) of a photo, the same whenever it is computed."""
         pixels, bird = read_pixels(self.paths[photo], self.preprocessing), self.birds[photo]
-        if number == 0:
-            return augmented(pixels, (bird, *PLAIN), self.preprocessing)
         generator = random.Random(f"seed {self.settings.seed}, view {number}, photo {photo}")
-        view = random_view(bird, pixels, self.settings, generator)
-        return augmented(pixels, view, self.preprocessing)
+        drawn = random_view(bird, pixels, self.settings, generator)
+        return augmented(pixels, drawn if number else (bird, *PLAIN), self.preprocessing)
 
     def _random_views_that_fit(self) -> int:
         """As many as the settings say, if there is room for them and the plain one."""
@@ -851,24 +839,21 @@ def _logits(upper: UpperNet, activations: Tensor) -> Tensor:
     return torch.cat([upper.head(upper.pooled(_unpacked(part))) for part in parts])
 
 
-def _epoch_batches(photos: np.ndarray, size: int) -> list[np.ndarray]:
-    """The photos in a new order, in full batches; mixing wants an even number in each."""
-    size = min(size, len(photos))
-    full = np.random.permutation(photos)[: len(photos) // size * size].reshape(-1, size)
-    return [np.append(part, part[0]) if size % 2 else part for part in full]
+def _share_right(logits: Tensor, labels: Tensor) -> float:
+    return (logits.argmax(1) == labels).float().mean().item()
 
 
 class _Run:
     """One training of the upper blocks, from the pretrained weights to their moving average."""
 
     def __init__(self, network: BirdNet, settings: Settings, steps: int) -> None:
-        from timm.data.mixup import Mixup
         from timm.utils import ModelEmaV3
 
         self.upper = UpperNet(network, settings).to(memory_format=torch.channels_last)
         # Polyak and Juditsky, 1992: the average does what decay of the rates to zero otherwise
         # does (Izmailov et al., 2018), so the cosine (Loshchilov and Hutter, 2017) ends above it.
-        self.average = ModelEmaV3(self.upper, settings.average_decay, use_warmup=True)
+        decay = settings.average_decay
+        self.average = ModelEmaV3(self.upper, decay, use_warmup=True, warmup_power=0.9)
         self.optimiser = _optimiser(self.upper, settings)
         self.scheduler = torch.optim.lr_scheduler.OneCycleLR(
             self.optimiser,
@@ -879,26 +864,18 @@ class _Run:
             div_factor=25,
             final_div_factor=1 / (25 * settings.final_rate),  # of the first rate, not the highest
         )
-        # Zhang et al., 2018, and Yun et al., 2019, on the trunk's activations.
-        self.mix = Mixup(
-            mixup_alpha=settings.mixup,
-            cutmix_alpha=settings.cutmix,
-            prob=float(settings.mixup > 0 or settings.cutmix > 0),
-            label_smoothing=settings.label_smoothing,
-            num_classes=len(network.class_ids),
-        )
+        self.label_smoothing = settings.label_smoothing
 
-    def step(self, activations: Tensor, labels: Tensor) -> tuple[float, int]:
-        """One step on activations (B, h, w, C) with labels (B,): the loss, how many were right."""
-        x, target = self.mix(_unpacked(activations), labels)  # (B, C, h, w), (B, classes)
-        logits = self.upper.train()(x)
-        loss = functional.cross_entropy(logits, target)
+    def step(self, activations: Tensor, labels: Tensor) -> tuple[float, float]:
+        """One step on activations (B, h, w, C) with labels (B,): loss and accuracy before it."""
+        logits = self.upper.train()(_unpacked(activations))  # (B, classes)
+        loss = functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         self.optimiser.zero_grad()
         loss.backward()
         self.optimiser.step()
         self.scheduler.step()
         self.average.update(self.upper, self.scheduler.last_epoch)
-        return loss.item(), int((logits.argmax(1) == target.argmax(1)).sum())
+        return loss.item(), _share_right(logits, labels)
 
 
 def _fit(
@@ -911,41 +888,40 @@ def _fit(
 ) -> None:
     """Train `network` in place on the photos `train`; those `held_out` are for the table alone."""
     settings, progress = cache.settings, cache.progress
-    batches = len(_epoch_batches(train, settings.batch_size))
+    size = min(settings.batch_size, len(train))
+    batches = len(train) // size  # full ones; who is left over changes from epoch to epoch
     run = _Run(network, settings, settings.epochs * batches)
-    progress.stage(stage, settings.epochs * len(train) + cache.to_compute() * len(labels))
+    progress.stage(stage, settings.epochs * batches * size + cache.to_compute() * len(labels))
     for number in range(settings.epochs):
-        start, loss, right, seen = time.perf_counter(), 0.0, 0, 0
+        start, measured = time.perf_counter(), []
         view = cache.view(1 + number % cache.count)  # (photos, h, w, C)
-        for photos in _epoch_batches(train, settings.batch_size):
-            batch_loss, batch_right = run.step(view[photos], labels[photos])
-            loss, right = loss + batch_loss * len(photos), right + batch_right
-            seen += len(photos)
-            progress.step(len(photos))
+        order = np.random.default_rng([settings.seed, number]).permutation(train)
+        for photos in order[: batches * size].reshape(batches, size):
+            measured.append(run.step(view[photos], labels[photos]))
+            progress.step(size)
+        loss, accuracy = np.mean(measured, axis=0).tolist()
         val_loss = val_accuracy = None
         if held_out is not None:
             logits, truth = _logits(run.average.module, cache.view(0)[held_out]), labels[held_out]
             val_loss = functional.cross_entropy(logits, truth).item()
-            val_accuracy = (logits.argmax(1) == truth).float().mean().item()
+            val_accuracy = _share_right(logits, truth)
         rate, seconds = run.optimiser.param_groups[-1]["lr"], time.perf_counter() - start
-        measured = (loss / seen, right / seen, val_loss, val_accuracy, rate, seconds)
-        progress.epoch(EpochRow(stage, number + 1, *measured))
+        row = EpochRow(stage, number + 1, loss, accuracy, val_loss, val_accuracy, rate, seconds)
+        progress.epoch(row)
     run.upper.load_state_dict(run.average.module.state_dict())
 
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """The same random numbers every time; the caller's generators end as they began."""
-    python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
+    """Torch as training wants it, with the same random numbers every time; then as it was."""
+    dtype = torch.get_default_dtype()
+    with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would visit accelerators
+        torch.set_default_dtype(torch.float32)
         try:
             yield
         finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
+            torch.set_default_dtype(dtype)
 
 
 def _checked_labels(train_gt: Mapping[str, int]) -> dict[str, int]:
@@ -954,9 +930,7 @@ def _checked_labels(train_gt: Mapping[str, int]) -> dict[str, int]:
     try:
         return {name: operator.index(train_gt[name]) for name in sorted(train_gt)}
     except TypeError:
-        raise SubmissionError(
-            "class ids must be integers: check the column class_id of train/gt.csv"
-        ) from None
+        raise SubmissionError("class ids must be integers: check train/gt.csv") from None
 
 
 def train_classifier(
@@ -1001,7 +975,8 @@ def train_classifier(
         network, head = pretrained(class_ids, species, settings, init, fast_train)
         names = list(gt)
         if fast_train:
-            names = sorted(random.sample(names, min(FAST_TRAIN_PHOTOS, len(names))))
+            count = min(FAST_TRAIN_PHOTOS, len(names))
+            names = sorted(random.Random(settings.seed).sample(names, count))
             settings = replace(settings, epochs=1, views=1)
         progress.stage("first look", len(names))
         birds = find_birds(network, head, [folder / name for name in names], settings, progress)
@@ -1065,12 +1040,10 @@ def _validation_facts(answers: Mapping[str, Any] | None) -> dict[str, Any]:
     labels, logits = answers["labels"], answers["logits"]
     right, total = int((logits.argmax(1) == labels).sum()), len(labels)
     temperature = fit_temperature(logits, labels)
-    top = functional.softmax(logits / temperature, 1).amax(1)  # (N,)
-    return {
-        "validation": {"correct": right, "total": total, "accuracy": right / total},
-        "temperature": temperature,
-        "unsure_below": top.quantile(0.05).item(),
-    }
+    best = functional.softmax(logits / temperature, 1).amax(1)  # (N,)
+    validation = {"correct": right, "total": total, "accuracy": right / total}
+    doubt = best.quantile(0.05).item()
+    return {"validation": validation, "temperature": temperature, "unsure_below": doubt}
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
@@ -1093,7 +1066,6 @@ def _described(network: BirdNet, settings: Settings) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        "architecture": "mobilenet_v2",
         "features": describe(network.features),
         "class_ids": network.class_ids,
         "class_names": network.class_names,
@@ -1117,18 +1089,14 @@ def load_classifier(model_path: str | Path) -> Classifier:
     Raises SubmissionError, and executes nothing, if the file is missing, damaged or foreign.
     """
     checkpoint = _load_file(Path(model_path))
-    if checkpoint.get("format") != FORMAT or checkpoint.get("format_version") != FORMAT_VERSION:
-        raise SubmissionError(
-            f"{model_path} is no {FORMAT} checkpoint of version {FORMAT_VERSION}: "
-            "make one with `python train_full.py`"
-        )
+    cure = "make one with `python train_full.py`"
+    if (checkpoint.get("format"), checkpoint.get("format_version")) != (FORMAT, FORMAT_VERSION):
+        kind = f"{FORMAT} checkpoint of version {FORMAT_VERSION}"
+        raise SubmissionError(f"{model_path} is no {kind}: {cure}")
     try:
         return Classifier(checkpoint)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError):
-        raise SubmissionError(
-            f"{model_path} is damaged, its parts do not fit: make it anew with "
-            "`python train_full.py`"
-        ) from None
+        raise SubmissionError(f"{model_path} is damaged, its parts do not fit: {cure}") from None
 
 
 def _known_answer(classifier: Classifier) -> list[float]:

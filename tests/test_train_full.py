@@ -31,7 +31,9 @@ def tests_dir(photos, tmp_path):
 
 @pytest.fixture(autouse=True)
 def small_settings(monkeypatch):
-    tiny = solution.Settings(input_size=64, epochs=2, views=2, batch_size=8, unfrozen_blocks=3)
+    tiny = solution.Settings(
+        input_size=64, first_size=64, epochs=2, views=2, batch_size=8, unfrozen_blocks=3
+    )
     real = train_full.replace
     monkeypatch.setattr(train_full, "replace", lambda _, **changes: real(tiny, **changes))
 
@@ -46,7 +48,8 @@ def test_it_trains_and_says_what_it_wrote(tests_dir, init, tmp_path, capsys):
         "validation",
         "final",
     ]
-    assert lines[-3].startswith("Validation accuracy 0.")
+    assert [line for line in lines if line.startswith("val: one look")]
+    assert lines[-3].startswith("Validation accuracy of both looks 0.")
     assert "mark " in lines[-3]
     assert lines[-2].startswith(f"Wrote {out} (9.")
     assert lines[-1] == f"Wrote {tmp_path / 'report' / 'report.html'}"
