@@ -30,7 +30,7 @@ class Seen:
 def labels_fingerprint(gt: Mapping[str, int]) -> str:
     """SHA-256, in hex, of "name,class_id" lines sorted by name: the same as solution.py's."""
     text = "".join(f"{name},{class_id}\n" for name, class_id in sorted(gt.items()))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 
 def label_sets(tests: Sequence[TestFolder]) -> dict[str, dict[str, int]]:

@@ -10,7 +10,6 @@ from conftest import SHIPPED, TINY, draw_photo
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 import solution
-from birddata import layout
 from solution import Settings, SubmissionError, train_classifier
 
 
@@ -158,41 +157,6 @@ def test_no_readable_photo_is_an_error(tmp_path, init):
     (tmp_path / "a.jpg").write_bytes(b"no photo")
     with pytest.raises(SubmissionError, match="not one readable photo"):
         train_classifier({"a.jpg": 0}, tmp_path, settings=TINY, init=init)
-
-
-def test_labels_of_other_photos_are_an_error(tmp_path):
-    (tmp_path / "a.jpg").write_bytes(b"no photo")
-    with pytest.raises(SubmissionError, match=r"they say b\.jpg, c\.jpg, there are a\.jpg; check"):
-        train_classifier({"b.jpg": 0, "c.jpg": 1, "d.jpg": 1}, tmp_path)
-
-
-def test_names_match_where_only_one_photo_can_be_meant():
-    there = ["a.jpg", "B.JPG", "u\u0308.png", "d.jpg", "d.png", "e e.tif", "\udcff.jpg"]
-    named = {
-        "a.jpg": "a.jpg",
-        "b.jpg": "B.JPG",
-        "images/\u00fc.png": "u\u0308.png",
-        "d": None,  # which of the two?
-        "D.png": "d.png",
-        " E E": "e e.tif",
-        "\udcff.jpg": "\udcff.jpg",
-        "A.jpg": None,  # that is another row's
-        "f.jpg": None,
-    }
-    found = {name: file for name, file in named.items() if file}
-    assert layout.match_names(named, there) == found
-
-
-def test_photos_whose_names_are_written_differently_are_trained_on(photos, init, tmp_path, capsys):
-    gt, folder = photos
-    other = {f"images/{name.upper()}": class_id for name, class_id in gt.items()}
-    trained = train_classifier(
-        {**other, "gone.jpg": 3}, folder, settings=replace(TINY, epochs=1), init=init
-    )
-    assert trained.facts["training"]["photos"] == len(gt)
-    told = capsys.readouterr().err
-    assert f"1 labels without a photo in {folder}, such as gone.jpg" in told
-    assert "24 labels name photos differently, such as ('images/00.JPG', '00.jpg')" in told
 
 
 @pytest.mark.parametrize("gt", [{}, {"a.jpg": "1"}, {"a.jpg": 1.5}])
