@@ -29,7 +29,6 @@ from __future__ import annotations
 import argparse
 import copy
 import hashlib
-import io
 import math
 import operator
 import random
@@ -50,9 +49,7 @@ from PIL import Image, ImageDraw, ImageFile, ImageFont, ImageOps
 from torch import Tensor, nn
 from torch.nn import functional
 
-# ------------------------------------------------------------------------------------------------
-# Settings
-# ------------------------------------------------------------------------------------------------
+# ---- Settings ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -93,9 +90,7 @@ FAST_TRAIN_PHOTOS = 64  # what `fast_train` looks at: two batches
 TRUNK_BATCH = 2  # views that a thread computes at a time; more of their maps fall out of the caches
 
 
-# ------------------------------------------------------------------------------------------------
-# What is said to the caller
-# ------------------------------------------------------------------------------------------------
+# ---- What is said to the caller ----------------------------------------------------------------
 
 
 class SubmissionError(Exception):
@@ -133,9 +128,7 @@ def _say(message: str) -> None:
     print(message, file=sys.stderr)
 
 
-# ------------------------------------------------------------------------------------------------
-# The network
-# ------------------------------------------------------------------------------------------------
+# ---- The network -------------------------------------------------------------------------------
 
 
 class BirdNet(nn.Module):
@@ -220,9 +213,7 @@ def forward_folded(
     return x
 
 
-# ------------------------------------------------------------------------------------------------
-# The same blocks, packed for inference
-# ------------------------------------------------------------------------------------------------
+# ---- The same blocks, packed for inference -----------------------------------------------------
 
 
 @contextmanager
@@ -252,7 +243,7 @@ class PackedConv:
     """A folded convolution whose weight lies in the layout that oneDNN reads fastest.
 
     The activation and the residual sum are part of the same pass over memory. These operators
-    are what torch's compiler emits for a CPU; without them plain convolutions do the same.
+    are what torch's compiler emits for a CPU.
     """
 
     def __init__(
@@ -265,33 +256,20 @@ class PackedConv:
         weight, self.bias = (tensor.detach().to(dtype) for tensor in folded(layer, state))
         padding, stride = [layer["padding"]] * 2, [layer["stride"]] * 2
         self.geometry = (padding, stride, [1, 1], layer["groups"])
-        self.relu6, self.onednn = layer["relu6"], _onednn_packs()
+        self.activation = ("hardtanh", [0.0, 6.0]) if layer["relu6"] else ("none", [])
         rows = (input_shape[2] + 2 * padding[0] - weight.shape[2]) // stride[0] + 1
         columns = (input_shape[3] + 2 * padding[1] - weight.shape[3]) // stride[1] + 1
         self.output_shape = [input_shape[0], weight.shape[0], rows, columns]
-        if self.onednn:
-            pack = torch.ops.mkldnn._reorder_convolution_weight
-            self.weight = pack(weight, *self.geometry, input_shape)
-        else:
-            self.weight = weight.contiguous(memory_format=torch.channels_last)
+        pack = torch.ops.mkldnn._reorder_convolution_weight
+        self.weight = pack(weight, *self.geometry, input_shape)
 
     def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """The convolution of x (B, C, H, W), plus `residual`, which is overwritten."""
-        if not self.onednn:
-            return self._plain(x, residual)
         if residual is None:
-            activation = ("hardtanh", [0.0, 6.0]) if self.relu6 else ("none", [])
             convolve = torch.ops.mkldnn._convolution_pointwise
-            return convolve(x, self.weight, self.bias, *self.geometry, *activation, "")
+            return convolve(x, self.weight, self.bias, *self.geometry, *self.activation, "")
         add = torch.ops.mkldnn._convolution_pointwise_.binary
         return add(residual, x, self.weight, self.bias, *self.geometry, "add", None, None, [], None)
-
-    def _plain(self, x: Tensor, residual: Tensor | None) -> Tensor:
-        padding, stride, dilation, groups = self.geometry
-        y = functional.conv2d(x, self.weight, self.bias, stride, padding, dilation, groups)
-        if residual is not None:
-            return y.add_(residual)
-        return y.clamp_(0.0, 6.0) if self.relu6 else y
 
 
 class PackedBlocks:
@@ -310,20 +288,22 @@ class PackedBlocks:
         width: int,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.dtype, self.blocks = dtype, []
+        self.dtype, self.plain = dtype, None if _onednn_packs() else (blocks, state)
+        self.blocks: list[tuple[list[PackedConv], bool]] = []  # layers; is the input added?
         shape: Sequence[int] = [TRUNK_BATCH, 3, height, width]
         with one_thread():
-            for block in blocks:
+            for block in blocks if self.plain is None else ():
                 layers = []
                 for layer in block["layers"]:
                     layers.append(PackedConv(layer, state, shape, dtype))
                     shape = layers[-1].output_shape
                 self.blocks.append((layers, block["residual"]))
-        self.output_shape = tuple(shape[1:])  # (C, h, w)
 
     @torch.inference_mode()
     def __call__(self, x: Tensor) -> Tensor:
         """Activations of the last block, for x (B, 3, H, W) in the channels-last layout."""
+        if self.plain:
+            return forward_folded(*self.plain, x)
         x = x.to(self.dtype)
         for layers, residual in self.blocks:
             y = x
@@ -333,9 +313,7 @@ class PackedBlocks:
         return x
 
 
-# ------------------------------------------------------------------------------------------------
-# Photos
-# ------------------------------------------------------------------------------------------------
+# ---- Photos ------------------------------------------------------------------------------------
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"}
@@ -396,9 +374,7 @@ def read_photo(path: Path, side: int) -> Image.Image:
         return _to_rgb(_upright(photo))
 
 
-# ------------------------------------------------------------------------------------------------
-# Looks: what part of a photo the network sees, and how large
-# ------------------------------------------------------------------------------------------------
+# ---- Looks: what part of a photo the network sees, and how large -------------------------------
 
 DETAIL = 4  # a large JPEG is decoded at this many times the input's side or more
 Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels of the decoded photo
@@ -465,9 +441,7 @@ def normalise(views: Sequence[Tensor], preprocessing: Mapping[str, Any]) -> Tens
     return pixels.view(-1, height, width, 3).permute(0, 3, 1, 2)  # (B, 3, H, W)
 
 
-# ------------------------------------------------------------------------------------------------
-# Looking twice
-# ------------------------------------------------------------------------------------------------
+# ---- Looking twice -----------------------------------------------------------------------------
 
 Head = tuple[Tensor, Tensor]  # weight (classes, C) and bias (classes,) of a linear layer
 TINY = 64  # pixels of the short side, below which there is nothing to look at more closely
@@ -581,18 +555,11 @@ def _start(middle: float, side: int, length: int) -> int:
     return min(max(round(middle - side / 2), 0), length - side)
 
 
-# ------------------------------------------------------------------------------------------------
-# What training sees of a photo
-# ------------------------------------------------------------------------------------------------
+# ---- What training sees of a photo -------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class View:
-    """A view of a photo, drawn before it is computed: threads then cannot change the numbers."""
-
-    box: Box
-    mirrored: bool = False
-    light: tuple[float, float, float] = (1.0, 1.0, 1.0)  # brightness, contrast, saturation
+View = tuple[Box, bool, tuple[float, float, float]]  # mirrored? brightness, contrast, saturation
+PLAIN = (False, (1.0, 1.0, 1.0))
 
 
 def random_view(bird: Box, pixels: Tensor, settings: Settings, generator: random.Random) -> View:
@@ -605,16 +572,13 @@ def random_view(bird: Box, pixels: Tensor, settings: Settings, generator: random
     largest = min(height, width)
     smallest = min(settings.tightest_crop * max(right - left, bottom - top), 0.95 * largest)
     side = math.exp(generator.uniform(math.log(smallest), math.log(largest)))
-    stretch = generator.uniform(-1, 1) * math.log(settings.crop_stretch) / 2
-    w = min(max(1, round(side * math.exp(stretch))), width)
-    h = min(max(1, round(side * math.exp(-stretch))), height)
-    x, y = (
-        _covering(left, right, w, width, generator),
-        _covering(top, bottom, h, height, generator),
-    )
+    stretch = settings.crop_stretch ** generator.uniform(-0.5, 0.5)
+    w, h = min(max(1, round(side * stretch)), width), min(max(1, round(side / stretch)), height)
+    x = _covering(left, right, w, width, generator)
+    y = _covering(top, bottom, h, height, generator)
     jitter = settings.colour_jitter
     light = tuple(generator.uniform(1 - jitter, 1 + jitter) for _ in range(3))
-    return View((x, y, x + w, y + h), generator.random() < 0.5, light)
+    return (x, y, x + w, y + h), generator.random() < 0.5, light
 
 
 def _covering(start: int, end: int, side: int, length: int, generator: random.Random) -> int:
@@ -627,17 +591,16 @@ def augmented(pixels: Tensor, view: View, preprocessing: Mapping[str, Any]) -> T
     """The view of a photo (3, H, W): a square (3, side, side), uint8."""
     from torchvision.transforms.v2 import functional as change
 
-    square = look(pixels, view.box, (preprocessing["input_size"],) * 2, preprocessing)
-    square = square.flip(2) if view.mirrored else square
+    box, mirrored, light = view
+    square = look(pixels, box, (preprocessing["input_size"],) * 2, preprocessing)
+    square = square.flip(2) if mirrored else square
     changes = (change.adjust_brightness, change.adjust_contrast, change.adjust_saturation)
-    for adjust, factor in zip(changes, view.light, strict=True):
+    for adjust, factor in zip(changes, light, strict=True):
         square = adjust(square, factor) if factor != 1 else square
     return square
 
 
-# ------------------------------------------------------------------------------------------------
-# Photos side by side
-# ------------------------------------------------------------------------------------------------
+# ---- Photos side by side -----------------------------------------------------------------------
 
 
 def side_by_side(work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
@@ -660,9 +623,7 @@ def side_by_side(work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[A
             yield under_way.popleft().result()
 
 
-# ------------------------------------------------------------------------------------------------
-# Labels and split
-# ------------------------------------------------------------------------------------------------
+# ---- Labels and split --------------------------------------------------------------------------
 
 
 def labels_fingerprint(gt: Mapping[str, int]) -> str:
@@ -695,9 +656,7 @@ def split_photos(
     return np.setdiff1d(np.arange(len(labels)), validation), np.sort(validation)
 
 
-# ------------------------------------------------------------------------------------------------
-# Pretrained weights
-# ------------------------------------------------------------------------------------------------
+# ---- Pretrained weights ------------------------------------------------------------------------
 
 
 def imagenet_weights_file() -> Path:
@@ -778,9 +737,7 @@ def _load_file(path: Path) -> dict[str, Any]:
     return content
 
 
-# ------------------------------------------------------------------------------------------------
-# The frozen trunk, computed once
-# ------------------------------------------------------------------------------------------------
+# ---- The frozen trunk, computed once -----------------------------------------------------------
 
 
 def training_precision(settings: Settings) -> torch.dtype:
@@ -830,8 +787,8 @@ def find_birds(
 class TrunkCache:
     """Activations of the frozen trunk, in half precision, for several views of all photos.
 
-    View 0 is plain, at the bird's box; the others are random. A photo's view is computed when it
-    is first asked for. `birds` are the boxes of the photos that can be read.
+    View 0 is plain, at the bird's box; the others are random. A view is computed when it is first
+    asked for. `birds` are the boxes of the photos that can be read.
     """
 
     def __init__(
@@ -843,59 +800,54 @@ class TrunkCache:
         self.settings, self.progress = settings, progress
         self.preprocessing = preprocessing_of(settings)
         self.paths, self.birds = list(birds), list(birds.values())
-        self.views: dict[int, tuple[Tensor, np.ndarray]] = {}  # by number; and what is computed
-        self.count = self._views_that_fit()  # random views
+        self.views: dict[int, Tensor] = {0: self._computed(0)}
+        self.count = self._random_views_that_fit()
 
-    def view(self, number: int, photos: np.ndarray) -> Tensor:
-        """Activations (all photos, h, w, C), float16; those of `photos` (N,) are computed."""
-        channels, h, w = self.trunk.output_shape
+    def view(self, number: int) -> Tensor:
+        """Activations (photos, h, w, C), float16."""
         if number not in self.views:
-            empty = torch.zeros(len(self.paths), h, w, channels, dtype=torch.float16)
-            self.views[number] = empty, np.zeros(len(self.paths), dtype=bool)
-        self._compute(number, self.missing(number, photos))
-        return self.views[number][0]
+            self.views[number] = self._computed(number)
+        return self.views[number]
 
-    def missing(self, number: int, photos: np.ndarray) -> np.ndarray:
-        """Those of `photos` (N,) whose view of this number is not computed yet."""
-        return photos[~self.views[number][1][photos]] if number in self.views else photos
+    def to_compute(self) -> int:
+        """How many views the epochs will ask for that are not computed yet."""
+        return min(self.settings.epochs, self.count) - len(self.views) + 1
 
-    def _compute(self, number: int, photos: np.ndarray) -> None:
-        activations, computed = self.views[number]
-
-        def encode(drawn: list[tuple[int, random.Random]]) -> int:
-            views = [self._view(number, index, generator) for index, generator in drawn]
+    def _computed(self, number: int) -> Tensor:
+        def encode(photos: Sequence[int]) -> Tensor:
+            views = [self._view(number, photo) for photo in photos]
             x = self.trunk(normalise(views, self.preprocessing))  # (B, 3, s, s) -> (B, C, h, w)
-            indices = [index for index, _ in drawn]
-            activations[indices] = x.permute(0, 2, 3, 1).half()
-            computed[indices] = True
-            return len(drawn)
+            return x.permute(0, 2, 3, 1).half()
 
-        drawn = ([(i, random.Random(random.random())) for i in part.tolist()]
-                 for part in _parts(photos, TRUNK_BATCH))  # fmt: skip
+        photos, activations = range(len(self.paths)), []
+        parts = [photos[first : first + TRUNK_BATCH] for first in photos[::TRUNK_BATCH]]
         with tolerant_pillow():
-            for done in side_by_side(encode, drawn):
-                self.progress.step(done)
+            for part in side_by_side(encode, parts):
+                activations.append(part)
+                self.progress.step(len(part))
+        return torch.cat(activations)
 
-    def _view(self, number: int, index: int, generator: random.Random) -> Tensor:
-        pixels = read_pixels(self.paths[index], self.preprocessing)
-        bird = self.birds[index]
-        view = random_view(bird, pixels, self.settings, generator) if number else View(bird)
+    def _view(self, number: int, photo: int) -> Tensor:
+        """View (3, side, side) of a photo, the same whenever it is computed."""
+        pixels, bird = read_pixels(self.paths[photo], self.preprocessing), self.birds[photo]
+        if number == 0:
+            return augmented(pixels, (bird, *PLAIN), self.preprocessing)
+        generator = random.Random(f"seed {self.settings.seed}, view {number}, photo {photo}")
+        view = random_view(bird, pixels, self.settings, generator)
         return augmented(pixels, view, self.preprocessing)
 
-    def _views_that_fit(self) -> int:
-        gigabytes, photos = self.settings.cache_gigabytes, max(1, len(self.paths))
-        room = int(gigabytes * 1e9 / (2 * math.prod(self.trunk.output_shape) * photos))
+    def _random_views_that_fit(self) -> int:
+        gigabytes, view = self.settings.cache_gigabytes, self.views[0]
+        room = int(gigabytes * 1e9 / (view.element_size() * view.numel()))
         if room < 2:
             raise SubmissionError(
-                f"{photos} photos do not fit into cache_gigabytes={gigabytes}: raise that setting, "
-                "or train on fewer photos"
+                f"{len(view)} photos do not fit into cache_gigabytes={gigabytes}: raise that "
+                "setting, or train on fewer photos"
             )
         return min(self.settings.views, room - 1)  # one is the plain view
 
 
-# ------------------------------------------------------------------------------------------------
-# Training
-# ------------------------------------------------------------------------------------------------
+# ---- Training ----------------------------------------------------------------------------------
 
 
 class UpperNet(nn.Module):
@@ -939,32 +891,6 @@ def _optimiser(upper: UpperNet, settings: Settings) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups)
 
 
-def _rate_factor(step: int, steps: int, settings: Settings) -> float:
-    """Linear warm-up, then cosine decay (Loshchilov and Hutter, 2017), not down to zero.
-
-    Averaged weights want steps that stay long: the average does what decay otherwise does
-    (Izmailov et al., Averaging Weights Leads to Wider Optima, 2018).
-    """
-    rising = max(1.0, settings.warmup * steps)
-    if step < rising:
-        return (step + 1) / (rising + 1)
-    share = (step - rising) / max(1.0, steps - rising)  # of the decay done
-    return settings.final_rate + (1 - settings.final_rate) * (1 + math.cos(math.pi * share)) / 2
-
-
-def _mixing(classes: int, settings: Settings) -> Any:
-    """Mixup (Zhang et al., 2018) and CutMix (Yun et al., 2019) on the trunk's activations."""
-    from timm.data.mixup import Mixup
-
-    return Mixup(
-        mixup_alpha=settings.mixup,
-        cutmix_alpha=settings.cutmix,
-        prob=float(settings.mixup > 0 or settings.cutmix > 0),
-        label_smoothing=settings.label_smoothing,
-        num_classes=classes,
-    )
-
-
 def _unpacked(activations: Tensor) -> Tensor:
     """Cached activations (B, h, w, C), float16 -> (B, C, h, w), float32, channels last."""
     return activations.float().permute(0, 3, 1, 2)
@@ -977,64 +903,54 @@ def _logits(upper: UpperNet, activations: Tensor) -> Tensor:
     return torch.cat([upper.head(upper.pooled(_unpacked(part))) for part in parts])
 
 
-def _parts(photos: np.ndarray, size: int) -> list[np.ndarray]:
-    return [photos[first : first + size] for first in range(0, len(photos), size)]
-
-
 def _epoch_batches(photos: np.ndarray, size: int) -> list[np.ndarray]:
     """The photos in a new order, in full batches; mixing wants an even number in each."""
-    shuffled = np.random.permutation(photos)
     size = min(size, len(photos))
-    full = _parts(shuffled[: len(shuffled) // size * size], size)
-    return [np.append(part, part[0]) if len(part) % 2 else part for part in full]
+    full = np.random.permutation(photos)[: len(photos) // size * size].reshape(-1, size)
+    return [np.append(part, part[0]) if size % 2 else part for part in full]
 
 
 class _Run:
     """One training of the upper blocks, from the pretrained weights to their moving average."""
 
-    def __init__(
-        self,
-        network: BirdNet,
-        cache: TrunkCache,
-        labels: Tensor,
-        train: np.ndarray,
-        settings: Settings,
-    ) -> None:
+    def __init__(self, network: BirdNet, settings: Settings, steps: int) -> None:
+        from timm.data.mixup import Mixup
         from timm.utils import ModelEmaV3
 
-        self.cache, self.labels, self.train, self.settings = cache, labels, train, settings
-        self.upper = UpperNet(network, settings)
-        self.upper.to(memory_format=torch.channels_last)
+        self.upper = UpperNet(network, settings).to(memory_format=torch.channels_last)
+        # Polyak and Juditsky, 1992: the average does what decay of the rates to zero otherwise
+        # does (Izmailov et al., 2018), so the cosine (Loshchilov and Hutter, 2017) ends above it.
         self.average = ModelEmaV3(self.upper, settings.average_decay, use_warmup=True)
         self.optimiser = _optimiser(self.upper, settings)
-        steps = settings.epochs * len(_epoch_batches(train, settings.batch_size))
-        self.scheduler = torch.optim.lr_scheduler.LambdaLR(
-            self.optimiser, lambda step: _rate_factor(step, steps, settings)
+        self.scheduler = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimiser,
+            [group["lr"] for group in self.optimiser.param_groups],
+            total_steps=steps + 1,
+            pct_start=settings.warmup,
+            cycle_momentum=False,
+            div_factor=25,
+            final_div_factor=1 / (25 * settings.final_rate),  # of the first rate, not the highest
         )
-        self.mix = _mixing(len(network.class_ids), settings)
+        # Zhang et al., 2018, and Yun et al., 2019, on the trunk's activations.
+        self.mix = Mixup(
+            mixup_alpha=settings.mixup,
+            cutmix_alpha=settings.cutmix,
+            prob=float(settings.mixup > 0 or settings.cutmix > 0),
+            label_smoothing=settings.label_smoothing,
+            num_classes=len(network.class_ids),
+        )
 
-    def epoch(self, number: int, progress: Progress) -> tuple[float, float]:
-        """Train for one epoch, counted from 0: mean loss and accuracy on what was shown."""
-        loss, right, seen = 0.0, 0, 0
-        self.upper.train()
-        view = self.cache.view(1 + number % self.cache.count, self.train)  # .., h, w, C
-        for photos in _epoch_batches(self.train, self.settings.batch_size):
-            x, target = self.mix(_unpacked(view[photos]), self.labels[photos])  # .., (B, classes)
-            logits = self.upper(x)
-            batch_loss = functional.cross_entropy(logits, target)
-            self._step(batch_loss)
-            loss += batch_loss.item() * len(photos)
-            right += int((logits.argmax(1) == target.argmax(1)).sum())
-            seen += len(photos)
-            progress.step(len(photos))
-        return loss / seen, right / seen
-
-    def _step(self, loss: Tensor) -> None:
+    def step(self, activations: Tensor, labels: Tensor) -> tuple[float, int]:
+        """One step on activations (B, h, w, C) with labels (B,): the loss, how many were right."""
+        x, target = self.mix(_unpacked(activations), labels)  # (B, C, h, w), (B, classes)
+        logits = self.upper.train()(x)
+        loss = functional.cross_entropy(logits, target)
         self.optimiser.zero_grad()
         loss.backward()
         self.optimiser.step()
         self.scheduler.step()
         self.average.update(self.upper, self.scheduler.last_epoch)
+        return loss.item(), int((logits.argmax(1) == target.argmax(1)).sum())
 
 
 def _fit(
@@ -1043,31 +959,29 @@ def _fit(
     cache: TrunkCache,
     labels: Tensor,
     train: np.ndarray,
-    settings: Settings,
-    progress: Progress,
-    held_out: tuple[Tensor, Tensor] | None = None,
+    held_out: np.ndarray | None = None,
 ) -> None:
-    """Train `network` in place on the photos `train`.
-
-    `held_out` are activations (N, h, w, C) and labels (N,) of validation photos, for the table.
-    """
-    run = _Run(network, cache, labels, train, settings)
-    shown = range(1, 1 + min(settings.epochs, cache.count))
-    to_encode = sum(len(cache.missing(number, train)) for number in shown)
-    progress.stage(stage, settings.epochs * len(train) + to_encode)
-    val_loss = val_accuracy = None
+    """Train `network` in place on the photos `train`; those `held_out` are for the table alone."""
+    settings, progress = cache.settings, cache.progress
+    batches = len(_epoch_batches(train, settings.batch_size))
+    run = _Run(network, settings, settings.epochs * batches)
+    progress.stage(stage, settings.epochs * len(train) + cache.to_compute() * len(labels))
     for number in range(settings.epochs):
-        start = time.perf_counter()
-        loss, accuracy = run.epoch(number, progress)
+        start, loss, right, seen = time.perf_counter(), 0.0, 0, 0
+        view = cache.view(1 + number % cache.count)  # (photos, h, w, C)
+        for photos in _epoch_batches(train, settings.batch_size):
+            batch_loss, batch_right = run.step(view[photos], labels[photos])
+            loss, right = loss + batch_loss * len(photos), right + batch_right
+            seen += len(photos)
+            progress.step(len(photos))
+        val_loss = val_accuracy = None
         if held_out is not None:
-            activations, truth = held_out
-            logits = _logits(run.average.module, activations)
+            logits, truth = _logits(run.average.module, cache.view(0)[held_out]), labels[held_out]
             val_loss = functional.cross_entropy(logits, truth).item()
             val_accuracy = (logits.argmax(1) == truth).float().mean().item()
-        rate = run.optimiser.param_groups[-1]["lr"]
-        seconds = time.perf_counter() - start
-        row = EpochRow(stage, number + 1, loss, accuracy, val_loss, val_accuracy, rate, seconds)
-        progress.epoch(row)
+        rate, seconds = run.optimiser.param_groups[-1]["lr"], time.perf_counter() - start
+        measured = (loss / seen, right / seen, val_loss, val_accuracy, rate, seconds)
+        progress.epoch(EpochRow(stage, number + 1, *measured))
     run.upper.load_state_dict(run.average.module.state_dict())
 
 
@@ -1155,8 +1069,8 @@ def train_classifier(
         cache = TrunkCache(network, birds, settings, progress)
         names = [path.name for path in cache.paths]
         labels = torch.tensor([class_ids.index(gt[name]) for name in names])  # (photos,)
-        answers = _validate(network, cache, labels, settings, progress)
-        _fit("final run", network, cache, labels, np.arange(len(names)), settings, progress)
+        answers = _validate(network, cache, labels)
+        _fit("final run", network, cache, labels, np.arange(len(names)))
     network.validation_answers = answers
     network.facts = {
         "fallback_class": Counter(gt.values()).most_common(1)[0][0],
@@ -1173,14 +1087,13 @@ def train_classifier(
     return network.eval()
 
 
-def _validate(
-    network: BirdNet, cache: TrunkCache, labels: Tensor, settings: Settings, progress: Progress
-) -> dict[str, Any] | None:
+def _validate(network: BirdNet, cache: TrunkCache, labels: Tensor) -> dict[str, Any] | None:
     """Train a copy of `network` without some photos; what it answers on those, as `classify` would.
 
     The answers hold the names of the `photos`, their `labels` (N,) as columns of the logits, the
     `logits` (N, classes), and what was `seen` of each.
     """
+    settings, progress = cache.settings, cache.progress
     train, photos = split_photos(labels.numpy(), settings.validation_share, settings.seed)
     if photos is None:
         _say("no species has two photos: nothing to validate on, training on all of them")
@@ -1189,8 +1102,7 @@ def _validate(
     if lonely:
         _say(f"{lonely} species with a single photo: it stays in training, not in validation")
     network = copy.deepcopy(network)
-    held_out = cache.view(0, photos)[photos], labels[photos]
-    _fit("validation run", network, cache, labels, train, settings, progress, held_out)
+    _fit("validation run", network, cache, labels, train, photos)
     paths = [cache.paths[index] for index in photos]
     progress.stage("second look", len(paths))
     seen = []
@@ -1214,11 +1126,7 @@ def _validation_facts(answers: Mapping[str, Any] | None) -> dict[str, Any]:
     temperature = fit_temperature(logits, labels)
     top = functional.softmax(logits / temperature, 1).amax(1)  # (N,)
     return {
-        "validation": {
-            "correct": right,
-            "total": total,
-            "accuracy": right / total,
-        },
+        "validation": {"correct": right, "total": total, "accuracy": right / total},
         "temperature": temperature,
         "unsure_below": top.quantile(0.05).item(),
     }
@@ -1234,9 +1142,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     return min(candidates, key=lambda t: functional.cross_entropy(logits / t, labels).item())
 
 
-# ------------------------------------------------------------------------------------------------
-# The checkpoint: tensors and plain values that describe themselves
-# ------------------------------------------------------------------------------------------------
+# ---- The checkpoint: tensors and plain values that describe themselves -------------------------
 
 FORMAT, FORMAT_VERSION = "birds-mobilenet-v2", 3
 
@@ -1299,9 +1205,7 @@ def known_answer_error(model_path: str | Path) -> float:
     return float(np.abs(np.array(_known_answer(classifier)) - stored).max())
 
 
-# ------------------------------------------------------------------------------------------------
-# Classification
-# ------------------------------------------------------------------------------------------------
+# ---- Classification ----------------------------------------------------------------------------
 
 
 class Classifier:
@@ -1378,99 +1282,79 @@ def classify(model_path: str | Path, test_img_dir: str | Path) -> dict[str, int]
     return answers
 
 
-# ------------------------------------------------------------------------------------------------
-# From the command line: what the network says of a photo, and what it looked at
-# ------------------------------------------------------------------------------------------------
+# ---- From the command line: what the network says of a photo, and what it looked at ------------
 
 
-def best_species(classifier: Classifier, logits: Tensor, number: int) -> list[tuple[float, str]]:
-    """The likeliest species by logits (classes,), with their probabilities."""
+def _likeliest(classifier: Classifier, logits: Tensor, number: int) -> list[str]:
+    """The likeliest species by logits (classes,), each with its probability."""
     best = classifier.probabilities(logits).topk(min(number, len(classifier.class_names)))
     names = [classifier.class_names[index] for index in best.indices.tolist()]
-    return list(zip(best.values.tolist(), names, strict=True))
+    return [f"{p:7.2%}  {name}" for p, name in zip(best.values.tolist(), names, strict=True)]
 
 
-def _lines(classifier: Classifier, path: Path, logits: Tensor, top: int) -> Iterator[str]:
-    """What is printed for a photo: its name, the likeliest species, how sure that is."""
-    yield str(path)
-    best = best_species(classifier, logits, top)
-    for share, name in best:
-        yield f"  {share:7.2%}  {name}"
-    if best[0][0] < classifier.unsure_below:
-        yield (
+def _print_answer(classifier: Classifier, path: Path, logits: Tensor, number: int) -> None:
+    print(path, *_likeliest(classifier, logits, number), sep="\n  ")
+    if classifier.probabilities(logits).max() < classifier.unsure_below:
+        print(
             f"  unsure: 95 % of the validation photos got more than {classifier.unsure_below:.0%}; "
             "perhaps none of the species it knows, or no bird"
         )
 
 
 def picture_of_looks(pixels: Tensor, seen: Seen, captions: Sequence[str]) -> Image.Image:
-    """The photo (3, H, W) with the map in red and the box; beside it the second look.
+    """The photo (3, H, W) with the map in red and the box; beside it what the second look saw.
 
     Below each of the two stands its caption, of several lines.
     """
-    height, width = pixels.shape[1:]
     heat = seen.heat / seen.heat.max().clamp(min=1e-6)  # (h, w), 0 to 1
-    size = (height, width)
-    heat = functional.interpolate(heat[None, None], size, mode="bilinear")[0]  # (1, H, W)
+    heat = functional.interpolate(heat[None, None], pixels.shape[1:], mode="bilinear")[0]
     red = torch.tensor([255.0, 0.0, 0.0]).view(3, 1, 1)
-    tinted = torch.lerp(pixels.float(), red, 0.5 * heat)  # (3, H, W)
-    left = Image.fromarray(tinted.byte().permute(1, 2, 0).numpy())
-    x0, y0, x1, y1 = seen.box
-    ImageDraw.Draw(left).rectangle((x0, y0, x1 - 1, y1 - 1), outline="white", width=3)
-    second = Image.fromarray(pixels[:, y0:y1, x0:x1].permute(1, 2, 0).numpy())
-    panels = [ImageOps.contain(left, (640, 480)), ImageOps.contain(second, (480, 480))]
-    canvas = Image.new("RGB", (sum(p.width for p in panels) + 24, 580), "white")
-    draw, font, x = ImageDraw.Draw(canvas), ImageFont.load_default(16), 8
-    for panel, caption in zip(panels, captions, strict=True):
+    tinted = torch.lerp(pixels.float(), red, 0.5 * heat).byte()  # (3, H, W)
+    left, top, right, bottom = seen.box
+    parts = (tinted, pixels[:, top:bottom, left:right])
+    whole, second = (Image.fromarray(part.permute(1, 2, 0).numpy()) for part in parts)
+    frame = (left, top, right - 1, bottom - 1)
+    ImageDraw.Draw(whole).rectangle(frame, outline="white", width=max(3, whole.width // 150))
+    canvas, x = Image.new("RGB", (1008, 480), "white"), 8
+    for panel, caption in zip((whole, second), captions, strict=True):
+        panel = ImageOps.contain(panel, (580, 370))
         canvas.paste(panel, (x, 8))
-        draw.text((x, 496), caption, "black", font)
-        x += panel.width + 8
-    return canvas
-
-
-def _captions(classifier: Classifier, seen: Seen) -> list[str]:
-    """What each look alone would answer."""
-    looks = {"first look": seen.first, "second look": seen.second}
-    return [
-        "\n".join([title, *(f"{p:.0%} {name}" for p, name in best_species(classifier, logits, 3))])
-        for title, logits in looks.items()
-    ]
+        ImageDraw.Draw(canvas).text((x, 388), caption, "black", ImageFont.load_default(16))
+        x += panel.width + 16
+    return canvas.crop((0, 0, x - 8, 480))
 
 
 def _save_picture(classifier: Classifier, photo: Path, seen: Seen, out: Path) -> None:
-    """Write what the two looks saw of a photo, replacing the file in one step."""
-    with tolerant_pillow():
-        pixels = read_pixels(photo, classifier.preprocessing)
-    picture, buffer = picture_of_looks(pixels, seen, _captions(classifier, seen)), io.BytesIO()
-    temporary = out.with_name(out.name + ".part")
+    """Write what the two looks saw of a photo; the file is replaced in one step."""
+    captions = [
+        "\n".join([title, *_likeliest(classifier, logits, 3)])
+        for title, logits in (("first look", seen.first), ("second look", seen.second))
+    ]
+    pixels, temporary = read_pixels(photo, classifier.preprocessing), out.with_name(out.name + "~")
     try:
-        picture.save(buffer, Image.registered_extensions()[out.suffix.lower()])
-        temporary.write_bytes(buffer.getbuffer())
+        picture_of_looks(pixels, seen, captions).save(temporary, "PNG")
         temporary.replace(out)
-    except KeyError:
-        raise SubmissionError(f"--show {out}: the name must end in .png or .jpg") from None
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise SubmissionError(f"--show {out} cannot be written: {error}") from None
+        raise SubmissionError(f"{out} cannot be written: {error}; name another --show") from None
 
 
 def _shown(options: argparse.Namespace) -> int:
     """Print what the network says of a photo or of each photo in a folder; the exit status."""
-    classifier, source = load_classifier(options.model), options.photos
+    classifier, source, status = load_classifier(options.model), options.photos, 0
     if not source.exists():
         raise SubmissionError(f"no photo or folder {source}: check the path")
     if options.show and source.is_dir():
-        raise SubmissionError(f"--show draws one photo, {source} is a folder: name a photo")
+        raise SubmissionError(f"--show draws one photo, {source} is a folder: name a photo in it")
     photos = list_photos(source) if source.is_dir() else [source]
     if not photos:
         raise SubmissionError(f"no photo in {source}: give one photo, or a folder that holds some")
-    status = 0
     for path, seen in classifier.answers(photos):
         if isinstance(seen, Exception):
             _say(f"cannot be decoded: {path} ({seen}): is it a photo? copy it again")
             status = 1
             continue
-        print(*_lines(classifier, path, seen.logits, options.top), sep="\n")
+        _print_answer(classifier, path, seen.logits, options.top)
         if options.show:
             _save_picture(classifier, path, seen, options.show)
             print(f"Wrote {options.show}")
@@ -1485,7 +1369,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", type=Path, default=model, help="default: birds_model.pt")
     parser.add_argument("--top", type=int, default=5, metavar="N", help="species shown; default: 5")
     parser.add_argument(
-        "--show", type=Path, metavar="OUT.png", help="draw what the two looks saw of the photo"
+        "--show", type=Path, metavar="OUT.png", help="draw what both looks saw of one photo"
     )
     options = parser.parse_args(arguments)
     if options.top < 1:

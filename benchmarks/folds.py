@@ -122,7 +122,7 @@ class Sample:
                 cache = self._cache(settings, network, head, progress)
                 start = time.perf_counter()
                 what = f"fold {trial.fold}, seed {settings.seed}"
-                solution._fit(what, network, cache, self.labels, train, settings, progress)
+                solution._fit(what, network, cache, self.labels, train)
             seconds = time.perf_counter() - start
             described = solution._described(network.eval(), settings)
             _save(described | {"seconds": seconds}, file)
