@@ -94,7 +94,7 @@ def glass(*channels: int, classes: int = 3) -> solution.BirdNet:
         norm = nn.BatchNorm2d(after, eps=0.0)
         nn.init.zeros_(conv.weight)
         for channel in range(min(before, after)):
-            nn.init.constant_(conv.weight[channel, channel], 1 / size**2)
+            conv.weight.data[channel, channel] = 1 / size**2
         blocks.append(nn.Sequential(conv, norm))
         before = after
     network.features = nn.Sequential(*blocks)

@@ -33,11 +33,11 @@ def test_answers_are_original_ids_as_plain_ints(photos, model_path):
     assert set(answers.values()) <= {-7, 3, 1000}
 
 
-def plain_look(network, pixels, box, size, preprocessing):
+def plain_look(network, pixels, box, size):
     """Logits of a part (3, H, W) and its mirror image, by torch's own modules."""
     left, top, right, bottom = box
     part = pixels[None, :, top:bottom, left:right].float()
-    view = functional.interpolate(part, size, mode="bilinear", antialias=True) / 255
+    view = functional.interpolate(part, size, mode="bilinear", antialias=True).round() / 255
     view = (view - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / torch.tensor(
         [0.229, 0.224, 0.225]
     ).view(3, 1, 1)
@@ -54,18 +54,17 @@ def test_answers_are_those_of_the_plain_network(photos, network, model_path):
         pixels = torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)
         height, width = pixels.shape[1:]
         whole, size = (0, 0, width, height), (64, 96) if width > height else (96, 64)
-        constants = classifier.preprocessing
-        first = plain_look(network, pixels, whole, size, constants)
-        second = plain_look(network, pixels, seen.box, (64, 64), constants)
-        torch.testing.assert_close(seen.first, first, atol=0.03, rtol=0)
-        torch.testing.assert_close(seen.second, second, atol=0.03, rtol=0)
+        first = plain_look(network, pixels, whole, size)
+        second = plain_look(network, pixels, seen.box, (64, 64))
+        torch.testing.assert_close(seen.first, first, atol=5e-3, rtol=0)
+        torch.testing.assert_close(seen.second, second, atol=5e-3, rtol=0)
         weight = TINY.first_weight
         expected = (weight * seen.first + seen.second) / (weight + 1)
         torch.testing.assert_close(seen.logits, expected)
         assert answers[path.name] == network.class_ids[int(expected.argmax())]
         logits.append(seen.second)
     spread = torch.cdist(torch.stack(logits), torch.stack(logits), p=torch.inf)
-    assert spread.fill_diagonal_(9).min() > 0.06, "a fixture that sees"
+    assert spread.fill_diagonal_(9).min() > 0.03, "a fixture that sees"
     assert len(set(answers.values())) > 1
 
 
@@ -233,14 +232,10 @@ def test_empty_and_missing_folders(folder, model_path):
         classify(model_path, folder / "nowhere")
 
 
-@pytest.mark.parametrize(("side", "decoded"), [(224, 1125), (1126, 2250), (4501, 9000)])
+@pytest.mark.parametrize(("side", "decoded"), [(224, 600), (601, 1200), (1201, 2400)])
 def test_a_huge_jpeg_is_decoded_small_but_not_too_small(folder, side, decoded):
-    Image.new("RGB", (9000, 9000), "green").save(folder / "huge.jpg")
-    if decoded == 9000:
-        with pytest.raises(ValueError, match="9000 x 9000"):
-            solution.read_photo(folder / "huge.jpg", side)
-    else:
-        assert solution.read_photo(folder / "huge.jpg", side).size == (decoded, decoded)
+    Image.new("RGB", (4800, 4800), "green").save(folder / "huge.jpg")
+    assert solution.read_photo(folder / "huge.jpg", side).size == (decoded, decoded)
 
 
 def test_more_pixels_than_memory_allows_get_the_fallback(folder, model_path, capsys):
