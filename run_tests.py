@@ -123,7 +123,8 @@ def run_locally(options: argparse.Namespace) -> int:
                 raise GraderError(f"no NN_*_input folder in {options.tests}: nothing to grade")
             say("No tests in public_data: this run draws its own sample of birds.")
             sample = trained_sample(submission.folder, submission.model)
-            options.tests, model = stack.enter_context(sample)
+            options.tests, model, report = stack.enter_context(sample)
+            stack.callback(say, f"The report of the training is kept: {report}")
             submission = Submission.at(options.submission, model, limits=limits)
         return grade_folder(submission, options)
 

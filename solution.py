@@ -33,13 +33,16 @@ import math
 import operator
 import random
 import sys
+import threading
 import time
-from collections import Counter, deque
+import unicodedata
+import warnings
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +131,7 @@ def _say(message: str) -> None:
     print(message, file=sys.stderr)
 
 
+_say_once = cache(_say)
 # ---- The network -------------------------------------------------------------------------------
 
 
@@ -315,33 +319,98 @@ class PackedBlocks:
 
 # ---- Photos ------------------------------------------------------------------------------------
 
-IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"}
-    | {".ppm", ".pgm", ".pbm"}
+# Recognised by content, whatever the name; TGA last, as nothing marks its beginning. No others: for
+# an EPS file under a photo's name Pillow would start Ghostscript.
+FORMATS = (
+    *("JPEG", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "JPEG2000", "ICO", "PCX", "PSD"),
+    *("SGI", "QOI", "DDS", "TGA"),
 )
-# No others: for an EPS file under a photo's name Pillow would start Ghostscript.
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
+# What is plainly something else than a photo, as hidden files are. All others may be photos.
+OTHER_SUFFIXES = frozenset(
+    {".csv", ".tsv", ".txt", ".md", ".json", ".xml", ".html", ".db", ".ini", ".py", ".pt", ".zip"}
+)
+FULL_SCALES = (1, 255, 1023, 4095, 16383, 65535)  # white, by the brightest value that is there
 MAX_PIXELS = 40_000_000  # decoded; 160 MB as RGBA. JPEG files are drafted, so far larger ones pass
+
+
+def may_be_photo(name: str) -> bool:
+    """Whether a file of this name is to be looked at: its content decides, not its extension."""
+    return not name.startswith(".") and Path(name).suffix.lower() not in OTHER_SUFFIXES
+
+
+def list_photos(folder: str | Path) -> list[Path]:
+    """The files of a folder that may be photos, by name, and links to none; no sub-folders."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise SubmissionError(f"no folder {folder}: give the folder that holds the photos")
+    paths = (path for path in folder.iterdir() if may_be_photo(path.name))
+    return sorted(p for p in paths if p.is_file() or (p.is_symlink() and not p.exists()))
+
+
+@cache
+def formats() -> list[str]:
+    """`FORMATS`, and AVIF and HEIC where Pillow or the package pillow-heif decode them."""
+    with suppress(ImportError):
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
+    Image.init()
+    return [*(name for name in ("AVIF", "HEIF") if name in Image.OPEN), *FORMATS]
+
+
+_lock = threading.Lock()
+_undo: list[ExitStack] = []  # one for each user of `tolerant_pillow`; the first one's counts
+_reading = threading.local()  # its `path` is the photo that a thread reads
 
 
 @contextmanager
 def tolerant_pillow() -> Iterator[None]:
-    """Let Pillow read what is there of a truncated file, and leave the size limit to us.
+    """Let Pillow read what is there of a damaged file, leave the size limit to us, name photos.
 
-    For all threads at once, so whoever starts threads enters it first.
+    These are settings of the whole process: the last thread that leaves restores what the first
+    one found.
     """
-    before = ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS
-    ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = True, None
+    with _lock:
+        _undo.append(ExitStack() if _undo else _tolerate())
     try:
         yield
     finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = before
+        with _lock:
+            last = _undo.pop()
+            if not _undo:
+                last.close()
+
+
+def _tolerate() -> ExitStack:
+    undo = ExitStack()
+    undo.callback(setattr, ImageFile, "LOAD_TRUNCATED_IMAGES", ImageFile.LOAD_TRUNCATED_IMAGES)
+    undo.callback(setattr, Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+    ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = True, None
+    undo.enter_context(warnings.catch_warnings())
+    warnings.simplefilter("always")
+    photo = partial(getattr, _reading, "path", "a photo")
+    warnings.showwarning = lambda message, *_: _say_once(f"{photo()}: {message}")
+    return undo
+
+
+def open_photo(path: Path) -> Image.Image:
+    """A photo of one of the `formats`, its header read; ValueError says why it is none."""
+    try:
+        return Image.open(path, formats=formats())
+    except Image.UnidentifiedImageError:
+        with path.open("rb") as file:
+            start = file.read(12)
+    if start[8:] in (b"heic", b"heix", b"mif1", b"avif"):
+        raise ValueError("HEIC or AVIF, which takes the package pillow-heif") from None
+    raise ValueError("no photo inside, whatever its name says" if start else "empty") from None
 
 
 def _to_rgb(photo: Image.Image) -> Image.Image:
     if photo.mode.startswith(("I", "F")):  # 16 or more bits a pixel: Pillow would clip, not scale
-        grey = np.array(photo, dtype=np.float32)
-        grey *= 255 / 65535 if grey.max(initial=0) > 255 else 1
+        grey = np.nan_to_num(np.array(photo, dtype=np.float32))
+        top = grey.max(initial=0)
+        white = next((top_of for top_of in FULL_SCALES if top <= top_of), top)
+        grey *= 255 / white
         photo = Image.fromarray(grey.clip(0, 255, out=grey).astype(np.uint8))
     if photo.has_transparency_data:
         photo = photo.convert("RGBA")
@@ -361,17 +430,23 @@ def read_photo(path: Path, side: int) -> Image.Image:
     """The photo upright in RGB, at least `side` pixels a side if it has them.
 
     A large JPEG is decoded at a fraction of its size. A file that cannot be decoded makes Pillow
-    raise nearly any exception, a truncated one only outside `tolerant_pillow`; a photo that would
-    take more than `MAX_PIXELS` raises ValueError.
+    raise nearly any exception; of a truncated one, what is there is read. A photo that would take
+    more than `MAX_PIXELS` raises ValueError.
     """
-    with Image.open(path, formats=FORMATS) as photo:
-        full = photo.size
-        photo.draft("RGB", (side, side))
-        # A progressive JPEG is held in memory whole, whatever the size it is decoded to.
-        width, height = full if photo.info.get("progressive") else photo.size
-        if width * height > MAX_PIXELS:
-            raise ValueError(f"{full[0]} x {full[1]} pixels are more than can be decoded")
-        return _to_rgb(_upright(photo))
+    _reading.path = path
+    with tolerant_pillow(), open_photo(path) as photo:
+        return decode(photo, side)
+
+
+def decode(photo: Image.Image, side: int) -> Image.Image:
+    """What `read_photo` makes of an open photo."""
+    full = photo.size
+    photo.draft("RGB", (side, side))
+    # A progressive JPEG is held in memory whole, whatever the size it is decoded to.
+    width, height = full if photo.info.get("progressive") else photo.size
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"{full[0]} x {full[1]} pixels are more than can be decoded")
+    return _to_rgb(_upright(photo))
 
 
 # ---- Looks: what part of a photo the network sees, and how large -------------------------------
@@ -629,7 +704,29 @@ def side_by_side(work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[A
 def labels_fingerprint(gt: Mapping[str, int]) -> str:
     """SHA-256 of the labels: tells whether a model was trained on just these photos."""
     lines = "".join(f"{name},{class_id}\n" for name, class_id in sorted(gt.items()))
-    return hashlib.sha256(lines.encode()).hexdigest()
+    return hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()
+
+
+def name_key(name: str) -> str:
+    """What names are compared by: accents in one form, no folders, no blanks around, no case."""
+    name = unicodedata.normalize("NFC", name).replace("\\", "/").rpartition("/")[2]
+    return name.strip().casefold()
+
+
+def match_names(named: Iterable[str], there: Iterable[str]) -> dict[str, str]:
+    """For each name in a table the file that it names, of those that are there.
+
+    That is the file of just this name, or else the only other one with the same `name_key`, which
+    may have an extension that the table leaves out. Names without such a file are left out, and
+    no file is given to two names.
+    """
+    named, there = list(named), set(there)
+    by_key: dict[str, set[str]] = defaultdict(set)
+    for name in there.difference(named):
+        by_key[name_key(name)].add(name)
+        by_key[name_key(Path(name).stem)].add(name)
+    found = {name: {name} if name in there else by_key[name_key(name)] for name in named}
+    return {name: files.pop() for name, files in found.items() if len(files) == 1}
 
 
 def split_photos(
@@ -1009,11 +1106,25 @@ def _seeded(seed: int) -> Iterator[None]:
             np.random.set_state(numpy)
 
 
-def _checked_labels(train_gt: Mapping[str, int]) -> dict[str, int]:
+def _checked_labels(train_gt: Mapping[str, int], folder: Path) -> dict[str, int]:
+    """Class ids by the names of the files in `folder` that the labels name."""
     if not train_gt:
         raise SubmissionError("no labels to train on: train_gt is empty; check train/gt.csv")
+    there = [path.name for path in list_photos(folder)]
+    matched = match_names(sorted(train_gt), there)
+    if not matched:
+        raise SubmissionError(
+            f"no name in the labels is that of a photo in {folder}: they say "
+            f"{', '.join(sorted(train_gt)[:2])}, there are {', '.join(there[:2]) or 'no photos'}; "
+            "check the folder's path, and the names' prefixes and extensions"
+        )
+    missing = [name for name in train_gt if name not in matched]
+    if missing:
+        _say(f"{len(missing)} labels without a photo in {folder}, such as {min(missing)}")
+    if other := {name: file for name, file in matched.items() if name != file}:
+        _say(f"{len(other)} labels name photos differently, such as {min(other.items())}")
     try:
-        return {name: operator.index(train_gt[name]) for name in sorted(train_gt)}
+        return {file: operator.index(train_gt[name]) for name, file in matched.items()}
     except TypeError:
         raise SubmissionError(
             "class ids must be integers: check the column class_id of train/gt.csv"
@@ -1051,7 +1162,8 @@ def train_classifier(
     """
     import torchvision
 
-    gt, folder = _checked_labels(train_gt), Path(train_img_dir)
+    folder = Path(train_img_dir)
+    gt = _checked_labels(train_gt, folder)
     settings, progress = settings or Settings(), progress or Progress()
     class_ids = sorted(set(gt.values()))
     species = None if class_names is None else [class_names.get(i, str(i)) for i in class_ids]
@@ -1077,7 +1189,7 @@ def train_classifier(
         "settings": asdict(settings),
         "training": {
             "photos": len(names),
-            "labels_sha256": labels_fingerprint(gt),
+            "labels_sha256": labels_fingerprint(train_gt),
             "seed": settings.seed,
             "torch": str(torch.__version__),
             "torchvision": str(torchvision.__version__),
@@ -1240,26 +1352,6 @@ class Classifier:
 
         with tolerant_pillow():
             yield from zip(photos, side_by_side(answer, photos), strict=True)
-
-
-def _is_photo(path: Path) -> bool:
-    if path.name.startswith(".") or not path.is_file():
-        return False
-    if path.suffix.lower() in IMAGE_SUFFIXES:
-        return True
-    try:  # a photo without its extension
-        with Image.open(path, formats=FORMATS):
-            return True
-    except Exception:  # see read_photo
-        return False
-
-
-def list_photos(folder: str | Path) -> list[Path]:
-    """The photos of a folder, by name; sub-folders, hidden and other files are passed over."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise SubmissionError(f"no folder {folder}: give the folder that holds the photos")
-    return sorted(path for path in folder.iterdir() if _is_photo(path))
 
 
 def classify(model_path: str | Path, test_img_dir: str | Path) -> dict[str, int]:

@@ -12,7 +12,6 @@ history.json, and drawn from that report.md, report.html and their pictures.
 from __future__ import annotations
 
 import argparse
-import csv
 import io
 import sys
 import time
@@ -27,8 +26,9 @@ from rich.progress import Progress as Bars
 from torchvision.models import MobileNet_V2_Weights
 
 import solution
+from birddata import DataError, layout
 from grader.marks import accuracy_text, mark_of
-from grader.protocol import CheckerError, GraderError, find_tests, read_csv, written
+from grader.protocol import GraderError, find_tests, written
 from reporting import birds
 from solution import EpochRow, Settings, SubmissionError
 
@@ -82,14 +82,6 @@ def _or_dash(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def read_species(species_csv: Path) -> dict[int, str] | None:
-    """Name by class id, if the file is there."""
-    if not species_csv.is_file():
-        return None
-    with species_csv.open(newline="", encoding="utf-8") as file:
-        return {int(row["class_id"]): row["name"] for row in csv.DictReader(file)}
-
-
 def fetch_imagenet_weights() -> None:
     """Let torchvision download the pretrained weights into torch's cache, if they are not there."""
     if solution.imagenet_weights_file().is_file():
@@ -120,7 +112,9 @@ def train(arguments: argparse.Namespace) -> None:
             f"no test in {arguments.tests_dir}: put photos there as public_data/README.md says"
         )
     folder = tests[0].input / "train"
-    gt = read_csv(folder / "gt.csv")
+    gt = layout.read_labels(folder / "gt.csv")
+    if remark := layout.script_remark(folder / "gt.csv", gt):
+        print(f"note: {remark}", file=sys.stderr)
     if arguments.init is None:
         fetch_imagenet_weights()
     settings = Settings(seed=arguments.seed)
@@ -135,7 +129,7 @@ def train(arguments: argparse.Namespace) -> None:
             fast_train=False,
             settings=settings,
             init=arguments.init,
-            class_names=read_species(arguments.tests_dir / "species.csv"),
+            class_names=layout.read_species(arguments.tests_dir / "species.csv") or None,
             progress=table,
         )
     print(_verdict(network.facts["validation"]))
@@ -143,7 +137,9 @@ def train(arguments: argparse.Namespace) -> None:
     size, seconds = arguments.out.stat().st_size / 1e6, time.perf_counter() - start
     print(f"Wrote {arguments.out} ({size:.1f} MB) after {seconds:.0f} s.")
     try:
-        history = birds.history_of(network, table.rows, gt, folder / "images", seconds)
+        there = [path.name for path in solution.list_photos(folder / "images")]
+        labels = {file: gt[name] for name, file in solution.match_names(sorted(gt), there).items()}
+        history = birds.history_of(network, table.rows, labels, folder / "images", seconds)
         birds.save_history(history, arguments.report)
     except (OSError, GraderError) as error:
         raise SubmissionError(f"the model is written, its report is not: {error}") from None
@@ -238,7 +234,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the program; the exit status."""
     try:
         run(parse(arguments))
-    except (SubmissionError, CheckerError) as error:
+    except (SubmissionError, DataError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

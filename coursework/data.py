@@ -17,6 +17,8 @@ from torch.nn import functional
 from torchvision import datasets
 from torchvision.transforms import v2
 
+from solution import may_be_photo, read_photo
+
 # What a data set of torchvision is, and the folder below its root by which it is recognised.
 TORCHVISION = {
     "CIFAR10": (datasets.CIFAR10, "cifar-10-batches-py"),
@@ -210,22 +212,27 @@ def _from_class_folders(folder: Path, side: int) -> DataSet:
     held = [folder / name for name in ("val", "test") if (folder / name).is_dir()]
     try:
         if not train.is_dir() or not held:
-            read = datasets.ImageFolder(folder)
+            read = _class_folders(folder)
             photos = _photos_of(read.samples, side)
             parts = photos.split(round(0.8 * len(photos)))
         else:
-            read = datasets.ImageFolder(train)
+            read = _class_folders(train)
             parts = [_photos_of(read.samples, side), _photos_of(_tested(held[0], read), side)]
     except (OSError, ValueError) as error:  # an empty class, a damaged photo, a class of one photo
         raise CourseworkError(f"{folder} cannot be read as class folders: {error}") from None
     return DataSet(folder.name, read.classes, *parts)
 
 
+def _class_folders(folder: Path) -> datasets.ImageFolder:
+    """Files are told by their content, as everywhere: see solution.may_be_photo."""
+    return datasets.ImageFolder(folder, is_valid_file=lambda path: may_be_photo(Path(path).name))
+
+
 def _tested(folder: Path, trained: datasets.ImageFolder) -> list[tuple[str, int]]:
     """Files and classes of class folders, or of Tiny ImageNet's one folder with a list."""
     listed = folder / "val_annotations.txt"
     if not listed.is_file():
-        read = datasets.ImageFolder(folder)
+        read = _class_folders(folder)
         if read.classes != trained.classes:
             raise ValueError(f"the classes in {folder} are not those in {trained.root}")
         return read.samples
@@ -240,8 +247,16 @@ def _tested(folder: Path, trained: datasets.ImageFolder) -> list[tuple[str, int]
 def _photos_of(samples: Sequence[tuple[str, int]], side: int) -> Photos:
     """Each photo's shorter side brought to `side` pixels, and the middle kept."""
     shape = v2.Compose([v2.PILToTensor(), v2.Resize(side, antialias=True), v2.CenterCrop(side)])
-    pixels = torch.stack([shape(datasets.folder.pil_loader(path)) for path, _ in samples])
-    return Photos(pixels, torch.tensor([label for _, label in samples]))
+    pixels, labels = [], []
+    for path, label in samples:
+        try:
+            pixels.append(shape(read_photo(Path(path), 2 * side)))
+            labels.append(label)
+        except Exception as error:  # see read_photo
+            print(f"left out: {path} ({error})", file=sys.stderr)
+    if not pixels:
+        raise ValueError("not one of its files is a photo that can be read")
+    return Photos(torch.stack(pixels), torch.tensor(labels))
 
 
 # ------------------------------------------------------------------------------------------------

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from birddata import layout
 from grader.marks import accuracy_text, grade_results
-
-HEADER = "filename,class_id"
 
 
 class GraderError(Exception):
@@ -51,36 +50,25 @@ class TestFolder:
 
 def find_tests(tests_dir: Path) -> list[TestFolder]:
     """The tests in a folder, in order; empty if there are none, or no such folder."""
-    return [TestFolder(path) for path in sorted(tests_dir.glob("[0-9][0-9]_*_input"))]
+    return [TestFolder(path) for path in layout.find_inputs(tests_dir)]
 
 
 def read_csv(path: Path) -> dict[str, int]:
-    """Class id by file name, from a csv with the course's header and no quoting."""
+    """Class id by file name, as strictly as the testing system's script reads its csv files."""
     try:
-        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+        return layout.read_as_script(path)
     except FileNotFoundError:
         raise CheckerError(f"no file {path}") from None
     except OSError as error:
         raise CheckerError(f"{path} cannot be read: {error}") from None
-    header, *rows = text.split("\n")
-    if header != HEADER:
-        raise CheckerError(f"{path} begins with {header!r}: its header must be {HEADER!r}")
-    return dict(_row(path, number, row) for number, row in enumerate(rows, 2) if row)
-
-
-def _row(path: Path, number: int, row: str) -> tuple[str, int]:
-    name, _, class_id = row.rpartition(",")
-    if not name or not class_id.removeprefix("-").isdecimal():
-        raise CheckerError(f"{path}, line {number}: {row!r} is not `filename,class_id`")
-    return name, int(class_id)
+    except ValueError as error:
+        raise CheckerError(str(error)) from None
 
 
 def write_csv(path: Path, answer: Mapping[str, int]) -> None:
     """Write class ids by file name, rows sorted by file name."""
-    rows = "".join(f"{name},{class_id}\n" for name, class_id in sorted(answer.items()))
-    content = f"{HEADER}\n{rows}".encode("utf-8", errors="surrogateescape")
     with written(path) as temporary:
-        temporary.write_bytes(content)
+        temporary.write_bytes(layout.gt_bytes(answer))
 
 
 def write_json(path: Path, value: Any) -> None:

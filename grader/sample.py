@@ -1,52 +1,40 @@
 """The built-in sample: drawn birds, for a clone that has no course data."""
 
-import importlib.util
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 
+from birddata import sketchbook
 from grader.protocol import GraderError
 from grader.report import say
 
-_ROOT = Path(__file__).resolve().parent.parent
-
 
 @contextmanager
-def trained_sample(folder: Path, model: Path) -> Iterator[tuple[Path, Path]]:
+def trained_sample(folder: Path, model: Path) -> Iterator[tuple[Path, Path, Path]]:
     """Draw the sample and train on it, starting from the backbone of `model`, which stays as it is.
 
-    Gives the folder of the tests and the new model's file, both gone after the block.
+    Gives the folder of the tests and the new model's file, both gone after the block, and the
+    training's report, which stays.
     """
+    report = folder / "report" / "sample"
     with tempfile.TemporaryDirectory(prefix="birds-sample-") as name:
         tests, trained = Path(name) / "tests", Path(name) / "birds_model.pt"
-        tests.mkdir()
-        _sketchbook().draw_sample(tests, seed=0)
+        sketchbook.draw_sample(tests, seed=0)
         say("Training on it, from the backbone of the model at hand:")
-        _train(folder, tests, model, trained)
-        yield tests, trained
+        _train(folder, tests, model, trained, report)
+        yield tests, trained, report / "report.html"
 
 
-def _sketchbook() -> ModuleType:
-    path = _ROOT / "public_data" / "sketchbook.py"
-    spec = importlib.util.spec_from_file_location("sketchbook", path)
-    if spec is None or spec.loader is None or not path.is_file():
-        raise GraderError(f"no {path}, which draws the sample: name a folder of tests instead")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["sketchbook"] = module  # dataclasses look their module up there
-    spec.loader.exec_module(module)
-    return module
-
-
-def _train(folder: Path, tests: Path, model: Path, trained: Path) -> None:
+def _train(folder: Path, tests: Path, model: Path, trained: Path, report: Path) -> None:
     script = folder / "train_full.py"
     for path in (script, model):
         if not path.is_file():
             raise GraderError(f"no {path}: the sample is trained with it; name a folder of tests")
-    command = [sys.executable, str(script), str(tests), "--init", str(model), "--out", str(trained)]
+    options = ["--init", str(model), "--out", str(trained), "--report", str(report)]
+    command = [sys.executable, str(script), str(tests), *options]
     done = subprocess.run(command, check=False)
     if done.returncode or not trained.is_file():
         raise GraderError(f"{script} ended with status {done.returncode} and made no model")

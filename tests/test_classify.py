@@ -217,7 +217,7 @@ def test_no_program_is_started_for_postscript_in_disguise(folder, model_path, mo
 
 
 def test_other_files_are_passed_over(folder, model_path):
-    for name in ("Thumbs.db", ".DS_Store", "gt.csv", ".hidden.jpg", "notes"):
+    for name in ("Thumbs.db", ".DS_Store", "gt.csv", ".hidden.jpg", "notes.txt"):
         (folder / name).write_bytes(b"filename,class_id\n")
     (folder / "sub.jpg").mkdir()
     draw_photo(folder / "photo.png", 0, seed=0)

@@ -298,11 +298,20 @@ def test_tiny_imagenet_layout_is_read(tmp_path):
     assert data.test.inputs[:, 0, 0, 0].tolist() == [2, 0]
 
 
-def test_damaged_class_folders_are_one_clear_line(tmp_path, capsys):
+def test_damaged_photos_are_left_out_and_named(tmp_path, capsys):
     draw_tree(tmp_path, ["a", "b"])
     (tmp_path / "a" / "0.png").write_bytes(b"no photo")
+    data = load("CIFAR10", str(tmp_path), 16)
+    assert len(data.train) + len(data.test) == 11
+    assert capsys.readouterr().err.startswith(f"left out: {tmp_path / 'a' / '0.png'} (no photo")
+
+
+def test_class_folders_without_photos_are_one_clear_line(tmp_path, capsys):
+    draw_tree(tmp_path, ["a", "b"])
+    for path in tmp_path.glob("*/*.png"):
+        path.write_bytes(b"no photo")
     assert main(["case", "--data", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
-    assert "cannot be read as class folders" in capsys.readouterr().err
+    assert "cannot be read as class folders" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_the_parts_of_a_data_set_keep_the_proportion_of_classes(digits):

@@ -1,19 +1,23 @@
-"""public_data/doctor.py: planted defects are named, all of them and nothing else."""
+"""birddata/doctor.py: planted defects are named, all of them and nothing else."""
 
 import json
 import shutil
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from public_data import doctor, prepare
+from birddata import copies, doctor, prepare
+from birddata.findings import KINDS
 
+ROOT = Path(__file__).parents[1]
+COMMAND = ROOT / "public_data" / "prepare.py"
 TRAIN, TEST = "00_birds_input/train", "00_birds_input/test"
-STATUS = {kind.code: doctor.EXIT_STATUS[kind.severity] for kind in doctor.KINDS}
+STATUS = {kind.code: doctor.EXIT_STATUS[kind.severity] for kind in KINDS}
 
 
 class Sample:
@@ -214,6 +218,29 @@ def plant_not_an_image(sample):
     return [(f"{TRAIN}/images/notes.txt",), (f"{TEST}/images/film.mp4",)]
 
 
+def plant_odd_metadata(sample):
+    path = sample.add("text.png", image=sample.image())
+    data = (sample.root / path).read_bytes()
+    body = b"Comment\0\0" + zlib.compress(bytes(3 * 2**20))
+    sum_of = zlib.crc32(b"zTXt" + body).to_bytes(4, "big")
+    chunk = len(body).to_bytes(4, "big") + b"zTXt" + body + sum_of
+    sample.write(path, data[:33] + chunk + data[33:])
+    return [(path,)]
+
+
+def plant_other_name(sample):
+    sample.draw(f"{TRAIN}/images/UPPER.JPG")
+    sample.add_row("upper.jpg,1")
+    return [(f"{TRAIN}/images/UPPER.JPG",)]
+
+
+def plant_script_differs(sample):
+    sample.draw_test("05_excel")
+    path = "05_excel_input/train/gt.csv"
+    sample.write(path, (sample.root / path).read_bytes().replace(b",", b";"))
+    return [(path,)]
+
+
 def plant_lone_species(sample):
     sample.add("lone.jpg", 5)
     return [("class 5 (1)",)]
@@ -295,9 +322,9 @@ def assert_exactly(found, planted):
 
 def test_every_kind_but_one_is_planted():
     """look-alikes, a limit of the doctor itself, has a test of its own."""
-    assert PLANTS.keys() == {kind.code for kind in doctor.KINDS} - {"look-alikes"}
-    assert len(doctor.KINDS) == len({kind.code for kind in doctor.KINDS})
-    order = [doctor.EXIT_STATUS[kind.severity] for kind in doctor.KINDS]
+    assert PLANTS.keys() == {kind.code for kind in KINDS} - {"look-alikes"}
+    assert len(KINDS) == len({kind.code for kind in KINDS})
+    order = [doctor.EXIT_STATUS[kind.severity] for kind in KINDS]
     assert order == sorted(order, reverse=True)
 
 
@@ -324,7 +351,7 @@ def test_all_kinds_together(sample, tmp_path, capsys):
     assert status == 4
     head, *lines, verdict = capsys.readouterr().out.splitlines()
     assert head.startswith("Checked ")
-    assert [line.split()[1] for line in lines] == [k.code for k in doctor.KINDS if k.code in PLANTS]
+    assert [line.split()[1] for line in lines] == [k.code for k in KINDS if k.code in PLANTS]
     assert verdict.startswith("Verdict: mend the errors before training")
 
 
@@ -361,8 +388,8 @@ def test_look_alikes_are_no_copies(sample, tmp_path):
     for number, bird in enumerate(birds):
         scene.paste(bird, (24, 20))
         sample.add(f"scene{number}.jpg", 1, scene)
-        thumbs.append(doctor.thumbnail(scene))
-    assert doctor.similar_hashes(doctor.difference_hash(thumbs)) == [(0, 1)]
+        thumbs.append(copies.thumbnail(scene))
+    assert copies.similar_hashes(copies.difference_hash(thumbs)) == [(0, 1)]
     assert check(sample.root, tmp_path) == (0, {})
 
 
@@ -370,7 +397,7 @@ def test_more_look_alikes_than_are_compared(sample, tmp_path, monkeypatch):
     image = sample.image()
     for quality in (50, 60, 70):
         sample.add(f"{quality}.jpg", 1, image, quality=quality)
-    monkeypatch.setattr(doctor, "MAX_PAIRS", 1)
+    monkeypatch.setattr(copies, "MAX_PAIRS", 1)
     _, found = check(sample.root, tmp_path)
     assert found.keys() == {"near-copy", "look-alikes"}
     assert found["look-alikes"][0]["detail"] == "3 pairs, the 1 closest compared"
@@ -382,8 +409,8 @@ def test_blocks_of_hashes(sample, monkeypatch):
     bits = np.random.default_rng(0).choice(np.float32([-1, 1]), (50, 264))
     bits[41] = bits[3]
     bits[[7, 8]] = bits[7]
-    monkeypatch.setattr(doctor, "HASH_BLOCK", 16)
-    assert doctor.similar_hashes(bits) == [(3, 41), (7, 8)]
+    monkeypatch.setattr(copies, "HASH_BLOCK", 16)
+    assert copies.similar_hashes(bits) == [(3, 41), (7, 8)]
 
 
 def test_tests_that_share_photos_are_told_once(sample, tmp_path):
@@ -422,17 +449,17 @@ def test_one_train_folder(sample, tmp_path):
     assert_exactly(
         found,
         {
-            "label-without-file": [("images/gone.jpg",)],
+            "label-without-file": [("gone.jpg",)],
             "lone-species": [("class 8 (0)",)],
             "truncated": [("images/cut.jpg",), ("images/cut.png",)],
         },
     )
 
 
-def test_train_folder_without_its_table(sample, tmp_path):
+def test_train_folder_without_its_table(sample, capsys):
     (sample.root / TRAIN / "gt.csv").unlink()
-    _, found = check(sample.root / TRAIN, tmp_path)
-    assert_exactly(found, {"bad-table": [("gt.csv",)]})
+    assert doctor.run(sample.root / TRAIN) == 1
+    assert "nor a table of labels beside the photos" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("wrapping", ["", "images/"])
@@ -455,8 +482,8 @@ def test_class_folders(sample, tmp_path, wrapping):
         found,
         {
             "two-species": [(f"{wrapping}Auk/same.png", f"{wrapping}Wren/same.png")],
-            "file-without-label": [(f"{wrapping}Auk/old/000.jpg",), (f"{wrapping}overview.jpg",)],
-            "not-an-image": [(f"{wrapping}Wren/notes.txt",)],
+            "file-without-label": [(f"{wrapping}overview.jpg",)],
+            "not-an-image": [(f"{wrapping}README.txt",), (f"{wrapping}Wren/notes.txt",)],
             "lone-species": [("Dodo (1)",)],
         },
     )
@@ -482,7 +509,7 @@ def test_command_and_json_on_stdout(sample):
     plant_near_copy(sample)
     before = {path: path.stat() for path in sample.root.rglob("*")}
     done = subprocess.run(
-        [sys.executable, Path(prepare.__file__), "--check", sample.root, "--json", "-"],
+        [sys.executable, COMMAND, "--check", sample.root, "--json", "-"],
         capture_output=True, text=True, check=False, cwd=sample.root.parent,
     )  # fmt: skip
     result = json.loads(done.stdout)
@@ -509,7 +536,7 @@ def test_what_cannot_be_checked_exits_with_1(sample, tmp_path, capsys):
     (tmp_path / "birds.zip").write_bytes(b"PK")
     wrong = {
         "no": "is not a folder",
-        "birds.zip": "a zip must be unpacked first",
+        "birds.zip": "an archive must be unpacked first",
         "empty": "holds neither NN_<name>_input",
     }
     for name, words in wrong.items():
@@ -524,6 +551,6 @@ def test_what_cannot_be_checked_exits_with_1(sample, tmp_path, capsys):
 
 
 def test_readme_lists_every_kind():
-    page = Path(doctor.__file__).with_name("README.md").read_text(encoding="utf-8")
-    for kind in doctor.KINDS:
+    page = (ROOT / "public_data" / "README.md").read_text(encoding="utf-8")
+    for kind in KINDS:
         assert f"| `{kind.code}` | {kind.severity} | {kind.what} |" in page

@@ -252,19 +252,15 @@ def test_an_archive_that_does_not_work_alone_is_not_kept(course):
     assert not path.exists()
 
 
-TOY_SKETCHBOOK = """
-import sys
-sys.path.insert(0, {tests!r})
-from submissions.course import make_test
-
-def draw_sample(folder, seed=0):
+def draw_toys(folder, seed):
     make_test(folder, "00_sketch")
     make_test(folder, "01_hidden", prefix="hidden")
-"""
+
+
 TOY_TRAINING = """
 import sys
 tests, init, out = sys.argv[1], sys.argv[3], sys.argv[5]
-assert sys.argv[2::2] == ["--init", "--out"]
+assert sys.argv[2::2] == ["--init", "--out", "--report"]
 open(out, "w").write(open(init).read() + tests)
 print("epoch 1", flush=True)
 """
@@ -275,13 +271,10 @@ def clone(course, monkeypatch):
     """A clone without course data, its drawing and training replaced by toys."""
     data = course / "good" / "public_data"
     data.mkdir()
-    tests = str(Path(__file__).resolve().parent)
-    (data / "sketchbook.py").write_text(TOY_SKETCHBOOK.format(tests=tests))
     (course / "good" / "train_full.py").write_text(TOY_TRAINING)
     monkeypatch.setattr(run_tests, "ROOT", course / "good")
     monkeypatch.setattr(run_tests, "DEFAULT_TESTS", data)
-    monkeypatch.setattr("grader.sample._ROOT", course / "good")
-    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr("birddata.sketchbook.draw_sample", draw_toys)
     return course / "good"
 
 
@@ -292,13 +285,14 @@ def test_without_course_data_the_sample_is_drawn_trained_and_graded(clone, capfd
     assert lines[0].startswith("No tests in public_data")
     assert "epoch 1" in lines
     assert [line[:2] for line in lines if "s Ok, accuracy" in line] == ["00", "01"]
-    assert lines[-1] == "Mark: 10 1.0000"
+    report = clone / "report" / "sample" / "report.html"
+    assert lines[-2:] == ["Mark: 10 1.0000", f"The report of the training is kept: {report}"]
     assert (clone / "birds_model.pt").read_bytes() == before
-    assert [path.name for path in (clone / "public_data").iterdir()] == ["sketchbook.py"]
+    assert not list((clone / "public_data").iterdir())
 
 
 def test_the_sample_is_gone_afterwards(clone):
-    with trained_sample(clone, clone / "birds_model.pt") as (tests, model):
+    with trained_sample(clone, clone / "birds_model.pt") as (tests, model, _):
         assert model.read_text() == f"toy weights\n{tests}"
     assert not tests.exists()
     assert not model.exists()
@@ -320,7 +314,7 @@ def test_a_fresh_clone_earns_a_10_on_its_own_sample(tmp_path):
     root = SCRIPT.parent
     for name in ("run_tests.py", "solution.py", "train_full.py", "birds_model.pt"):
         shutil.copy(root / name, tmp_path / name)
-    for name in ("grader", "reporting", "public_data"):
+    for name in ("birddata", "grader", "reporting", "public_data"):
         shutil.copytree(root / name, tmp_path / name, ignore=only_programs)
     before = (tmp_path / "birds_model.pt").read_bytes()
     empty = {"TORCH_HOME": str(tmp_path / "no_cache"), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -333,7 +327,8 @@ def test_a_fresh_clone_earns_a_10_on_its_own_sample(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1].startswith("Mark: 10 ")
+    assert done.stdout.splitlines()[-2].startswith("Mark: 10 ")
+    assert (tmp_path / "report" / "sample" / "report.html").is_file()
     assert (tmp_path / "birds_model.pt").read_bytes() == before
     assert not list((tmp_path / "public_data").glob("[0-9]*"))
 

@@ -7,6 +7,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tarfile
 import time
 import unicodedata
 import zipfile
@@ -17,9 +18,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from public_data import prepare
+import solution
+from birddata import prepare, samples, sources
 
-SCRIPT = Path(prepare.__file__)
+SCRIPT = Path(__file__).parents[1] / "public_data" / "prepare.py"
 COLOURS = ((n * 37 % 256, n * 101 % 256, n * 11 % 256) for n in count())
 
 
@@ -229,37 +231,34 @@ def test_every_skipped_file_is_named(tree, tmp_path, capsys):
     (tree / "Auk" / "Thumbs.db").write_bytes(b"x")
     (tree / "Auk" / "empty.jpg").write_bytes(b"")
     (tree / "Auk" / "page.jpg").write_text("<html>404</html>")
-    whole = draw(tree / "Auk" / "cut.jpg", size=(200, 200)).read_bytes()
-    (tree / "Auk" / "cut.jpg").write_bytes(whole[: len(whole) * 2 // 3])
     draw(tree / "Auk" / "chicks" / "1.jpg")
     draw(tree / ".cache" / "1.jpg")
     draw(tree / "logo.png")
     status, stdout, stderr = run(capsys, tree, "--out", tmp_path / "out")
     reasons = dict(line.split(": ", 2)[1:] for line in stderr.splitlines())
-    assert reasons.pop("Auk/cut.jpg").startswith("unreadable image (")
     assert reasons == {
         "Auk/notes.txt": "not an image",
-        "Auk/song.mp3": "not an image",
+        "Auk/song.mp3": "no photo inside, whatever its name says",
         "Auk/.DS_Store": "hidden",
         "Auk/Thumbs.db": "hidden",
         "Auk/empty.jpg": "empty",
-        "Auk/page.jpg": "not an image inside, whatever its name says",
-        "Auk/chicks/1.jpg": "not directly in a species' folder",
+        "Auk/page.jpg": "no photo inside, whatever its name says",
         ".cache": "hidden folder",
-        "logo.png": "not directly in a species' folder",
+        "logo.png": "a photo without a label, which is not trained on (not in a species' folder)",
     }
     assert status == 0
-    assert "files skipped: 10" in stdout
-    assert len(gt(tmp_path / "out", "00_test_img")) == 17
+    assert "files skipped: 8 (3 passed-over, 1 not-an-image, 3 unreadable, 1 file-" in stdout
+    assert "photos in folders further down: 1; the first folder is the species" in stdout
+    assert gt(tmp_path / "out", "00_test_img")["Auk_1.jpg"] == 0
 
 
 def test_a_gigantic_picture_is_skipped(tree, tmp_path, capsys, monkeypatch):
     draw(tree / "Auk" / "poster.png", size=(400, 400))
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100_000)
+    monkeypatch.setattr(solution, "MAX_PIXELS", 100_000)
     status, _, stderr = run(capsys, tree, "--out", tmp_path / "out")
     assert status == 0
     assert stderr.startswith(
-        "skipped: Auk/poster.png: unreadable image (Image size (160000 pixels)"
+        "skipped: Auk/poster.png: 400 x 400 pixels are more than can be decoded"
     )
 
 
@@ -343,9 +342,10 @@ def test_course_mismatches_are_named(course, tmp_path, capsys):
     assert status == 0
     assert sorted(stderr.splitlines()) == [
         "skipped: public/00_test_img_check/photo.jpg: not part of a test",
-        "skipped: public/00_test_img_input/test/images/extra.jpg: a file without a label",
-        "skipped: public/00_test_img_input/train/gt.csv: a.jpg: "
-        "a label without a file in 00_test_img_input/train/images",
+        "skipped: public/00_test_img_input/test/images/extra.jpg: "
+        "a photo without a label, which is not trained on",
+        "skipped: public/00_test_img_input/train/images/a.jpg: "
+        "a label without a file (in public/00_test_img_input/train/gt.csv)",
         "skipped: public/results.csv: not part of a test",
     ]
     assert "files skipped: 4" in stdout
@@ -357,7 +357,8 @@ def test_accents_match_however_they_are_stored(course, tmp_path, capsys):
     images = course / "public" / "00_test_img_input" / "train" / "images"
     (images / "ü.png").rename(images / unicodedata.normalize("NFD", "ü.png"))
     status, _, stderr = run(capsys, course, "--out", tmp_path / "out")
-    assert (status, stderr) == (0, "")
+    assert status == 0
+    assert "a photo that its table calls a little differently" in stderr
     assert gt(tmp_path / "out", "00_test_img", "train")["ü.png"] == 5
 
 
@@ -368,21 +369,21 @@ def test_accents_match_however_they_are_stored(course, tmp_path, capsys):
         ("", "must start with the line filename,class_id"),
         ("filename,class_id\na.jpg,one\n", "line 2: 'a.jpg,one'"),
         ("filename,class_id\na.jpg\n", "line 2: 'a.jpg'"),
-        ("filename,class_id\na.jpg,1\n\na.jpg,2\n", "line 4: a.jpg has a label already"),
-        ("filename,class_id\nnobody.jpg,1\n", "no labelled photo"),
+        ("filename,class_id\na.jpg,1\n\na.jpg,2\n", "a file with two class ids in one table"),
+        ("filename,class_id\nnobody.jpg,1\n", "no readable, labelled photo"),
     ],
 )
 def test_bad_labels_are_one_line(course, tmp_path, capsys, text, word):
     (course / "public" / "00_test_img_input" / "train" / "gt.csv").write_text(text)
     result = run(capsys, course, "--out", tmp_path / "out")
-    assert_refused(result, tmp_path / "out", "00_test_img_input/train", word)
+    assert_refused(result, tmp_path / "out", "00_test_img", word)
 
 
 def test_labels_in_another_encoding(course, tmp_path, capsys):
     labels = course / "public" / "00_test_img_gt" / "gt.csv"
     labels.write_bytes("filename,class_id\nü.png,1\n".encode("latin-1"))
     result = run(capsys, course, "--out", tmp_path / "out")
-    assert_refused(result, tmp_path / "out", "00_test_img_gt/gt.csv", "UTF-8")
+    assert_refused(result, tmp_path / "out", "no readable, labelled photo for test 00_test_img")
 
 
 def test_course_without_truth(course, tmp_path, capsys):
@@ -459,7 +460,7 @@ def test_every_species_keeps_a_training_photo():
     for fraction in (0.01, 0.15, 0.5):
         for spread in ([2, 2, 2], [2, 3, 40], [1, 2, 98], [3, 3, 3, 5]):
             photos = [
-                prepare.Photo(f"{class_id}_{number}.jpg", class_id, "", Path())
+                samples.Photo(f"{class_id}_{number}.jpg", class_id, "", Path())
                 for class_id, photos in enumerate(spread)
                 for number in range(photos)
             ]
@@ -471,79 +472,160 @@ def test_every_species_keeps_a_training_photo():
 # --- CUB-200-2011 -------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def cub(tmp_path):
-    """An archive with three photos of two species of the sample and one of another."""
-    source = tmp_path / "CUB" / "CUB_200_2011"
-    species = ["001.Black_footed_Albatross", "002.Laysan_Albatross", "110.Geococcyx"]
-    photos = [(0, "A_0001_9.jpg"), (1, "L_0001_8.jpg"), (2, "G_0002_7.jpg"), (2, "G_0003_6.jpg")]
-    images = [f"{species[number]}/{name}" for number, name in photos]
-    for image in images:
+def draw_cub(source, counts):
+    """Draw a stand-in of the archive: so many photos by CUB's number of the species."""
+    photo = draw(source / "photo.jpg").read_bytes()
+    (source / "photo.jpg").unlink()
+    classes = {number: f"{number:03d}.Odd_Bird_{number}" for number in counts}
+    images = [
+        (number, f"{classes[number]}/Odd_Bird_{i:04d}_{number}{i}.jpg")
+        for number, count in counts.items()
+        for i in range(count)
+    ]
+    for key, (_, image) in enumerate(images):
         path = source / "images" / image
         path.parent.mkdir(parents=True, exist_ok=True)
-        picture = Image.new("RGB", (100, 80), "white")
-        picture.paste("red", (32, 16, 64, 64))  # whole JPEG blocks, so that no colour runs
-        picture.convert("L" if "G_0003" in image else "RGB").save(path, quality=95)
+        path.write_bytes(photo + b"%d" % key)  # a whole photo, and bytes of its own
     tables = {
-        "images.txt": [f"{key} {image}" for key, image in enumerate(images, 1)],
-        "image_class_labels.txt": [f"{key} {n + 1}" for key, (n, _) in enumerate(photos, 1)],
-        "classes.txt": [f"{key} {name}" for key, name in enumerate(species, 1)],
-        "bounding_boxes.txt": [f"{key} 32.0 16.0 32.0 48.0" for key in range(1, 5)],
+        "images.txt": [f"{key} {image}" for key, (_, image) in enumerate(images, 1)],
+        "image_class_labels.txt": [f"{key} {n}" for key, (n, _) in enumerate(images, 1)],
+        "classes.txt": [f"{number} {name}" for number, name in classes.items()],
+        "attributes.txt": ["1 has_bill_shape::curved"],
     }
     for name, rows in tables.items():
         (source / name).write_text("\n".join(rows) + "\n")
     return source
 
 
-def test_cub_is_cropped_to_the_birds(cub, tmp_path, capsys):
+@pytest.fixture
+def cub(tmp_path, monkeypatch):
+    """An archive of 3 species with 6 photos and two others, and a sample of 3 species, 4 and 2."""
+    for name, number in (("SPECIES", 3), ("PHOTOS", 6), ("PUBLIC", 4)):
+        monkeypatch.setattr(samples, f"CUB_{name}", number)
+    return draw_cub(tmp_path / "CUB" / "CUB_200_2011", {1: 6, 2: 5, 4: 6, 10: 7, 11: 6})
+
+
+def test_cub_becomes_the_courses_sample(tmp_path, capsys):
+    """The first 50 species with exactly 60 photos, 50 of each public and 10 hidden, whole."""
+    counts = {1: 60, 2: 59, 10: 60, 100: 41} | dict.fromkeys(range(101, 150), 60)
+    source = draw_cub(tmp_path / "CUB_200_2011", counts)
     out = tmp_path / "out"
-    status, stdout, stderr = run(capsys, cub.parent, "--out", out)
-    assert status == 0
-    albatross, cuckoo = 7, 17  # places among the 50 sorted names
-    assert gt(out, "00_test_img") == {
-        "Black_footed_Albatross_A_0001_9.jpg": albatross,
-        "Geococcyx_G_0002_7.jpg": cuckoo,
-        "Geococcyx_G_0003_6.jpg": cuckoo,
+    status, stdout, stderr = run(capsys, source, "--out", out)
+    assert (status, stderr) == (0, "")
+    public, hidden = gt(out, "00_test_img"), gt(out, "01_hidden")
+    assert public == gt(out, "00_test_img", "train") == gt(out, "01_hidden", "train")
+    assert Counter(public.values()) == dict.fromkeys(range(50), 50)
+    assert Counter(hidden.values()) == dict.fromkeys(range(50), 10)
+    assert sorted(public | hidden) == [f"{number:04d}.jpg" for number in range(3000)]
+    chosen = [number for number, count in counts.items() if count == 60][:50]
+    assert species(out)[1:] == [[str(i), f"Odd Bird {n}"] for i, n in enumerate(chosen)]
+    assert "3 species are not in the course's sample" in stdout
+    taken = {
+        path.read_bytes(): (public | hidden)[path.name]
+        for test in ("00_test_img", "01_hidden")
+        for path in (out / f"{test}_input/test/images").iterdir()
     }
-    folder = out / "00_test_img_input" / "train" / "images"
-    with Image.open(folder / "Geococcyx_G_0002_7.jpg") as crop:
-        assert crop.size == (227, 227)
-        pixels = [crop.getpixel(place) for place in ((6, 6), (220, 6), (6, 220), (113, 113))]
-    assert all(r > 200 and g < 60 and b < 60 for r, g, b in pixels)
-    with Image.open(folder / "Geococcyx_G_0003_6.jpg") as crop:
-        assert crop.mode == "RGB"
-    assert len(species(out)) == 51
-    assert "left out: 1 photos of species" in stderr
-    assert stderr.count("no photo: ") == 48
-    assert "files skipped: 0" in stdout
+    for class_id, number in enumerate(chosen):
+        for path in (source / "images" / f"{number:03d}.Odd_Bird_{number}").iterdir():
+            assert taken.pop(path.read_bytes()) == class_id
+    assert not taken
 
 
-def test_cub_photos_that_cannot_be_cropped(cub, tmp_path, capsys):
-    (cub / "images" / "110.Geococcyx" / "G_0003_6.jpg").unlink()
-    (cub / "bounding_boxes.txt").write_text("2 1 1 9 9\n3 500.0 20.0 20.0 40.0\n4 1 1 9 9\n")
-    draw(cub / "images" / "110.Geococcyx" / "new.jpg")
+def test_cub_as_an_archive_gives_what_the_folder_gives(cub, tmp_path, capsys):
+    with tarfile.open(tmp_path / "CUB_200_2011.tgz", "w:gz") as archive:
+        archive.add(cub, "CUB_200_2011")
+    for source, out in ((cub, "one"), (tmp_path / "CUB_200_2011.tgz", "two")):
+        assert run(capsys, source, "--out", tmp_path / out)[0] == 0
+    for test in ("00_test_img", "01_hidden"):
+        assert gt(tmp_path / "one", test) == gt(tmp_path / "two", test)
+        photos = [tmp_path / out / f"{test}_input/test/images" for out in ("one", "two")]
+        for path in photos[0].iterdir():
+            assert path.read_bytes() == (photos[1] / path.name).read_bytes()
+
+
+def test_the_seed_decides_which_photos_are_hidden(cub, tmp_path, capsys):
+    hidden = []
+    for number, seed in enumerate((0, 0, 1)):
+        out = tmp_path / str(number)
+        run(capsys, cub, "--out", out, "--seed", seed)
+        folder = out / "01_hidden_input/test/images"
+        hidden.append({path.read_bytes() for path in folder.iterdir()})
+    assert hidden[0] == hidden[1] != hidden[2]
+
+
+def test_cub_photos_that_are_missing_or_damaged_are_named(cub, tmp_path, capsys):
+    folder = cub / "images" / "001.Odd_Bird_1"
+    (folder / "Odd_Bird_0003_13.jpg").unlink()
+    (folder / "Odd_Bird_0004_14.jpg").write_bytes(b"damaged")
+    status, stdout, stderr = run(capsys, cub, "--out", tmp_path / "out")
+    assert status == 0
+    where = "images/001.Odd_Bird_1/Odd_Bird_000"
+    assert f"skipped: {where}3_13.jpg: a label without a file (in images.txt)\n" in stderr
+    assert f"{where}4_14.jpg: no photo inside, whatever its name says\n" in stderr
+    assert "skipped: 2 (1 unreadable, 1 label-without-file)" in stdout
+    labels = gt(tmp_path / "out", "00_test_img") | gt(tmp_path / "out", "01_hidden")
+    assert len(labels) == 16
+
+
+@pytest.mark.parametrize("name", ["images.txt", "image_class_labels.txt", "classes.txt"])
+def test_cub_without_a_table(cub, tmp_path, capsys, name):
+    (cub / name).unlink()
     result = run(capsys, cub, "--out", tmp_path / "out")
-    for line in (
-        "images/001.Black_footed_Albatross/A_0001_9.jpg: no bounding box in bounding_boxes.txt",
-        "images/110.Geococcyx/G_0002_7.jpg: "
-        "unreadable image (its bounding box lies outside the photo)",
-        "images/110.Geococcyx/G_0003_6.jpg: in images.txt, but there is no such file",
-        "images/110.Geococcyx/new.jpg: not in images.txt",
-    ):
-        assert f"skipped: {line}\n" in result[2]
-    assert_refused(result, tmp_path / "out", "no readable photo of the 50 species")
+    assert_refused(result, tmp_path / "out", f"{name} is missing")
 
 
-def test_cub_without_a_table(cub, tmp_path, capsys):
-    (cub / "classes.txt").unlink()
+def test_a_part_of_cub_is_no_sample(cub, tmp_path, capsys):
+    rows = (cub / "image_class_labels.txt").read_text().splitlines()
+    (cub / "image_class_labels.txt").write_text("\n".join(rows[:20]))
     result = run(capsys, cub, "--out", tmp_path / "out")
-    assert_refused(result, tmp_path / "out", "classes.txt is missing")
+    assert_refused(result, tmp_path / "out", "2 species of exactly 6 photos", "CUB-200-2011")
 
 
-def test_the_sample_has_50_species():
-    names = prepare.SPECIES_OF_SAMPLE.split()
-    assert len(set(names)) == 50
-    assert names == sorted(names)
+def test_class_folders_of_cub_get_names_for_people(tmp_path, capsys):
+    draw(tmp_path / "images" / "001.Black_footed_Albatross" / "000.jpg")
+    draw(tmp_path / "images" / "002.Laysan_Albatross" / "000.jpg")
+    assert run(capsys, tmp_path, "--out", tmp_path / "out")[0] == 0
+    assert gt(tmp_path / "out", "00_test_img") == {
+        "Black_footed_Albatross_000.jpg": 0,
+        "Laysan_Albatross_000.jpg": 1,
+    }
+    names = [["0", "Black footed Albatross"], ["1", "Laysan Albatross"]]
+    assert species(tmp_path / "out")[1:] == names
+
+
+# --- tars ---------------------------------------------------------------------------------------
+
+
+def tar_of(path, name, kind=tarfile.REGTYPE):
+    with tarfile.open(path, "w:gz") as archive:
+        member = tarfile.TarInfo(name)
+        member.type, member.linkname, data = kind, "elsewhere", jpeg()
+        member.size = len(data) if kind == tarfile.REGTYPE else 0
+        archive.addfile(member, io.BytesIO(data))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("../Auk/1.jpg", tarfile.REGTYPE),
+        ("/Auk/1.jpg", tarfile.REGTYPE),
+        ("Auk/1.jpg", tarfile.SYMTYPE),
+        ("Auk/1.jpg", tarfile.LNKTYPE),
+    ],
+)
+def test_tar_with_names_that_lead_out_or_links(tmp_path, capsys, name, kind):
+    archive = tar_of(tmp_path / "evil.tgz", name, kind)
+    result = run(capsys, archive, "--out", tmp_path / "out")
+    assert_refused(result, tmp_path / "out", "evil.tgz is refused", repr(name))
+
+
+def test_tar_cut_short(tmp_path, capsys):
+    archive = tar_of(tmp_path / "birds.tar.gz", "./Auk/1.jpg")
+    assert run(capsys, archive, "--out", tmp_path / "whole")[0] == 0
+    archive.write_bytes(archive.read_bytes()[:-200])
+    result = run(capsys, archive, "--out", tmp_path / "out")
+    assert_refused(result, tmp_path / "out", "birds.tar.gz", "download it again")
 
 
 # --- zips ---------------------------------------------------------------------------------------
@@ -572,7 +654,7 @@ def test_zip_with_names_that_lead_out(tmp_path, capsys, name):
     archive = zip_of(tmp_path / "evil.zip", ["Auk/0.jpg", name])
     before = sorted(tmp_path.rglob("*"))
     result = run(capsys, archive, "--out", tmp_path / "out")
-    assert_refused(result, tmp_path / "out", "evil.zip is refused", repr(name))
+    assert_refused(result, tmp_path / "out", "evil.zip is refused", repr(name.replace("\\", "/")))
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -586,7 +668,7 @@ def test_zip_that_unpacks_to_too_much(tmp_path, capsys, monkeypatch):
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("Auk/1.jpg", bytes(2**20))
         archive.writestr("Auk/2.jpg", bytes(2**20))
-    monkeypatch.setattr(prepare, "MAX_UNZIPPED_BYTES", 2**21 - 1)
+    monkeypatch.setattr(sources, "MAX_UNPACKED_BYTES", 2**21 - 1)
     result = run(capsys, tmp_path / "bomb.zip", "--out", tmp_path / "out")
     assert_refused(result, tmp_path / "out", "bomb.zip would unpack to more than")
 
@@ -616,7 +698,7 @@ def test_zip_cut_short_and_zip_with_a_password(tree, tmp_path, capsys):
     data = archive.read_bytes()
     archive.write_bytes(data[: len(data) // 2])
     result = run(capsys, archive, "--out", tmp_path / "out")
-    assert_refused(result, tmp_path / "out", "birds.zip is neither a folder nor a whole zip")
+    assert_refused(result, tmp_path / "out", "birds.zip is neither a folder nor a whole zip or tar")
     central = data.find(b"PK\x01\x02")
     archive.write_bytes(data[: central + 8] + b"\x01" + data[central + 9 :])
     result = run(capsys, archive, "--out", tmp_path / "out")
@@ -659,7 +741,7 @@ def test_interrupt_leaves_nothing(tree, tmp_path, capsys, monkeypatch):
     def interrupt(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(prepare, "write_species", interrupt)
+    monkeypatch.setattr(prepare, "write_tests", interrupt)
     result = run(capsys, tree, "--out", tmp_path / "new" / "out")
     assert_refused(result, tmp_path / "new", "interrupted", status=130)
     assert not (tmp_path / "new").exists()
@@ -740,15 +822,15 @@ def test_wrong_calls_exit_with_2(capsys, arguments, word):
 def test_sources_that_are_none(tmp_path, capsys):
     out = tmp_path / "out"
     assert_refused(run(capsys, tmp_path / "no", "--out", out), out, "no does not exist")
-    (tmp_path / "CUB.tgz").write_bytes(b"\x1f\x8b")
+    (tmp_path / "CUB.tgz").write_bytes(b"CUB")
     result = run(capsys, tmp_path / "CUB.tgz", "--out", out)
-    assert_refused(result, out, "CUB.tgz is neither a folder nor a whole zip", "unpack it")
+    assert_refused(result, out, "CUB.tgz is neither a folder nor a whole zip or tar", "unpack it")
     draw(tmp_path / "flat" / "1.jpg")
     result = run(capsys, tmp_path / "flat", "--out", out)
     assert_refused(result, out, "holds neither NN_<name>_input folders nor <species>/*.jpg")
     result = run(capsys, tmp_path / "flat", "--out", tmp_path / "CUB.tgz")
     assert result[0] == 1
-    assert result[2] == f"Error: {tmp_path / 'CUB.tgz'} is a file; give a folder with --out\n"
+    assert result[2] == f"Error: {tmp_path / 'CUB.tgz'} is a file; give a folder\n"
 
 
 def test_help_says_what_holdout_means(capsys):

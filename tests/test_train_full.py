@@ -100,7 +100,7 @@ def test_an_interrupt_or_a_full_disk_leaves_the_old_file(
     [
         (lambda d: (d / "00_test_img_input").rename(d / "other"), "no test in"),
         (lambda d: (d / "00_test_img_input/train/gt.csv").unlink(), "gt.csv"),
-        (lambda d: (d / "00_test_img_input/train/gt.csv").write_text("a,b\n1,2\n"), "header"),
+        (lambda d: (d / "00_test_img_input/train/gt.csv").write_text("a,b\n1,2\n"), "must start"),
     ],
 )
 def test_mistakes_are_one_line_and_status_1(spoil, said, tests_dir, init, capsys):

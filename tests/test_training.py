@@ -144,8 +144,10 @@ def test_it_learns_what_can_be_learnt(photos):
 
 
 def test_fast_train_looks_at_two_batches_of_photos_from_all_of_them(tmp_path, capsys):
-    """No photo is there, so that those it wants are named."""
+    """No photo can be read, so that those it wants are named."""
     gt, wanted = {f"{i:03}.png": i % 5 for i in range(500)}, []
+    for name in gt:
+        (tmp_path / name).write_bytes(b"no photo")
     for seed in (0, 1):
         with pytest.raises(SubmissionError, match="not one readable photo"):
             train_classifier(gt, tmp_path, True, settings=replace(TINY, seed=seed))
@@ -201,6 +203,41 @@ def test_unreadable_photos_are_left_out_with_their_names(tmp_path, init, capsys)
     said = capsys.readouterr().err
     assert "6.png" in said
     assert "7.png" in said
+
+
+def test_labels_of_other_photos_are_an_error(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"no photo")
+    with pytest.raises(SubmissionError, match=r"they say b\.jpg, c\.jpg, there are a\.jpg; check"):
+        train_classifier({"b.jpg": 0, "c.jpg": 1, "d.jpg": 1}, tmp_path)
+
+
+def test_names_match_where_only_one_photo_can_be_meant():
+    there = ["a.jpg", "B.JPG", "u\u0308.png", "d.jpg", "d.png", "e e.tif", "\udcff.jpg"]
+    named = {
+        "a.jpg": "a.jpg",
+        "b.jpg": "B.JPG",
+        "images/\u00fc.png": "u\u0308.png",
+        "d": None,  # which of the two?
+        "D.png": "d.png",
+        " E E": "e e.tif",
+        "\udcff.jpg": "\udcff.jpg",
+        "A.jpg": None,  # that is another row's
+        "f.jpg": None,
+    }
+    found = {name: file for name, file in named.items() if file}
+    assert solution.match_names(named, there) == found
+
+
+def test_photos_whose_names_are_written_differently_are_trained_on(photos, init, tmp_path, capsys):
+    gt, folder = photos
+    other = {f"images/{name.upper()}": class_id for name, class_id in gt.items()}
+    trained = train_classifier(
+        {**other, "gone.jpg": 3}, folder, settings=replace(TINY, epochs=1), init=init
+    )
+    assert trained.facts["training"]["photos"] == len(gt)
+    told = capsys.readouterr().err
+    assert f"1 labels without a photo in {folder}, such as gone.jpg" in told
+    assert "24 labels name photos differently, such as ('images/00.JPG', '00.jpg')" in told
 
 
 @pytest.mark.parametrize("gt", [{}, {"a.jpg": "1"}, {"a.jpg": 1.5}])

@@ -1,0 +1,16 @@
+"""Photos and labels before a training: bring them into the course's layout, check them, draw some.
+
+layout     the course's folders and csv files: how they are read and written
+sources    a folder, a zip or a tar becomes one table of files
+samples    what the files are: tests, CUB-200-2011, a table beside photos, class folders
+prepare    writes them in the course's layout
+findings   what can be wrong with them
+doctor     finds it; copies finds photos that are there twice
+sketchbook draws the built-in sample; plumage draws its birds
+
+What a photo is, and which photo a name in a table means, is solution.py's to say.
+"""
+
+
+class DataError(Exception):
+    """A mistake in what the user gave, told in one line: cause, file and cure."""

@@ -1,0 +1,196 @@
+"""Photos that are there more than once, byte by byte or by their looks."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from birddata.findings import Findings
+
+THUMB = 48  # pixels a side of the grey thumbnails that photos are compared by
+CELLS = 12  # a side of the grid of means whose differences are the bits of the hash
+HASH_DISTANCE = 0.28  # share of the bits; pairs above it are not looked at any further
+MAX_PAIRS = 2_000  # that are looked at, a quarter of a minute; drawn pictures may have millions
+SAME = 0.95  # correlation of two thumbnails, laid over one another, from which on they are copies
+BLANK = 2  # standard deviation of the grey values, of 255, below which a picture shows nothing
+ALIGN_STEPS = 12
+HASH_BLOCK = 1024  # rows of the table of distances that are in memory at a time
+MIN_OVERLAP = 0.6  # of the thumbnail
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A photo in one part of a test, with what there is to know of its bytes."""
+
+    origin: str
+    name: str  # what tells it from others of its part; tests that share photos share their names
+    label: str | None
+    test: str  # what comes before `_input`; "" where there are no tests
+    role: str  # train or test
+    facts: Facts
+
+
+@dataclass
+class Facts:
+    """What there is to know of a file's bytes; the rest is empty where they cannot be decoded."""
+
+    digest: str
+    problem: str | None = None
+    damage: tuple[str, str] | None = None  # code and cause, of a photo that is read nevertheless
+    format: str = ""
+    mode: str = ""
+    size: tuple[int, int] = (0, 0)  # pixels, width and height
+    thumb: np.ndarray | None = None  # (THUMB, THUMB), float32, grey from 0 to 255
+
+
+def thumbnail(photo: Image.Image) -> np.ndarray:
+    """Return a photo as (THUMB, THUMB), float32, grey from 0 to 255, whatever its proportions."""
+    grey = photo.convert("L").resize((THUMB, THUMB), Image.Resampling.LANCZOS)
+    return np.array(grey, dtype=np.float32)
+
+
+def check_copies(photos: Sequence[Shot], found: Findings) -> None:
+    """Find photos that are there more than once, byte by byte or by their looks."""
+    trained_tests = find_trained_tests(photos, found)
+    by_digest: dict[str, list[Shot]] = defaultdict(list)
+    for shot in photos:
+        by_digest[shot.facts.digest].append(shot)
+    for shots in by_digest.values():
+        judge_copies(shots, "", trained_tests, found)
+    firsts = [shots[0] for shots in by_digest.values()]
+    textured = [shot for shot in firsts if shot.facts.thumb.std() >= BLANK]
+    for group in same_photos([shot.facts.thumb for shot in textured], found):
+        shots = [shot for i in group for shot in by_digest[textured[i].facts.digest]]
+        judge_copies(shots, "near-", trained_tests, found)
+
+
+def find_trained_tests(photos: Sequence[Shot], found: Findings) -> set[str]:
+    """Return the tests that ask only for their own training photos, as the course's sample does."""
+    parts: dict[tuple[str, str], set[tuple[str, str]]] = defaultdict(set)
+    for shot in photos:
+        parts[shot.test, shot.role].add((shot.name, shot.facts.digest))
+    trained = {
+        test for test, role in parts if role == "test" and parts[test, role] <= parts[test, "train"]
+    }
+    for test in sorted(trained):
+        found.add("trained-test", (), test)
+    return trained
+
+
+def judge_copies(
+    shots: Sequence[Shot], near: str, trained_tests: set[str], found: Findings
+) -> None:
+    """Say what is wrong with a group of copies in each test; tests may share their photos."""
+    told: dict[tuple[str, ...], list[Shot]] = {}
+    for test in sorted({shot.test for shot in shots}):
+        here = [shot for shot in shots if shot.test == test]
+        train = [shot for shot in here if shot.role == "train"]
+        asked = [shot for shot in here if shot.role == "test" and test not in trained_tests]
+        if len({shot.label for shot in here} - {None}) > 1:
+            code, here = "two-species", list({(s.name, s.label): s for s in here[::-1]}.values())
+        elif train and asked:
+            code, here = f"leaked-{near}copy", train + asked
+        elif len(train) > 1:
+            code, here = f"{near or 'exact-'}copy", train
+        else:
+            continue
+        told.setdefault((code, *sorted(shot.name for shot in here)), here)
+    for (code, *_), copies in told.items():
+        found.add(code, sorted(shot.origin for shot in copies))
+
+
+def same_photos(thumbs: Sequence[np.ndarray], found: Findings) -> list[list[int]]:
+    """Group thumbnails (THUMB, THUMB) of the same photo; returns their indices, groups of two on.
+
+    Pairs with similar hashes are candidates; those that correlate once laid over one another are
+    copies. Groups are joined through common members.
+    """
+    if not thumbs:
+        return []
+    pairs = similar_hashes(difference_hash(thumbs))
+    if len(pairs) > MAX_PAIRS:
+        found.add("look-alikes", (), f"{len(pairs):,} pairs, the {MAX_PAIRS:,} closest compared")
+    groups = {i: [i] for i in range(len(thumbs))}
+    for i, j in pairs[:MAX_PAIRS]:
+        if groups[i] is not groups[j] and alignment(thumbs[i], thumbs[j]) >= SAME:
+            groups[i] += groups[j]
+            groups.update(dict.fromkeys(groups[j], groups[i]))
+    return [group for i, group in groups.items() if i == min(group) and len(group) > 1]
+
+
+def difference_hash(thumbs: Sequence[np.ndarray]) -> np.ndarray:
+    """Return bits (N, 2 * CELLS * (CELLS - 1)), as float32 of -1 and 1, of N thumbnails.
+
+    A bit tells whether a cell is brighter than its neighbour: dHash (Krawetz 2013, "Kind of Like
+    That", The Hacker Factor Blog), in both directions and on a finer grid.
+    """
+    step = THUMB // CELLS
+    pixels = np.stack(thumbs).reshape(-1, CELLS, step, CELLS, step)
+    cells = pixels.mean(axis=(2, 4))  # (N, THUMB, THUMB) -> (N, CELLS, CELLS)
+    brighter = [np.diff(cells, axis=axis).reshape(len(cells), -1) > 0 for axis in (1, 2)]
+    return np.concatenate(brighter, axis=1).astype(np.float32) * 2 - 1
+
+
+def similar_hashes(bits: np.ndarray) -> list[tuple[int, int]]:
+    """Return the pairs of hashes (N, bits) of -1 and 1 within HASH_DISTANCE, the closest first."""
+    pairs: list[tuple[float, int, int]] = []
+    for start in range(0, len(bits), HASH_BLOCK):
+        block = bits[start : start + HASH_BLOCK]
+        distance = (1 - block @ bits.T / bits.shape[1]) / 2  # Hamming: (block, N)
+        rows, columns = np.nonzero(distance <= HASH_DISTANCE)
+        found = zip(distance[rows, columns], rows + start, columns, strict=True)
+        pairs += [(float(d), int(i), int(j)) for d, i, j in found if j > i]
+    return [(i, j) for _, i, j in sorted(pairs)]
+
+
+def alignment(first: np.ndarray, second: np.ndarray) -> float:
+    """Return the best correlation of two thumbnails when either is stretched over the other."""
+    return max(stretch(first, second), stretch(second, first))
+
+
+def stretch(still: np.ndarray, moved: np.ndarray) -> float:
+    """Stretch one thumbnail over another step by step; returns the best correlation on the way.
+
+    Each step refines scale and shift in x and y by least squares, together with gain and offset of
+    the brightness: Lucas-Kanade (Baker and Matthews 2004, "Lucas-Kanade 20 Years On", section 2).
+    """
+    axis = np.arange(THUMB) - (THUMB - 1) / 2  # pixels from the centre
+    y, x = np.meshgrid(axis, axis, indexing="ij")
+    slope_y, slope_x = np.gradient(moved)
+    warp = np.array([1.0, 0.0, 1.0, 0.0])  # scale and shift in x, scale and shift in y
+    best = -1.0
+    for _ in range(ALIGN_STEPS):
+        across, inside_x = sampling(warp[0] * axis + warp[1])
+        down, inside_y = sampling(warp[2] * axis + warp[3])
+        inside = np.outer(inside_y, inside_x)
+        if inside.mean() < MIN_OVERLAP:
+            break
+        seen, dx, dy = ((down @ image @ across.T)[inside] for image in (moved, slope_x, slope_y))
+        wanted = still[inside]
+        if min(seen.std(), wanted.std()) < BLANK:
+            break
+        best = max(best, float(np.corrcoef(seen, wanted)[0, 1]))
+        columns = [seen, np.ones_like(seen), dx * x[inside], dx, dy * y[inside], dy]
+        gain, _, *step = np.linalg.lstsq(np.stack(columns, axis=1), wanted, rcond=None)[0]
+        if gain <= 0:
+            break
+        warp += np.array(step) / gain
+    return best
+
+
+def sampling(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the matrix of linear interpolation (THUMB, THUMB) at positions from the centre.
+
+    Also returns which of them lie inside (THUMB,).
+    """
+    place = positions + (THUMB - 1) / 2
+    left = np.clip(np.floor(place), 0, THUMB - 2).astype(int)
+    matrix = np.zeros((THUMB, THUMB))
+    rows = np.arange(THUMB)
+    matrix[rows, left] = 1 - (place - left)
+    matrix[rows, left + 1] = place - left
+    return matrix, (place >= 0) & (place <= THUMB - 1)

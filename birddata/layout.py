@@ -1,0 +1,198 @@
+"""The course's layout: its folders, gt.csv and species.csv. One place that reads and writes them.
+
+A folder of tests holds `NN_<name>_input/train/gt.csv`, `.../train/images`, `.../test/images` and
+`NN_<name>_gt/gt.csv`. People's tables are read tolerantly: with Excel's marks, semicolons, quotes,
+blanks and further columns, in UTF-8 or UTF-16. The testing system's script is not so tolerant:
+`read_as_script` reads as it does, and `script_remark` says what it would make of a table.
+"""
+
+import csv
+import io
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from birddata import DataError
+
+HEADER = "filename,class_id"
+SPECIES_HEADER = "class_id,name"
+TEST_INPUT = re.compile(r"[0-9]{2}_.+_input")
+MAX_TABLE_BYTES = 16 * 2**20  # a gt.csv of 2,500 photos is 50 kB
+# The columns of a table of labels, in lower case; the first that is there is taken.
+FILE_COLUMNS = (
+    *("filename", "file_name", "file", "filepath", "filepaths", "path", "image", "photo"),
+    *("image_id", "id"),
+)
+WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.0*)?")
+LABEL_COLUMNS = ("class_id", "label", "labels", "class", "species", "breed", "category", "target")
+
+
+def find_inputs(folder: Path) -> list[Path]:
+    """The folders NN_<name>_input in a folder, in order; none if there is no such folder."""
+    paths = folder.iterdir() if folder.is_dir() else ()
+    return sorted(p for p in paths if TEST_INPUT.fullmatch(p.name) and p.is_dir())
+
+
+# ------------------------------------------------------------------------------------------------
+# Any table
+# ------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Table:
+    """The labels of a table as they are written, by file name, and what is wrong with its rows."""
+
+    labels: dict[str, str] = field(default_factory=dict)
+    faults: list[tuple[str, str, str]] = field(default_factory=list)  # code, file, line or row
+
+
+def read_rows(path: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
+    """The columns of a csv, in lower case, and its rows: the number of the line, text by column.
+
+    Bytes that are no UTF-8 are kept as surrogates, as they are in names of files. Raises DataError
+    for a file that is no table, OSError for one that cannot be read.
+    """
+    if path.stat().st_size > MAX_TABLE_BYTES:
+        limit = MAX_TABLE_BYTES // 2**20
+        raise DataError(f"{path} is larger than {limit} MiB, so it is no table of labels")
+    content = path.read_bytes()
+    utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+    text = content.decode(*("utf-16", "replace") if utf16 else ("utf-8-sig", "surrogateescape"))
+    first = text.partition("\n")[0]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count))
+    try:
+        columns = [column.strip().lower() for column in next(reader, [])]
+        rows = [
+            (f"line {reader.line_num}", dict(zip(columns, map(str.strip, row), strict=False)))
+            for row in reader
+            if any(row)
+        ]
+    except csv.Error as error:
+        raise DataError(f"{path} is no table: {error}") from None
+    return columns, rows
+
+
+def _column(columns: list[str], known: tuple[str, ...]) -> str | None:
+    return next((name for name in known if name in columns), None)
+
+
+def read_table(path: Path, numbers: bool = False) -> Table | None:
+    """The labels of a table of files and labels; None if its first line names no such columns.
+
+    With `numbers` a label that is no whole number is a fault.
+    """
+    columns, rows = read_rows(path)
+    file, label = _column(columns, FILE_COLUMNS), _column(columns, LABEL_COLUMNS)
+    if file is None or label is None:
+        return None
+    table = Table()
+    for line, row in rows:
+        name, text = row.get(file, ""), row.get(label, "")
+        if not name or not text or (numbers and not WHOLE_NUMBER.fullmatch(text)):
+            table.faults.append(("bad-row", name, f"{line}: {','.join(row.values())!r}"))
+        elif name in table.labels:
+            code = "repeated-row" if table.labels[name] == text else "two-ids"
+            table.faults.append((code, name, line))
+        else:
+            table.labels[name] = text
+    return table
+
+
+# ------------------------------------------------------------------------------------------------
+# gt.csv
+# ------------------------------------------------------------------------------------------------
+
+
+def read_gt(path: Path) -> Table:
+    """A table of labels that are whole numbers.
+
+    Raises DataError if its first line is another, OSError if it cannot be read.
+    """
+    table = read_table(path, numbers=True)
+    if table is None:
+        raise DataError(f"{path} must start with the line {HEADER}")
+    return table
+
+
+def class_id(text: str) -> int:
+    """The whole number that a label of `read_gt` is; spreadsheets write 3.0."""
+    return int(text.partition(".")[0])
+
+
+def read_labels(path: Path) -> dict[str, int]:
+    """Class ids by file name, from a gt.csv without a fault. Raises DataError if there is one."""
+    try:
+        table = read_gt(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+    for code, name, what in table.faults:
+        if code != "repeated-row":
+            fault = f"gives {name} another class id" if code == "two-ids" else f"is not {HEADER}"
+            raise DataError(f"{path}, {what} {fault}; mend it")
+    return {name: class_id(text) for name, text in table.labels.items()}
+
+
+def read_as_script(path: Path) -> dict[str, int]:
+    """Class ids by file name as the testing system's script reads them; ValueError where it stops.
+
+    It knows no quotes, and lets Python's `int` decide what a number is.
+    """
+    text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+    header, *rows = text.split("\n")
+    if header != HEADER:
+        raise ValueError(f"{path} begins with {header!r}: its header must be {HEADER!r}")
+    labels = {}
+    for number, row in enumerate(rows, start=2):
+        if row:
+            name, _, class_id = row.rpartition(",")
+            try:
+                labels[name] = int(class_id if name else "")
+            except ValueError:
+                raise ValueError(f"{path}, line {number}: {row!r} is not `{HEADER}`") from None
+    return labels
+
+
+def script_remark(path: Path, labels: Mapping[str, int]) -> str | None:
+    """What the testing system's script would make of a table that was read as `labels`."""
+    try:
+        differing = read_as_script(path).items() ^ labels.items()
+    except ValueError as error:
+        return f"the testing system's script would stop here: {error}"
+    if not differing:
+        return None
+    return f"the testing system's script would read {len(differing)} rows of {path} differently"
+
+
+def gt_bytes(labels: Mapping[str, int]) -> bytes:
+    """What a gt.csv or output.csv with these class ids holds, its rows sorted by file name."""
+    rows = "".join(f"{name},{class_id}\n" for name, class_id in sorted(labels.items()))
+    return f"{HEADER}\n{rows}".encode(errors="surrogateescape")
+
+
+# ------------------------------------------------------------------------------------------------
+# species.csv
+# ------------------------------------------------------------------------------------------------
+
+
+def read_species(path: Path) -> dict[int, str]:
+    """Names by class id, or none if there is no such file. Raises DataError for another table."""
+    if not path.is_file():
+        return {}
+    try:
+        columns, rows = read_rows(path)
+        if not {"class_id", "name"} <= set(columns):
+            raise ValueError
+        return {int(row["class_id"]): row["name"] for _, row in rows}
+    except (ValueError, KeyError):
+        raise DataError(
+            f"{path} must have the header {SPECIES_HEADER} and a row per species; mend it"
+        ) from None
+
+
+def species_bytes(species: Mapping[int, str]) -> bytes:
+    """What a species.csv with these names holds, sorted by class id."""
+    file = io.StringIO()
+    rows = [SPECIES_HEADER.split(","), *sorted(species.items())]
+    csv.writer(file, lineterminator="\n").writerows(rows)
+    return file.getvalue().encode(errors="surrogateescape")

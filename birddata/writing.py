@@ -1,0 +1,139 @@
+"""Tests in the course's layout appear whole or not at all: built aside, then moved."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from birddata import DataError, layout
+
+STAGING_PREFIX = ".prepare-"
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One photo: its name in the result, its class id, where it comes from and where it lies.
+
+    A photo of a test without true labels has no class id.
+    """
+
+    name: str
+    class_id: int | None
+    origin: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class Test:
+    """One test of the course layout; `stem` is what comes before `_input` and `_gt`.
+
+    Photos that are not in that layout are a test without a stem, all of them to train on. Class ids
+    are all that its tables name, with photos or without; None where there is no table.
+    """
+
+    __test__ = False  # not a test class, whatever pytest thinks of the name
+
+    stem: str
+    train: list[Photo]
+    test: list[Photo]
+    train_ids: set[int] | None = None
+    test_ids: set[int] | None = None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A word for where tests come from, the tests, and names of species by class id."""
+
+    kind: str
+    tests: list[Test]
+    species: dict[int, str] = field(default_factory=dict)
+
+
+@contextmanager
+def new_tests(out: Path) -> Iterator[Path]:
+    """Make a scratch folder in `out`, so that a rename suffices, and remove it afterwards.
+
+    Raises DataError if `out` holds tests, or names of species, already.
+    """
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out} is a file; give a folder")
+    for path in sorted(out.iterdir()) if out.exists() else []:
+        if re.match(r"[0-9]{2}_", path.name) or path.name == "species.csv":
+            raise DataError(f"{path} exists already; move or delete it, or give another folder")
+    missing = [path for path in (out, *out.parents) if not path.exists()]
+    scratch = out / f"{STAGING_PREFIX}{secrets.token_hex(4)}"
+    try:
+        scratch.mkdir(parents=True)
+        yield scratch
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        for path in missing:
+            with suppress(OSError):
+                path.rmdir()
+        raise
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+def write_tests(sample: Sample, scratch: Path, out: Path) -> tuple[list[str], int, int]:
+    """Write all tests and species.csv; returns their names, and the hard links and copies made."""
+    built = scratch / "built"
+    built.mkdir()
+    placed: dict[Path, Path] = {}
+    linked: Counter[bool] = Counter()
+    for test in sample.tests:
+        train, asked = (built / f"{test.stem}_input" / part for part in ("train", "test"))
+        linked += write_photos(test.train, train / "images", placed)
+        linked += write_photos(test.test, asked / "images", placed)
+        write_gt(test.train, train / "gt.csv")
+        (built / f"{test.stem}_gt").mkdir()
+        write_gt(test.test, built / f"{test.stem}_gt" / "gt.csv")
+    if sample.species:
+        (built / "species.csv").write_bytes(layout.species_bytes(sample.species))
+    return move_into_place(built, out), linked[True], linked[False]
+
+
+def write_gt(photos: list[Photo], path: Path) -> None:
+    """Write the labels of photos."""
+    path.write_bytes(layout.gt_bytes({photo.name: photo.class_id for photo in photos}))
+
+
+def write_photos(photos: list[Photo], folder: Path, placed: dict[Path, Path]) -> Counter[bool]:
+    """Put photos into a new folder; returns how many became hard links (True), copies (False)."""
+    folder.mkdir(parents=True)
+    return Counter(link_or_copy(photo.path, folder / photo.name, placed) for photo in photos)
+
+
+def link_or_copy(source: Path, target: Path, placed: dict[Path, Path]) -> bool:
+    """Hard-link a file, or copy it where that fails; tell whether it is a link.
+
+    `placed` maps a source to its first target: when SOURCE is on another disk, the photos of the
+    second folder can still be links to those of the first.
+    """
+    origin = placed.get(source, source).resolve()
+    placed.setdefault(source, target)
+    try:
+        target.hardlink_to(origin)
+    except (OSError, NotImplementedError):
+        shutil.copyfile(origin, target)
+        return False
+    return True
+
+
+def move_into_place(built: Path, out: Path) -> list[str]:
+    """Rename all that was built into `out`, or nothing of it; returns the names."""
+    names = sorted(path.name for path in built.iterdir())
+    try:
+        for name in names:
+            (built / name).rename(out / name)
+    except BaseException:
+        for name in names:
+            if not (built / name).exists():
+                (out / name).rename(built / name)
+        raise
+    return names

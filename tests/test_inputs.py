@@ -1,0 +1,364 @@
+"""Input kind by command: what people really have, and what each command makes of it.
+
+Every photo kind is `read`, `damaged` (read, and the doctor names it) or `unreadable` (left out of
+training, the fallback in classify, skipped by prepare, an error to the doctor). Every kind of table
+is read as the same two labels by all but the testing system's script.
+"""
+
+import io
+import json
+import os
+import re
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import solution
+from birddata import doctor, layout, prepare
+from grader.protocol import CheckerError, check_answer, read_csv
+
+READ, DAMAGED, UNREADABLE = "read", "damaged", "unreadable"
+RNG = np.random.default_rng(0)
+
+
+def picture(mode="RGB", size=(96, 72)) -> Image.Image:
+    """Soft blots that no other picture has, so that nothing is taken for a copy."""
+    blots = RNG.integers(0, 256, (9, 12, 3), dtype=np.uint8)
+    return Image.fromarray(blots).resize(size, Image.Resampling.BICUBIC).convert(mode)
+
+
+def saved(form, mode="RGB", **how) -> bytes:
+    file = io.BytesIO()
+    picture(mode).save(file, form, **how)
+    return file.getvalue()
+
+
+def deep(kind, white) -> bytes:
+    file = io.BytesIO()
+    grey = np.asarray(picture("L"), np.float64) / 255 * white
+    Image.fromarray(grey.astype(kind)).save(file, "TIFF")
+    return file.getvalue()
+
+
+def png_with(chunk, body, crc=None) -> bytes:
+    data = saved("PNG")
+    crc = zlib.crc32(chunk + body) if crc is None else crc
+    more = len(body).to_bytes(4, "big") + chunk + body + crc.to_bytes(4, "big")
+    return data[:33] + more + data[33:]
+
+
+def cut(data, share=0.6) -> bytes:
+    return data[: int(len(data) * share)]
+
+
+def many(form) -> bytes:
+    return saved(form, save_all=True, append_images=[picture(), picture()])
+
+
+MUCH = zlib.compress(bytes(3 * 2**20))
+CYRILLIC = b"\xe4\xf0\xee\xe7\xe4.jpg".decode("utf-8", "surrogateescape")  # cp1251
+PHOTOS = {
+    "baseline.jpg": (lambda: saved("JPEG"), READ),
+    "progressive.jpg": (lambda: saved("JPEG", progressive=True), READ),
+    "cmyk.jpg": (lambda: saved("JPEG", "CMYK"), READ),
+    "grey.jpg": (lambda: saved("JPEG", "L"), READ),
+    "stereo.mpo": (lambda: many("MPO"), READ),
+    "saved.jfif": (lambda: saved("JPEG"), READ),
+    "saved.jpe": (lambda: saved("JPEG"), READ),
+    "saved.pjpeg": (lambda: saved("JPEG"), READ),
+    "UPPER.JPG": (lambda: saved("JPEG"), READ),
+    "no_extension": (lambda: saved("JPEG"), READ),
+    "png_called.jpg": (lambda: saved("PNG"), READ),
+    "jpg_called.heic": (lambda: saved("JPEG"), READ),
+    "half.jpg.download": (lambda: saved("JPEG"), READ),
+    "rgb.png": (lambda: saved("PNG"), READ),
+    "alpha.png": (lambda: saved("PNG", "RGBA"), READ),
+    "grey_alpha.png": (lambda: saved("PNG", "LA"), READ),
+    "palette.png": (lambda: saved("PNG", "P", transparency=0), READ),
+    "bits.png": (lambda: saved("PNG", "1"), READ),
+    "saved.gif": (lambda: saved("GIF"), READ),
+    "animated.gif": (lambda: many("GIF"), READ),
+    "saved.bmp": (lambda: saved("BMP"), READ),
+    "saved.dib": (lambda: saved("DIB"), READ),
+    "saved.webp": (lambda: saved("WEBP"), READ),
+    "animated.webp": (lambda: many("WEBP"), READ),
+    "saved.tif": (lambda: saved("TIFF"), READ),
+    "pages.tiff": (lambda: many("TIFF"), READ),
+    "lab.tif": (lambda: saved("TIFF", "CMYK"), READ),
+    "float.tif": (lambda: deep(np.float32, 1), READ),
+    "12_in_16.tif": (lambda: deep(np.uint16, 4095), READ),
+    "16_bits.tif": (lambda: deep(np.uint16, 65535), READ),
+    "saved.ppm": (lambda: saved("PPM"), READ),
+    "saved.pgm": (lambda: saved("PPM", "L"), READ),
+    "saved.tga": (lambda: saved("TGA"), READ),
+    "saved.ico": (lambda: saved("ICO"), READ),
+    "saved.pcx": (lambda: saved("PCX"), READ),
+    "saved.sgi": (lambda: saved("SGI"), READ),
+    "saved.dds": (lambda: saved("DDS"), READ),
+    "saved.jp2": (lambda: saved("JPEG2000"), READ),
+    "damaged_exif.jpg": (lambda: saved("JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff"), READ),
+    "garbage_after.jpg": (lambda: saved("JPEG") + b"garbage" * 99, READ),
+    CYRILLIC: (lambda: saved("JPEG"), READ),
+    "Zaunko\u0308nig.jpg": (lambda: saved("JPEG"), READ),
+    "two  blanks.jpg": (lambda: saved("JPEG"), READ),
+    "cut.jpg": (lambda: cut(saved("JPEG")), DAMAGED),
+    "cut.png": (lambda: cut(saved("PNG")), DAMAGED),
+    "much_text.png": (lambda: png_with(b"zTXt", b"Comment\0\0" + MUCH), DAMAGED),
+    "much_profile.png": (lambda: png_with(b"iCCP", b"profile\0\0" + MUCH), DAMAGED),
+    "bad_sum.png": (lambda: png_with(b"tEXt", b"Comment\0hello", crc=1), DAMAGED),
+    "empty.jpg": (lambda: b"", UNREADABLE),
+    "page.jpg": (lambda: b"<html>404</html>", UNREADABLE),
+    "drawing.svg": (lambda: b"<svg xmlns='http://www.w3.org/2000/svg'/>", UNREADABLE),
+    "zeros.jpg": (lambda: bytes(5000), UNREADABLE),
+    "head.jpg": (lambda: saved("JPEG")[:100], UNREADABLE),
+    "head.png": (lambda: saved("PNG")[:20], UNREADABLE),
+    "eps.jpg": (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", UNREADABLE),
+    "phone.heic": (lambda: b"\0\0\0\x18ftypheic" + bytes(99), UNREADABLE),
+    "raw.cr2": (lambda: b"II*\0\x10\0\0\0CR\2\0" + bytes(99), UNREADABLE),
+    "film.mp4": (lambda: b"\0\0\0\x18ftypmp42" + bytes(99), UNREADABLE),
+    "book.pdf": (lambda: b"%PDF-1.7\n", UNREADABLE),
+    "nowhere.jpg": (None, UNREADABLE),  # a link to nothing
+}
+WITH = {outcome: {n for n, (_, o) in PHOTOS.items() if o == outcome} for outcome in
+        (READ, DAMAGED, UNREADABLE)}  # fmt: skip
+TEST = "00_kinds"
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory):
+    """A test in the course's layout with a photo of each kind, and other files beside them."""
+    root = tmp_path_factory.mktemp("kinds")
+    images = root / f"{TEST}_input/train/images"
+    images.mkdir(parents=True)
+    try:
+        for name, (make, _) in PHOTOS.items():
+            if make is None:
+                (images / name).symlink_to("gone.jpg")
+            else:
+                (images / name).write_bytes(make())
+    except (OSError, UnicodeError) as error:
+        pytest.skip(f"this system takes not every name: {error}")
+    (root / f"{TEST}_gt").mkdir()
+    (root / f"{TEST}_input/test").mkdir()
+    (root / f"{TEST}_input/test/images").symlink_to(images, target_is_directory=True)
+    for path in (f"{TEST}_input/train/gt.csv", f"{TEST}_gt/gt.csv"):
+        (root / path).write_bytes(layout.gt_bytes(labels()))
+    for name in ("Thumbs.db", ".DS_Store", "notes.txt"):
+        (images / name).write_bytes(b"something else")
+    return root
+
+
+def labels() -> dict[str, int]:
+    return {name: number % 3 for number, name in enumerate(PHOTOS)}
+
+
+def left_out(text) -> set[str]:
+    """Which photos are said to be left out, however a console shows their names."""
+    words = ("cannot be decoded", "left out of training", "skipped: ")
+    lines = [line for line in text.splitlines() if line.startswith(words)]
+    paths = [re.split(r" \(|: ", line)[1] for line in lines]
+    shown = {name.encode(errors="backslashreplace").decode(): name for name in PHOTOS}
+    return {
+        name for told, name in shown.items() if any(path.endswith(f"/{told}") for path in paths)
+    }
+
+
+def test_there_are_many_kinds():
+    assert len(PHOTOS) + len(TABLES) >= 60
+
+
+def test_classify_answers_every_kind_and_names_what_it_cannot_read(kinds, model_path, capsys):
+    answers = solution.classify(model_path, kinds / f"{TEST}_input/train/images")
+    told = capsys.readouterr().err.encode(errors="backslashreplace").decode()
+    assert answers.keys() == PHOTOS.keys()
+    assert left_out(told) == WITH[UNREADABLE]
+
+
+def test_the_grader_finds_no_answer_missing(kinds, model_path, tmp_path):
+    answers = solution.classify(model_path, kinds / f"{TEST}_input/train/images")
+    (tmp_path / "output.csv").write_bytes(layout.gt_bytes(answers))
+    truth = read_csv(kinds / f"{TEST}_gt/gt.csv")
+    assert check_answer(read_csv(tmp_path / "output.csv"), truth)[1] == len(PHOTOS)
+
+
+def test_training_leaves_out_what_cannot_be_read_and_saves(kinds, init, tmp_path, capsys):
+    settings = solution.Settings(input_size=64, epochs=1, unfrozen_blocks=3)
+    network = solution.train_classifier(
+        labels(), kinds / f"{TEST}_input/train/images", settings=settings, init=init
+    )
+    told = capsys.readouterr().err.encode(errors="backslashreplace").decode()
+    assert left_out(told) == WITH[UNREADABLE]
+    training = solution.to_checkpoint(network)["training"]
+    assert training["photos"] == len(PHOTOS) - len(WITH[UNREADABLE])
+    assert training["labels_sha256"] == solution.labels_fingerprint(labels())
+
+
+def test_prepare_takes_what_training_takes(kinds, tmp_path, capfd):
+    assert prepare.main([str(kinds), "--out", str(tmp_path / "out")]) == 0
+    out, told = capfd.readouterr()
+    assert left_out(told) == WITH[UNREADABLE]
+    taken = layout.read_labels(tmp_path / "out" / f"{TEST}_gt/gt.csv")
+    assert len(taken) == len(PHOTOS) - len(WITH[UNREADABLE])
+    assert f"{2 * len(WITH[UNREADABLE])} unreadable" in out  # in train and in test
+
+
+def test_the_doctor_finds_what_training_leaves_out_and_nothing_else(kinds, tmp_path):
+    assert doctor.run(kinds, str(tmp_path / "found.json")) == doctor.EXIT_STATUS["error"]
+    findings = json.loads((tmp_path / "found.json").read_text())["findings"]
+    found = {
+        kind["code"]: {Path(file).name for item in kind["items"] for file in item["files"]}
+        for kind in findings
+    }
+    assert found["unreadable"] == WITH[UNREADABLE]
+    assert found["truncated"] | found["odd-metadata"] == WITH[DAMAGED]
+    assert not found.keys() & {"file-without-label", "label-without-file", "near-copy"}
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+SAME, OTHER, STOPS = "same", "other", "stops"  # what the testing system's script reads
+PLAIN = "filename,class_id\na.jpg,0\nb.jpg,3\n"
+TABLES = {
+    "plain": (PLAIN, SAME),
+    "no last line end": (PLAIN.rstrip(), SAME),
+    "empty lines": (PLAIN.replace("\n", "\n\n", 1) + "\n\n", SAME),
+    "carriage returns": (PLAIN.replace("\n", "\r\n"), SAME),
+    "Excel's mark": ("\ufeff" + PLAIN, SAME),
+    "UTF-16": (PLAIN.encode("utf-16"), STOPS),
+    "a blank": (PLAIN.replace(",3", ", 3"), SAME),
+    "a plus": (PLAIN.replace(",3", ",+3"), SAME),
+    "no-break space": (PLAIN.replace(",3", ",\u00a03"), SAME),
+    "3.0": (PLAIN.replace(",3", ",3.0"), STOPS),
+    "semicolons": (PLAIN.replace(",", ";"), STOPS),
+    "tabs": (PLAIN.replace(",", "\t"), STOPS),
+    "quotes": (PLAIN.replace("b.jpg", '"b.jpg"'), OTHER),
+    "one more column": ("filename,class_id,name\na.jpg,0,Auk\nb.jpg,3,Owl\n", STOPS),
+    "columns turned": ("class_id,filename\n0,a.jpg\n3,b.jpg\n", STOPS),
+    "capitals above": (PLAIN.replace("filename", "Filename"), STOPS),
+    "here": (PLAIN.replace("b.jpg", "./b.jpg"), OTHER),
+    "folder": (PLAIN.replace("b.jpg", "images/b.jpg"), OTHER),
+    "absolute": (PLAIN.replace("b.jpg", "/home/me/birds/b.jpg"), OTHER),
+    "Windows": (PLAIN.replace("b.jpg", "C:\\birds\\b.jpg"), OTHER),
+    "capitals": (PLAIN.replace("b.jpg", "B.JPG"), OTHER),
+    "no extension": (PLAIN.replace("b.jpg", "b"), OTHER),
+    "blanks around": (PLAIN.replace("b.jpg", " b.jpg "), OTHER),
+    "twice the same": (PLAIN + "b.jpg,3\n", SAME),
+}
+
+
+@pytest.fixture(params=TABLES)
+def table(request, tmp_path):
+    """A test whose two tables are of a kind; its folder and what the script makes of it."""
+    text, script = TABLES[request.param]
+    for images in ("train", "test"):
+        for name in ("a.jpg", "b.jpg"):
+            path = tmp_path / f"t/00_x_input/{images}/images/{name}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            picture().save(path)
+    (tmp_path / "t/00_x_gt").mkdir()
+    for gt in ("00_x_input/train/gt.csv", "00_x_gt/gt.csv"):
+        (tmp_path / "t" / gt).write_bytes(text if isinstance(text, bytes) else text.encode())
+    return tmp_path / "t", script
+
+
+def test_every_command_reads_the_same_labels(table, tmp_path, capsys):
+    root, script = table
+    gt = root / "00_x_input/train/gt.csv"
+    images = [path.name for path in solution.list_photos(gt.with_name("images"))]
+    read = layout.read_labels(gt)
+    matched = {file: read[name] for name, file in solution.match_names(read, images).items()}
+    assert matched == {"a.jpg": 0, "b.jpg": 3}
+    assert prepare.main([str(root), "--out", str(tmp_path / "out")]) == 0
+    assert layout.read_labels(tmp_path / "out/00_x_input/train/gt.csv") == matched
+    doctor.run(root, str(tmp_path / "found.json"))
+    codes = {k["code"] for k in json.loads((tmp_path / "found.json").read_text())["findings"]}
+    assert not codes & {"bad-table", "bad-row", "label-without-file", "file-without-label"}
+    tidied = any(mark in gt.read_text(errors="ignore") for mark in ('"', " b.jpg"))
+    assert ("script-differs" in codes) == (script == STOPS or tidied)
+    assert ("other-name" in codes) == (script == OTHER and not tidied)
+
+
+def test_the_grader_reads_as_strictly_as_the_script(table):
+    root, script = table
+    gt = root / "00_x_gt/gt.csv"
+    if script == STOPS:
+        with pytest.raises(CheckerError, match=r"gt\.csv"):
+            read_csv(gt)
+        assert layout.script_remark(gt, {}).startswith("the testing system's script would stop")
+    else:
+        assert (read_csv(gt) == {"a.jpg": 0, "b.jpg": 3}) == (script == SAME)
+
+
+@pytest.mark.parametrize("row", ["a.jpg", "a.jpg,one", "a.jpg,2.5", ",3", "a.jpg,"])
+def test_what_is_no_row_is_refused_by_all(row, tmp_path, capsys):
+    gt = tmp_path / "gt.csv"
+    gt.write_text(f"{PLAIN}{row}\n")
+    with pytest.raises(Exception, match="line 4"):
+        layout.read_labels(gt)
+    with pytest.raises(CheckerError, match="line 4"):
+        read_csv(gt)
+
+
+def test_a_species_table_may_have_more_columns_and_other_forms(tmp_path):
+    path = tmp_path / "species.csv"
+    for text in ("class_id,name\n3,Auk\n", "\ufeffname;class_id;n\nAuk;3;9\n"):
+        path.write_text(text, encoding="utf-8")
+        assert layout.read_species(path) == {3: "Auk"}
+
+
+# --- a table beside photos ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("header", "rows", "species"),
+    [
+        ("id,breed", ("a,Owl", "b,Auk"), {"0": "Auk", "1": "Owl"}),
+        ("filename,label", ("train/a.jpg,Owl", "train/b.jpg,Auk"), {"0": "Auk", "1": "Owl"}),
+        ("filename,class_id", ("a.jpg,1", "b.jpg,0"), None),
+    ],
+)
+def test_a_table_beside_photos_gives_the_labels(tmp_path, capsys, header, rows, species):
+    source = tmp_path / "source"
+    (source / "train").mkdir(parents=True)
+    for name in "abc":
+        picture().save(source / "train" / f"{name}.jpg")
+    (source / "labels.csv").write_text("\n".join([header, *rows, ""]))
+    assert prepare.main([str(source), "--out", str(tmp_path / "out")]) == 0
+    told = capsys.readouterr()
+    assert "photos with the table labels.csv" in told.out
+    assert "skipped: train/c.jpg: a photo without a label" in told.err
+    assert layout.read_labels(tmp_path / "out/00_test_img_gt/gt.csv") == {"a.jpg": 1, "b.jpg": 0}
+    assert (tmp_path / "out/species.csv").exists() == (species is not None)
+
+
+@pytest.mark.parametrize("table", ["id,breed\nx1,Owl\nx2,Auk\n", None])
+def test_one_folder_of_photos_is_no_species(tmp_path, capsys, table):
+    (tmp_path / "source/train").mkdir(parents=True)
+    picture().save(tmp_path / "source/train/a.jpg")
+    if table:
+        (tmp_path / "source/labels.csv").write_text(table)
+    assert prepare.main([str(tmp_path / "source"), "--out", str(tmp_path / "out")]) == 1
+    told = capsys.readouterr().err
+    expected = "labels.csv names no photo that is there: it says x1, x2, there are train/a.jpg"
+    assert (expected if table else "a table of labels beside the photos") in told
+
+
+def test_the_first_folder_is_the_species_at_any_depth(tmp_path, capsys):
+    for path in ("birds/Auk/one/a/1.jpg", "birds/Auk/two/1.jpg", "birds/Owl/three/1.jpg"):
+        (tmp_path / path).parent.mkdir(parents=True)
+        picture().save(tmp_path / path)
+    assert prepare.main([str(tmp_path / "birds"), "--out", str(tmp_path / "out")]) == 0
+    assert "further down: 3; the first folder is the species" in capsys.readouterr().out
+    labels = layout.read_labels(tmp_path / "out/00_test_img_gt/gt.csv")
+    assert labels == {"Auk_1.jpg": 0, "Auk_1_2.jpg": 0, "Owl_1.jpg": 1}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such names on Windows")
+def test_a_folder_with_a_name_in_another_encoding(tmp_path, capsys):
+    (tmp_path / "birds" / CYRILLIC).mkdir(parents=True)
+    picture().save(tmp_path / "birds" / CYRILLIC / "1.jpg")
+    assert prepare.main([str(tmp_path / "birds"), "--out", str(tmp_path / "out")]) == 0
+    assert len(layout.read_labels(tmp_path / "out/00_test_img_gt/gt.csv")) == 1
