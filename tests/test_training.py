@@ -242,7 +242,8 @@ def test_photos_whose_names_are_written_differently_are_trained_on(photos, init,
 
 @pytest.mark.parametrize("gt", [{}, {"a.jpg": "1"}, {"a.jpg": 1.5}])
 def test_labels_that_are_none_are_refused(gt, tmp_path):
-    with pytest.raises(SubmissionError):
+    draw_photo(tmp_path / "a.jpg", 0, seed=0)
+    with pytest.raises(SubmissionError, match="label|class ids"):
         train_classifier(gt, tmp_path)
 
 
