@@ -5,10 +5,9 @@ The testing system calls two functions of this file:
     train_classifier(train_gt, train_img_dir, fast_train) -> the trained network
     classify(model_path, test_img_dir)                    -> {file name: class id}
 
-and a person asks what the network sees on a photo, with `python solution.py PHOTO_OR_FOLDER`.
-
-Nothing here writes to disk, opens a socket, starts a process or touches an accelerator
-(but for `--show FILE`, a person's call); `train_full.py` saves what `train_classifier` returns.
+and a person asks what the network sees on a photo, with `python solution.py PHOTO_OR_FOLDER ...`.
+But for that command's `--show FILE` nothing here writes to disk; nothing opens a socket, starts a
+process or touches an accelerator. `train_full.py` saves what `train_classifier` returns.
 
 How it works, in the order of this file:
 
@@ -35,9 +34,8 @@ import random
 import sys
 import threading
 import time
-import unicodedata
 import warnings
-from collections import Counter, defaultdict, deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -90,7 +88,6 @@ class Settings:
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 FAST_TRAIN_PHOTOS = 64  # what `fast_train` looks at: two batches
-TRUNK_BATCH = 2  # views that a thread computes at a time; more of their maps fall out of the caches
 
 
 # ---- What is said to the caller ----------------------------------------------------------------
@@ -185,136 +182,55 @@ def describe(features: nn.Module) -> list[dict[str, Any]]:
     return blocks
 
 
-def folded(layer: Mapping[str, Any], state: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the one convolution that equals a convolution and its batch norm.
+# A folded block: the weight, bias, geometry and ReLU6 of each convolution; is its input added?
+Folded = list[tuple[list[tuple[Tensor, Tensor, tuple[int, ...], bool]], bool]]
 
-    In evaluation mode batch norm is a fixed affine map per channel, so it disappears into the
-    convolution before it (Jacob et al., CVPR 2018, section 3.2). Differentiable.
+
+def fold(blocks: Sequence[Mapping[str, Any]], state: Mapping[str, Tensor]) -> Folded:
+    """The described blocks, each batch norm disappeared into the convolution before it.
+
+    In evaluation mode batch norm is a fixed affine map per channel (Jacob et al., CVPR 2018,
+    section 3.2). Differentiable: gradients reach the convolutions and the gains and shifts of
+    the batch norms; the running statistics stay as they are.
     """
-    gain, shift, mean, variance = (
-        state[f"{layer['norm']}.{name}"]
-        for name in ("weight", "bias", "running_mean", "running_var")
-    )
+    return [([_folded(layer, state) for layer in b["layers"]], b["residual"]) for b in blocks]
+
+
+def _folded(
+    layer: Mapping[str, Any], state: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor, tuple[int, ...], bool]:
+    names = ("weight", "bias", "running_mean", "running_var")
+    gain, shift, mean, variance = (state[f"{layer['norm']}.{name}"] for name in names)
     scale = gain * torch.rsqrt(variance + layer["eps"])  # (C,)
-    return state[f"{layer['conv']}.weight"] * scale.view(-1, 1, 1, 1), shift - mean * scale
+    weight = state[f"{layer['conv']}.weight"] * scale.view(-1, 1, 1, 1)
+    geometry = (layer["stride"], layer["padding"], 1, layer["groups"])
+    return weight, shift - mean * scale, geometry, layer["relu6"]
 
 
-def forward_folded(
-    blocks: Sequence[Mapping[str, Any]], state: Mapping[str, Tensor], x: Tensor
-) -> Tensor:
-    """What the described blocks compute in evaluation mode, in fewer passes over memory.
-
-    Gradients reach the convolutions and the gains and shifts of the batch norms; the running
-    statistics stay as they are.
-    """
-    for block in blocks:
+def through(folded: Folded, x: Tensor) -> Tensor:
+    """What folded blocks compute of x (B, C, H, W)."""
+    for layers, residual in folded:
         y = x
-        for layer in block["layers"]:
-            geometry = (layer["stride"], layer["padding"], 1, layer["groups"])
-            y = functional.conv2d(y, *folded(layer, state), *geometry)
-            y = functional.hardtanh(y, 0.0, 6.0, inplace=True) if layer["relu6"] else y
-        x = x + y if block["residual"] else y
+        for weight, bias, geometry, relu6 in layers:
+            y = functional.conv2d(y, weight, bias, *geometry)
+            y = functional.hardtanh(y, 0.0, 6.0, inplace=True) if relu6 else y
+        x = x + y if residual else y
     return x
 
 
-# ---- The same blocks, packed for inference -----------------------------------------------------
+def frozen(
+    blocks: Sequence[Mapping[str, Any]], state: Mapping[str, Tensor], dtype: torch.dtype
+) -> Callable[[Tensor], Tensor]:
+    """The described blocks for inference in a precision of choice: x (B, 3, H, W), channels last.
 
-
-@contextmanager
-def one_thread() -> Iterator[int]:
-    """Let torch compute on one thread; gives the number of threads that it had, and has again."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield threads
-    finally:
-        torch.set_num_threads(threads)
-
-
-@cache
-def _onednn_packs() -> bool:
-    """Whether this build of torch can pack convolutions for oneDNN (x86 builds can)."""
-    try:
-        torch.ops.mkldnn._reorder_convolution_weight(
-            torch.zeros(1, 1, 1, 1), [0, 0], [1, 1], [1, 1], 1, []
-        )
-    except (AttributeError, NotImplementedError, RuntimeError):
-        return False
-    return torch.backends.mkldnn.is_available()
-
-
-class PackedConv:
-    """A folded convolution whose weight lies in the layout that oneDNN reads fastest.
-
-    The activation and the residual sum are part of the same pass over memory. These operators
-    are what torch's compiler emits for a CPU.
+    Folded once; what they give is float32.
     """
-
-    def __init__(
-        self,
-        layer: Mapping[str, Any],
-        state: Mapping[str, Tensor],
-        input_shape: Sequence[int],
-        dtype: torch.dtype,
-    ) -> None:
-        weight, self.bias = (tensor.detach().to(dtype) for tensor in folded(layer, state))
-        padding, stride = [layer["padding"]] * 2, [layer["stride"]] * 2
-        self.geometry = (padding, stride, [1, 1], layer["groups"])
-        self.activation = ("hardtanh", [0.0, 6.0]) if layer["relu6"] else ("none", [])
-        rows = (input_shape[2] + 2 * padding[0] - weight.shape[2]) // stride[0] + 1
-        columns = (input_shape[3] + 2 * padding[1] - weight.shape[3]) // stride[1] + 1
-        self.output_shape = [input_shape[0], weight.shape[0], rows, columns]
-        pack = torch.ops.mkldnn._reorder_convolution_weight
-        self.weight = pack(weight, *self.geometry, input_shape)
-
-    def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        """The convolution of x (B, C, H, W), plus `residual`, which is overwritten."""
-        if residual is None:
-            convolve = torch.ops.mkldnn._convolution_pointwise
-            return convolve(x, self.weight, self.bias, *self.geometry, *self.activation, "")
-        add = torch.ops.mkldnn._convolution_pointwise_.binary
-        return add(residual, x, self.weight, self.bias, *self.geometry, "add", None, None, [], None)
-
-
-class PackedBlocks:
-    """The first blocks of the described features, or all of them, for inference.
-
-    They take views of any size, and are fastest on `TRUNK_BATCH` views of `height` x `width`
-    pixels, computed by one thread: oneDNN chooses a weight's layout for all of that, and copies
-    the weight in each call where it differs.
-    """
-
-    def __init__(
-        self,
-        blocks: Sequence[Mapping[str, Any]],
-        state: Mapping[str, Tensor],
-        height: int,
-        width: int,
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
-        self.dtype, self.plain = dtype, None if _onednn_packs() else (blocks, state)
-        self.blocks: list[tuple[list[PackedConv], bool]] = []  # layers; is the input added?
-        shape: Sequence[int] = [TRUNK_BATCH, 3, height, width]
-        with one_thread():
-            for block in blocks if self.plain is None else ():
-                layers = []
-                for layer in block["layers"]:
-                    layers.append(PackedConv(layer, state, shape, dtype))
-                    shape = layers[-1].output_shape
-                self.blocks.append((layers, block["residual"]))
-
-    @torch.inference_mode()
-    def __call__(self, x: Tensor) -> Tensor:
-        """Activations of the last block, for x (B, 3, H, W) in the channels-last layout."""
-        if self.plain:
-            return forward_folded(*self.plain, x)
-        x = x.to(self.dtype)
-        for layers, residual in self.blocks:
-            y = x
-            for layer in layers[:-1]:
-                y = layer(y)
-            x = layers[-1](y, x if residual else None)
-        return x
+    layout, state = torch.channels_last, {name: tensor.detach() for name, tensor in state.items()}
+    folded = [
+        ([(w.to(dtype, memory_format=layout), b.to(dtype), *rest) for w, b, *rest in layers], r)
+        for layers, r in fold(blocks, state)
+    ]
+    return torch.inference_mode()(lambda x: through(folded, x.to(dtype)).float())
 
 
 # ---- Photos ------------------------------------------------------------------------------------
@@ -419,13 +335,6 @@ def _to_rgb(photo: Image.Image) -> Image.Image:
     return photo.convert("RGB")
 
 
-def _upright(photo: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(photo)
-    except Exception:  # damaged EXIF data raises nearly anything; the picture may be whole
-        return photo
-
-
 def read_photo(path: Path, side: int) -> Image.Image:
     """The photo upright in RGB, at least `side` pixels a side if it has them.
 
@@ -446,7 +355,9 @@ def decode(photo: Image.Image, side: int) -> Image.Image:
     width, height = full if photo.info.get("progressive") else photo.size
     if width * height > MAX_PIXELS:
         raise ValueError(f"{full[0]} x {full[1]} pixels are more than can be decoded")
-    return _to_rgb(_upright(photo))
+    with suppress(Exception):  # damaged EXIF data raises nearly anything; the picture may be whole
+        photo = ImageOps.exif_transpose(photo)
+    return _to_rgb(photo)
 
 
 # ---- Looks: what part of a photo the network sees, and how large -------------------------------
@@ -491,24 +402,18 @@ def look(
     return functional.interpolate(part[None], size, mode=mode, antialias=True)[0]
 
 
-def whole_sizes(preprocessing: Mapping[str, Any]) -> list[tuple[int, int]]:
-    """Heights and widths for a whole photo: landscape, square, portrait. Camera photos fit one."""
-    short = preprocessing["first_size"]
-    long = round(short * 4 / 3 / 32) * 32  # the network halves its maps five times
-    return [(short, long), (short, short), (long, short)]
-
-
 def whole_size(pixels: Tensor, preprocessing: Mapping[str, Any]) -> tuple[int, int]:
-    """The size that distorts the whole photo (3, H, W) least."""
+    """The size (h, w) of a whole photo (3, H, W) in the first look: hardly distorted."""
     height, width = pixels.shape[1:]
-    sizes = whole_sizes(preprocessing)
-    return min(sizes, key=lambda size: abs(math.log(size[1] * height / (size[0] * width))))
+    short = preprocessing["first_size"]
+    longer = max(height, width) / min(height, width)
+    long = min(round(short * longer / 32) * 32, 2 * short)  # the network halves maps five times
+    return (short, long) if width > height else (long, short)
 
 
 def normalise(views: Sequence[Tensor], preprocessing: Mapping[str, Any]) -> Tensor:
     """Views (3, H, W), uint8 -> a batch (B, 3, H, W), float32, channels last, mean 0, std 1."""
-    std = torch.tensor(preprocessing["std"])
-    mean = torch.tensor(preprocessing["mean"])
+    std, mean = torch.tensor(preprocessing["std"]), torch.tensor(preprocessing["mean"])
     height, width = views[0].shape[1:]
     pixels = torch.stack([view.permute(1, 2, 0) for view in views])  # (B, H, W, 3)
     pixels = pixels.view(-1, height, width * 3).float()  # long rows, or arithmetic would crawl
@@ -534,26 +439,17 @@ class Seen:
 
 
 class TwoLooks:
-    """A network packed for looking at photos one by one, on the calling thread alone.
+    """A network that looks at photos one by one.
 
     A look is a view and its mirror image. What is seen of a photo so depends on nothing but the
     photo: not on others, nor on the number of threads.
     """
 
     def __init__(
-        self,
-        blocks: Sequence[Mapping[str, Any]],
-        state: Mapping[str, Tensor],
-        head: Head,
-        preprocessing: Mapping[str, Any],
-        dtype: torch.dtype = torch.float32,
+        self, features: Callable[[Tensor], Tensor], head: Head, preprocessing: Mapping[str, Any]
     ) -> None:
-        self.head, self.preprocessing = head, preprocessing
+        self.features, self.head, self.preprocessing = features, head, preprocessing
         self.square = (preprocessing["input_size"],) * 2
-        self.packed = {
-            size: PackedBlocks(blocks, state, *size, dtype)
-            for size in {*whole_sizes(preprocessing), self.square}
-        }
 
     @torch.inference_mode()
     def __call__(self, pixels: Tensor) -> Seen:
@@ -575,7 +471,7 @@ class TwoLooks:
         """Feature maps (C, h, w) of a look, the mirror image's turned back and averaged in."""
         view = look(pixels, box, size, self.preprocessing)
         x = normalise([view, view.flip(2)], self.preprocessing)  # (2, 3, H, W)
-        maps = self.packed[size](x).float()  # (2, C, h, w)
+        maps = self.features(x)  # (2, C, h, w)
         return (maps[0] + maps[1].flip(2)) / 2
 
     def _logits(self, maps: Tensor) -> Tensor:
@@ -632,7 +528,6 @@ def _start(middle: float, side: int, length: int) -> int:
 
 # ---- What training sees of a photo -------------------------------------------------------------
 
-
 View = tuple[Box, bool, tuple[float, float, float]]  # mirrored? brightness, contrast, saturation
 PLAIN = (False, (1.0, 1.0, 1.0))
 
@@ -685,17 +580,18 @@ def side_by_side(work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[A
     of one photo, where a core waits for the other after each layer and while a photo is decoded.
     Few items are under way at a time, so memory is bounded. The caller's thread draws `items`.
     """
-    with (
-        one_thread() as threads,
-        ThreadPoolExecutor(threads, "photos", torch.set_num_threads, (1,)) as pool,
-    ):
-        under_way: deque = deque()
-        for item in items:
-            under_way.append(pool.submit(work, item))
-            if len(under_way) > 2 * threads:
+    threads, under_way = torch.get_num_threads(), deque()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads, "photos", torch.set_num_threads, (1,)) as pool:
+            for item in items:
+                under_way.append(pool.submit(work, item))
+                if len(under_way) > 2 * threads:
+                    yield under_way.popleft().result()
+            while under_way:
                 yield under_way.popleft().result()
-        while under_way:
-            yield under_way.popleft().result()
+    finally:
+        torch.set_num_threads(threads)
 
 
 # ---- Labels and split --------------------------------------------------------------------------
@@ -705,28 +601,6 @@ def labels_fingerprint(gt: Mapping[str, int]) -> str:
     """SHA-256 of the labels: tells whether a model was trained on just these photos."""
     lines = "".join(f"{name},{class_id}\n" for name, class_id in sorted(gt.items()))
     return hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()
-
-
-def name_key(name: str) -> str:
-    """What names are compared by: accents in one form, no folders, no blanks around, no case."""
-    name = unicodedata.normalize("NFC", name).replace("\\", "/").rpartition("/")[2]
-    return name.strip().casefold()
-
-
-def match_names(named: Iterable[str], there: Iterable[str]) -> dict[str, str]:
-    """For each name in a table the file that it names, of those that are there.
-
-    That is the file of just this name, or else the only other one with the same `name_key`, which
-    may have an extension that the table leaves out. Names without such a file are left out, and
-    no file is given to two names.
-    """
-    named, there = list(named), set(there)
-    by_key: dict[str, set[str]] = defaultdict(set)
-    for name in there.difference(named):
-        by_key[name_key(name)].add(name)
-        by_key[name_key(Path(name).stem)].add(name)
-    found = {name: {name} if name in there else by_key[name_key(name)] for name in named}
-    return {name: files.pop() for name, files in found.items() if len(files) == 1}
 
 
 def split_photos(
@@ -739,17 +613,11 @@ def split_photos(
     """
     from sklearn.model_selection import train_test_split
 
-    count = Counter(labels.tolist())
-    several = np.array([i for i, label in enumerate(labels) if count[label] > 1], dtype=int)
+    several = np.flatnonzero(np.bincount(labels)[labels] > 1)
     if len(several) == 0:
         return np.arange(len(labels)), None
-    classes = len(set(labels[several].tolist()))
-    _, validation = train_test_split(
-        several,
-        test_size=max(round(share * len(several)), classes),
-        stratify=labels[several],
-        random_state=seed,
-    )
+    size, of = max(round(share * len(several)), len(set(labels[several]))), labels[several]
+    _, validation = train_test_split(several, test_size=size, stratify=of, random_state=seed)
     return np.setdiff1d(np.arange(len(labels)), validation), np.sort(validation)
 
 
@@ -764,11 +632,6 @@ def imagenet_weights_file() -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / name
 
 
-def first_unfrozen(network: BirdNet, settings: Settings) -> int:
-    """The number of the first block of `features` that is trained, from 0."""
-    return len(network.features) - settings.unfrozen_blocks
-
-
 def pretrained(
     class_ids: Sequence[int],
     class_names: Sequence[str] | None,
@@ -781,35 +644,33 @@ def pretrained(
     Raises SubmissionError if there are no pretrained weights, unless `fast_train` may do without:
     then there is no former head.
     """
-    network = BirdNet(class_ids, class_names, settings.dropout)
-    head = _load_backbone(network, None if init is None else Path(init), fast_train)
-    network.features[: first_unfrozen(network, settings)].requires_grad_(False)
+    network, head = BirdNet(class_ids, class_names, settings.dropout), None
+    network.features[: -settings.unfrozen_blocks].requires_grad_(False)
+    path = imagenet_weights_file() if init is None else Path(init)
+    if path.is_file():
+        head = _load_backbone(network, path)
+    elif not fast_train:
+        raise SubmissionError(
+            f"no pretrained weights: put {path.name} into {path.parent} (torch's cache is "
+            "$TORCH_HOME/hub/checkpoints), or start from a trained model with --init CHECKPOINT"
+        )
+    if fast_train:
+        _say(f"fast_train: {'weights from' if head else 'random weights, none in'} {path}")
     return network, head
 
 
-def _load_backbone(network: BirdNet, init: Path | None, fast_train: bool) -> Head | None:
-    path = imagenet_weights_file() if init is None else init
-    if init is None and not path.is_file() and fast_train:
-        _say(f"fast_train: no pretrained weights in {path.parent}, random ones instead")
-        return None
-    if init is None and not path.is_file():
-        raise SubmissionError(
-            f"no pretrained weights: put {path.name} into {path.parent} (the folder "
-            "$TORCH_HOME/hub/checkpoints), or start from a trained model with --init CHECKPOINT"
-        )
+def _load_backbone(network: BirdNet, path: Path) -> Head:
+    """Take over the backbone that a file holds; gives the head that it holds."""
     content = _load_file(path)
     state = content.get("state_dict", content)
     layer = "head" if "head.weight" in state else "classifier.1"  # ours; torchvision's
     try:
         network.features.load_state_dict(_backbone_of(state))
-        head = state[f"{layer}.weight"], state[f"{layer}.bias"]
+        return state[f"{layer}.weight"], state[f"{layer}.bias"]
     except (RuntimeError, KeyError):
         raise SubmissionError(
             f"{path} does not hold the weights of torchvision's mobilenet_v2: replace or delete it"
         ) from None
-    if fast_train:
-        _say(f"fast_train: pretrained weights from {path}")
-    return head
 
 
 def _backbone_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -844,7 +705,7 @@ def training_precision(settings: Settings) -> torch.dtype:
     multiplies it: weights, their average, validation and `classify` stay in float32.
     """
     in_hardware = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    wanted = settings.bfloat16 and in_hardware() and _onednn_packs()
+    wanted = settings.bfloat16 and in_hardware()
     return torch.bfloat16 if wanted else torch.float32
 
 
@@ -859,9 +720,9 @@ def find_birds(
 
     What cannot be read is left out, and said. Without a head the bird may be anywhere.
     """
-    described = describe(network.features), network.features.state_dict()
-    preprocessing, dtype = preprocessing_of(settings), training_precision(settings)
-    looks = None if head is None else TwoLooks(*described, head, preprocessing, dtype)
+    preprocessing, precision = preprocessing_of(settings), training_precision(settings)
+    features = frozen(describe(network.features), network.features.state_dict(), precision)
+    looks = None if head is None else TwoLooks(features, head, preprocessing)
 
     def find(path: Path) -> Box | Exception:
         try:
@@ -871,13 +732,12 @@ def find_birds(
         return looks.find(pixels)[2] if looks else (0, 0, pixels.shape[2], pixels.shape[1])
 
     boxes = {}
-    with tolerant_pillow():
-        for path, found in zip(paths, side_by_side(find, paths), strict=True):
-            if isinstance(found, Exception):
-                _say(f"left out of training: {path} ({found})")
-            else:
-                boxes[path] = found
-            progress.step(1)
+    for path, found in zip(paths, side_by_side(find, paths), strict=True):
+        if isinstance(found, Exception):
+            _say(f"left out of training: {path} ({found})")
+        else:
+            boxes[path] = found
+        progress.step(1)
     return boxes
 
 
@@ -891,9 +751,8 @@ class TrunkCache:
     def __init__(
         self, network: BirdNet, birds: Mapping[Path, Box], settings: Settings, progress: Progress
     ) -> None:
-        trunk, side = network.features[: first_unfrozen(network, settings)], settings.input_size
-        precision = training_precision(settings)
-        self.trunk = PackedBlocks(describe(trunk), trunk.state_dict(), side, side, precision)
+        trunk = network.features[: -settings.unfrozen_blocks]
+        self.trunk = frozen(describe(trunk), trunk.state_dict(), training_precision(settings))
         self.settings, self.progress = settings, progress
         self.preprocessing = preprocessing_of(settings)
         self.paths, self.birds = list(birds), list(birds.values())
@@ -911,17 +770,14 @@ class TrunkCache:
         return min(self.settings.epochs, self.count) - len(self.views) + 1
 
     def _computed(self, number: int) -> Tensor:
-        def encode(photos: Sequence[int]) -> Tensor:
-            views = [self._view(number, photo) for photo in photos]
-            x = self.trunk(normalise(views, self.preprocessing))  # (B, 3, s, s) -> (B, C, h, w)
-            return x.permute(0, 2, 3, 1).half()
+        def encode(photo: int) -> Tensor:
+            x = normalise([self._view(number, photo)], self.preprocessing)  # (1, 3, side, side)
+            return self.trunk(x).permute(0, 2, 3, 1).half()  # (1, h, w, C)
 
-        photos, activations = range(len(self.paths)), []
-        parts = [photos[first : first + TRUNK_BATCH] for first in photos[::TRUNK_BATCH]]
-        with tolerant_pillow():
-            for part in side_by_side(encode, parts):
-                activations.append(part)
-                self.progress.step(len(part))
+        activations = []
+        for part in side_by_side(encode, range(len(self.paths))):
+            activations.append(part)
+            self.progress.step(1)
         return torch.cat(activations)
 
     def _view(self, number: int, photo: int) -> Tensor:
@@ -934,14 +790,10 @@ class TrunkCache:
         return augmented(pixels, view, self.preprocessing)
 
     def _random_views_that_fit(self) -> int:
-        gigabytes, view = self.settings.cache_gigabytes, self.views[0]
-        room = int(gigabytes * 1e9 / (view.element_size() * view.numel()))
-        if room < 2:
-            raise SubmissionError(
-                f"{len(view)} photos do not fit into cache_gigabytes={gigabytes}: raise that "
-                "setting, or train on fewer photos"
-            )
-        return min(self.settings.views, room - 1)  # one is the plain view
+        """As many as the settings say, if there is room for them and the plain one."""
+        size = self.views[0].element_size() * self.views[0].numel()  # bytes
+        room = int(self.settings.cache_gigabytes * 1e9 / size) - 1
+        return max(1, min(self.settings.views, room))
 
 
 # ---- Training ----------------------------------------------------------------------------------
@@ -955,7 +807,7 @@ class UpperNet(nn.Module):
 
     def __init__(self, network: BirdNet, settings: Settings) -> None:
         super().__init__()
-        self.blocks = network.features[first_unfrozen(network, settings) :]
+        self.blocks = network.features[-settings.unfrozen_blocks :]
         self.dropout, self.head = network.dropout, network.head
         self.description = describe(self.blocks)
         self.bfloat16 = training_precision(settings) is torch.bfloat16
@@ -963,7 +815,7 @@ class UpperNet(nn.Module):
     def pooled(self, x: Tensor) -> Tensor:
         """Features (B, 1280) of the trunk's activations (B, C, h, w)."""
         state = dict(self.blocks.named_parameters()) | dict(self.blocks.named_buffers())
-        x = forward_folded(self.description, state, x)  # (B, C, h, w) -> (B, 1280, H/32, W/32)
+        x = through(fold(self.description, state), x)  # (B, C, h, w) -> (B, 1280, H/32, W/32)
         return x.float().mean((2, 3))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -974,18 +826,17 @@ class UpperNet(nn.Module):
 
 
 def _optimiser(upper: UpperNet, settings: Settings) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov and Hutter, 2019), the backbone slower than the head."""
-    parts = (
-        (upper.blocks, settings.backbone_learning_rate),
-        (upper.head, settings.head_learning_rate),
+    """AdamW (Loshchilov and Hutter, 2019), the backbone slower; biases and norms do not decay."""
+    from timm.optim import param_groups_weight_decay
+
+    rates = {upper.blocks: settings.backbone_learning_rate, upper.head: settings.head_learning_rate}
+    return torch.optim.AdamW(
+        [
+            group | {"lr": rate}
+            for part, rate in rates.items()
+            for group in param_groups_weight_decay(part, settings.weight_decay)
+        ]
     )
-    groups = []
-    for part, rate in parts:
-        weights = [p for p in part.parameters() if p.ndim > 1]
-        others = [p for p in part.parameters() if p.ndim == 1]  # not decayed: biases, batch norm
-        groups.append({"params": weights, "lr": rate, "weight_decay": settings.weight_decay})
-        groups.append({"params": others, "lr": rate, "weight_decay": 0.0})
-    return torch.optim.AdamW(groups)
 
 
 def _unpacked(activations: Tensor) -> Tensor:
@@ -1082,15 +933,6 @@ def _fit(
     run.upper.load_state_dict(run.average.module.state_dict())
 
 
-def _reuse_freed_memory() -> None:
-    """Spare training the page faults of blocks that glibc would give back to the kernel each time.
-
-    After a block of almost 32 MiB was freed, glibc keeps all smaller ones: M_MMAP_THRESHOLD in
-    mallopt(3). Steps take a seventh less time. Other allocators are not impressed.
-    """
-    torch.empty(32 * 2**20 - 2**13, dtype=torch.uint8)
-
-
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     """The same random numbers every time; the caller's generators end as they began."""
@@ -1106,25 +948,11 @@ def _seeded(seed: int) -> Iterator[None]:
             np.random.set_state(numpy)
 
 
-def _checked_labels(train_gt: Mapping[str, int], folder: Path) -> dict[str, int]:
-    """Class ids by the names of the files in `folder` that the labels name."""
+def _checked_labels(train_gt: Mapping[str, int]) -> dict[str, int]:
     if not train_gt:
         raise SubmissionError("no labels to train on: train_gt is empty; check train/gt.csv")
-    there = [path.name for path in list_photos(folder)]
-    matched = match_names(sorted(train_gt), there)
-    if not matched:
-        raise SubmissionError(
-            f"no name in the labels is that of a photo in {folder}: they say "
-            f"{', '.join(sorted(train_gt)[:2])}, there are {', '.join(there[:2]) or 'no photos'}; "
-            "check the folder's path, and the names' prefixes and extensions"
-        )
-    missing = [name for name in train_gt if name not in matched]
-    if missing:
-        _say(f"{len(missing)} labels without a photo in {folder}, such as {min(missing)}")
-    if other := {name: file for name, file in matched.items() if name != file}:
-        _say(f"{len(other)} labels name photos differently, such as {min(other.items())}")
     try:
-        return {file: operator.index(train_gt[name]) for name, file in matched.items()}
+        return {name: operator.index(train_gt[name]) for name in sorted(train_gt)}
     except TypeError:
         raise SubmissionError(
             "class ids must be integers: check the column class_id of train/gt.csv"
@@ -1162,12 +990,13 @@ def train_classifier(
     """
     import torchvision
 
-    folder = Path(train_img_dir)
-    gt = _checked_labels(train_gt, folder)
+    gt, folder = _checked_labels(train_gt), Path(train_img_dir)
     settings, progress = settings or Settings(), progress or Progress()
     class_ids = sorted(set(gt.values()))
     species = None if class_names is None else [class_names.get(i, str(i)) for i in class_ids]
-    _reuse_freed_memory()
+    # After a block of almost 32 MiB was freed, glibc keeps all smaller ones instead of giving them
+    # back to the kernel each time: mallopt(3). Fewer page faults, steps take a seventh less time.
+    torch.empty(32 * 2**20 - 2**13, dtype=torch.uint8)
     with _seeded(settings.seed):
         network, head = pretrained(class_ids, species, settings, init, fast_train)
         names = list(gt)
@@ -1321,7 +1150,7 @@ def known_answer_error(model_path: str | Path) -> float:
 
 
 class Classifier:
-    """The network of a checkpoint, packed for inference, with its evaluation transform."""
+    """The network of a checkpoint, ready to look at photos."""
 
     def __init__(self, checkpoint: Mapping[str, Any]) -> None:
         self.checkpoint, state = checkpoint, checkpoint["state_dict"]
@@ -1333,7 +1162,8 @@ class Classifier:
         self.unsure_below: float = checkpoint["unsure_below"]
         self.preprocessing = checkpoint["preprocessing"]
         head = state["head.weight"].detach(), state["head.bias"].detach()
-        self.looks = TwoLooks(checkpoint["features"], _backbone_of(state), head, self.preprocessing)
+        features = frozen(checkpoint["features"], _backbone_of(state), torch.float32)
+        self.looks = TwoLooks(features, head, self.preprocessing)
         if len(self.class_ids) != len(head[1]):
             raise ValueError(f"{len(self.class_ids)} class ids, {len(head[1])} outputs")
 
@@ -1350,8 +1180,7 @@ class Classifier:
             except Exception as error:  # see read_photo; a missing answer fails the whole test
                 return error
 
-        with tolerant_pillow():
-            yield from zip(photos, side_by_side(answer, photos), strict=True)
+        yield from zip(photos, side_by_side(answer, photos), strict=True)
 
 
 def classify(model_path: str | Path, test_img_dir: str | Path) -> dict[str, int]:
@@ -1393,54 +1222,57 @@ def _print_answer(classifier: Classifier, path: Path, logits: Tensor, number: in
         )
 
 
-def picture_of_looks(pixels: Tensor, seen: Seen, captions: Sequence[str]) -> Image.Image:
-    """The photo (3, H, W) with the map in red and the box; beside it what the second look saw.
-
-    Below each of the two stands its caption, of several lines.
-    """
+def pictures_of_looks(pixels: Tensor, seen: Seen) -> tuple[Image.Image, Image.Image]:
+    """The photo (3, H, W) with the map in red and the box; what the second look saw."""
     heat = seen.heat / seen.heat.max().clamp(min=1e-6)  # (h, w), 0 to 1
     heat = functional.interpolate(heat[None, None], pixels.shape[1:], mode="bilinear")[0]
     red = torch.tensor([255.0, 0.0, 0.0]).view(3, 1, 1)
     tinted = torch.lerp(pixels.float(), red, 0.5 * heat).byte()  # (3, H, W)
     left, top, right, bottom = seen.box
-    parts = (tinted, pixels[:, top:bottom, left:right])
-    whole, second = (Image.fromarray(part.permute(1, 2, 0).numpy()) for part in parts)
-    frame = (left, top, right - 1, bottom - 1)
-    ImageDraw.Draw(whole).rectangle(frame, outline="white", width=max(3, whole.width // 150))
-    canvas, x = Image.new("RGB", (1008, 480), "white"), 8
-    for panel, caption in zip((whole, second), captions, strict=True):
-        panel = ImageOps.contain(panel, (580, 370))
-        canvas.paste(panel, (x, 8))
-        ImageDraw.Draw(canvas).text((x, 388), caption, "black", ImageFont.load_default(16))
-        x += panel.width + 16
-    return canvas.crop((0, 0, x - 8, 480))
+    parts = tinted, pixels[:, top:bottom, left:right]
+    first, second = (Image.fromarray(part.permute(1, 2, 0).numpy()) for part in parts)
+    frame, width = (left, top, right - 1, bottom - 1), max(3, first.width // 150)
+    ImageDraw.Draw(first).rectangle(frame, outline="white", width=width)
+    return first, second
 
 
 def _save_picture(classifier: Classifier, photo: Path, seen: Seen, out: Path) -> None:
-    """Write what the two looks saw of a photo; the file is replaced in one step."""
-    captions = [
-        "\n".join([title, *_likeliest(classifier, logits, 3)])
-        for title, logits in (("first look", seen.first), ("second look", seen.second))
-    ]
-    pixels, temporary = read_pixels(photo, classifier.preprocessing), out.with_name(out.name + "~")
+    """Write what the looks saw, each over its three likeliest species; replaces `out` at once."""
+    canvas, x = Image.new("RGB", (1000, 480), "white"), 0
+    pictures = pictures_of_looks(read_pixels(photo, classifier.preprocessing), seen)
+    looks = ("first look", seen.first), ("second look", seen.second)
+    for picture, (title, logits) in zip(pictures, looks, strict=True):
+        caption = "\n".join([title, *_likeliest(classifier, logits, 3)])
+        canvas.paste(ImageOps.contain(picture, (580, 370)), (x, 0))
+        ImageDraw.Draw(canvas).text((x + 8, 380), caption, "black", ImageFont.load_default(16))
+        x = 600
+    temporary = out.with_name(out.name + "~")
     try:
-        picture_of_looks(pixels, seen, captions).save(temporary, "PNG")
+        canvas.save(temporary, "PNG")
         temporary.replace(out)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise SubmissionError(f"{out} cannot be written: {error}; name another --show") from None
 
 
+def _photos_of(sources: Sequence[Path]) -> list[Path]:
+    """The photos named, and those of the folders named."""
+    photos = []
+    for source in sources:
+        if not source.exists():
+            raise SubmissionError(f"no photo or folder {source}: check the path")
+        found = list_photos(source) if source.is_dir() else [source]
+        if not found:
+            raise SubmissionError(f"no photo in {source}: name photos, or folders that hold some")
+        photos += found
+    return photos
+
+
 def _shown(options: argparse.Namespace) -> int:
-    """Print what the network says of a photo or of each photo in a folder; the exit status."""
-    classifier, source, status = load_classifier(options.model), options.photos, 0
-    if not source.exists():
-        raise SubmissionError(f"no photo or folder {source}: check the path")
-    if options.show and source.is_dir():
-        raise SubmissionError(f"--show draws one photo, {source} is a folder: name a photo in it")
-    photos = list_photos(source) if source.is_dir() else [source]
-    if not photos:
-        raise SubmissionError(f"no photo in {source}: give one photo, or a folder that holds some")
+    """Print what the network says of each photo; the exit status."""
+    classifier, photos, status = load_classifier(options.model), _photos_of(options.photos), 0
+    if options.show and len(photos) > 1:
+        raise SubmissionError(f"--show draws one photo, here are {len(photos)}: name one")
     for path, seen in classifier.answers(photos):
         if isinstance(seen, Exception):
             _say(f"cannot be decoded: {path} ({seen}): is it a photo? copy it again")
@@ -1454,15 +1286,13 @@ def _shown(options: argparse.Namespace) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """`python solution.py PHOTO_OR_FOLDER`; the exit status."""
+    """`python solution.py PHOTO_OR_FOLDER ...`; the exit status."""
     parser = argparse.ArgumentParser(description="Tell the species of the birds on photos.")
-    parser.add_argument("photos", type=Path, metavar="PHOTO_OR_FOLDER")
-    model = Path(__file__).with_name("birds_model.pt")
-    parser.add_argument("--model", type=Path, default=model, help="default: birds_model.pt")
-    parser.add_argument("--top", type=int, default=5, metavar="N", help="species shown; default: 5")
-    parser.add_argument(
-        "--show", type=Path, metavar="OUT.png", help="draw what both looks saw of one photo"
-    )
+    add, model = parser.add_argument, Path(__file__).with_name("birds_model.pt")
+    add("photos", type=Path, nargs="+", metavar="PHOTO_OR_FOLDER")
+    add("--model", type=Path, default=model, help="default: birds_model.pt")
+    add("--top", type=int, default=5, metavar="N", help="species shown; default: 5")
+    add("--show", type=Path, metavar="OUT.png", help="draw what both looks saw of one photo")
     options = parser.parse_args(arguments)
     if options.top < 1:
         parser.error(f"--top {options.top}: show at least one species")

@@ -115,6 +115,8 @@ def train(arguments: argparse.Namespace) -> None:
     gt = layout.read_labels(folder / "gt.csv")
     if remark := layout.script_remark(folder / "gt.csv", gt):
         print(f"note: {remark}", file=sys.stderr)
+    there = [path.name for path in solution.list_photos(folder / "images")]
+    gt = layout.labels_of_files(gt, folder / "images", there)
     if arguments.init is None:
         fetch_imagenet_weights()
     settings = Settings(seed=arguments.seed)
@@ -137,8 +139,7 @@ def train(arguments: argparse.Namespace) -> None:
     size, seconds = arguments.out.stat().st_size / 1e6, time.perf_counter() - start
     print(f"Wrote {arguments.out} ({size:.1f} MB) after {seconds:.0f} s.")
     try:
-        there = [path.name for path in solution.list_photos(folder / "images")]
-        labels = {file: gt[name] for name, file in solution.match_names(sorted(gt), there).items()}
+        labels = {name: class_id for name, class_id in gt.items() if name in there}
         history = birds.history_of(network, table.rows, labels, folder / "images", seconds)
         birds.save_history(history, arguments.report)
     except (OSError, GraderError) as error:

@@ -9,7 +9,10 @@ blanks and further columns, in UTF-8 or UTF-16. The testing system's script is n
 import csv
 import io
 import re
-from collections.abc import Mapping
+import sys
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -196,3 +199,51 @@ def species_bytes(species: Mapping[int, str]) -> bytes:
     rows = [SPECIES_HEADER.split(","), *sorted(species.items())]
     csv.writer(file, lineterminator="\n").writerows(rows)
     return file.getvalue().encode(errors="surrogateescape")
+
+
+# ------------------------------------------------------------------------------------------------
+# Names of photos
+# ------------------------------------------------------------------------------------------------
+
+
+def name_key(name: str) -> str:
+    """What names are compared by: accents in one form, no folders, no blanks around, no case."""
+    name = unicodedata.normalize("NFC", name).replace("\\", "/").rpartition("/")[2]
+    return name.strip().casefold()
+
+
+def match_names(named: Iterable[str], there: Iterable[str]) -> dict[str, str]:
+    """For each name in a table the file that it names, of those that are there.
+
+    That is the file of just this name, or else the only other one with the same `name_key`, which
+    may have an extension that the table leaves out. Names without such a file are left out, and
+    no file is given to two names.
+    """
+    named, there = list(named), set(there)
+    by_key: dict[str, set[str]] = defaultdict(set)
+    for name in there.difference(named):
+        by_key[name_key(name)].add(name)
+        by_key[name_key(Path(name).stem)].add(name)
+    found = {name: {name} if name in there else by_key[name_key(name)] for name in named}
+    return {name: files.pop() for name, files in found.items() if len(files) == 1}
+
+
+def labels_of_files(
+    labels: Mapping[str, int], folder: Path, there: Iterable[str]
+) -> dict[str, int]:
+    """The labels by the names of the files in `folder`; what no file has the name of stays.
+
+    Says on stderr which names differ. Raises DataError if none is that of a file.
+    """
+    there = sorted(there)
+    matched = match_names(sorted(labels), there)
+    if labels and not matched:
+        raise DataError(
+            f"no name in the labels is that of a photo in {folder}: they say "
+            f"{', '.join(sorted(labels)[:2])}, there are {', '.join(there[:2]) or 'no photos'}; "
+            "check the folder's path, and the names' prefixes and extensions"
+        )
+    if other := {name: file for name, file in matched.items() if name != file}:
+        example = " for ".join(min(other.items()))
+        print(f"{len(other)} labels name photos differently, such as {example}", file=sys.stderr)
+    return {matched.get(name, name): class_id for name, class_id in labels.items()}

@@ -15,7 +15,7 @@ from birddata import DataError, layout
 from birddata.findings import Findings
 from birddata.sources import Entry, Files, is_table
 from birddata.writing import Photo, Sample, Test
-from solution import DETAIL, Settings, match_names, name_key, read_photo
+from solution import DETAIL, Settings, read_photo
 
 MAX_WRAPPING = 2  # how many folders may lie between SOURCE and what is looked for
 SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
@@ -139,7 +139,7 @@ def match_paths(named: Mapping[str, str | None], photos: Files) -> dict[str, str
     if len(by_name) < len(others):  # such as 000.jpg in each folder
         count = Counter(path.rpartition("/")[2] for path in others)
         by_name = {name: path for name, path in by_name.items() if count[name] == 1}
-    matched = match_names([name for name in named if name not in exact], by_name)
+    matched = layout.match_names([name for name in named if name not in exact], by_name)
     return exact | {name: by_name[file] for name, file in matched.items()}
 
 
@@ -151,10 +151,10 @@ def unique_name(name: str, taken: set[str]) -> str:
     name = unicodedata.normalize("NFC", name)
     first = re.sub(r'[\x00-\x1f\x7f<>:"/\\|?*,\ud800-\udfff]', "_", name)
     name, number = first, 2
-    while name_key(name) in taken:
+    while layout.name_key(name) in taken:
         name = f"{Path(first).stem}_{number}{Path(first).suffix}"
         number += 1
-    taken.add(name_key(name))
+    taken.add(layout.name_key(name))
     return name
 
 

@@ -269,7 +269,7 @@ def test_every_command_reads_the_same_labels(table, tmp_path, capsys):
     gt = root / "00_x_input/train/gt.csv"
     images = [path.name for path in solution.list_photos(gt.with_name("images"))]
     read = layout.read_labels(gt)
-    matched = {file: read[name] for name, file in solution.match_names(read, images).items()}
+    matched = {file: read[name] for name, file in layout.match_names(read, images).items()}
     assert matched == {"a.jpg": 0, "b.jpg": 3}
     assert prepare.main([str(root), "--out", str(tmp_path / "out")]) == 0
     assert layout.read_labels(tmp_path / "out/00_x_input/train/gt.csv") == matched
@@ -362,3 +362,20 @@ def test_a_folder_with_a_name_in_another_encoding(tmp_path, capsys):
     picture().save(tmp_path / "birds" / CYRILLIC / "1.jpg")
     assert prepare.main([str(tmp_path / "birds"), "--out", str(tmp_path / "out")]) == 0
     assert len(layout.read_labels(tmp_path / "out/00_test_img_gt/gt.csv")) == 1
+
+
+def test_names_match_where_only_one_photo_can_be_meant():
+    there = ["a.jpg", "B.JPG", "u\u0308.png", "d.jpg", "d.png", "e e.tif", "\udcff.jpg"]
+    named = {
+        "a.jpg": "a.jpg",
+        "b.jpg": "B.JPG",
+        "images/\u00fc.png": "u\u0308.png",
+        "d": None,  # which of the two?
+        "D.png": "d.png",
+        " E E": "e e.tif",
+        "\udcff.jpg": "\udcff.jpg",
+        "A.jpg": None,  # that is another row's
+        "f.jpg": None,
+    }
+    found = {name: file for name, file in named.items() if file}
+    assert layout.match_names(named, there) == found

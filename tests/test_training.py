@@ -152,7 +152,7 @@ def test_fast_train_looks_at_two_batches_of_photos_from_all_of_them(tmp_path, ca
         with pytest.raises(SubmissionError, match="not one readable photo"):
             train_classifier(gt, tmp_path, True, settings=replace(TINY, seed=seed))
         said = capsys.readouterr().err
-        assert "random ones instead" in said
+        assert "random weights" in said
         wanted.append({name for name in gt if name in said})
     assert len(wanted[0]) == len(wanted[1]) == 64
     assert len(wanted[0] & wanted[1]) < 32
@@ -205,45 +205,10 @@ def test_unreadable_photos_are_left_out_with_their_names(tmp_path, init, capsys)
     assert "7.png" in said
 
 
-def test_labels_of_other_photos_are_an_error(tmp_path):
-    (tmp_path / "a.jpg").write_bytes(b"no photo")
-    with pytest.raises(SubmissionError, match=r"they say b\.jpg, c\.jpg, there are a\.jpg; check"):
-        train_classifier({"b.jpg": 0, "c.jpg": 1, "d.jpg": 1}, tmp_path)
-
-
-def test_names_match_where_only_one_photo_can_be_meant():
-    there = ["a.jpg", "B.JPG", "u\u0308.png", "d.jpg", "d.png", "e e.tif", "\udcff.jpg"]
-    named = {
-        "a.jpg": "a.jpg",
-        "b.jpg": "B.JPG",
-        "images/\u00fc.png": "u\u0308.png",
-        "d": None,  # which of the two?
-        "D.png": "d.png",
-        " E E": "e e.tif",
-        "\udcff.jpg": "\udcff.jpg",
-        "A.jpg": None,  # that is another row's
-        "f.jpg": None,
-    }
-    found = {name: file for name, file in named.items() if file}
-    assert solution.match_names(named, there) == found
-
-
-def test_photos_whose_names_are_written_differently_are_trained_on(photos, init, tmp_path, capsys):
-    gt, folder = photos
-    other = {f"images/{name.upper()}": class_id for name, class_id in gt.items()}
-    trained = train_classifier(
-        {**other, "gone.jpg": 3}, folder, settings=replace(TINY, epochs=1), init=init
-    )
-    assert trained.facts["training"]["photos"] == len(gt)
-    told = capsys.readouterr().err
-    assert f"1 labels without a photo in {folder}, such as gone.jpg" in told
-    assert "24 labels name photos differently, such as ('images/00.JPG', '00.jpg')" in told
-
-
 @pytest.mark.parametrize("gt", [{}, {"a.jpg": "1"}, {"a.jpg": 1.5}])
 def test_labels_that_are_none_are_refused(gt, tmp_path):
     draw_photo(tmp_path / "a.jpg", 0, seed=0)
-    with pytest.raises(SubmissionError, match="label|class ids"):
+    with pytest.raises(SubmissionError, match=r"no labels|class ids"):
         train_classifier(gt, tmp_path)
 
 
@@ -312,15 +277,11 @@ def test_a_view_is_computed_once(noisy_photos):
     assert all(torch.equal(cache.view(number), view) for number, view in enumerate(before))
 
 
-@pytest.mark.parametrize(("room", "count"), [(3.5, 2), (1.5, None), (20, 8)])
+@pytest.mark.parametrize(("room", "count"), [(3.5, 2), (0.5, 1), (20, 8)])
 def test_more_photos_than_fit_get_fewer_views(noisy_photos, room, count):
     one_view = 2 * 6 * 3 * 2 * 2 / 1e9  # half precision, (3, 2, 2) a photo; one view is plain
     settings = replace(GLASS, views=8, cache_gigabytes=room * one_view)
-    if count is None:
-        with pytest.raises(SubmissionError, match="cache_gigabytes"):
-            cache_of(noisy_photos, settings)
-    else:
-        assert cache_of(noisy_photos, settings).count == count
+    assert cache_of(noisy_photos, settings).count == count
 
 
 @pytest.fixture
@@ -567,12 +528,12 @@ def test_steps_are_the_same_but_for_rounding():
     assert functional.cosine_similarity(rounded.flatten(), exact.flatten(), dim=0) > 0.95
 
 
-def test_folded_forward_equals_the_plain_one_with_its_gradients(network):
+def test_folded_blocks_equal_the_plain_ones_with_their_gradients(network):
     blocks = copy.deepcopy(network.features[14:17])
     x, gradients = torch.randn(2, 96, 4, 4), []
     state = dict(blocks.named_parameters()) | dict(blocks.named_buffers())
     description = solution.describe(blocks)
-    for forward in (blocks, lambda x: solution.forward_folded(description, state, x)):
+    for forward in (blocks, lambda x: solution.through(solution.fold(description, state), x)):
         blocks.requires_grad_(True).zero_grad()
         y = forward(x)
         y.square().sum().backward()
@@ -583,37 +544,10 @@ def test_folded_forward_equals_the_plain_one_with_its_gradients(network):
         torch.testing.assert_close(folded, plain, atol=1e-3, rtol=1e-3)
 
 
-def packed_features(network):
-    features = network.features
-    return solution.PackedBlocks(solution.describe(features), features.state_dict(), 64, 96)
-
-
-@pytest.mark.parametrize("onednn", [True, False])
-def test_packed_blocks_equal_the_plain_network(network, monkeypatch, onednn):
-    if not onednn:
-        monkeypatch.setattr(solution, "_onednn_packs", lambda: False)
-    x = torch.randn(3, 3, 64, 64)  # neither the number nor the size that they are packed for
+def test_frozen_blocks_equal_the_plain_network(network):
+    x, features = torch.randn(3, 3, 64, 96), network.features
     with torch.no_grad():
-        plain = network.features(x)
-    packed = packed_features(network)(x.contiguous(memory_format=torch.channels_last))
+        plain = features(x)
+    frozen = solution.frozen(solution.describe(features), features.state_dict(), torch.float32)(x)
     assert (plain[0] - plain[1]).abs().max() > 0.1, "a fixture that sees"
-    torch.testing.assert_close(packed, plain, atol=1e-3, rtol=1e-3)
-
-
-def test_weights_are_packed_for_the_one_thread_that_computes(monkeypatch):
-    """Packed for two threads, they were copied in every call, which took as long as the network."""
-    threads, pack = [], solution.PackedConv
-    monkeypatch.setattr(
-        solution,
-        "PackedConv",
-        lambda *arguments: threads.append(torch.get_num_threads()) or pack(*arguments),
-    )
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        packed_features(glass(3, 3))
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
-    if solution._onednn_packs():
-        assert set(threads) == {1}
+    torch.testing.assert_close(frozen, plain, atol=1e-3, rtol=1e-3)

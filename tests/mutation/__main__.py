@@ -83,7 +83,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     words = run(faults, options.workers)
     alive = [f"  {fault}" for fault, word in zip(faults, words, strict=True) if word != "killed"]
-    print(f"{len(faults) - len(alive)} of {len(faults)} faults killed, not these:", *alive, sep="\n")
+    print(
+        f"{len(faults) - len(alive)} of {len(faults)} faults killed, not these:", *alive, sep="\n"
+    )
     return 0 if len(alive) <= MOST_ALIVE * len(faults) else 1
 
 
