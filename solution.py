@@ -20,7 +20,7 @@ How it works, in the order of this file:
        blocks of MobileNetV2) once; the activations are kept in half precision.
     3. The upper blocks and a new linear head train on these activations: first on four fifths of
        the photos, to measure the settings on the rest; then, from the start again, on all photos.
-       The weights delivered are a moving average over the last hundred steps or so.
+       The weights delivered are a moving average over the last few hundred steps.
 """
 
 from __future__ import annotations
@@ -61,26 +61,23 @@ class Settings:
     first_size: int = 256  # pixels of the short side of the whole photo in the first look
     box_threshold: float = 0.6  # of the map's maximum: places above it belong to the bird
     box_margin: float = 0.1  # added on each side of the bird, as a share of the box
-    first_weight: float = 0.5  # of the first look's log-probabilities; the second look's is 1
-    unfrozen_blocks: int = 4  # of the 19 blocks of `features`, counted from the end
-    views: int = 10  # cached views of a photo, one an epoch in turn
+    unfrozen_blocks: int = 3  # of the 19 blocks of `features`, counted from the end
+    views: int = 12  # cached views of a photo, one an epoch in turn
     cache_gigabytes: float = 2.0  # bound on the cache; more photos than fit get fewer views
-    epochs: int = 14
+    epochs: int = 12
     batch_size: int = 32  # photos
     head_learning_rate: float = 3e-3
-    backbone_learning_rate: float = 5e-4  # smaller: the pretrained weights are not to be spoilt
+    backbone_learning_rate: float = 1e-3  # smaller: the pretrained weights are not to be spoilt
     warmup: float = 0.1  # share of the steps in which the learning rates rise
     final_rate: float = 0.5  # share of the learning rates left by the cosine decay at the end
     weight_decay: float = 0.02  # AdamW, on weights of convolutions and head only
     dropout: float = 0.2
     label_smoothing: float = 0.1
-    mixup: float = 0.3  # alpha of the Beta distribution; 0 switches it off
-    cutmix: float = 1.0  # the same, for patches of the trunk's activations
     tightest_crop: float = 0.8  # the smallest random square, as a share of the bird's box
     crop_stretch: float = 1.27  # the most that a random crop is wider than high, or the reverse
     colour_jitter: float = 0.3  # of brightness, contrast and saturation
     bfloat16: bool = True  # for augmented views and steps, if the processor has it: twice as fast
-    average_decay: float = 0.99  # of the moving average of the weights, per step
+    average_decay: float = 0.998  # of the moving average of the weights, per step, in the end
     validation_share: float = 0.2
     seed: int = 0
 
@@ -103,8 +100,8 @@ class EpochRow:
 
     stage: str  # "validation run" or "final run"
     epoch: int  # from 1
-    loss: float  # on augmented, mixed photos, so higher than on plain ones
-    accuracy: float  # on the same, against the label with the larger share
+    loss: float  # on random views, with smoothed labels, so higher than on plain photos
+    accuracy: float  # on the same views
     val_loss: float | None  # of the averaged weights on validation photos, by one look: where
     val_accuracy: float | None  # the pretrained network saw the bird. Two looks do better
     learning_rate: float  # of the head, at the end of the epoch
@@ -368,7 +365,7 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels of the de
 
 def preprocessing_of(settings: Settings) -> dict[str, Any]:
     """The constants of the looks, as the checkpoint keeps them."""
-    names = ("input_size", "first_size", "box_threshold", "box_margin", "first_weight")
+    names = ("input_size", "first_size", "box_threshold", "box_margin")
     return {
         **{name: getattr(settings, name) for name in names},
         "mean": list(IMAGENET_MEAN),
@@ -429,9 +426,9 @@ TINY = 64  # pixels of the short side, below which there is nothing to look at m
 
 @dataclass(frozen=True)
 class Seen:
-    """What the network made of a photo; logits (classes,) are log-probabilities but for a sum."""
+    """What the network made of a photo: logits (classes,) of each look, and where it looked."""
 
-    logits: Tensor  # of both looks, added with their weights
+    logits: Tensor  # the mean of both; has the order of the sum of their log-probabilities
     first: Tensor
     second: Tensor
     heat: Tensor  # (h, w): the first look's class activation map, from 0
@@ -455,9 +452,8 @@ class TwoLooks:
     def __call__(self, pixels: Tensor) -> Seen:
         """Look at a photo (3, H, W), uint8, twice."""
         first, heat, box = self.find(pixels)
-        weight = self.preprocessing["first_weight"]
         second = self._logits(self._maps(pixels, box, self.square))
-        return Seen((weight * first + second) / (weight + 1), first, second, heat, box)
+        return Seen((first + second) / 2, first, second, heat, box)
 
     @torch.inference_mode()
     def find(self, pixels: Tensor) -> tuple[Tensor, Tensor, Box]:
@@ -851,24 +847,23 @@ def _logits(upper: UpperNet, activations: Tensor) -> Tensor:
     return torch.cat([upper.head(upper.pooled(_unpacked(part))) for part in parts])
 
 
-def _epoch_batches(photos: np.ndarray, size: int) -> list[np.ndarray]:
-    """The photos in a new order, in full batches; mixing wants an even number in each."""
+def _epoch_batches(photos: np.ndarray, size: int) -> np.ndarray:
+    """The photos in a new order, in full batches (batches, size)."""
     size = min(size, len(photos))
-    full = np.random.permutation(photos)[: len(photos) // size * size].reshape(-1, size)
-    return [np.append(part, part[0]) if size % 2 else part for part in full]
+    return np.random.permutation(photos)[: len(photos) // size * size].reshape(-1, size)
 
 
 class _Run:
     """One training of the upper blocks, from the pretrained weights to their moving average."""
 
     def __init__(self, network: BirdNet, settings: Settings, steps: int) -> None:
-        from timm.data.mixup import Mixup
         from timm.utils import ModelEmaV3
 
         self.upper = UpperNet(network, settings).to(memory_format=torch.channels_last)
         # Polyak and Juditsky, 1992: the average does what decay of the rates to zero otherwise
         # does (Izmailov et al., 2018), so the cosine (Loshchilov and Hutter, 2017) ends above it.
-        self.average = ModelEmaV3(self.upper, settings.average_decay, use_warmup=True)
+        decay = settings.average_decay
+        self.average = ModelEmaV3(self.upper, decay, use_warmup=True, warmup_power=0.9)
         self.optimiser = _optimiser(self.upper, settings)
         self.scheduler = torch.optim.lr_scheduler.OneCycleLR(
             self.optimiser,
@@ -879,26 +874,18 @@ class _Run:
             div_factor=25,
             final_div_factor=1 / (25 * settings.final_rate),  # of the first rate, not the highest
         )
-        # Zhang et al., 2018, and Yun et al., 2019, on the trunk's activations.
-        self.mix = Mixup(
-            mixup_alpha=settings.mixup,
-            cutmix_alpha=settings.cutmix,
-            prob=float(settings.mixup > 0 or settings.cutmix > 0),
-            label_smoothing=settings.label_smoothing,
-            num_classes=len(network.class_ids),
-        )
+        self.label_smoothing = settings.label_smoothing
 
     def step(self, activations: Tensor, labels: Tensor) -> tuple[float, int]:
         """One step on activations (B, h, w, C) with labels (B,): the loss, how many were right."""
-        x, target = self.mix(_unpacked(activations), labels)  # (B, C, h, w), (B, classes)
-        logits = self.upper.train()(x)
-        loss = functional.cross_entropy(logits, target)
+        logits = self.upper.train()(_unpacked(activations))  # (B, classes)
+        loss = functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         self.optimiser.zero_grad()
         loss.backward()
         self.optimiser.step()
         self.scheduler.step()
         self.average.update(self.upper, self.scheduler.last_epoch)
-        return loss.item(), int((logits.argmax(1) == target.argmax(1)).sum())
+        return loss.item(), int((logits.argmax(1) == labels).sum())
 
 
 def _fit(

@@ -27,13 +27,16 @@ from torchvision.models import MobileNet_V2_Weights
 
 import solution
 from birddata import DataError, layout
-from grader.marks import accuracy_text, mark_of
+from grader.marks import accuracy_text, mark_of, wilson_interval
 from grader.protocol import GraderError, find_tests, written
 from reporting import birds
 from solution import EpochRow, Settings, SubmissionError
 
 HERE = Path(__file__).resolve().parent
-HEADER = "run               epoch    loss  accuracy  val loss  val accuracy  head rate  seconds"
+HEADER = (
+    "val: one look, where the pretrained network saw the bird; both looks are measured at the end\n"
+    "run               epoch    loss  accuracy  val loss  val accuracy  head rate  seconds"
+)
 
 
 class TrainingTable(solution.Progress):
@@ -162,11 +165,11 @@ def draw_report(history: birds.History, folder: Path) -> None:
 def _verdict(validation: dict | None) -> str:
     if validation is None:
         return "Validation accuracy: unknown, no species has two photos"
-    low, high = validation["interval"]
-    accuracy = accuracy_text(validation["correct"], validation["total"])
+    correct, total = validation["correct"], validation["total"]
+    accuracy, (low, high) = accuracy_text(correct, total), wilson_interval(correct, total)
     return (
-        f"Validation accuracy {accuracy} (95 % interval {low:.4f} to {high:.4f}, "
-        f"{validation['total']} photos), mark {mark_of(accuracy)}"
+        f"Validation accuracy of both looks {accuracy} (95 % interval {low:.4f} to {high:.4f}, "
+        f"{total} photos), mark {mark_of(accuracy)}"
     )
 
 

@@ -1,7 +1,7 @@
 """What a change of the settings is worth: accuracy on folds of the sample, paired photo by photo.
 
     python benchmarks/folds.py TESTS_DIR --set input_size=384 --set epochs=20
-                               [--look first_weight=0] [--folds 0,1,2,3,4] [--seeds 0]
+                               [--look box_threshold=0.5] [--folds 0,1,2,3,4] [--seeds 0]
                                [--photos N] [--init CHECKPOINT] [--table FILE]
 
 Trains `solution.py`'s way on four fifths of the first test's photos, for each fold and seed, and

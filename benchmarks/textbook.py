@@ -1,4 +1,8 @@
-"""`classify` as a textbook would write it: the yardstick of benchmarks/classify_speed.py."""
+"""A classifier as accurate as `solution.py`, as a textbook would write it: the yardstick.
+
+EfficientNetV2-S at 310 pixels is the best that students of the course published: 0.885 on
+validation photos. Random weights take as long as trained ones.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +13,23 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
-from torchvision.models import mobilenet_v2
+from torchvision.models import efficientnet_v2_s
+
+from solution import IMAGENET_MEAN, IMAGENET_STD
+
+SIDE = 310  # pixels
 
 
 class Photos(Dataset):
     """The photos of a folder, ready for the network, with their names."""
 
-    def __init__(self, folder: Path, preprocessing: dict) -> None:
+    def __init__(self, folder: Path) -> None:
         self.paths = sorted(folder.iterdir())
-        side = preprocessing["input_size"]
         self.transform = transforms.Compose(
             [
-                transforms.Resize((side, side)),
+                transforms.Resize((SIDE, SIDE)),
                 transforms.ToTensor(),
-                transforms.Normalize(preprocessing["mean"], preprocessing["std"]),
+                transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD),
             ]
         )
 
@@ -31,26 +38,17 @@ class Photos(Dataset):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> tuple[str, Tensor]:
-        """Name and normalised photo (3, H, W)."""
+        """Name and normalised photo (3, SIDE, SIDE)."""
         path = self.paths[index]
         return path.name, self.transform(Image.open(path).convert("RGB"))
 
 
-def classify(model_path: Path, test_img_dir: Path) -> dict[str, int]:
-    """Class id by file name."""
-    checkpoint = torch.load(model_path, weights_only=True)
-    model = mobilenet_v2(num_classes=len(checkpoint["class_ids"]))
-    state = checkpoint["state_dict"]
-    renamed = {key.replace("head.", "classifier.1."): value for key, value in state.items()}
-    model.load_state_dict(renamed)
-    model.eval()
-    return predict(model, checkpoint, test_img_dir)
+def network(classes: int = 50) -> nn.Module:
+    """EfficientNetV2-S with random weights."""
+    return efficientnet_v2_s(num_classes=classes).eval()
 
 
-def predict(model: nn.Module, checkpoint: dict, test_img_dir: Path) -> dict[str, int]:
-    """One photo at a time, as the assignment advises to save memory."""
-    answers = {}
-    with torch.no_grad():
-        for (name,), x in DataLoader(Photos(test_img_dir, checkpoint["preprocessing"])):
-            answers[name] = checkpoint["class_ids"][model(x).argmax(1).item()]
-    return answers
+@torch.no_grad()
+def classify(model: nn.Module, folder: Path) -> dict[str, int]:
+    """Class index by file name, one photo at a time, as the assignment advises to save memory."""
+    return {name: model(x).argmax(1).item() for (name,), x in DataLoader(Photos(folder))}

@@ -9,20 +9,22 @@ from __future__ import annotations
 import json
 import platform
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import networkx
 import numpy as np
 import torch
 import torchvision
 from PIL import Image
 from sklearn.metrics import confusion_matrix
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from grader.marks import accuracy_text, mark_of
+from grader.marks import accuracy_text, mark_of, wilson_interval
+from grader.model import expectation_lines
 from grader.protocol import write_json
 from reporting import charts
 from reporting.page import Page
@@ -30,26 +32,35 @@ from solution import (
     FORMATS,
     BirdNet,
     EpochRow,
+    Seen,
+    Settings,
     SubmissionError,
     describe,
+    pictures_of_looks,
+    preprocessing_of,
     read_photo,
+    read_pixels,
     tolerant_pillow,
 )
 
 HISTORY = "history.json"
 SMOOTHING = 3  # epochs
-PAIRS_SHOWN = 8
-PHOTO_SIDE = 270  # pixels: of a photo in the largest grid
-SAMPLES_SHOWN = 9  # of right answers, and of wrong ones
+GROUPS_SHOWN, SPECIES_SHOWN = 5, 4  # of look-alikes, with photos; in each of them
+PHOTO_SIDE = 270  # pixels: of a photo in a grid
+SAMPLES_SHOWN = 6  # of right answers, and of wrong ones
+LOOKS = {"first": "first look alone", "second": "second look alone", "logits": "both looks"}
 
 REASONS = {
-    "input_size": "what MobileNetV2 was pretrained with; more pixels cost their square in time",
+    "input_size": "the second look has its bird large; more pixels cost their square in time",
+    "first_size": "enough to see where the bird is, and often what it is",
+    "box_threshold": "lower, the box holds more background; higher, less of the bird",
+    "box_margin": "the map is coarse: a bird may reach beyond the places it marks",
     "unfrozen_blocks": "the first blocks hold edges and textures that suit birds as they are; only "
     "the last ones, which tell objects apart, are adapted",
     "views": "the frozen blocks run once a view, so an epoch costs only the upper blocks; several "
     "views make the photos differ between epochs",
     "cache_gigabytes": "bounds the memory of these views; more photos get fewer views",
-    "epochs": "chosen on validation photos: docs/experiments.md",
+    "epochs": "chosen on folds of the sample: docs/experiments.md",
     "batch_size": "large enough for steady gradients, small enough for many steps an epoch",
     "head_learning_rate": "the head starts from random weights and has far to go",
     "backbone_learning_rate": "smaller than the head's, not to spoil the pretrained weights",
@@ -58,17 +69,12 @@ REASONS = {
     "weight_decay": "keeps weights small: the photos are few for so many parameters",
     "dropout": "the head must not rely on single features",
     "label_smoothing": "no answer is pushed towards certainty: less overfitting",
-    "mixup": "blends of two photos, with labels blended alike: less overfitting",
-    "cutmix": "patches of one photo in another, with labels in proportion: the same",
-    "mirror": "a bird that looks the other way is the same bird",
-    "crop_share": "random crops: the bird may be anywhere and of any size",
+    "tightest_crop": "training sees squares from this share of the bird's box up to the whole "
+    "photo, so of the scales of both looks",
     "crop_stretch": "a bird may stand taller or longer, but not much: its proportions tell species",
     "colour_jitter": "light and weather differ between photos",
     "bfloat16": "half the time where the processor multiplies it; fewer digits, as accurate",
     "average_decay": "the mean of many steps' weights generalises better than the last step's",
-    "discriminants": "a head in closed form, averaged with that of gradient descent: their errors "
-    "differ",
-    "shrinkage": "more features than photos of a species: their covariance alone would overfit",
     "validation_share": "photos kept out of a first run measure the settings; the second run "
     "gives the model and trains on all photos",
     "seed": "repeats the training",
@@ -85,14 +91,15 @@ class History:
     """What a training leaves for its report, as plain values; history.json is this."""
 
     settings: dict[str, Any]
+    preprocessing: dict[str, Any]  # see solution.preprocessing_of
     facts: dict[str, Any]  # of the network: validation, temperature, ...
     epochs: list[dict[str, Any]]  # rows of the training table: solution.EpochRow
     labels: dict[str, int]  # class id by file name
     class_ids: list[int]
     class_names: list[str] | None
-    validation_answers: dict[str, Any] | None  # photos, labels (class index), logits
+    validation_answers: dict[str, Any] | None  # see _plain_answers
     architecture: list[dict[str, Any]]  # blocks in order: see architecture_of
-    photo_sizes: dict[str, int]  # how many photos have a size, such as "227×227"
+    photo_sizes: dict[str, int]  # how many photos have a size, such as "500×375"
     images: str  # the folder of the photos
     seconds: float  # that the training took
     threads: int
@@ -122,17 +129,13 @@ def history_of(
     answers = network.validation_answers
     return History(
         settings=network.facts["settings"],
+        preprocessing=preprocessing_of(Settings(**network.facts["settings"])),
         facts={key: value for key, value in network.facts.items() if key != "settings"},
         epochs=[asdict(row) for row in epochs],
         labels=labels,
         class_ids=network.class_ids,
         class_names=network.class_names,
-        validation_answers=answers
-        and {
-            "photos": list(answers["photos"]),
-            "labels": answers["labels"].tolist(),
-            "logits": answers["logits"].double().round(decimals=4).tolist(),
-        },
+        validation_answers=answers and _plain_answers(answers),
         architecture=architecture_of(network, network.facts["settings"]["input_size"]),
         photo_sizes=dict(Counter(_size(images / name) for name in labels).most_common()),
         images=str(images.resolve()),
@@ -147,8 +150,23 @@ def history_of(
     )
 
 
+def _plain_answers(answers: Mapping[str, Any]) -> dict[str, Any]:
+    """Of each validation photo: name, label (class index), and all that was seen of it."""
+    return {
+        "photos": list(answers["photos"]),
+        "labels": answers["labels"].tolist(),
+        **{look: [_rounded(getattr(seen, look)) for seen in answers["seen"]] for look in LOOKS},
+        "heat": [_rounded(seen.heat) for seen in answers["seen"]],
+        "box": [list(seen.box) for seen in answers["seen"]],
+    }
+
+
+def _rounded(values: Tensor) -> list[Any]:
+    return values.double().round(decimals=4).tolist()
+
+
 def architecture_of(network: BirdNet, side: int) -> list[dict[str, Any]]:
-    """The network's parts in order, for one photo (1, 3, side, side).
+    """The network's parts in order, for one view (1, 3, side, side).
 
     Each has a name, the shape (C, H, W) of its output, its multiplications with addition, its
     parameters, and how many of these were trained.
@@ -225,8 +243,13 @@ class Answers:
 
     photos: list[str]  # file names
     labels: np.ndarray  # (N,), class indices
-    probabilities: np.ndarray  # (N, C)
-    uncalibrated: np.ndarray  # (N, C), at temperature 1
+    looks: dict[str, np.ndarray]  # by key of LOOKS: probabilities (N, C)
+    uncalibrated: np.ndarray  # (N, C), of both looks at temperature 1
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """Of both looks, which are what `classify` answers by: (N, C)."""
+        return self.looks["logits"]
 
     @property
     def best(self) -> np.ndarray:
@@ -236,7 +259,11 @@ class Answers:
     @property
     def right(self) -> np.ndarray:
         """Which answers are right, (N,)."""
-        return self.best == self.labels
+        return self.right_by("logits")
+
+    def right_by(self, look: str) -> np.ndarray:
+        """Which answers would be right by one of the LOOKS, (N,)."""
+        return self.looks[look].argmax(1) == self.labels
 
     @property
     def confidence(self) -> np.ndarray:
@@ -254,20 +281,46 @@ def answers_of(history: History) -> Answers | None:
     stored = history.validation_answers
     if stored is None:
         return None
-    logits = torch.tensor(stored["logits"], dtype=torch.float64)  # (N, C)
+    logits = {look: torch.tensor(stored[look], dtype=torch.float64) for look in LOOKS}  # (N, C)
     return Answers(
         photos=stored["photos"],
         labels=np.array(stored["labels"]),
-        probabilities=(logits / history.temperature).softmax(1).numpy(),
-        uncalibrated=logits.softmax(1).numpy(),
+        looks={k: (x / history.temperature).softmax(1).numpy() for k, x in logits.items()},
+        uncalibrated=logits["logits"].softmax(1).numpy(),
     )
 
 
-def confused_pairs(matrix: np.ndarray) -> list[tuple[int, int]]:
-    """Pairs of classes taken for one another, the most frequent first."""
+def seen_of(history: History, index: int) -> Seen:
+    """What was seen of a validation photo."""
+    stored = history.validation_answers
+    tensors = {name: torch.tensor(stored[name][index]) for name in (*LOOKS, "heat")}
+    return Seen(**tensors, box=tuple(stored["box"][index]))
+
+
+def look_alikes(matrix: np.ndarray) -> list[list[int]]:
+    """Groups of classes taken for one another by the confusion matrix, most errors first.
+
+    Communities of the graph whose edges are the confusions, by modularity: a few errors across do
+    not join two groups (Clauset, Newman and Moore, Physical Review E 70, 2004).
+    """
     both = np.triu(matrix + matrix.T, 1)  # (C, C)
-    pairs = np.argwhere(both)
-    return [(int(a), int(b)) for a, b in sorted(pairs, key=lambda p: -both[tuple(p)])]
+    graph = networkx.Graph()
+    graph.add_weighted_edges_from((a, b, both[a, b]) for a, b in np.argwhere(both).tolist())
+    if not graph:
+        return []
+    found = networkx.community.greedy_modularity_communities(graph, weight="weight")
+    groups = [sorted(group) for group in found if len(group) > 1]
+    return sorted(groups, key=lambda group: (-errors_within(matrix, group), group))
+
+
+def errors_within(matrix: np.ndarray, group: Sequence[int]) -> int:
+    """How many photos of a group's classes were taken for another one of the group."""
+    return int(_errors(matrix[np.ix_(group, group)]).sum())
+
+
+def group_name(names: Sequence[str]) -> str:
+    """What a group of species is called: by the last word of their names, as in "Gull"."""
+    return ", ".join(dict.fromkeys(name.split()[-1] for name in names))
 
 
 # ------------------------------------------------------------------------------------------------
@@ -286,10 +339,12 @@ def draw(history: History, folder: Path) -> None:
     if answers is None:
         page.heading("Validation")
         page.text(
-            "There was none, for want of two photos of a species. Left out: confusion matrix, "
-            "most confused pairs, accuracy per species, sample answers, reliability diagram."
+            "There was none, for want of two photos of a species. Left out: what each look is "
+            "worth, accuracy per species, confusion matrix, look-alikes, what the network looked "
+            "at, reliability diagram."
         )
     else:
+        _looks(page, answers)
         _per_species(page, history, answers)
         _confusions(page, history, answers)
         _samples(page, history, answers)
@@ -303,12 +358,17 @@ def draw(history: History, folder: Path) -> None:
 def _task(page: Page, history: History, answers: Answers | None) -> None:
     page.heading("The task")
     page.text(
-        f"Tell {len(history.class_ids)} bird species apart on photos, by fine-tuning a MobileNetV2 "
-        "that was pretrained on ImageNet, on a plain CPU. The measure is top-1 accuracy: the share "
-        "of photos whose species gets the highest probability."
+        f"Tell {len(history.class_ids)} bird species apart on whole photos, by fine-tuning a "
+        "MobileNetV2 that was pretrained on ImageNet, on a plain CPU. The network looks twice: at "
+        "the whole photo, and at the square where the first look's class activation map says that "
+        "the bird is. The measure is top-1 accuracy: the share of photos whose species gets the "
+        "highest probability."
     )
     if answers is not None:
-        page.text(_accuracy_line(history, answers))
+        page.text(_accuracy_line(answers))
+        correct, total = int(answers.right.sum()), len(answers.photos)
+        expected = expectation_lines(correct, total, total)[-1]
+        page.text(f"If the hidden photos are like these, the {expected}.")
         page.text(
             "The network delivered was then trained on all photos, these included; so what follows "
             "on validation photos is about the network of the first run, which had not seen them."
@@ -342,26 +402,25 @@ def _photos(
     page: Page,
     history: History,
     name: str,
-    shown: Sequence[tuple[str, str]],
+    shown: Sequence[Sequence[str]],
     columns: int,
     caption: str,
+    read: Callable[[Path], Sequence[Image.Image]] | None = None,
 ) -> None:
-    """Add those photos that can be read, given as file names and titles."""
-    folder = Path(history.images)
+    """Add those photos that can be read, given as file names with the titles of their pictures."""
+    folder, grid = Path(history.images), []
+    read, missing = read or (lambda path: [read_photo(path, PHOTO_SIDE)]), 0
     with tolerant_pillow():
-        read = [(photo, title) for file, title in shown if (photo := _read(folder / file))]
-    if read:
-        page.picture(charts.photo_grid(name, *zip(*read, strict=True), columns, caption))
-    if len(read) < len(shown):
-        missing = f"{len(shown) - len(read)} of {len(shown)}"
-        page.text(f"Left out of “{caption}”, for want of a readable photo in {folder}: {missing}.")
-
-
-def _read(path: Path) -> Image.Image | None:
-    try:
-        return read_photo(path, PHOTO_SIDE)
-    except Exception:  # see solution.read_photo
-        return None
+        for file, *titles in shown:
+            try:
+                grid += zip(read(folder / file), titles, strict=True)
+            except Exception:  # see solution.read_photo
+                missing += 1
+    if grid:
+        page.picture(charts.photo_grid(name, *zip(*grid, strict=True), columns, caption))
+    if missing:
+        of = f"{missing} of {len(shown)}"
+        page.text(f"Left out of “{caption}”, for want of a readable photo in {folder}: {of}.")
 
 
 def _architecture(page: Page, history: History) -> None:
@@ -369,11 +428,13 @@ def _architecture(page: Page, history: History) -> None:
     total, trained, operations = (
         sum(block[key] for block in blocks) for key in ("parameters", "trained", "operations")
     )
+    side = history.settings["input_size"]
     page.heading("The architecture")
     page.text(
         f"MobileNetV2 (Sandler et al., 2018) with a new linear layer. {trained:,} of {total:,} "
-        f"parameters were trained, the others are frozen as ImageNet left them. A photo takes "
-        f"{operations / 1e6:.1f} million multiplications with addition."
+        f"parameters were trained, the others are frozen as ImageNet left them. A view of "
+        f"{side}×{side} pixels takes {operations / 1e6:.1f} million multiplications with addition; "
+        "an answer takes four views, each look and its mirror image."
     )
     page.table(
         ["part", "what", "output (C×H×W)", "million operations", "parameters", "training"],
@@ -407,10 +468,10 @@ def _training(page: Page, history: History) -> None:
     page.text(
         "Loss (cross-entropy, in nats) and accuracy of training are measured on augmented, mixed "
         "photos with smoothed labels, by weights that change during the epoch; those of "
-        "validation on untouched photos, by the averaged weights. So validation may well look "
-        "better than training: the two curves are compared in their course, not in their height. "
-        "After the last epoch the head is averaged with the discriminants of the features; what "
-        "the network answers from then on is in the sections below."
+        "validation on untouched photos, by the averaged weights, with one look: at the square "
+        "where the pretrained network saw the bird. So validation may well look better than "
+        "training: the two curves are compared in their course, not in their height. What both "
+        "looks answer after the last epoch is in the sections below."
     )
     runs: dict[str, list[dict[str, Any]]] = {}
     for row in history.epochs:
@@ -466,43 +527,61 @@ def _per_species(page: Page, history: History, answers: Answers) -> None:
     page.picture(charts.bars("species_accuracy", shares, "accuracy", caption))
 
 
-def _accuracy_line(history: History, answers: Answers) -> str:
+def _accuracy_line(answers: Answers) -> str:
     correct, total = int(answers.right.sum()), len(answers.photos)
-    accuracy = accuracy_text(correct, total)
-    low, high = history.facts["validation"]["interval"]
+    accuracy, (low, high) = accuracy_text(correct, total), wilson_interval(correct, total)
     return (
         f"Accuracy {accuracy} on photos that the run did not train on: {correct} of {total} right, "
         f"95 % interval {low:.4f} to {high:.4f}, mark {mark_of(accuracy)}."
     )
 
 
+def _looks(page: Page, answers: Answers) -> None:
+    page.heading("What each look is worth")
+    total, rows = len(answers.photos), []
+    for look, what in LOOKS.items():
+        correct = int(answers.right_by(look).sum())
+        low, high = wilson_interval(correct, total)
+        interval = f"{low:.4f} to {high:.4f}"
+        rows.append((what, accuracy_text(correct, total), f"{correct} of {total}", interval))
+    page.table(["what answers", "accuracy", "right", "95 % interval"], rows)
+
+
 def _confusions(page: Page, history: History, answers: Answers) -> None:
-    names, matrix = history.names, answers.matrix()
     page.heading("What is taken for what")
     caption = "Rows: the true species. Columns: the answer. Blue is right, red is wrong."
-    page.picture(charts.confusion("confusion", matrix, names, caption))
-    pairs = confused_pairs(matrix)[:PAIRS_SHOWN]
-    if not pairs:
+    page.picture(charts.confusion("confusion", answers.matrix(), history.names, caption))
+    if answers.right.all():
         page.text("No species was taken for another.")
-        return
-    page.table(
-        ["pair", "species A", "species B", "A taken for B", "B taken for A"],
-        [
-            (number, names[a], names[b], matrix[a, b], matrix[b, a])
-            for number, (a, b) in enumerate(pairs, 1)
-        ],
+    else:
+        _look_alikes(page, history, answers)
+
+
+def _look_alikes(page: Page, history: History, answers: Answers) -> None:
+    matrix, wrong, rows, shown = answers.matrix(), int((~answers.right).sum()), [], []
+    for number, group in enumerate(look_alikes(matrix), 1):
+        species, errors = [history.names[i] for i in group], errors_within(matrix, group)
+        share = f"{100 * errors / wrong:.0f} %"
+        rows.append((number, group_name(species), ", ".join(species), errors, share))
+        if number <= GROUPS_SHOWN:
+            shown += [
+                (_example(history, answers, i, group), f"{number} {history.names[i]}")
+                for i in group[:SPECIES_SHOWN]
+            ]
+    page.text(
+        f"Groups of look-alikes, found from this matrix: {sum(row[3] for row in rows)} of {wrong} "
+        "errors are within one of them, the others between two."
     )
-    shown = []
-    for number, (a, b) in enumerate(pairs, 1):
-        shown.append((_example(history, answers, a, b), f"{number} A: {names[a]}"))
-        shown.append((_example(history, answers, b, a), f"{number} B: {names[b]}"))
-    caption = "The most confused pairs side by side; where there is one, a photo that was mistaken."
-    _photos(page, history, "confused_pairs", shown, 4, caption)
+    header = ["group", "named", "species", "errors within", "share of all errors"]
+    page.table(header, rows)
+    caption = "Look-alikes, by the number of their group; where there is one, a mistaken photo."
+    _photos(page, history, "look_alikes", shown, 4, caption)
 
 
-def _example(history: History, answers: Answers, species: int, other: int) -> str:
-    """A photo of a species that was taken for the other one, else the first of that species."""
-    mistaken = np.flatnonzero((answers.labels == species) & (answers.best == other))
+def _example(history: History, answers: Answers, species: int, group: Sequence[int]) -> str:
+    """A photo of a species that was taken for another of its group, else the species' first."""
+    taken = (answers.labels == species) & ~answers.right & np.isin(answers.best, group)
+    mistaken = np.flatnonzero(taken)
     if len(mistaken):
         return answers.photos[mistaken[0]]
     class_id = history.class_ids[species]
@@ -510,7 +589,16 @@ def _example(history: History, answers: Answers, species: int, other: int) -> st
 
 
 def _samples(page: Page, history: History, answers: Answers) -> None:
-    page.heading("Sample answers")
+    page.heading("What the network looked at")
+    page.text(
+        "On the left the photo; the redder a place, the more it speaks for the species that the "
+        "first look finds likeliest. The white box is the second look, on the right."
+    )
+
+    def both_looks(path: Path) -> Sequence[Image.Image]:
+        seen = seen_of(history, answers.photos.index(path.name))
+        return pictures_of_looks(read_pixels(path, history.preprocessing), seen)
+
     for name, kind, chosen, what in (
         ("right_answers", "right", answers.right, "from the surest to the least sure"),
         ("wrong_answers", "wrong", ~answers.right, "the surest first"),
@@ -523,18 +611,30 @@ def _samples(page: Page, history: History, answers: Answers) -> None:
             places = np.linspace(0, len(by_confidence) - 1, SAMPLES_SHOWN).round().astype(int)
             by_confidence = [by_confidence[i] for i in sorted(set(places.tolist()))]
         shown = [
-            (answers.photos[i], _top_three(history, answers, i))
+            (answers.photos[i], *_titles(history, answers, i))
             for i in by_confidence[:SAMPLES_SHOWN]
         ]
-        caption = f"Answers that are {kind}, {what}: the species, and the three likeliest answers."
-        _photos(page, history, name, shown, 3, caption)
+        caption = (
+            f"Answers that are {kind}, {what}: above each look the species it finds likeliest."
+        )
+        _photos(page, history, name, shown, 2, caption, both_looks)
 
 
-def _top_three(history: History, answers: Answers, index: int) -> str:
-    probabilities = answers.probabilities[index]  # (C,)
+def _titles(history: History, answers: Answers, index: int) -> tuple[str, str]:
+    """Above the first look the species, above the second the answer; each look's best three."""
+    above = {
+        "first": f"is: {history.names[answers.labels[index]]}",
+        "second": f"both: {answers.confidence[index]:.2f} {history.names[answers.best[index]]}",
+    }
+    return tuple(
+        f"{title}\n{_best_three(history, answers, look, index)}" for look, title in above.items()
+    )
+
+
+def _best_three(history: History, answers: Answers, look: str, index: int) -> str:
+    probabilities = answers.looks[look][index]  # (C,)
     best = np.argsort(-probabilities, kind="stable")[:3]
-    lines = [f"{probabilities[i]:.2f} {history.names[i]}" for i in best]
-    return "\n".join([f"is: {history.names[answers.labels[index]]}", *lines])
+    return "\n".join(f"{probabilities[i]:.2f} {history.names[i]}" for i in best)
 
 
 def _calibration(page: Page, history: History, answers: Answers) -> None:
@@ -574,8 +674,8 @@ def conclusions(history: History, answers: Answers | None) -> list[str]:
     said = [_on_cost(history), _on_balance(history)]
     if answers is not None:
         said = [
-            _accuracy_line(history, answers),
-            _on_head(history, answers),
+            _accuracy_line(answers),
+            _on_looks(answers),
             _on_length(history),
             *_on_errors(history, answers),
             _on_calibration(history, answers),
@@ -585,12 +685,11 @@ def conclusions(history: History, answers: Answers | None) -> list[str]:
     return said
 
 
-def _on_head(history: History, answers: Answers) -> str:
-    before = _present(history.epochs, "val_accuracy")[-1]
-    after = answers.right.mean().item()
+def _on_looks(answers: Answers) -> str:
+    first, second, both = (answers.right_by(look).mean() for look in LOOKS)
     return (
-        f"Averaging the head with the discriminants took the validation accuracy from {before:.4f} "
-        f"after the last epoch to {after:.4f}."
+        f"The second look changes the accuracy from {first:.4f}, that of the first one alone, to "
+        f"{both:.4f}; alone it has {second:.4f}."
     )
 
 
@@ -616,15 +715,16 @@ def _on_errors(history: History, answers: Answers) -> list[str]:
         return []
     errors = {name: int(n) for name, n in zip(history.names, _errors(matrix), strict=True) if n}
     worst = sorted(errors, key=lambda name: -errors[name])[:5]
-    a, b = confused_pairs(matrix)[0]
+    group = look_alikes(matrix)[0]
+    species = [history.names[i] for i in group]
     top = np.argsort(-answers.probabilities, axis=1)[:, :3]  # (N, 3)
     among = int((top == answers.labels[:, None]).any(1).sum())
     listed = ", ".join(f"{name} {errors[name]}" for name in worst)
     return [
         f"{sum(errors[name] for name in worst)} of {wrong} errors are on {len(worst)} of "
         f"{len(errors)} species with errors: {listed}.",
-        f"The most confused pair is {history.names[a]} and {history.names[b]}: "
-        f"{matrix[a, b] + matrix[b, a]} of {wrong} errors.",
+        f"The look-alikes with the most errors are {', '.join(species)}: "
+        f"{errors_within(matrix, group)} of {wrong} errors are among them.",
         f"The right species is among the three likeliest answers for {among} of "
         f"{len(answers.photos)} photos ({among / len(answers.photos):.4f}).",
     ]
@@ -664,7 +764,7 @@ def _on_cost(history: History) -> str:
     operations = sum(block["operations"] for block in blocks)
     return (
         f"The frozen blocks do {100 * frozen / operations:.0f} % of the {operations / 1e6:.1f} "
-        "million operations a photo takes; they run once a view, not once an epoch."
+        "million operations a view takes; they run once a view, not once an epoch."
     )
 
 

@@ -60,27 +60,6 @@ def curves(
     return _picture(name, figure, f"{what} by epoch. {ends}.", caption)
 
 
-def lines(
-    name: str,
-    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
-    across: str,
-    what: str,
-    caption: str = "",
-) -> Picture:
-    """Values against something else than epochs: x and y of each line, by its label."""
-    figure, axes = _figure(WIDTH, 4.2)
-    for (label, (x, y)), colour in zip(series.items(), cycle(COLOURS), strict=False):
-        axes.plot(x, y, ".-", color=colour, label=label)
-    axes.set(xlabel=across, ylabel=what)
-    axes.grid(alpha=0.3)
-    figure.legend(loc="outside lower center", ncols=2)
-    ends = "; ".join(
-        f"{label}: {y[-1]:.4g} at {x[-1]:.4g}, highest {max(y):.4g}"
-        for label, (x, y) in series.items()
-    )
-    return _picture(name, figure, f"{what} against {across}. {ends}.", caption)
-
-
 def moving_average(values: Sequence[float], width: int) -> np.ndarray:
     """The mean over a window of `width` values around each one, of fewer at the ends."""
     window = np.ones(max(1, min(width, len(values))))

@@ -6,113 +6,131 @@ from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from conftest import TINY
+from PIL import Image
 
 import solution
 
 sys.path.insert(0, str(Path(solution.__file__).parent / "benchmarks"))
 
-import choices
 import classify_speed
-import references
+import textbook
 import train_speed
 
 
-@pytest.mark.parametrize("engine", [references.onnx_runtime, references.open_vino])
-def test_other_engines_compute_the_same_logits(photos, model_path, engine):
+@pytest.fixture
+def two(photos, tmp_path):
+    """A folder with two of the photos."""
     gt, folder = photos
-    classifier = solution.load_classifier(model_path)
-    network = engine(references.to_onnx(classifier.checkpoint))
-    paths = [folder / name for name in gt][:5]
-    theirs = network(references.inputs(classifier, paths))
-    ours = torch.stack([logits for _, logits in classifier.answers(paths)]).numpy()
-    np.testing.assert_allclose(theirs, ours, atol=1e-3)
+    (tmp_path / "two").mkdir()
+    for name in list(gt)[:2]:
+        shutil.copy(folder / name, tmp_path / "two" / name)
+    return tmp_path / "two"
 
 
-def test_all_contestants_answer_for_each_photo(photos, model_path):
-    gt, folder = photos
-    answers = {n: call() for n, call in classify_speed.contestants(model_path, folder).items()}
-    assert [answer.keys() for answer in answers.values()] == [gt.keys()] * 4
-    assert answers["solution"] == answers["ONNX Runtime"] == answers["OpenVINO"]
+def test_the_textbook_answers_for_each_photo_at_310_pixels(two):
+    shapes = []
+
+    class Network(torch.nn.Module):
+        def forward(self, x):
+            shapes.append(tuple(x.shape))
+            return torch.tensor([[0.0, 2.0, 1.0]])
+
+    assert textbook.classify(Network(), two) == dict.fromkeys(
+        sorted(p.name for p in two.iterdir()), 1
+    )
+    assert shapes == [(1, 3, 310, 310)] * 2
 
 
-def test_operations_are_those_of_the_paper():
-    # Sandler et al., 2018, table 4: 300 million multiplications with addition, 1,000 classes.
-    assert classify_speed.operations(1000, 224) == pytest.approx(2 * 300e6, rel=0.01)
+def test_the_textbook_is_efficientnet_v2_s():
+    network = textbook.network(50)
+    assert not network.training
+    # Tan and Le, EfficientNetV2, 2021, table 7: 22 million, with 1,000 classes
+    parameters = sum(p.numel() for p in network.parameters()) + 950 * (1280 + 1)
+    assert parameters == pytest.approx(22e6, rel=0.03)
 
 
-@pytest.mark.parametrize(
-    "row",
-    [
-        choices.Row("head first", head_first=True),
-        choices.Row("no block trained", {"unfrozen_blocks": 0}),
-    ],
-    ids=lambda row: row.what,
-)
-def test_a_choice_is_trained_on_shared_views(photos, init, row):
-    gt, folder = photos
-    labels = torch.tensor([sorted(set(gt.values())).index(class_id) for class_id in gt.values()])
-    job = choices.Job(row, 1, TINY, choices.SharedViews([]), labels, init)
-    job = replace(job, views=choices._all_views(job, [folder / name for name in gt]))
-    assert all(view.is_shared() for view in job.views.views)
-    assert job.views.count == TINY.epochs
+def test_a_run_measures_classify_on_its_threads(two, model_path, monkeypatch, capsys):
+    seen, classify = [], solution.classify
+
+    def counted(*arguments):
+        seen.append((torch.get_num_threads(), *arguments))
+        return classify(*arguments)
+
+    monkeypatch.setattr(solution, "classify", counted)
     threads = torch.get_num_threads()
     try:
-        same, accuracy, loss, seconds = choices.validated(job)
+        classify_speed.child("solution", model_path, two, 3)
     finally:
         torch.set_num_threads(threads)
-    assert same is row
-    assert 0 <= accuracy <= 1
-    assert loss > 0
-    assert seconds > 0
+    assert seen == [(3, model_path, two)]
+    seconds, megabytes = map(float, capsys.readouterr().out.split())
+    assert 0 < seconds < 60
+    assert 50 < megabytes < 20_000
 
 
-def test_rows_from_random_weights_start_from_a_file_of_them(photos, tmp_path, monkeypatch):
+def test_the_table_compares_medians_and_grows(two, model_path, monkeypatch, capsys):
+    rounds = iter([6.0, 2.0, 9.0, 1.0, 8.0, 4.0])  # textbook and solution in turns
+    asked = []
+
+    def measured(who, model, folder, threads):
+        sizes = set()
+        for path in folder.iterdir():
+            with Image.open(path) as photo:
+                sizes.add(max(photo.size))
+        asked.append((who, threads, len(list(folder.iterdir())), max(sizes)))
+        return next(rounds, 0.5), 700.0
+
+    monkeypatch.setattr(classify_speed, "in_a_process", measured)
+    monkeypatch.setattr(classify_speed, "SIDE", 300)
+    classify_speed.main([str(two), "--model", str(model_path), "--threads", "2"])
+    side = asked[0][3]
+    assert asked == [
+        *[("textbook", 2, 2, side), ("solution", 2, 2, side)] * 3,
+        ("solution", 1, 2, side),
+        ("solution", 2, 8, side),
+        ("solution", 2, 2, 300),
+    ]
+    lines = capsys.readouterr().out.splitlines()
+    assert "medians: classify is 4.00 times as fast as the textbook" in lines
+    assert lines[2].split() == ["solution", "1.0", "photos/s", "700", "MB"]
+
+
+def test_the_plain_loop_computes_what_the_cache_holds_and_keeps_nothing(photos, init):
     gt, folder = photos
-    images = tmp_path / "00_x_input" / "train" / "images"
-    shutil.copytree(folder, images)
-    lines = "".join(f"{name},{class_id}\n" for name, class_id in gt.items())
-    (images.parent / "gt.csv").write_text(f"filename,class_id\n{lines}")
-    (tmp_path / "00_x_input" / "test" / "images").mkdir(parents=True)
-    monkeypatch.setattr(choices, "ROWS", (choices.Row("random weights", pretrained=False),))
-    arguments = Namespace(tests_dir=tmp_path, epochs=1, seeds=2, init=None)
-    [group] = choices.jobs(arguments, tmp_path)
-    assert [job.seed for job in group] == [0, 1]
-    assert all(job.init == tmp_path / "random.pt" for job in group)
-    assert choices.network_of(group[0]).class_ids == [0, 1, 2]
+    paths = [folder / name for name in gt][:5]
+    settings = replace(TINY, bfloat16=False)
+    network, _ = solution.pretrained([0, 1], None, settings, init)
+    birds = solution.find_birds(network, None, paths, settings, solution.Progress())
+    views, kept = {}, {}
+    for kind in (solution.TrunkCache, train_speed.PlainLoop):
+        cache = kind(network, birds, settings, solution.Progress())
+        views[kind] = [cache.view(number) for number in (0, 1, 1)]
+        kept[kind] = len(cache.views), views[kind][1] is views[kind][2]
+    cached, plain = views.values()
+    torch.testing.assert_close(plain[0], cached[0], atol=2e-2, rtol=2e-2)
+    torch.testing.assert_close(plain[1], cached[1], atol=2e-2, rtol=2e-2)
+    assert not torch.equal(cached[0], cached[1])
+    assert kept == {solution.TrunkCache: (2, True), train_speed.PlainLoop: (2, False)}
 
 
-def test_random_weights_keep_the_signal_through_all_blocks(photos, tmp_path):
+def test_training_both_ways_differs_in_the_cache_alone(photos, init, monkeypatch, capsys):
     gt, folder = photos
-    paths = [folder / name for name in gt]
-    file = choices.save_random_weights(paths, tmp_path / "random.pt")
-    network = solution.pretrained(range(2), None, TINY, file).eval()
-    constants = solution.preprocessing_of(TINY)
-    views = [solution.evaluation_view(solution.read_photo(p, 64), constants) for p in paths[:8]]
-    with torch.inference_mode():
-        features = network.features(solution.normalise(views, constants)).mean((2, 3))
-    assert features.std(0).mean() > 0.01  # under 1e-8 with batch norms that saw no photo
+    kinds, trained = [], solution.train_classifier
 
+    def train(*arguments, settings, **others):
+        kinds.append((solution.TrunkCache, settings.bfloat16, settings.seed, settings.epochs))
+        return trained(*arguments, settings=TINY, **others)
 
-def test_rows_change_settings_that_exist():
-    for row in choices.ROWS:
-        replace(solution.Settings(), **row.changes)
-
-
-def test_the_plain_loop_computes_what_the_cache_holds(photos, network):
-    gt, folder = photos
-    paths = [folder / name for name in gt]
-    plain, cached = (
-        kind(network, paths, TINY, solution.Progress()).view(0, np.arange(5))[np.arange(5)]
-        for kind in (train_speed.PlainCache, solution.TrunkCache)
-    )
-    torch.testing.assert_close(plain, cached.float(), atol=1e-2, rtol=1e-2)
-
-
-def test_the_target_is_reached_where_the_curve_first_is_there():
-    curve = [(10.0, 0.5), (20.0, 0.9), (30.0, 0.8)]
-    assert train_speed.reached(curve, 0.8) == 20.0
-    assert train_speed.reached(curve, 0.95) is None
+    usual = solution.TrunkCache
+    monkeypatch.setattr(solution, "train_classifier", train)
+    options = Namespace(seed=7, epochs=1, init=init)
+    for kind in (usual, train_speed.PlainLoop):
+        seconds, accuracy = train_speed.train(kind, gt, folder, options)
+        assert seconds > 0
+        assert 0 <= float(accuracy) <= 1
+    assert kinds == [(usual, True, 7, 1), (train_speed.PlainLoop, False, 7, 1)]
+    assert solution.TrunkCache is usual
+    assert capsys.readouterr().out.count("final run ") == 2 * TINY.epochs

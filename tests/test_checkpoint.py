@@ -21,7 +21,7 @@ def test_it_describes_itself(model_path, photos):
     assert checkpoint["training"]["torch"] == str(torch.__version__)
     assert checkpoint["preprocessing"]["mean"] == [0.485, 0.456, 0.406]
     assert checkpoint["preprocessing"]["std"] == [0.229, 0.224, 0.225]
-    for name in ("input_size", "first_size", "box_threshold", "box_margin", "first_weight"):
+    for name in ("input_size", "first_size", "box_threshold", "box_margin"):
         assert checkpoint["preprocessing"][name] == getattr(TINY, name)
     assert checkpoint["settings"]["unfrozen_blocks"] == 3
     assert checkpoint["fallback_class"] == 3, "the most frequent of the labels"

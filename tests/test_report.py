@@ -2,15 +2,19 @@
 
 import base64
 import json
+from collections import Counter
 from dataclasses import asdict, fields, replace
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import torch
 from conftest import draw_photo
+from PIL import Image
 
 import solution
 import train_full
+from grader.marks import wilson_interval
 from reporting import birds, charts
 from reporting.page import Page
 
@@ -24,18 +28,25 @@ ROWS = [
 
 
 def make_history(images, classes, names=None):
-    """Two validation photos of each class; the second one of class 0 is taken for class 1."""
+    """Two validation photos of each class; the second one of class 0 is taken for class 1.
+
+    The first look alone is wrong about the first six of them, the second about the first four.
+    """
     class_ids = [3 * i - 5 for i in range(classes)]
     labels = {f"{i:02d}_{k}.jpg": class_ids[i] for i in range(classes) for k in range(3)}
     answer = np.arange(classes).repeat(2)
     answer[1] = 1
     logits = np.random.default_rng(0).normal(size=(2 * classes, classes))
     logits[np.arange(2 * classes), answer] += 9
+    first, second = logits.copy(), logits.copy()
+    first[:6] = np.roll(first[:6], 1, 1)  # the next class, so wrong
+    second[:4] = np.roll(second[:4], 1, 1)
     right, total = 2 * classes - 1, 2 * classes
     return birds.History(
         settings=asdict(solution.Settings()),
+        preprocessing=solution.preprocessing_of(solution.Settings()),
         facts={
-            "validation": {"correct": right, "total": total, "interval": [0.8111, 0.9222]},
+            "validation": {"correct": right, "total": total, "accuracy": right / total},
             "temperature": 1.25,
             "unsure_below": 0.3,
         },
@@ -47,12 +58,16 @@ def make_history(images, classes, names=None):
             "photos": [f"{i:02d}_{k}.jpg" for i in range(classes) for k in range(2)],
             "labels": np.arange(classes).repeat(2).tolist(),
             "logits": logits.round(4).tolist(),
+            "first": first.round(4).tolist(),
+            "second": second.round(4).tolist(),
+            "heat": [[[1.0, 0.0], [0.0, 0.0]]] * total,
+            "box": [[30, 20, 60, 50]] * total,
         },
         architecture=[
             {"name": "a", "shape": [8, 7, 7], "operations": 3e6, "parameters": 10, "trained": 0},
             {"name": "b", "shape": [3], "operations": 1e6, "parameters": 1234, "trained": 1234},
         ],
-        photo_sizes={"227×227": len(labels)},
+        photo_sizes={"500×375": len(labels)},
         images=str(images),
         seconds=12.3,
         threads=2,
@@ -79,7 +94,7 @@ def drawn(tmp_path_factory):
     images = tmp_path_factory.mktemp("noise")
     history = make_history(images, 50)
     for i, name in enumerate(history.labels):
-        draw_photo(images / name, i, seed=i, size=(227, 227))
+        draw_photo(images / name, i, seed=i, size=(240, 180))
     folder = tmp_path_factory.mktemp("report")
     birds.draw(history, folder)
     return history, folder
@@ -129,9 +144,16 @@ def test_its_numbers_are_those_of_the_history(drawn):
         assert f"| {run} | {row.epoch} | {row.loss:.4f} | {row.accuracy:.4f} |" in text
     assert "150 labelled photos of 50 species: 3 to 3 a species" in text
     assert "Accuracy 0.9900 on photos" in text
-    assert "99 of 100 right, 95 % interval 0.8111 to 0.9222, mark 10" in text
+    low, high = wilson_interval(99, 100)
+    assert f"99 of 100 right, 95 % interval {low:.4f} to {high:.4f}, mark 10" in text
+    assert "the mark to expect on 100 hidden photos: 10, probability 1.00." in text
+    assert "| first look alone | 0.9400 | 94 of 100 |" in text
+    assert "| second look alone | 0.9600 | 96 of 100 |" in text
+    assert "| both looks | 0.9900 | 99 of 100 |" in text
+    assert "from 0.9400, that of the first one alone, to 0.9900; alone it has 0.9600" in text
     assert "lowest after epoch 2 (2.3456) and ended at 2.4321" in text
-    assert "| 1 | Long named Bird 0 | Long named Bird 1 | 1 | 0 |" in text
+    assert "1 of 1 errors are within one of them" in text
+    assert "| 1 | 0, 1 | Long named Bird 0, Long named Bird 1 | 1 | 100 % |" in text
     assert "1 of 1 errors are on 1 of 1 species with errors: Long named Bird 0 1." in text
     assert "1,234 of 1,244 parameters were trained" in text
     assert "75 % of the 4.0 million operations" in text
@@ -155,7 +177,8 @@ def test_report_only_draws_again_and_names_are_no_markup(few, tmp_path, capsys):
     tags = {tag for tag, _ in Tags((folder / "report.html").read_text(encoding="utf-8")).tags}
     assert not tags & {"b", "a", "em"}
     text = (folder / "report.md").read_text(encoding="utf-8")
-    assert r"| 1 | Jay \| \<b>blue\</b> | $x 1$ \& \*Wren\* | 1 | 0 |" in text
+    species = r"Jay \| \<b>blue\</b>, $x 1$ \& \*Wren\*"
+    assert rf"| 1 | \<b>blue\</b>, \*Wren\* | {species} | 1 | 100 % |" in text
 
 
 @pytest.mark.parametrize(
@@ -203,13 +226,13 @@ def test_without_validation_its_parts_are_left_out_by_name(few, tmp_path):
     )
     birds.draw(unmeasured, tmp_path / "report")
     text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
-    assert "Left out: confusion matrix, most confused pairs" in text
+    assert "Left out: what each look is worth, accuracy per species, confusion matrix" in text
     assert "Accuracy 0" not in text
     names = {path.stem for path in (tmp_path / "report" / "pictures").iterdir()}
     assert names == {"photos_per_species", "sample_photos", "loss", "accuracy", "learning_rate"}
 
 
-def test_answers_that_are_all_right_need_no_pairs(few, tmp_path):
+def test_answers_that_are_all_right_need_no_groups(few, tmp_path):
     few.validation_answers["labels"][1] = 1
     birds.draw(few, tmp_path / "report")
     text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
@@ -231,9 +254,49 @@ def test_expected_calibration_error_by_hand():
     assert np.flatnonzero(count).tolist() == [8, 14]  # an upper edge belongs to its bin
 
 
-def test_confused_pairs_count_both_directions():
-    matrix = np.array([[5, 1, 0], [1, 5, 0], [1, 0, 5]])
-    assert birds.confused_pairs(matrix) == [(0, 1), (0, 2)]
+def test_look_alikes_are_not_joined_by_a_stray_error():
+    matrix = np.diag([5, 5, 5, 5, 5, 5])
+    matrix[0, 1] = matrix[4, 3] = 3
+    matrix[1, 2] = 2
+    matrix[2, 3] = 1  # the only error between the groups
+    groups = birds.look_alikes(matrix)
+    assert groups == [[0, 1, 2], [3, 4]]
+    assert [birds.errors_within(matrix, group) for group in groups] == [5, 3]
+    assert birds.look_alikes(np.eye(3, dtype=int)) == []
+
+
+@pytest.mark.parametrize(
+    ("species", "name"),
+    [
+        (["California Gull", "Herring Gull"], "Gull"),
+        (["Rusty Blackbird", "Bronzed Cowbird", "Brewer Blackbird"], "Blackbird, Cowbird"),
+    ],
+)
+def test_a_group_is_named_by_the_last_words(species, name):
+    assert birds.group_name(species) == name
+
+
+def test_the_wrong_answer_is_shown_with_its_map_and_its_second_look(few, tmp_path):
+    photo = np.zeros((60, 72, 3), np.uint8)
+    photo[20:50, 30:60, 1] = 200  # the box of the second look, and no more
+    Image.fromarray(photo).save(tmp_path / "00_1.png")
+    (tmp_path / "00_1.png").replace(tmp_path / "00_1.jpg")  # read by content, and lossless
+    birds.draw(few, tmp_path / "report")
+    with Image.open(tmp_path / "report" / "pictures" / "wrong_answers.jpeg") as picture:
+        pixels = np.asarray(picture).astype(int)
+    left, right = pixels[:, : pixels.shape[1] // 2], pixels[:, pixels.shape[1] // 2 :]
+    green = (right[..., 1] > 150) & (right[..., 0] < 60)
+    rows, columns = (green.any(axis).nonzero()[0] for axis in (1, 0))
+    assert green[rows[0] : rows[-1], columns[0] : columns[-1]].mean() > 0.98  # all of it
+    assert 0.9 < len(rows) / len(columns) < 1.1  # undistorted
+    red = np.argwhere((left[..., 0] > 60) & (left[..., 1] < 40))
+    green_left = np.argwhere((left[..., 1] > 100) & (left[..., 0] < 60))
+    assert (red.mean(0) < green_left.mean(0)).all()  # the map's upper left corner
+    text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    answers = birds.answers_of(few)
+    first, both = answers.looks["first"][1].max(), answers.confidence[1]
+    assert rf"![2 photos: is: Jay \| \<b>blue\</b>, {first:.2f} \[Tit\](http://a.b), " in text
+    assert rf"; both: {both:.2f} $x 1$ \& \*Wren\*, " in text
 
 
 @pytest.mark.parametrize(("width", "smooth"), [(1, [1, 2, 6]), (3, [1.5, 3, 4]), (9, [1.5, 3, 4])])
@@ -266,15 +329,25 @@ def test_history_holds_plain_numbers(network, photos):
     row = solution.EpochRow("final run", 1, 1.0, 0.5, None, None, 1e-3, 2.0)
     history = birds.history_of(network, [row], gt, folder, 3.0)
     assert birds.History(**json.loads(json.dumps(asdict(history)))) == history
-    assert history.photo_sizes == {"72×60": 24}
+    sizes = Counter()
+    for name in gt:
+        with Image.open(folder / name) as photo:
+            sizes[f"{photo.width}×{photo.height}"] += 1
+    assert history.photo_sizes == sizes
     assert sum(part["parameters"] for part in history.architecture) == sum(
         p.numel() for p in network.parameters()
     )
     trained = [part["trained"] == part["parameters"] for part in history.architecture]
     assert trained == [False] * 16 + [True] * 4
-    # 3 channels, 3x3 filters, 32 outputs at 32x32 places
-    assert history.architecture[0]["operations"] == 3 * 9 * 32 * 32 * 32
-    assert history.architecture[0]["shape"] == [32, 32, 32]
+    half = history.settings["input_size"] // 2
+    # 3 channels, 3x3 filters, 32 outputs at each place
+    assert history.architecture[0]["operations"] == 3 * 9 * 32 * half * half
+    assert history.architecture[0]["shape"] == [32, half, half]
     answers = history.validation_answers
     assert [history.class_ids[i] for i in answers["labels"]] == [gt[n] for n in answers["photos"]]
     assert len(answers["photos"]) == network.facts["validation"]["total"]
+    for index, seen in enumerate(network.validation_answers["seen"]):
+        kept = birds.seen_of(history, index)
+        assert kept.box == seen.box
+        for name in ("logits", "first", "second", "heat"):
+            torch.testing.assert_close(getattr(kept, name), getattr(seen, name), atol=1e-4, rtol=0)

@@ -51,7 +51,8 @@ def test_it_trains_and_says_what_it_wrote(tests_dir, init, tmp_path, capsys):
         "validation",
         "final",
     ]
-    assert lines[-3].startswith("Validation accuracy 0.")
+    assert [line for line in lines if line.startswith("val: one look")]
+    assert lines[-3].startswith("Validation accuracy of both looks 0.")
     assert "mark " in lines[-3]
     assert lines[-2].startswith(f"Wrote {out} (9.")
     assert lines[-1] == f"Wrote {tmp_path / 'report' / 'report.html'}"

@@ -91,7 +91,7 @@ def test_both_runs_start_from_the_same_weights_and_every_seed_differs(photos, in
     """One step an epoch, so that the loss of the first is that of weights without training."""
     gt, folder = photos
     rows = Rows()
-    settings = replace(TINY, epochs=5, batch_size=64, seed=5, dropout=0.0, mixup=0.0, cutmix=0.0)
+    settings = replace(TINY, epochs=5, batch_size=64, seed=5, dropout=0.0)
     settings = replace(settings, head_learning_rate=2e-3)
     other = train_classifier(gt, folder, settings=settings, init=init, progress=rows)
     validation, final = rows.of("validation run"), rows.of("final run")
@@ -225,7 +225,7 @@ def test_split_keeps_the_proportions_and_follows_the_seed():
 
 # ---- Where the birds are, and the cache of views ----
 
-GLASS = replace(TINY, unfrozen_blocks=1, bfloat16=False, mixup=0.0, cutmix=0.0, dropout=0.0)
+GLASS = replace(TINY, unfrozen_blocks=1, bfloat16=False, dropout=0.0)
 
 
 @pytest.fixture
@@ -361,26 +361,20 @@ def blend_network() -> solution.BirdNet:
     return network
 
 
-@pytest.mark.parametrize(("mixup", "cutmix"), [(0.0, 0.0), (0.5, 0.0), (0.0, 1.0), (0.5, 1.0)])
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
-def test_labels_are_mixed_as_the_photos_are_and_smoothed(mixup, cutmix, smoothing):
-    settings = replace(STILL, epochs=24, mixup=mixup, cutmix=cutmix, label_smoothing=smoothing)
+def test_the_loss_is_that_of_the_smoothed_labels_of_the_photos_shown(smoothing):
+    settings = replace(STILL, epochs=4, batch_size=4, label_smoothing=smoothing)
     network, cache = blend_network(), Shown(ONE_EACH, settings)
     seen = watched(network)
-    with solution._seeded(0):
-        solution._fit("run", network, cache, LABELS, np.arange(8))
-    assert len(seen) == len(cache.progress.rows) == 24
+    solution._fit("run", network, cache, LABELS, np.arange(8))
     truth = functional.one_hot(LABELS).float() * (1 - smoothing) + smoothing / 3  # (8, classes)
-    for shares, row in zip(seen, cache.progress.rows, strict=True):
-        torch.testing.assert_close(shares.sum(1), torch.ones(8), atol=1e-3, rtol=0)
+    for shares, row in zip(torch.cat(seen).view(4, 8, 8), cache.progress.rows, strict=True):
         logits = functional.linear(shares, *network.head.parameters())
         loss = functional.cross_entropy(logits, shares @ truth).item()
-        assert row.loss == pytest.approx(loss, abs=5e-3)
-    mixed = [shares for shares in seen if shares.amax(1).min() < 0.98]
-    whole_places = sum(bool(((16 * s).round() / 16 - s).abs().max() < 1e-3) for s in mixed)
-    assert len(mixed) == 0 if mixup == cutmix == 0 else len(mixed) >= 8
-    assert (whole_places < len(mixed)) == (mixup > 0), "mixup takes any share"
-    assert (whole_places > 0) == (cutmix > 0), "CutMix takes patches"
+        assert row.loss == pytest.approx(loss, abs=1e-3)
+        right = logits.argmax(1) == (shares @ truth).argmax(1)
+        assert row.accuracy == pytest.approx(right.float().mean())
+    assert len(seen) == 8
 
 
 def test_each_epoch_shows_the_next_view_of_each_training_photo_in_another_order():
@@ -441,7 +435,7 @@ def plainly_trained(network, x, rates) -> tuple[nn.Module, nn.Module]:
     """Weights and their average after steps of AdamW at the head's `rates`, all photos in each."""
     block, head, scale = network.features[1], network.head, 0.02 / 0.05
     model = nn.Sequential(block, nn.AdaptiveAvgPool2d(1), nn.Flatten(), head).eval()
-    (conv, norm, _), average = block, ModelEmaV3(model, 0.6, use_warmup=True)
+    (conv, norm, _), average = block, ModelEmaV3(model, 0.6, use_warmup=True, warmup_power=0.9)
     groups = [
         {"params": [conv.weight], "scale": scale, "weight_decay": 2.0},
         {"params": list(norm.parameters()), "scale": scale, "weight_decay": 0.0},
