@@ -1,12 +1,14 @@
 """classify: an answer for every photo, whatever is in the folder."""
 
 import shutil
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 import torch
-from conftest import draw_photo
+from conftest import TINY, draw_photo, glass
 from PIL import Image
+from torch.nn import functional
 
 import solution
 from solution import SubmissionError, classify
@@ -31,17 +33,68 @@ def test_answers_are_original_ids_as_plain_ints(photos, model_path):
     assert set(answers.values()) <= {-7, 3, 1000}
 
 
-def test_answers_equal_those_of_the_plain_network(photos, network, model_path):
-    _, folder = photos
+def plain_look(network, pixels, box, size):
+    """Logits of a part (3, H, W) and its mirror image, by torch's own modules."""
+    left, top, right, bottom = box
+    part = pixels[None, :, top:bottom, left:right].float()
+    view = functional.interpolate(part, size, mode="bilinear", antialias=True).round() / 255
+    view = (view - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / torch.tensor(
+        [0.229, 0.224, 0.225]
+    ).view(3, 1, 1)
+    with torch.no_grad():
+        return (network(view)[0] + network(view.flip(3))[0]) / 2
+
+
+def test_answers_are_those_of_the_plain_network(photos, network, model_path):
+    gt, folder = photos
+    names, answers = list(gt)[:5], classify(model_path, folder)
     classifier = solution.load_classifier(model_path)
-    for name, answer in classify(model_path, folder).items():
-        view = solution.evaluation_view(
-            solution.read_photo(folder / name, 64), classifier.preprocessing
-        )
-        with torch.no_grad():
-            logits = network(solution.normalise([view], classifier.preprocessing))
-        torch.testing.assert_close(classifier.logits([view]), logits, atol=1e-3, rtol=0)
-        assert network.class_ids[int(logits.argmax())] == answer
+    logits = []
+    for path, seen in classifier.answers([folder / name for name in names]):
+        pixels = torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)
+        height, width = pixels.shape[1:]
+        whole, size = (0, 0, width, height), (64, 96) if width > height else (96, 64)
+        first = plain_look(network, pixels, whole, size)
+        second = plain_look(network, pixels, seen.box, (64, 64))
+        torch.testing.assert_close(seen.first, first, atol=5e-3, rtol=0)
+        torch.testing.assert_close(seen.second, second, atol=5e-3, rtol=0)
+        expected = (seen.first + seen.second) / 2
+        torch.testing.assert_close(seen.logits, expected)
+        assert answers[path.name] == network.class_ids[int(expected.argmax())]
+        logits.append(seen.second)
+    spread = torch.cdist(torch.stack(logits), torch.stack(logits), p=torch.inf)
+    assert spread.fill_diagonal_(9).min() > 0.03, "a fixture that sees"
+    assert len(set(answers.values())) > 1
+
+
+def test_an_answer_depends_on_its_photo_alone(photos, model_path):
+    """Not on the others, on their order, or on the number of threads."""
+    gt, folder = photos
+    paths, before = [folder / name for name in list(gt)[:6]], torch.get_num_threads()
+    classifier, found = solution.load_classifier(model_path), []
+    try:
+        for order, threads in ((paths, 1), (paths[::-1], 2), (paths[:1], 2), (paths[3:], 1)):
+            torch.set_num_threads(threads)
+            found.append({path: seen.logits for path, seen in classifier.answers(order)})
+    finally:
+        torch.set_num_threads(before)
+    for answers in found:
+        assert all(torch.equal(logits, found[0][path]) for path, logits in answers.items())
+    assert [len(answers) for answers in found] == [6, 6, 1, 3]
+
+
+def test_a_large_jpeg_is_decoded_with_detail_for_the_second_look(folder):
+    """A bird of a third of the photo's height is looked at with the pixels that a look wants."""
+    pixels = np.zeros((768, 1024, 3), dtype=np.uint8)
+    pixels[256:512, 384:640, 1] = 220
+    Image.fromarray(pixels).save(folder / "large.jpg")
+    seeing = glass(3)
+    settings = replace(TINY, input_size=96, first_size=192)
+    seeing.facts = {"settings": asdict(settings)}
+    classifier = solution.Classifier(solution.to_checkpoint(seeing))
+    ((_, seen),) = classifier.answers([folder / "large.jpg"])
+    assert 96 <= seen.box[2] - seen.box[0] <= 300
+    assert seen.second[1] > seen.first[1] + 1
 
 
 MODES = {
@@ -63,10 +116,10 @@ MODES = {
 }
 
 
-@pytest.mark.parametrize("name", MODES)
-def test_every_kind_of_photo_is_decoded(name, folder, model_path, capsys):
-    MODES[name]().save(folder / name)
-    assert list(classify(model_path, folder)) == [name]
+def test_every_kind_of_photo_is_decoded(folder, model_path, capsys):
+    for name, draw in MODES.items():
+        draw().save(folder / name)
+    assert list(classify(model_path, folder)) == sorted(MODES)
     assert capsys.readouterr().err == ""
 
 
@@ -80,15 +133,30 @@ def test_palette_with_transparency_lies_on_white(folder):
     assert rgb.getpixel((0, 0)) == (200, 100, 50)
 
 
-def test_sixteen_bits_are_scaled_not_clipped(folder):
-    Image.fromarray(np.array([[0, 32768, 65535]], dtype=np.uint16)).save(folder / "a.png")
-    rgb = np.asarray(solution.read_photo(folder / "a.png", 3))
-    assert rgb[0, :, 0].tolist() == [0, 127, 255]
+@pytest.mark.parametrize(
+    ("name", "dtype", "values", "expected"),
+    [
+        ("a.png", np.uint16, [0, 32768, 65535], [0, 127, 255]),
+        ("a.tif", np.int32, [0, 32768, 65535], [0, 127, 255]),
+        ("a.tif", np.float32, [0, 32768, 65535], [0, 127, 255]),
+        ("a.tif", np.int32, [0, 100, 250], [0, 100, 250]),
+        ("a.tif", np.float32, [-5, 100, 250], [0, 100, 250]),
+    ],
+)
+def test_more_than_eight_bits_are_scaled_not_clipped(folder, name, dtype, values, expected):
+    Image.fromarray(np.array([values], dtype=dtype)).save(folder / name)
+    rgb = np.asarray(solution.read_photo(folder / name, 3))
+    assert rgb[0, :, 0].tolist() == expected
 
 
-def test_exif_orientation_is_applied(folder):
-    photo = Image.new("RGB", (40, 20), "black")
-    photo.paste("white", (0, 0, 20, 20))  # white on the left
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "I;16", "L"])
+def test_exif_orientation_is_applied_whatever_the_mode(mode, folder):
+    grey = np.zeros((20, 40), dtype=np.uint8)
+    grey[:, :20] = 255  # white on the left
+    photo = Image.fromarray(grey.astype(np.uint16) * 257 if mode == "I;16" else grey)
+    photo = photo if mode == "I;16" else photo.convert(mode)
+    if mode == "RGBA":
+        photo.putpixel((39, 19), (0, 0, 0, 0))
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: the left side is the top
     photo.save(folder / "turned.png", exif=exif)
@@ -163,10 +231,10 @@ def test_empty_and_missing_folders(folder, model_path):
         classify(model_path, folder / "nowhere")
 
 
-def test_a_huge_jpeg_is_decoded_small(folder):
-    Image.new("RGB", (9000, 9000), "green").save(folder / "huge.jpg")
-    photo = solution.read_photo(folder / "huge.jpg", 224)
-    assert photo.size == (1125, 1125)
+@pytest.mark.parametrize(("side", "decoded"), [(224, 600), (601, 1200), (1201, 2400)])
+def test_a_huge_jpeg_is_decoded_small_but_not_too_small(folder, side, decoded):
+    Image.new("RGB", (4800, 4800), "green").save(folder / "huge.jpg")
+    assert solution.read_photo(folder / "huge.jpg", side).size == (decoded, decoded)
 
 
 def test_more_pixels_than_memory_allows_get_the_fallback(folder, model_path, capsys):

@@ -28,7 +28,9 @@ gt, folder, model_path, init = json.loads(sys.argv[2])
 import solution
 import timm.optim, sklearn.model_selection, torchvision.transforms.v2, timm.utils
 sys.addaudithook(hook)
-tiny = solution.Settings(input_size=64, epochs=1, views=2, batch_size=8, unfrozen_blocks=3)
+tiny = solution.Settings(
+    input_size=64, first_size=64, epochs=1, views=2, batch_size=8, unfrozen_blocks=3
+)
 solution.train_classifier(gt, folder, False, settings=tiny, init=init)
 solution.train_classifier(gt, folder, True, settings=tiny)
 solution.classify(model_path, folder)

@@ -3,16 +3,20 @@
 import csv
 import errno
 import os
+from functools import partial
 from pathlib import Path
 from urllib.error import URLError
 
 import pytest
 import torch
+from conftest import TINY
 
 import solution
 import train_full
 from grader.protocol import read_csv
 from reporting import birds
+
+SMALL = ("input_size", "first_size", "epochs", "views", "batch_size", "unfrozen_blocks")
 
 
 @pytest.fixture
@@ -31,17 +35,16 @@ def tests_dir(photos, tmp_path):
 
 @pytest.fixture(autouse=True)
 def small_settings(monkeypatch):
-    tiny = solution.Settings(
-        input_size=64, first_size=64, epochs=2, views=2, batch_size=8, unfrozen_blocks=3
-    )
-    real = train_full.replace
-    monkeypatch.setattr(train_full, "replace", lambda _, **changes: real(tiny, **changes))
+    """Other defaults; what the command line says is still what counts."""
+    small = partial(solution.Settings, **{k: getattr(TINY, k) for k in SMALL})
+    small.seed, small.epochs = TINY.seed, TINY.epochs
+    monkeypatch.setattr(train_full, "Settings", small)
 
 
 def test_it_trains_and_says_what_it_wrote(tests_dir, init, tmp_path, capsys):
     out = tmp_path / "model.pt"
     arguments = [str(tests_dir), "--init", str(init), "--out", str(out), "--epochs", "1"]
-    assert train_full.main(arguments) == 0
+    assert train_full.main([*arguments, "--seed", "5"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"24 photos of 3 species in {tests_dir / '00_test_img_input' / 'train'}"
     assert [line.split()[0] for line in lines if "run  " in line and "epoch" not in line] == [
@@ -56,6 +59,7 @@ def test_it_trains_and_says_what_it_wrote(tests_dir, init, tmp_path, capsys):
     checkpoint = torch.load(out, weights_only=True)
     assert checkpoint["class_names"] == ["Wren, winter", "Jay", "1000"]
     assert checkpoint["settings"]["epochs"] == 1
+    assert checkpoint["settings"]["seed"] == 5
     assert set(solution.classify(out, tests_dir / "00_test_img_input/train/images")) == {
         f"{i:02d}.jpg" for i in range(24)
     }
@@ -86,7 +90,9 @@ def test_an_interrupt_or_a_full_disk_leaves_the_old_file(
     out = tmp_path / "model.pt"
     out.write_bytes(b"old")
 
-    def fail(*_):
+    def fail(path, content):
+        with path.open("wb") as file:
+            file.write(bytes(content)[:1000])
         raise trouble
 
     monkeypatch.setattr(Path, "write_bytes", fail)
@@ -116,7 +122,8 @@ def test_mistakes_are_one_line_and_status_1(spoil, said, tests_dir, init, capsys
 
 
 def test_without_network_and_weights_the_error_says_what_to_do(tests_dir, monkeypatch, capsys):
-    def offline(*_, **__):
+    def offline(url, file, hash_prefix=None, **_):
+        assert hash_prefix, "what comes is checked"
         raise URLError("no route")
 
     monkeypatch.setattr("torch.hub.download_url_to_file", offline)

@@ -1,0 +1,93 @@
+"""python -m tests.mutation: puts faults into copies of the checkout, one at a time, runs the tests
+that should notice, and prints which faults were killed and which stayed alive.
+
+Exit status: 0 where at most 5 % of the faults survive, else 1; 2 where a fault's text is no longer
+found, or the tests fail without a fault.
+"""
+
+import argparse
+import os
+import random
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+
+from tests.mutation import FAULTS
+from tests.mutation.fault import Fault
+from tests.mutation.trial import PASSED, ROOT, checkout, status_of, verdict
+
+MOST_ALIVE = 0.05  # of the faults
+
+
+def chosen(share: float, seed: int, word: str) -> list[Fault]:
+    """A seeded share of the faults with a word in their file or in what is lost."""
+    faults = [fault for fault in FAULTS if word in str(fault)]
+    count = min(len(faults), max(1, round(share * len(faults))))
+    return sorted(random.Random(seed).sample(faults, count), key=FAULTS.index)
+
+
+def stale(faults: Sequence[Fault]) -> list[str]:
+    """What is to be said of faults that no longer fit the project."""
+    return [problem for fault in faults if (problem := fault.problem(ROOT))]
+
+
+def passes(faults: Sequence[Fault]) -> bool:
+    """Whether the tests of these faults pass where there is none."""
+    with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
+        paths = sorted({path for fault in faults for path in fault.paths})
+        status, said = status_of(checkout(Path(folder)), paths)
+    if status != PASSED:
+        print(said, "Error: the tests fail without a fault: mend that first", file=sys.stderr)
+    return status == PASSED
+
+
+def run(faults: Sequence[Fault], workers: int) -> list[str]:
+    """The verdict on each fault, printed as it comes."""
+    with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
+        roots: SimpleQueue[Path] = SimpleQueue()
+        for number in range(workers):
+            roots.put(checkout(Path(folder, str(number))))
+
+        def judge(fault: Fault) -> str:
+            root = roots.get()
+            word, seconds = verdict(fault, root)
+            roots.put(root)
+            print(f"{word:7} {seconds:5.0f} s  {fault}", flush=True)
+            return word
+
+        with ThreadPoolExecutor(workers) as pool:
+            return list(pool.map(judge, faults))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit status: see the top of this file."""
+    parser = argparse.ArgumentParser(prog="python -m tests.mutation")
+    parser.add_argument("--share", type=float, default=1.0, help="of the faults; default: all")
+    parser.add_argument("--seed", type=int, default=0, help="of the choice; default: 0")
+    parser.add_argument("--only", default="", metavar="WORD", help="in the fault's file or text")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    options = parser.parse_args(arguments)
+    if not 0 < options.share <= 1 or options.workers < 1:
+        parser.error("--share lies between 0 and 1, --workers is 1 or more")
+    faults = chosen(options.share, options.seed, options.only)
+    if not faults:
+        parser.error(f"no fault with {options.only!r} in its file or text")
+    if problems := stale(faults):
+        print(*problems, sep="\n", file=sys.stderr)
+        return 2
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # faults are tried side by side instead
+    if not passes(faults):
+        return 2
+    words = run(faults, options.workers)
+    alive = [f"  {fault}" for fault, word in zip(faults, words, strict=True) if word != "killed"]
+    print(
+        f"{len(faults) - len(alive)} of {len(faults)} faults killed, not these:", *alive, sep="\n"
+    )
+    return 0 if len(alive) <= MOST_ALIVE * len(faults) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

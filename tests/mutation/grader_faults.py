@@ -1,0 +1,60 @@
+"""Faults of the local grader: its limits, rules, verdicts and files."""
+
+from tests.mutation.fault import Fault
+
+RUN = "test_grader_run.py"
+PROTOCOL = "test_grader_protocol.py"
+REPORT = "test_grader_report.py"
+SUBMISSIONS = "test_grader_submissions.py"
+
+FAULTS = [
+    Fault("grader/limits.py", '"fast_train": 15 * 60', '"fast_train": 60 * 60',
+          "the assignment's quarter of an hour for fast_train", PROTOCOL),
+    Fault("grader/limits.py", "limits[name] = _positive(name, text)",
+          "limits = dict.fromkeys(limits, _positive(name, text))",
+          "limits that are changed one by one", PROTOCOL),
+    Fault("grader/limits.py", 'if not 0 < value < float("inf"):', "if value < 0:",
+          "a refusal of limits that are none", PROTOCOL),
+    Fault("grader/marks.py", "(0.86, 9)", "(0.85, 9)",
+          "the course's marks", "test_grader_marks.py"),
+    Fault("grader/marks.py", "if value >= threshold", "if value > threshold",
+          "the mark of an accuracy on a threshold", "test_grader_marks.py"),
+    Fault("grader/marks.py", "results[-1].get", "results[0].get",
+          "the mark of the hidden sample: the last test's", "test_grader_marks.py"),
+    Fault("grader/marks.py", "correct + 0.5, total - correct + 0.5",
+          "total - correct + 0.5, correct + 0.5",
+          "an expected mark that rises with the accuracy", "test_grader_marks.py"),
+    Fault("grader/protocol.py", "temporary.replace(path)",
+          "path.write_bytes(temporary.read_bytes())",
+          "files that are replaced in one step", PROTOCOL),
+    Fault("grader/protocol.py", "temporary.chmod(0o644)", "pass",
+          "results that others may read", PROTOCOL),
+    Fault("grader/protocol.py", "sorted(truth.keys() - answer.keys())", "[]",
+          "an error for a photo without an answer", PROTOCOL),
+    Fault("grader/protocol.py", '(output / "output.csv").unlink(missing_ok=True)', "pass",
+          "a verdict on this run's answer: an old one is graded again", RUN),
+    Fault("grader/session.py", "if answer[name] != true]", "if answer[name] == true]",
+          "the list of wrong answers", RUN),
+    Fault("grader/session.py", '[{"status": RUNTIME_ERROR} for _ in tests]', "[]",
+          "results.json from the start, with every test failed", RUN),
+    Fault("grader/process.py", "self.deadline = time.monotonic() + self.limits[phase]",
+          'self.deadline = time.monotonic() + self.limits["train"]',
+          "a limit for each phase", f"{REPORT} {SUBMISSIONS}"),
+    Fault("grader/process.py", "if size > LOG_LIMIT:", "if False:",
+          "an end for submissions that print without end", SUBMISSIONS),
+    Fault("grader/process.py", 'names["TORCH_HOME"]', 'names["TORCH_HOME_"]',
+          "a run without this machine's pretrained weights", f"{REPORT} {SUBMISSIONS}"),
+    Fault("grader/rules.py", 'os.environ[name] = ""', "pass",
+          "a run without accelerators", f"test_grader_rules.py {SUBMISSIONS}"),
+    Fault("grader/sandbox.py", "--die-with-parent ", "",
+          "an end of the submission when the grader is killed", f"{RUN} {SUBMISSIONS}"),
+    Fault("grader/sandbox.py", "--unshare-net ", "",
+          "a box without network", "test_grader_rules.py"),
+    Fault("grader/model.py", "len(photos.keys() & self.labels.keys())", "0",
+          "a warning that photos were seen in training", REPORT),
+    Fault("grader/model.py", "right = error <= KNOWN_ANSWER_TOLERANCE",
+          "right = error >= KNOWN_ANSWER_TOLERANCE",
+          "a warning that the network computes otherwise here", REPORT),
+    Fault("grader/pack.py", "if before.status != after.status:", "if False:",
+          "an archive that does what the folder does", RUN),
+]  # fmt: skip

@@ -1,0 +1,77 @@
+"""Copies of the checkout, and the tests run in them, each time in a new process."""
+
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.mutation.fault import Fault
+
+ROOT = Path(__file__).resolve().parents[2]
+TIMEOUT = 300  # seconds; a fault that makes the tests hang is noticed too
+PASSED, FAILED = 0, 1  # pytest's exit statuses
+# Slow to import, and not the project's: each process that runs tests begins as a copy of one that
+# has imported them.
+PRELOAD = ["numpy", "torch", "torchvision.transforms.v2", "torchvision.models", "timm.data.mixup"]
+PRELOAD += ["timm.utils", "sklearn.model_selection", "pytest", "PIL.Image"]
+
+
+def checkout(folder: Path) -> Path:
+    """A copy of the files that git knows, as they are in the working tree."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    return folder
+
+
+def _run_pytest(root: Path, paths: Sequence[str], output: Path) -> None:
+    """What pytest prints goes to a file; its status is that of this process."""
+    import pytest
+
+    os.setpgrp()  # what the tests start is ended with it
+    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.chdir(root)
+    sys.path[:] = [str(root), *(path for path in sys.path if Path(path or ROOT).resolve() != ROOT)]
+    sys.dont_write_bytecode = True  # a fault of the same length may come within the same second
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    sys.exit(int(pytest.main(["-x", "-p", "no:cacheprovider", *paths])))
+
+
+def status_of(root: Path, paths: Sequence[str]) -> tuple[int | None, str]:
+    """Pytest's exit status, None if it took too long, and what it printed."""
+    context, output = multiprocessing.get_context("forkserver"), root / "pytest.out"
+    context.set_forkserver_preload(PRELOAD)
+    process = context.Process(target=_run_pytest, args=(root, paths, output))
+    process.start()
+    process.join(TIMEOUT)
+    status = process.exitcode
+    try:
+        os.killpg(process.pid, 9)
+    except (ProcessLookupError, PermissionError):
+        process.kill()
+    process.join()
+    return status, output.read_text(encoding="utf-8", errors="replace") if output.exists() else ""
+
+
+def verdict(fault: Fault, root: Path) -> tuple[str, float]:
+    """What the tests do about a fault: "killed", "alive" or what went wrong; and the seconds."""
+    start = time.perf_counter()
+    with fault.within(root):
+        status, said = status_of(root, fault.paths)
+    seconds = time.perf_counter() - start
+    if status is None or status == FAILED or status < 0:  # too long, failed, died of a signal
+        return "killed", seconds
+    if status == PASSED:
+        return "alive", seconds
+    return f"no test run, pytest says {status}: {' '.join(said.split()[-30:])}", seconds
