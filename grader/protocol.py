@@ -54,10 +54,10 @@ def find_tests(tests_dir: Path) -> list[TestFolder]:
     return [TestFolder(path) for path in sorted(tests_dir.glob("[0-9][0-9]_*_input"))]
 
 
-def read_csv(path: Path) -> dict[str, int]:
+def read_csv(path: str | Path) -> dict[str, int]:
     """Class id by file name, from a csv with the course's header and no quoting."""
     try:
-        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+        text = Path(path).read_text(encoding="utf-8-sig", errors="surrogateescape")
     except FileNotFoundError:
         raise CheckerError(f"no file {path}") from None
     except OSError as error:
@@ -75,11 +75,11 @@ def _row(path: Path, number: int, row: str) -> tuple[str, int]:
     return name, int(class_id)
 
 
-def write_csv(path: Path, answer: Mapping[str, int]) -> None:
+def save_csv(answer: Mapping[str, int], path: str | Path) -> None:
     """Write class ids by file name, rows sorted by file name."""
     rows = "".join(f"{name},{class_id}\n" for name, class_id in sorted(answer.items()))
     content = f"{HEADER}\n{rows}".encode("utf-8", errors="surrogateescape")
-    with written(path) as temporary:
+    with written(Path(path)) as temporary:
         temporary.write_bytes(content)
 
 
@@ -92,6 +92,8 @@ def write_json(path: Path, value: Any) -> None:
 @contextmanager
 def written(path: Path) -> Iterator[Path]:
     """A temporary file beside `path`, which becomes `path` at the end of the block."""
+    if path.is_dir():
+        raise GraderError(f"{path} is a folder: name a file to write, or move it away")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -128,9 +130,14 @@ def check_test(data_dir: Path) -> str:
 def prepare_check_folder(test: TestFolder) -> Path:
     """Make NN_name_check without an old answer in it, and return its folder for the output."""
     output = test.check / "output"
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "output.csv").unlink(missing_ok=True)
-    shutil.rmtree(test.check / "gt", ignore_errors=True)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "output.csv").unlink(missing_ok=True)
+        shutil.rmtree(test.check / "gt", ignore_errors=True)
+    except OSError as error:
+        raise GraderError(
+            f"{test.check}, which the run makes, is in the way ({error.strerror}): move it away"
+        ) from None
     return output
 
 
@@ -138,7 +145,7 @@ def copy_truth(test: TestFolder) -> None:
     """Copy the true labels into the check folder, where the check looks for them."""
     if not test.gt.is_dir():
         raise CheckerError(f"no folder {test.gt}")
-    shutil.copytree(test.gt, test.check / "gt")
+    shutil.copytree(test.gt, test.check / "gt", dirs_exist_ok=True)
 
 
 def grade(data_dir: Path) -> dict[str, Any]:
@@ -148,5 +155,7 @@ def grade(data_dir: Path) -> dict[str, Any]:
         return grade_results(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise GraderError(f"no file {path}: run the tests first") from None
+    except OSError as error:
+        raise GraderError(f"{path} cannot be read ({error.strerror}): move it away") from None
     except (ValueError, AttributeError, KeyError, TypeError):
         raise GraderError(f"{path} is not a list of results: run the tests again") from None
