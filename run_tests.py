@@ -77,7 +77,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("tests", nargs="?", type=Path, default=DEFAULT_TESTS, metavar="TESTS_DIR",
         help="folder with the NN_*_input and NN_*_gt folders (default: public_data)")  # fmt: skip
-    add("--submission", type=Path, default=ROOT, metavar="DIR", help=f"folder of {' or '.join(NAMES)}")
+    add(
+        "--submission",
+        type=Path,
+        default=ROOT,
+        metavar="DIR",
+        help=f"folder of {' or '.join(NAMES)}",
+    )
     add("--model", type=Path, metavar="FILE", help="model file (default: birds_model.pt there)")
     add("--require", type=_share, metavar="ACC", help="fail below this accuracy in the last test")
     add("--limit", action="append", default=[], metavar="NAME=VALUE", help="change a limit")
@@ -87,7 +93,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--pack", type=Path, metavar="FILE", help="after a passing run: write the upload as a zip")
     add("--as", dest="code", choices=NAMES, help="name of the code in the zip (default: as it is)")
     add("--demonstration", action="store_true",
-        help="pack even a model that was trained on other photos than the sample at hand")  # fmt: skip
+        help="pack even a model that was trained on other photos than these")  # fmt: skip
     return parser.parse_args(argv)
 
 
@@ -212,7 +218,9 @@ def show_pack(
     files = files_to_pack(submission, results, options.code or submission.code)
     say("Grading the archive from an empty folder:")
     try:
-        size = pack(path, files, submission, results, lambda r: say(f"   {r.test.number} {r.status}"))
+        size = pack(
+            path, files, submission, results, lambda r: say(f"   {r.test.number} {r.status}")
+        )
     except PackError as error:
         say(f"{path} not written: {error}")
         return False

@@ -81,6 +81,7 @@ class Child:
             facts = describe(error, self.job["submission"])
             self.tell({"event": "failure", **facts, **self._cost()})
         self._stop_if_forked()
+        self.rules.end()
         self.tell({"event": "done", "left_running": self._left_running()})
         _flush()
         os._exit(0)

@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -121,7 +121,9 @@ class Outcome:
     def survived(self) -> list[Refusal]:
         """Refusals that are no library's own affair, and that the submission went on after."""
         own = [r for r in self.refusals if r.who != LIBRARY and r.phase != "inspect"]
-        return [refusal for refusal in own if refusal != self.problem]
+        problem = self.problem
+        call = (problem.phase, problem.call) if isinstance(problem, Refusal) else None
+        return [refusal for refusal in own if (refusal.phase, refusal.call) != call]
 
     @property
     def seconds(self) -> float:
@@ -281,7 +283,12 @@ class Run:
             self._current_phase().verdict = "rule broken" if refusal.is_breach else "refused"
 
     def _on_failure(
-        self, message: str, where: str, traceback: str, refusal: dict[str, Any] | None, **cost: float
+        self,
+        message: str,
+        where: str,
+        traceback: str,
+        refusal: dict[str, Any] | None,
+        **cost: float,
     ) -> None:
         self._spend(**cost)
         self._fail(message, where, traceback, refusal and _refusal(refusal))
@@ -317,6 +324,8 @@ class Run:
         # What a worker process raises comes back as a text, without what it was raised from.
         in_workers = (r for r in self.outcome.survived if r.in_worker and r.phase == phase.name)
         refusal = refusal or next(in_workers, None)
+        if refusal and not refusal.where:  # it was in another thread
+            refusal = replace(refusal, where=where)
         phase.verdict = "rule broken" if refusal or self.outcome.problem else "error"
         self.outcome.failure = Failure(phase.name, message, where, traceback, refusal)
 

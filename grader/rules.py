@@ -9,17 +9,20 @@ that is what the operating-system layer is for.
 
 import contextlib
 import errno
+import ipaddress
 import os
 import re
+import shutil
 import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 from urllib.error import URLError
+from urllib.parse import urlsplit
 
 NETWORK, FILES, ACCELERATOR = "no internet", "no file written", "no accelerator"
 # Who did it: a line of the submission, a library that such a line waits for, a library by itself.
@@ -38,12 +41,14 @@ _SHARED_MEMORY = "/dev/shm"
 # Started by the standard library to find libraries and name the machine.
 _HARMLESS_PROGRAMS = {"ldconfig", "gcc", "cc", "objdump", "ld", "uname", "lscpu", "sysctl", "ver"}
 
-_LOOK_UPS = {
-    "socket.getaddrinfo",
-    "socket.gethostbyname",
-    "socket.gethostbyaddr",
-    "socket.getnameinfo",
+_LOOK_UPS = {  # and which of their arguments is the host
+    "socket.getaddrinfo": 0,
+    "socket.gethostbyname": 0,
+    "socket.gethostbyaddr": 0,
+    "socket.getnameinfo": 0,
+    "http.client.connect": 1,
 }
+_REVERSE = {"socket.gethostbyaddr", "socket.getnameinfo"}
 _SENDERS = {"socket.connect", "socket.sendto", "socket.sendmsg"}
 _PROGRAMS = {
     "subprocess.Popen",
@@ -113,7 +118,7 @@ class Rules:
         self.phase = ""  # "": nothing is forbidden
         self.pid, self.began = os.getpid(), time.time()
         self._told: set[str] = set()
-        self._made: set[str] = set()  # by libraries, in the temporary folder
+        self._made: set[str] = set()  # by libraries, right in a scratch folder
         self._before: dict[str, Any] = {}
 
     def install(self) -> None:
@@ -130,6 +135,10 @@ class Rules:
         """Switch the rules off: the grader's own code runs, and may write."""
         self.phase = ""
         limit_file_size(None)
+        for path in self._made:
+            if path.startswith(_SHARED_MEMORY):  # the other folders go as a whole
+                shutil.rmtree(path, ignore_errors=True)
+                Path(path).unlink(missing_ok=True)
 
     # ---- the judgement ----
 
@@ -142,12 +151,12 @@ class Rules:
             self._watch_change(event, args)
         elif event in _SENDERS and not _is_near(args[0], args[1]):
             self._refuse(NETWORK, event, args, _unreachable())
-        elif event in _LOOK_UPS and not _is_this_machine(args[0]):
-            self._refuse(NETWORK, event, args, _unknown_host())
-        elif event == "http.client.connect" and not _is_this_machine(args[1]):
-            self._refuse(NETWORK, event, args, _unknown_host())
+        elif event in _LOOK_UPS and not _is_this_machine(args[_LOOK_UPS[event]]):
+            if event in _REVERSE or not _is_number(args[_LOOK_UPS[event]]):
+                self._refuse(NETWORK, event, args, _unknown_host())
         elif event == "urllib.Request" and not str(args[0]).startswith(("file:", "data:")):
-            self._refuse(NETWORK, event, args, URLError(_unknown_host()))
+            if not _is_number(urlsplit(str(args[0])).hostname):
+                self._refuse(NETWORK, event, args, URLError(_unknown_host()))
         elif event == "ctypes.dlopen" and _DRIVERS.search(str(args[0])):
             missing = f"{args[0]}: cannot open shared object file: No such file or directory"
             self._refuse(ACCELERATOR, event, args, OSError(missing))
@@ -160,11 +169,10 @@ class Rules:
         if not isinstance(path, (str, bytes, os.PathLike)):
             return  # a descriptor: judged when it was opened
         name = os.fsdecode(path)
+        writes = (flags or 0) & _WRITING and not _STREAMS.match(name)
         if _DEVICES.match(name):
             self._refuse(ACCELERATOR, "open", (path, mode), _no_file(name))
-        elif (flags or 0) & _WRITING and not _STREAMS.match(name):
-            self._judge_files("open", (path, mode), [name])
-        elif name.startswith(self.scratch) and self._is_new(name):
+        elif writes or (name.startswith(self.scratch) and self._is_new(name)):
             self._judge_files("open", (path, mode), [name])
 
     def _watch_change(self, event: str, args: tuple[Any, ...]) -> None:
@@ -185,15 +193,18 @@ class Rules:
         What the submission names itself it could find again: that is refused in scratch, too.
         """
         doer, paths = who_does_it(self.submission), [os.path.abspath(n) for n in names]  # noqa: PTH100
-        ordered = doer.who == OWN or any(self._is_given(path, doer) for path in paths)
-        if not ordered and all(path.startswith(self.scratch) for path in paths):
+        given = any(self._is_given(path, doer) for path in paths)
+        if given and doer.who == LIBRARY:
+            doer = replace(doer, who=WAITED)  # by way of a thread of its own
+        if not given and doer.who != OWN and all(path.startswith(self.scratch) for path in paths):
             return self._let_write(paths)
         return self._refuse(FILES, event, args, _read_only(names[-1]), doer)
 
-    def _let_write(self, names: Sequence[str]) -> None:
+    def _let_write(self, paths: Sequence[str]) -> None:
         limit_file_size(None)
-        inside = (n[len(self.temporary) :] for n in names if n.startswith(self.temporary))
-        self._made.update(name.split(os.sep)[0] for name in inside)
+        for path in paths:
+            root = next(root for root in self.scratch if path.startswith(root))
+            self._made.add(root + path[len(root) :].partition(os.sep)[0])
 
     def _is_given(self, name: str, doer: Doer) -> bool:
         """Whether the submission's line holds this name, or that of a folder around it."""
@@ -283,7 +294,7 @@ class Rules:
         base = Path(self.base)
         yield from (base / "current").rglob("*")
         for top in (base / "temporary").glob("*"):
-            if top.name not in self._made:  # sockets and empty folders hold nothing to find again
+            if str(top) not in self._made:  # sockets and empty folders hold nothing to find again
                 yield from (p for p in (top, *top.rglob("*")) if p.is_file())
         if self.watch_code:
             files = Path(self.submission).iterdir()
@@ -316,7 +327,7 @@ def who_does_it(submission: str) -> Doer:
             through.append(f"{frame.f_globals.get('__name__', '')}.{code.co_name}")
             by_itself = by_itself or code.co_name == "<module>"
         frame = frame.f_back
-    return Doer(LIBRARY, "", tuple(through))
+    return Doer(LIBRARY, "", tuple(through), tuple(_arguments(called)))
 
 
 def _passes_on(file: str) -> bool:
@@ -399,6 +410,13 @@ def _is_this_machine(host: Any) -> bool:
     host = host[0] if isinstance(host, tuple) else host
     host = host.decode(errors="replace") if isinstance(host, bytes) else host
     return host in (None, "", "localhost", "127.0.0.1", "::1", socket.gethostname())
+
+
+def _is_number(host: Any) -> bool:
+    """Whether a host is an address that needs no look-up: a connection to it is judged later."""
+    with contextlib.suppress(ValueError):
+        return bool(ipaddress.ip_address(host.decode() if isinstance(host, bytes) else host))
+    return False
 
 
 def _program(event: str, args: Sequence[Any]) -> str:
