@@ -4,11 +4,11 @@ The job comes in on stdin, as JSON. Messages go out one JSON object a line on wh
 file descriptors 1 and 2 become one pipe for what the submission prints, so that no output can
 end up among the messages. The messages:
 
-    {"event": "start", "phase": ...}              {"event": "end", "wall", "cpu"}
+    {"event": "start", "phase": ...}              {"event": "end", "wall", "cpu", "memory"}
     {"event": "answer", "answer": {name: id}}     {"event": "facts", "facts": {...}}
     {"event": "modules", "modules": [...]}        {"event": "warning", "text": ...}
     {"event": "refusal", "phase", "rule", "call", "who", "where", "through", "in_worker"}
-    {"event": "failure", "message", "where", "traceback", "refusal", "wall", "cpu"}
+    {"event": "failure", "message", "where", "traceback", "refusal", "wall", "cpu", "memory"}
     {"event": "done", "left_running": bool}
 """
 
@@ -127,9 +127,10 @@ class Child:
         return result
 
     def _cost(self) -> dict[str, float]:
-        """Seconds of wall clock and CPU since the phase began."""
+        """Seconds of wall clock and CPU since the phase began; memory held now, in bytes."""
         wall, cpu = self.began
-        return {"wall": time.monotonic() - wall, "cpu": cpu_seconds() - cpu}
+        memory = psutil.Process().memory_info().rss
+        return {"wall": time.monotonic() - wall, "cpu": cpu_seconds() - cpu, "memory": memory}
 
     def _import(self) -> ModuleType:
         module = self.job["module"]

@@ -293,8 +293,9 @@ class Run:
         self._spend(**cost)
         self._fail(message, where, traceback, refusal and _refusal(refusal))
 
-    def _spend(self, wall: float, cpu: float) -> None:
+    def _spend(self, wall: float, cpu: float, memory: int) -> None:
         phase = self._current_phase()
+        self.tree.peak = max(self.tree.peak, memory)
         phase.wall, phase.cpu, phase.peak = wall, cpu, self.tree.sample(look_again=True)
 
     def _on_done(self, left_running: bool) -> None:

@@ -50,8 +50,8 @@ def _then_wrap(execute: Callable[[ModuleType], None]) -> Callable[[ModuleType], 
         execute(module)
         for *way, last, position in _WRITERS[module.__name__]:
             owner = functools.reduce(lambda found, name: getattr(found, name, None), way, module)
-            function = getattr(owner, last, None)
-            if function is not None and not hasattr(function, "announces"):
+            function = owner and getattr(owner, last, None)
+            if function and not hasattr(function, "announces"):
                 setattr(owner, last, _announcing(function, position))
 
     return execute_and_wrap
