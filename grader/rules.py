@@ -9,6 +9,7 @@ that is what the operating-system layer is for.
 
 import contextlib
 import errno
+import inspect
 import ipaddress
 import os
 import re
@@ -41,40 +42,26 @@ _SHARED_MEMORY = "/dev/shm"
 # Started by the standard library to find libraries and name the machine.
 _HARMLESS_PROGRAMS = {"ldconfig", "gcc", "cc", "objdump", "ld", "uname", "lscpu", "sysctl", "ver"}
 
-_LOOK_UPS = {  # and which of their arguments is the host
-    "socket.getaddrinfo": 0,
-    "socket.gethostbyname": 0,
-    "socket.gethostbyaddr": 0,
-    "socket.getnameinfo": 0,
-    "http.client.connect": 1,
-}
-_REVERSE = {"socket.gethostbyaddr", "socket.getnameinfo"}
+# Events, and which of their arguments is the host.
+_REVERSE = {"socket.gethostbyaddr": 0, "socket.getnameinfo": 0}
+_LOOK_UPS = {"socket.getaddrinfo": 0, "socket.gethostbyname": 0, "http.client.connect": 1}
+_LOOK_UPS |= _REVERSE
 _SENDERS = {"socket.connect", "socket.sendto", "socket.sendmsg"}
-_PROGRAMS = {
-    "subprocess.Popen",
-    "os.system",
-    "os.exec",
-    "os.posix_spawn",
-    "os.spawn",
-    "os.startfile",
-}
+_PROGRAMS = {"subprocess.Popen", "os.startfile"}
+_PROGRAMS |= {"os.system", "os.exec", "os.posix_spawn", "os.spawn"}
 _FORKS = {"os.fork", "os.forkpty"}
 # Imported when multiprocessing starts its first worker without a fork that the hook would see.
-_WORKER_MODULES = (
-    "multiprocessing.popen_spawn_posix",
-    "multiprocessing.popen_spawn_win32",
-    "multiprocessing.popen_forkserver",
+_WORKER_MODULES = tuple(
+    f"multiprocessing.popen_{way}" for way in ("spawn_posix", "spawn_win32", "forkserver")
 )
 # Calls that change a file system, and which of their arguments name what is changed.
 _CHANGES = {
     **dict.fromkeys(("os.mkdir", "os.remove", "os.rmdir", "os.truncate", "os.chmod"), (0,)),
     **dict.fromkeys(("os.chown", "os.utime", "os.setxattr", "os.removexattr"), (0,)),
     **dict.fromkeys(("os.chflags", "sqlite3.connect", "tempfile.mkstemp"), (0,)),
-    **dict.fromkeys(("tempfile.mkdtemp", "shutil.rmtree", "shutil.chown"), (0,)),
-    **dict.fromkeys(("os.link", "os.symlink", "shutil.copyfile", "shutil.copymode"), (1,)),
-    **dict.fromkeys(("shutil.copystat", "shutil.copytree", "shutil.unpack_archive"), (1,)),
+    **dict.fromkeys(("tempfile.mkdtemp", "shutil.rmtree", "shutil.make_archive"), (0,)),
+    **dict.fromkeys(("os.link", "os.symlink", "shutil.copyfile", "shutil.copytree"), (1,)),
     **dict.fromkeys(("os.rename", "shutil.move"), (0, 1)),
-    "shutil.make_archive": (0,),
 }
 
 
@@ -112,13 +99,14 @@ class Rules:
         """Nothing is watched before `install`."""
         self.submission, self.base, self.tell = submission, base, tell
         self.watch_code = watch_code
-        self.workers = os.path.join(base, "workers") + os.sep  # noqa: PTH118 - paths as texts here
-        self.temporary = os.path.join(base, "temporary") + os.sep  # noqa: PTH118
+        self.workers = os.path.join(base, "workers") + os.sep
+        self.temporary = os.path.join(base, "temporary") + os.sep
         self.scratch = (self.temporary, self.workers, _SHARED_MEMORY + os.sep)
         self.phase = ""  # "": nothing is forbidden
         self.pid, self.began = os.getpid(), time.time()
         self._told: set[str] = set()
         self._made: set[str] = set()  # by libraries, right in a scratch folder
+        self._had_workers = False
         self._before: dict[str, Any] = {}
 
     def install(self) -> None:
@@ -151,12 +139,10 @@ class Rules:
             self._watch_change(event, args)
         elif event in _SENDERS and not _is_near(args[0], args[1]):
             self._refuse(NETWORK, event, args, _unreachable())
-        elif event in _LOOK_UPS and not _is_this_machine(args[_LOOK_UPS[event]]):
-            if event in _REVERSE or not _is_number(args[_LOOK_UPS[event]]):
-                self._refuse(NETWORK, event, args, _unknown_host())
-        elif event == "urllib.Request" and not str(args[0]).startswith(("file:", "data:")):
-            if not _is_number(urlsplit(str(args[0])).hostname):
-                self._refuse(NETWORK, event, args, URLError(_unknown_host()))
+        elif event in _LOOK_UPS and _needs_look_up(args[_LOOK_UPS[event]], event in _REVERSE):
+            self._refuse(NETWORK, event, args, _unknown_host())
+        elif event == "urllib.Request" and _needs_look_up(urlsplit(str(args[0])).hostname):
+            self._refuse(NETWORK, event, args, URLError(_unknown_host()))
         elif event == "ctypes.dlopen" and _DRIVERS.search(str(args[0])):
             missing = f"{args[0]}: cannot open shared object file: No such file or directory"
             self._refuse(ACCELERATOR, event, args, OSError(missing))
@@ -173,7 +159,7 @@ class Rules:
         if _DEVICES.match(name):
             self._refuse(ACCELERATOR, "open", (path, mode), _no_file(name))
         elif writes or (name.startswith(self.scratch) and self._is_new(name)):
-            self._judge_files("open", (path, mode), [name])
+            self._judge_files("open", (path, mode), [name], bool(writes))
 
     def _watch_change(self, event: str, args: tuple[Any, ...]) -> None:
         names = [os.fsdecode(args[i]) for i in _CHANGES[event] if not isinstance(args[i], int)]
@@ -187,37 +173,41 @@ class Rules:
             return
         self._judge_files(event, args, [_in_folder(name, args[-1]) for name in names])
 
-    def _judge_files(self, event: str, args: tuple[Any, ...], names: Sequence[str]) -> None:
+    def _judge_files(
+        self, event: str, args: Sequence[Any], names: Sequence[str], writes: bool = True
+    ) -> None:
         """Let a library use its scratch, in memory as in the box; refuse everything else.
 
         What the submission names itself it could find again: that is refused in scratch, too.
         """
-        doer, paths = who_does_it(self.submission), [os.path.abspath(n) for n in names]  # noqa: PTH100
+        doer, paths = who_does_it(self.submission), [os.path.abspath(n) for n in names]
         given = any(self._is_given(path, doer) for path in paths)
         if given and doer.who == LIBRARY:
             doer = replace(doer, who=WAITED)  # by way of a thread of its own
         if not given and doer.who != OWN and all(path.startswith(self.scratch) for path in paths):
-            return self._let_write(paths)
+            return self._let_write(paths) if writes else None
         return self._refuse(FILES, event, args, _read_only(names[-1]), doer)
 
     def _let_write(self, paths: Sequence[str]) -> None:
         limit_file_size(None)
         for path in paths:
             root = next(root for root in self.scratch if path.startswith(root))
-            self._made.add(root + path[len(root) :].partition(os.sep)[0])
+            top = root + path[len(root) :].partition(os.sep)[0]
+            if not os.path.lexists(top):
+                self._made.add(top)
 
     def _is_given(self, name: str, doer: Doer) -> bool:
         """Whether the submission's line holds this name, or that of a folder around it."""
         for value in doer.given:
             if isinstance(value, (str, bytes, os.PathLike)):
-                text = os.path.abspath(os.fsdecode(value))  # noqa: PTH100
+                text = os.path.abspath(os.fsdecode(value))
                 if name.startswith(text) and text.startswith(self.scratch):
                     return True
         return False
 
     def _is_new(self, name: str) -> bool:
         try:
-            return os.stat(name).st_ctime >= self.began  # noqa: PTH116
+            return os.stat(name).st_ctime >= self.began
         except OSError:
             return False
 
@@ -257,10 +247,11 @@ class Rules:
     def note_workers(self) -> None:
         """Worker processes: advised against in `classify`, and they share memory through files."""
         limit_file_size(None)
+        self._had_workers = True
         if self.phase == "classify":
-            self._warn("worker processes: the course advises against them in classify", True)
+            self._warn("worker processes: the course advises against them in classify")
 
-    def _warn(self, text: str, once: bool = False) -> None:
+    def _warn(self, text: str) -> None:
         text = f"{self.phase}: {text}"
         if text not in self._told:
             self._told.add(text)
@@ -291,10 +282,10 @@ class Rules:
         return found
 
     def _paths(self) -> Iterator[Path]:
-        base = Path(self.base)
-        yield from (base / "current").rglob("*")
-        for top in (base / "temporary").glob("*"):
-            if str(top) not in self._made:  # sockets and empty folders hold nothing to find again
+        yield from Path(self.base, "current").rglob("*")
+        for top in Path(self.temporary).glob("*"):
+            # Of what workers put there nobody knows whose it is; to be read it is too new anyway.
+            if str(top) not in self._made and not self._had_workers:
                 yield from (p for p in (top, *top.rglob("*")) if p.is_file())
         if self.watch_code:
             files = Path(self.submission).iterdir()
@@ -335,7 +326,7 @@ def _passes_on(file: str) -> bool:
         return True
     if not file.startswith(_STANDARD) or "site-packages" in file:
         return False
-    return not file.startswith(os.path.join(_STANDARD, "multiprocessing", ""))  # noqa: PTH118
+    return not file.startswith(os.path.join(_STANDARD, "multiprocessing", ""))
 
 
 def _arguments(frame: FrameType | None) -> Iterator[Any]:
@@ -344,16 +335,11 @@ def _arguments(frame: FrameType | None) -> Iterator[Any]:
         return
     code = frame.f_code
     count = code.co_argcount + code.co_kwonlyargcount
-    count += bool(code.co_flags & 0x04) + bool(code.co_flags & 0x08)  # *args, **options
+    count += bool(code.co_flags & inspect.CO_VARARGS) + bool(code.co_flags & inspect.CO_VARKEYWORDS)
     for name in code.co_varnames[:count]:
         value = frame.f_locals.get(name)
-        yield from (
-            value.values()
-            if isinstance(value, dict)
-            else value
-            if isinstance(value, tuple)
-            else (value,)
-        )
+        values = value.values() if isinstance(value, dict) else value
+        yield from values if isinstance(value, (dict, tuple)) else (value,)
 
 
 def line_name(submission: str, file: str) -> str | None:
@@ -366,10 +352,10 @@ def line_name(submission: str, file: str) -> str | None:
 
 def _in_folder(name: str, descriptor: Any) -> str:
     """A name relative to an open folder made absolute, where the system can tell."""
-    if os.path.isabs(name) or not isinstance(descriptor, int) or descriptor < 0:  # noqa: PTH117
+    if os.path.isabs(name) or not isinstance(descriptor, int) or descriptor < 0:
         return name
     try:
-        return os.path.join(os.readlink(f"/proc/self/fd/{descriptor}"), name)  # noqa: PTH115, PTH118
+        return os.path.join(os.readlink(f"/proc/self/fd/{descriptor}"), name)
     except OSError:
         return name
 
@@ -412,11 +398,12 @@ def _is_this_machine(host: Any) -> bool:
     return host in (None, "", "localhost", "127.0.0.1", "::1", socket.gethostname())
 
 
-def _is_number(host: Any) -> bool:
-    """Whether a host is an address that needs no look-up: a connection to it is judged later."""
-    with contextlib.suppress(ValueError):
-        return bool(ipaddress.ip_address(host.decode() if isinstance(host, bytes) else host))
-    return False
+def _needs_look_up(host: Any, reverse: bool = False) -> bool:
+    """Whether the internet is asked for a host; a number is not, but for its name (`reverse`)."""
+    if not reverse:
+        with contextlib.suppress(ValueError):
+            return not ipaddress.ip_address(host.decode() if isinstance(host, bytes) else host)
+    return not _is_this_machine(host)
 
 
 def _program(event: str, args: Sequence[Any]) -> str:
