@@ -32,6 +32,8 @@ OWN, WAITED, LIBRARY = "own", "waited for", "library"
 # A semaphore of multiprocessing is a "file" of 32 bytes in shared memory: zero would forbid it.
 FILE_SIZE_LIMIT = 64  # bytes
 
+_MOST_TOLD = 100  # refusals and warnings of a process
+
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _GRADER = str(Path(__file__).resolve().parent)
 _STANDARD = str(Path(os.__file__).parent) + os.sep
@@ -230,8 +232,8 @@ class Rules:
             **{"where": doer.where, "through": doer.through},
             "in_worker": os.getpid() != self.pid,
         }
-        key = f"{rule} {doer.where or call}"
-        if key not in self._told:
+        key = f"{rule} {doer.where} {call}"
+        if key not in self._told and len(self._told) < _MOST_TOLD:
             self._told.add(key)
             self.tell({"event": "refusal", **facts})
         return facts
@@ -323,7 +325,7 @@ def who_does_it(submission: str) -> Doer:
 
 def _passes_on(file: str) -> bool:
     if file.startswith(("<", _GRADER + os.sep)):
-        return True
+        return not file.endswith("writers.py")  # stands for a library's own function
     if not file.startswith(_STANDARD) or "site-packages" in file:
         return False
     return not file.startswith(os.path.join(_STANDARD, "multiprocessing", ""))

@@ -7,7 +7,8 @@ import time
 import psutil
 
 MARK = "GRADER_RUN"  # in the environment of the submission's process, and of all it starts
-_HELPERS = ("resource_tracker", "multiprocessing.forkserver", "loky")  # end when the program does
+# Kept by libraries for their workers; they end when the program does.
+_HELPERS = ("resource_tracker", "multiprocessing.forkserver", "loky", "torch_shm_manager")
 _LOOK_AGAIN = 1.0  # seconds between two looks at who belongs to a tree
 
 

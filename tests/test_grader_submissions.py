@@ -84,7 +84,7 @@ def test_a_submission_gets_exactly_its_result(name, layer, tmp_path, monkeypatch
     folder = copy_submission(name, tmp_path / "code").resolve()
     before = sorted(folder.iterdir())
     tests = find_tests(make_test(tmp_path / "tests"))
-    limits = {**LIMITS, **want.get("limits", {})}
+    limits = {**LIMITS, "import": 600, **want.get("limits", {})}  # on a machine that is busy
     submission = Submission.at(folder, limits=limits, use_sandbox=layer == "os")
 
     [result] = grade_tests(submission, tests, tmp_path / "results.json")

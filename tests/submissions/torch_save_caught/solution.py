@@ -10,6 +10,7 @@ def train_classifier(train_gt, train_img_dir, fast_train=False):
         torch.save({"weight": torch.zeros(100)}, "birds_model.pt")
     except RuntimeError:
         print("not saved")
+    return "network"
 
 
 def classify(model_path, test_img_dir):
