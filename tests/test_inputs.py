@@ -428,20 +428,3 @@ def test_a_folder_with_a_name_in_another_encoding(tmp_path, capsys):
     picture().save(tmp_path / "birds" / CYRILLIC / "1.jpg")
     assert prepare.main([str(tmp_path / "birds"), "--out", str(tmp_path / "out")]) == 0
     assert len(layout.read_labels(tmp_path / "out/00_test_img_gt/gt.csv")) == 1
-
-
-def test_names_match_where_only_one_photo_can_be_meant():
-    there = ["a.jpg", "B.JPG", "u\u0308.png", "d.jpg", "d.png", "e e.tif", "\udcff.jpg"]
-    named = {
-        "a.jpg": "a.jpg",
-        "b.jpg": "B.JPG",
-        "images/\u00fc.png": "u\u0308.png",
-        "d": None,  # which of the two?
-        "D.png": "d.png",
-        " E E": "e e.tif",
-        "\udcff.jpg": "\udcff.jpg",
-        "A.jpg": None,  # that is another row's
-        "f.jpg": None,
-    }
-    found = {name: file for name, file in named.items() if file}
-    assert layout.match_names(named, there) == found
