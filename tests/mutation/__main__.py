@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     faults = chosen(options.share, options.seed, options.only)
     if not faults:
         parser.error(f"no fault with {options.only!r} in its file or text")
-    if problems := stale(faults):
+    if problems := stale(FAULTS):
         print(*problems, sep="\n", file=sys.stderr)
         return 2
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # faults are tried side by side instead

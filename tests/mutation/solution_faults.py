@@ -12,6 +12,7 @@ LOSS = "test_training.py::test_the_loss_is_that_of_the_smoothed_labels_of_the_ph
 ORDER = (
     "test_training.py::test_each_epoch_shows_the_next_view_of_each_training_photo_in_another_order"
 )
+RATES = "test_training.py::test_the_learning_rate_rises_then_falls_to_its_share"
 LEAK = "test_training.py::test_validation_photos_have_no_part_in_the_validation_run"
 ANSWERS = "test_training.py::test_validation_answers_are_those_of_both_looks"
 STARTS = "test_training.py::test_both_runs_start_from_the_same_weights_and_every_seed_differs"
@@ -65,7 +66,7 @@ TRAINING = [
         "_epoch_batches(train, settings.batch_size):",
         "_epoch_batches(np.arange(len(labels)), settings.batch_size):",
     ),
-    _fault(STEP, "rates that follow the plan", "        self.scheduler.step()\n", ""),
+    _fault(RATES, "rates that follow the plan", "        self.scheduler.step()\n", ""),
     _fault(
         STEP,
         "steps along the gradient of their own batch",
@@ -104,13 +105,13 @@ TRAINING = [
         "logits, truth = _logits(run.upper,",
     ),
     _fault(
-        "test_training.py::test_the_learning_rate_rises_then_falls_to_its_share",
+        RATES,
         "the final learning rate that was set",
         "final_div_factor=1 / (25 * settings.final_rate)",
         "final_div_factor=1 / 25",
     ),
     _fault(
-        "test_training.py::test_the_learning_rate_rises_then_falls_to_its_share",
+        RATES,
         "the warm-up that was set",
         "pct_start=settings.warmup",
         "pct_start=0.5",
@@ -162,7 +163,7 @@ TRAINING = [
         STEP,
         "ImageNet's batch statistics",
         "scale = gain * torch.rsqrt(variance + layer",
-        "scale = gain * torch.rsqrt(1.01 * variance + layer",
+        "scale = gain * torch.rsqrt(1.2 * variance + layer",
     ),
     _fault(
         FAST,
