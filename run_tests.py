@@ -13,10 +13,21 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from grader.limits import LIMITS, limits_with
-from grader.pack import PackError, pack
+from grader.model import is_demonstration
+from grader.pack import PackError, files_to_pack, pack
 from grader.process import Outcome
-from grader.protocol import CheckerError, GraderError, check_test, find_tests, grade, write_json
+from grader.protocol import (
+    CheckerError,
+    GraderError,
+    check_test,
+    find_tests,
+    grade,
+    read_csv,
+    save_csv,
+    write_json,
+)
 from grader.report import (
+    DEMONSTRATION,
     as_json,
     facts_of,
     say,
@@ -30,7 +41,9 @@ from grader.report import (
 )
 from grader.reproduce import find_test, reproduce
 from grader.sample import trained_sample
-from grader.session import Submission, TestResult, grade_tests, run_single_test
+from grader.session import NAMES, Submission, TestResult, grade_tests, run_single_test
+
+__all__ = ["main", "read_csv", "save_csv"]  # submissions may import the last two
 
 ROOT = Path(__file__).resolve().parent
 DEFAULT_TESTS = ROOT / "public_data"
@@ -64,7 +77,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("tests", nargs="?", type=Path, default=DEFAULT_TESTS, metavar="TESTS_DIR",
         help="folder with the NN_*_input and NN_*_gt folders (default: public_data)")  # fmt: skip
-    add("--submission", type=Path, default=ROOT, metavar="DIR", help="folder of solution.py")
+    add(
+        "--submission",
+        type=Path,
+        default=ROOT,
+        metavar="DIR",
+        help=f"folder of {' or '.join(NAMES)}",
+    )
     add("--model", type=Path, metavar="FILE", help="model file (default: birds_model.pt there)")
     add("--require", type=_share, metavar="ACC", help="fail below this accuracy in the last test")
     add("--limit", action="append", default=[], metavar="NAME=VALUE", help="change a limit")
@@ -72,6 +91,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--errors", type=Path, metavar="FILE", help="write all misclassified photos as csv")
     add("--reproduce", action="store_true", help="retrain, and compare with the submitted model")
     add("--pack", type=Path, metavar="FILE", help="after a passing run: write the upload as a zip")
+    add("--as", dest="code", choices=NAMES, help="name of the code in the zip (default: as it is)")
+    add("--demonstration", action="store_true",
+        help="pack even a model that was trained on other photos than these")  # fmt: skip
     return parser.parse_args(argv)
 
 
@@ -88,18 +110,19 @@ def run_as_checker(argv: Sequence[str]) -> int:
         case ["run_single_test", data_dir, output_dir]:
             outcome = run_single_test(Submission.at(ROOT), Path(data_dir), Path(output_dir))
             return _tell_problem(outcome)
-        case ["check_test", data_dir]:
+        case ["check_test", data_dir] | ["check_test", data_dir, _]:
             try:
                 say(check_test(Path(data_dir)))
             except CheckerError as error:
                 print(f"Checker error: {error}", file=sys.stderr)
                 return 1
-        case ["grade", data_dir]:
+        case ["grade", data_dir] | ["grade", data_dir, _]:
             say(json.dumps(grade(Path(data_dir))))
         case _:
+            # The real script exits with 0 here: no wrong call should look like success.
             raise GraderError(
-                "with CHECKER set, call it with run_single_test DATA_DIR OUTPUT_DIR, "
-                "check_test DATA_DIR, or grade DATA_DIR"
+                "with CHECKER set, the usage is run_tests.py MODE DATA_DIR OUTPUT_DIR, "
+                "MODE being run_single_test, check_test or grade"
             )
     return 0
 
@@ -116,6 +139,9 @@ def _tell_problem(outcome: Outcome) -> int:
 def run_locally(options: argparse.Namespace) -> int:
     """All tests of a folder, or of the drawn sample if public_data holds none."""
     limits = limits_with(options.limit)
+    for path in filter(None, (options.json, options.errors, options.pack)):
+        if path.is_dir():  # told before the work, not after it
+            raise GraderError(f"{path} is a folder: name a file to write")
     submission = Submission.at(options.submission, options.model, limits=limits)
     with ExitStack() as stack:
         if not find_tests(options.tests):
@@ -134,7 +160,12 @@ def grade_folder(submission: Submission, options: argparse.Namespace) -> int:
     tests, names = find_tests(options.tests), species_names(options.tests)
     if options.reproduce:
         find_test(tests)  # told before the work, not after it
-    results = grade_tests(submission, tests, options.tests / "results.json", show_result)
+    results = grade_tests(
+        submission,
+        tests,
+        options.tests / "results.json",
+        lambda result: show_result(result, submission),
+    )
     show_model(results)
     show_errors(results, names)
     if options.errors:
@@ -146,7 +177,7 @@ def grade_folder(submission: Submission, options: argparse.Namespace) -> int:
     if options.reproduce and passed:
         passed = show_reproduction(submission, results)
     if options.pack:
-        passed = show_pack(options.pack, submission, results, passed)
+        passed = show_pack(options, submission, results, passed)
     show_mark(results)
     return 0 if passed else 1
 
@@ -174,19 +205,27 @@ def show_reproduction(submission: Submission, results: Sequence[TestResult]) -> 
 
 
 def show_pack(
-    path: Path, submission: Submission, results: Sequence[TestResult], passed: bool
+    options: argparse.Namespace, submission: Submission, results: Sequence[TestResult], passed: bool
 ) -> bool:
     """Write and verify the archive after a passing run; returns whether there is one now."""
+    path = options.pack
     if not passed:
         say(f"{path} not written: only a submission that passes is packed")
         return False
+    tests = [result.test for result in results]
+    if is_demonstration(facts_of(results), tests) and not options.demonstration:
+        say(f"{path} not written: {DEMONSTRATION}; --demonstration packs it all the same")
+        return False
+    files = files_to_pack(submission, results, options.code or submission.code)
     say("Grading the archive from an empty folder:")
     try:
-        size = pack(path, submission, results, lambda r: say(f"   {r.test.number} {r.status}"))
+        size = pack(
+            path, files, submission, results, lambda r: say(f"   {r.test.number} {r.status}")
+        )
     except PackError as error:
         say(f"{path} not written: {error}")
         return False
-    say(f"{path}: {size / 1e6:.1f} MB, solution.py and birds_model.pt")
+    say(f"{path}: {size / 1e6:.1f} MB, {', '.join(files)}")
     return True
 
 

@@ -20,7 +20,6 @@ How it works, in the order of this file:
        blocks of MobileNetV2) once; the activations are kept in half precision.
     3. The upper blocks and a new linear head train on these activations: first on four fifths of
        the photos, to measure the settings on the rest; then, from the start again, on all photos.
-       The weights delivered are a moving average over the last few hundred steps.
 """
 
 from __future__ import annotations
@@ -278,10 +277,9 @@ _reading = threading.local()  # its `path` is the photo that a thread reads
 
 @contextmanager
 def tolerant_pillow() -> Iterator[None]:
-    """Let Pillow read what is there of a damaged file, leave the size limit to us, name photos.
+    """Let Pillow read damaged files, leave the size limit to us, name photos in its warnings.
 
-    These are settings of the whole process: the last thread that leaves restores what the first
-    one found.
+    Settings of the whole process: the last thread that leaves restores what the first one found.
     """
     with _lock:
         _undo.append(ExitStack() if _undo else _tolerate())
@@ -335,9 +333,8 @@ def _to_rgb(photo: Image.Image) -> Image.Image:
 def read_photo(path: Path, side: int) -> Image.Image:
     """The photo upright in RGB, at least `side` pixels a side if it has them.
 
-    A large JPEG is decoded at a fraction of its size. A file that cannot be decoded makes Pillow
-    raise nearly any exception; of a truncated one, what is there is read. A photo that would take
-    more than `MAX_PIXELS` raises ValueError.
+    A large JPEG is decoded at a fraction of its size; of a truncated file, what is there is read.
+    What cannot be decoded raises nearly any exception, what exceeds `MAX_PIXELS` ValueError.
     """
     _reading.path = path
     with tolerant_pillow(), open_photo(path) as photo:
@@ -366,22 +363,18 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels of the de
 def preprocessing_of(settings: Settings) -> dict[str, Any]:
     """The constants of the looks, as the checkpoint keeps them."""
     names = ("input_size", "first_size", "box_threshold", "box_margin")
-    return {
-        **{name: getattr(settings, name) for name in names},
+    constants = {
         "mean": list(IMAGENET_MEAN),
         "std": list(IMAGENET_STD),
         "interpolation": "bilinear",
     }
-
-
-def pixels_of(photo: Image.Image) -> Tensor:
-    """The pixels (3, H, W), uint8, channels last in memory."""
-    return torch.from_numpy(np.array(photo)).permute(2, 0, 1)  # (H, W, 3) -> (3, H, W)
+    return {name: getattr(settings, name) for name in names} | constants
 
 
 def read_pixels(path: Path, preprocessing: Mapping[str, Any]) -> Tensor:
     """The decoded photo (3, H, W), with detail enough for a second look; raises as `read_photo`."""
-    return pixels_of(read_photo(path, DETAIL * preprocessing["input_size"]))
+    photo = read_photo(path, DETAIL * preprocessing["input_size"])
+    return torch.from_numpy(np.array(photo)).permute(2, 0, 1)  # (H, W, 3) -> (3, H, W)
 
 
 def look(
@@ -477,9 +470,8 @@ class TwoLooks:
 def class_map(maps: Tensor, head: Head) -> Tensor:
     """How much each place of feature maps (C, h, w) speaks for the likeliest classes: (h, w).
 
-    The linear head, applied at each place instead of to the average: Zhou et al., Learning Deep
-    Features for Discriminative Localization, CVPR 2016. The five best classes count by their
-    probabilities: while two look-alikes are undecided, both say where the bird is.
+    The linear head, applied at each place instead of to the average (Zhou et al., Learning Deep
+    Features for Discriminative Localization, CVPR 2016); the five best classes by probability.
     """
     shares = functional.softmax(functional.linear(maps.mean((1, 2)), *head), 0)
     best = shares.topk(min(5, len(shares)))
@@ -491,7 +483,7 @@ def class_map(maps: Tensor, head: Head) -> Tensor:
 def bird_box(heat: Tensor, pixels: Tensor, preprocessing: Mapping[str, Any]) -> Box:
     """The square of the photo (3, H, W) around the blob of the map (h, w) that holds its peak.
 
-    The whole photo, where it is tiny or the map is flat.
+    The whole photo where it is tiny, or the map flat.
     """
     height, width = pixels.shape[1:]
     if min(height, width) < TINY or not heat.max() > 1e-6:
@@ -531,8 +523,7 @@ PLAIN = (False, (1.0, 1.0, 1.0))
 def random_view(bird: Box, pixels: Tensor, settings: Settings, generator: random.Random) -> View:
     """A square around the bird on a photo (3, H, W): of any scale from its box to the whole photo.
 
-    Whatever its size, it holds as much of the bird's box as fits. The second look is near the
-    lower end of the scales, which are all as likely; the first look is near the upper end.
+    It holds as much of the box as fits. Scales like the second look's are as likely as the first's.
     """
     (left, top, right, bottom), (height, width) = bird, pixels.shape[1:]
     largest = min(height, width)
@@ -572,9 +563,8 @@ def augmented(pixels: Tensor, view: View, preprocessing: Mapping[str, Any]) -> T
 def side_by_side(work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
     """`work(item)` of each item, in order, on as many threads as torch has.
 
-    Each thread computes on one core: different photos keep the cores busier than the two halves
-    of one photo, where a core waits for the other after each layer and while a photo is decoded.
-    Few items are under way at a time, so memory is bounded. The caller's thread draws `items`.
+    Each thread computes on one core: different photos keep the cores busier than two halves of one
+    photo, after each layer of which they wait. Few items are under way, so memory is bounded.
     """
     threads, under_way = torch.get_num_threads(), deque()
     torch.set_num_threads(1)
@@ -602,10 +592,9 @@ def labels_fingerprint(gt: Mapping[str, int]) -> str:
 def split_photos(
     labels: np.ndarray, share: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Indices of training and validation photos, every class in the same proportion in both.
+    """Indices of training and validation photos by their classes (N,), in the same proportions.
 
-    Takes the classes of the photos (N,). A class with one photo stays in training; with no class
-    of two photos there is nothing to validate on: (all photos, None).
+    A class of one photo stays in training; with no class of two there is no validation: None.
     """
     from sklearn.model_selection import train_test_split
 
@@ -637,8 +626,7 @@ def pretrained(
 ) -> tuple[BirdNet, Head | None]:
     """A network to start training from, with a random head, and the head that it had before.
 
-    Raises SubmissionError if there are no pretrained weights, unless `fast_train` may do without:
-    then there is no former head.
+    Raises SubmissionError without pretrained weights; with `fast_train` random ones do: no head.
     """
     network, head = BirdNet(class_ids, class_names, settings.dropout), None
     network.features[: -settings.unfrozen_blocks].requires_grad_(False)
@@ -681,10 +669,9 @@ def _load_file(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged or foreign file makes the loader raise
-        kind = type(error).__name__
         raise SubmissionError(
-            f"{path} cannot be read ({kind}): truncated, or not a checkpoint of tensors and plain "
-            "values; copy it again, or make it anew with `python train_full.py`"
+            f"{path} cannot be read ({type(error).__name__}): truncated, or not a checkpoint of "
+            "tensors and plain values; copy it again, or make it anew with `python train_full.py`"
         ) from None
     if not isinstance(content, dict):
         raise SubmissionError(f"{path} holds no checkpoint but a {type(content).__name__}")
@@ -740,8 +727,7 @@ def find_birds(
 class TrunkCache:
     """Activations of the frozen trunk, in half precision, for several views of all photos.
 
-    View 0 is plain, at the bird's box; the others are random. A view is computed when it is first
-    asked for. `birds` are the boxes of the photos that can be read.
+    View 0 is plain, at the bird's box; the others are random, computed when first asked for.
     """
 
     def __init__(
@@ -779,11 +765,9 @@ class TrunkCache:
     def _view(self, number: int, photo: int) -> Tensor:
         """View (3, side, side) of a photo, the same whenever it is computed."""
         pixels, bird = read_pixels(self.paths[photo], self.preprocessing), self.birds[photo]
-        if number == 0:
-            return augmented(pixels, (bird, *PLAIN), self.preprocessing)
         generator = random.Random(f"seed {self.settings.seed}, view {number}, photo {photo}")
-        view = random_view(bird, pixels, self.settings, generator)
-        return augmented(pixels, view, self.preprocessing)
+        drawn = random_view(bird, pixels, self.settings, generator)
+        return augmented(pixels, drawn if number else (bird, *PLAIN), self.preprocessing)
 
     def _random_views_that_fit(self) -> int:
         """As many as the settings say, if there is room for them and the plain one."""
@@ -847,10 +831,8 @@ def _logits(upper: UpperNet, activations: Tensor) -> Tensor:
     return torch.cat([upper.head(upper.pooled(_unpacked(part))) for part in parts])
 
 
-def _epoch_batches(photos: np.ndarray, size: int) -> np.ndarray:
-    """The photos in a new order, in full batches (batches, size)."""
-    size = min(size, len(photos))
-    return np.random.permutation(photos)[: len(photos) // size * size].reshape(-1, size)
+def _share_right(logits: Tensor, labels: Tensor) -> float:
+    return (logits.argmax(1) == labels).float().mean().item()
 
 
 class _Run:
@@ -876,8 +858,8 @@ class _Run:
         )
         self.label_smoothing = settings.label_smoothing
 
-    def step(self, activations: Tensor, labels: Tensor) -> tuple[float, int]:
-        """One step on activations (B, h, w, C) with labels (B,): the loss, how many were right."""
+    def step(self, activations: Tensor, labels: Tensor) -> tuple[float, float]:
+        """One step on activations (B, h, w, C) with labels (B,): loss and accuracy before it."""
         logits = self.upper.train()(_unpacked(activations))  # (B, classes)
         loss = functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         self.optimiser.zero_grad()
@@ -885,7 +867,7 @@ class _Run:
         self.optimiser.step()
         self.scheduler.step()
         self.average.update(self.upper, self.scheduler.last_epoch)
-        return loss.item(), int((logits.argmax(1) == labels).sum())
+        return loss.item(), _share_right(logits, labels)
 
 
 def _fit(
@@ -898,41 +880,40 @@ def _fit(
 ) -> None:
     """Train `network` in place on the photos `train`; those `held_out` are for the table alone."""
     settings, progress = cache.settings, cache.progress
-    batches = len(_epoch_batches(train, settings.batch_size))
+    size = min(settings.batch_size, len(train))
+    batches = len(train) // size  # full ones; who is left over changes from epoch to epoch
     run = _Run(network, settings, settings.epochs * batches)
-    progress.stage(stage, settings.epochs * len(train) + cache.to_compute() * len(labels))
+    progress.stage(stage, settings.epochs * batches * size + cache.to_compute() * len(labels))
     for number in range(settings.epochs):
-        start, loss, right, seen = time.perf_counter(), 0.0, 0, 0
+        start, measured = time.perf_counter(), []
         view = cache.view(1 + number % cache.count)  # (photos, h, w, C)
-        for photos in _epoch_batches(train, settings.batch_size):
-            batch_loss, batch_right = run.step(view[photos], labels[photos])
-            loss, right = loss + batch_loss * len(photos), right + batch_right
-            seen += len(photos)
-            progress.step(len(photos))
+        order = np.random.default_rng([settings.seed, number]).permutation(train)
+        for photos in order[: batches * size].reshape(batches, size):
+            measured.append(run.step(view[photos], labels[photos]))
+            progress.step(size)
+        loss, accuracy = np.mean(measured, axis=0).tolist()
         val_loss = val_accuracy = None
         if held_out is not None:
             logits, truth = _logits(run.average.module, cache.view(0)[held_out]), labels[held_out]
             val_loss = functional.cross_entropy(logits, truth).item()
-            val_accuracy = (logits.argmax(1) == truth).float().mean().item()
+            val_accuracy = _share_right(logits, truth)
         rate, seconds = run.optimiser.param_groups[-1]["lr"], time.perf_counter() - start
-        measured = (loss / seen, right / seen, val_loss, val_accuracy, rate, seconds)
-        progress.epoch(EpochRow(stage, number + 1, *measured))
+        row = EpochRow(stage, number + 1, loss, accuracy, val_loss, val_accuracy, rate, seconds)
+        progress.epoch(row)
     run.upper.load_state_dict(run.average.module.state_dict())
 
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """The same random numbers every time; the caller's generators end as they began."""
-    python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
+    """Torch as training wants it, with the same random numbers every time; then as it was."""
+    dtype = torch.get_default_dtype()
+    with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would visit accelerators
+        torch.set_default_dtype(torch.float32)
         try:
             yield
         finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
+            torch.set_default_dtype(dtype)
 
 
 def _checked_labels(train_gt: Mapping[str, int]) -> dict[str, int]:
@@ -941,9 +922,7 @@ def _checked_labels(train_gt: Mapping[str, int]) -> dict[str, int]:
     try:
         return {name: operator.index(train_gt[name]) for name in sorted(train_gt)}
     except TypeError:
-        raise SubmissionError(
-            "class ids must be integers: check the column class_id of train/gt.csv"
-        ) from None
+        raise SubmissionError("class ids must be integers: check train/gt.csv") from None
 
 
 def train_classifier(
@@ -961,8 +940,7 @@ def train_classifier(
     Args:
         train_gt: class id (any integer) of each photo, by file name.
         train_img_dir: the folder with the photos.
-        fast_train: one epoch of two batches, only to show that training works. Starts from
-            random weights if there are no pretrained ones.
+        fast_train: one epoch of two batches, from random weights if there are no pretrained ones.
         settings: how to train.
         init: checkpoint to take the backbone from, instead of torch's cache of ImageNet weights.
         class_names: names for people, by class id.
@@ -988,7 +966,8 @@ def train_classifier(
         network, head = pretrained(class_ids, species, settings, init, fast_train)
         names = list(gt)
         if fast_train:
-            names = sorted(random.sample(names, min(FAST_TRAIN_PHOTOS, len(names))))
+            count = min(FAST_TRAIN_PHOTOS, len(names))
+            names = sorted(random.Random(settings.seed).sample(names, count))
             settings = replace(settings, epochs=1, views=1)
         progress.stage("first look", len(names))
         birds = find_birds(network, head, [folder / name for name in names], settings, progress)
@@ -1018,8 +997,8 @@ def train_classifier(
 def _validate(network: BirdNet, cache: TrunkCache, labels: Tensor) -> dict[str, Any] | None:
     """Train a copy of `network` without some photos; what it answers on those, as `classify` would.
 
-    The answers hold the names of the `photos`, their `labels` (N,) as columns of the logits, the
-    `logits` (N, classes), and what was `seen` of each.
+    The names of the `photos`, their `labels` (N,) as columns of the `logits` (N, classes), and what
+    was `seen` of each.
     """
     settings, progress = cache.settings, cache.progress
     train, photos = split_photos(labels.numpy(), settings.validation_share, settings.seed)
@@ -1052,19 +1031,16 @@ def _validation_facts(answers: Mapping[str, Any] | None) -> dict[str, Any]:
     labels, logits = answers["labels"], answers["logits"]
     right, total = int((logits.argmax(1) == labels).sum()), len(labels)
     temperature = fit_temperature(logits, labels)
-    top = functional.softmax(logits / temperature, 1).amax(1)  # (N,)
-    return {
-        "validation": {"correct": right, "total": total, "accuracy": right / total},
-        "temperature": temperature,
-        "unsure_below": top.quantile(0.05).item(),
-    }
+    best = functional.softmax(logits / temperature, 1).amax(1)  # (N,)
+    validation = {"correct": right, "total": total, "accuracy": right / total}
+    doubt = best.quantile(0.05).item()
+    return {"validation": validation, "temperature": temperature, "unsure_below": doubt}
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """The divisor of the logits (N, classes) with the least cross-entropy on `labels` (N,).
 
-    It makes probabilities agree with frequencies and changes no answer: Guo et al., On Calibration
-    of Modern Neural Networks, ICML 2017, section 4.2.
+    It changes no answer: Guo et al., On Calibration of Modern Neural Networks, ICML 2017, 4.2.
     """
     candidates = torch.logspace(-1, 1, 401).tolist()  # 0.1 to 10 in steps of 1 %
     return min(candidates, key=lambda t: functional.cross_entropy(logits / t, labels).item())
@@ -1080,7 +1056,6 @@ def _described(network: BirdNet, settings: Settings) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        "architecture": "mobilenet_v2",
         "features": describe(network.features),
         "class_ids": network.class_ids,
         "class_names": network.class_names,
@@ -1104,18 +1079,14 @@ def load_classifier(model_path: str | Path) -> Classifier:
     Raises SubmissionError, and executes nothing, if the file is missing, damaged or foreign.
     """
     checkpoint = _load_file(Path(model_path))
-    if checkpoint.get("format") != FORMAT or checkpoint.get("format_version") != FORMAT_VERSION:
-        raise SubmissionError(
-            f"{model_path} is no {FORMAT} checkpoint of version {FORMAT_VERSION}: "
-            "make one with `python train_full.py`"
-        )
+    cure = "make one with `python train_full.py`"
+    if (checkpoint.get("format"), checkpoint.get("format_version")) != (FORMAT, FORMAT_VERSION):
+        kind = f"{FORMAT} checkpoint of version {FORMAT_VERSION}"
+        raise SubmissionError(f"{model_path} is no {kind}: {cure}")
     try:
         return Classifier(checkpoint)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError):
-        raise SubmissionError(
-            f"{model_path} is damaged, its parts do not fit: make it anew with "
-            "`python train_full.py`"
-        ) from None
+        raise SubmissionError(f"{model_path} is damaged, its parts do not fit: {cure}") from None
 
 
 def _known_answer(classifier: Classifier) -> list[float]:
@@ -1173,11 +1144,8 @@ class Classifier:
 def classify(model_path: str | Path, test_img_dir: str | Path) -> dict[str, int]:
     """The class id of every photo in a folder, by file name.
 
-    A photo that cannot be decoded gets the most frequent class of the training photos, and a
-    line on stderr. Memory does not grow with the number of photos.
-
-    Raises:
-        SubmissionError: no such folder; the model is missing, damaged or foreign.
+    A photo that cannot be decoded gets the most frequent class of the training photos, and a line
+    on stderr. Raises SubmissionError: no such folder; the model is missing, damaged or foreign.
     """
     classifier = load_classifier(model_path)
     answers: dict[str, int] = {}
@@ -1242,24 +1210,15 @@ def _save_picture(classifier: Classifier, photo: Path, seen: Seen, out: Path) ->
         raise SubmissionError(f"{out} cannot be written: {error}; name another --show") from None
 
 
-def _photos_of(sources: Sequence[Path]) -> list[Path]:
-    """The photos named, and those of the folders named."""
-    photos = []
-    for source in sources:
-        if not source.exists():
-            raise SubmissionError(f"no photo or folder {source}: check the path")
-        found = list_photos(source) if source.is_dir() else [source]
-        if not found:
-            raise SubmissionError(f"no photo in {source}: name photos, or folders that hold some")
-        photos += found
-    return photos
-
-
 def _shown(options: argparse.Namespace) -> int:
     """Print what the network says of each photo; the exit status."""
-    classifier, photos, status = load_classifier(options.model), _photos_of(options.photos), 0
-    if options.show and len(photos) > 1:
-        raise SubmissionError(f"--show draws one photo, here are {len(photos)}: name one")
+    classifier, sources, status = load_classifier(options.model), options.photos, 0
+    if missing := [source for source in sources if not source.exists()]:
+        raise SubmissionError(f"no photo or folder {missing[0]}: check the path")
+    photos = [p for s in sources for p in (list_photos(s) if s.is_dir() else [s])]
+    if not photos or (options.show and len(photos) > 1):
+        what = "--show draws one photo" if photos else "no photo to look at"
+        raise SubmissionError(f"{what}, but {sources[0]} holds {len(photos)}: name a photo")
     for path, seen in classifier.answers(photos):
         if isinstance(seen, Exception):
             _say(f"cannot be decoded: {path} ({seen}): is it a photo? copy it again")

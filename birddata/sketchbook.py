@@ -179,7 +179,7 @@ def draw_twigs(genus: Genus, pose: Pose, scene: Scene, rng: np.random.Generator)
     canvas = Canvas(genus, pose)
     for _ in range(scene.twigs):
         start, slope = rng.uniform((-1.9, -1.3), (1.3, 1.1)), rng.uniform(-90, 90)
-        twig = turn([(-5, 0), (0, 0.1), (5, -0.1)], slope, start)
+        twig = turn([(-14, 0), (0, 0.1), (14, -0.1)], slope, start)
         canvas.line(twig, mix(scene.perch, BLACK, 0.2), rng.uniform(0.05, 0.12))
         for along in rng.uniform(-2, 2, scene.leaves):
             root, angle = turn((along, 0.05), slope, start), slope + rng.uniform(-70, 70)

@@ -6,13 +6,15 @@ Its parts, below the command line run_tests.py:
     protocol.py   folders of tests, csv files, results.json, the check and the grade
     limits.py     seconds for each phase, memory
     process.py    the submission in a child process: time, memory, output, process tree
-    strays.py     processes that a submission left behind
+    strays.py     the processes of a run: memory, CPU time, what was left behind
     child.py      what runs inside that process
-    rules.py      the portable layer of the rules: an audit hook
+    rules.py      the portable layer of the rules: an audit hook, and who did it
+    writers.py    native code that writes files, made to announce it to that hook
     sandbox.py    the operating-system layer: bwrap
     session.py    all tests of a folder, one after another
     model.py      what birds_model.pt says about itself
     report.py     what the student sees
+    advice.py     why the testing system refuses something, and what to do
     reproduce.py  does the training function reach the submitted model's accuracy?
     pack.py       the archive to upload
     sample.py     the drawn sample, when there is no course data

@@ -4,11 +4,11 @@ The job comes in on stdin, as JSON. Messages go out one JSON object a line on wh
 file descriptors 1 and 2 become one pipe for what the submission prints, so that no output can
 end up among the messages. The messages:
 
-    {"event": "start", "phase": ...}              {"event": "end", "wall", "cpu", "peak"}
+    {"event": "start", "phase": ...}              {"event": "end", "wall", "cpu", "memory"}
     {"event": "answer", "answer": {name: id}}     {"event": "facts", "facts": {...}}
-    {"event": "violation", "phase", "rule", "call", "where"}
-    {"event": "warning", "text": ...}
-    {"event": "failure", "message", "where", "traceback", "wall", "cpu", "peak"}
+    {"event": "modules", "modules": [...]}        {"event": "warning", "text": ...}
+    {"event": "refusal", "phase", "rule", "call", "who", "where", "through", "in_worker"}
+    {"event": "failure", "message", "where", "traceback", "refusal", "wall", "cpu", "memory"}
     {"event": "done", "left_running": bool}
 """
 
@@ -16,12 +16,10 @@ import contextlib
 import importlib
 import json
 import multiprocessing.process
-import operator
 import os
 import signal
 import sys
 import tempfile
-import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -29,8 +27,12 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
 
+import psutil
+
+from grader.protocol import read_csv, save_csv
 from grader.rules import Rules, hide_accelerators, hide_apple_gpu, line_name
-from grader.strays import processes_marked
+from grader.strays import cpu_seconds, is_helper, processes_marked
+from grader.writers import announce_writers
 
 _GRADER = str(Path(__file__).resolve().parent)
 _TEXT_LIMIT = 20_000  # characters of a traceback
@@ -59,8 +61,8 @@ class Child:
         """Messages go to the descriptor `channel`."""
         self.job, self.channel = job, channel
         self.pid = os.getpid()
-        self.began = time.monotonic(), _cpu_seconds()
-        self.rules = Rules(job["submission"], job["workers"], self.tell)
+        self.began = time.monotonic(), cpu_seconds()
+        self.rules = Rules(job["submission"], job["base"], self.tell, not job["boxed"])
 
     def tell(self, message: dict[str, Any]) -> None:
         """Send one message; a single write, so that forked workers cannot mix theirs in."""
@@ -79,6 +81,7 @@ class Child:
             facts = describe(error, self.job["submission"])
             self.tell({"event": "failure", **facts, **self._cost()})
         self._stop_if_forked()
+        self.rules.end()
         self.tell({"event": "done", "left_running": self._left_running()})
         _flush()
         os._exit(0)
@@ -86,7 +89,7 @@ class Child:
     def _left_running(self) -> bool:
         """Whether something that the submission started is still there, half a second later."""
         for _ in range(10):
-            if not processes_marked(self.job["token"]):
+            if all(is_helper(process) for process in processes_marked(self.job["token"])):
                 return False
             time.sleep(0.05)
         return True
@@ -97,45 +100,46 @@ class Child:
 
     def _settle(self) -> None:
         """Make the process what a submission finds in the testing system."""
-        job = self.job
+        job, base = self.job, Path(self.job["base"])
         die_with_parent()
         own = {"", str(Path(_GRADER).parent)}
         sys.path[:] = [job["submission"], *(p for p in sys.path if p not in own)]
-        sys.argv[:] = [str(Path(job["submission"], "solution.py"))]
-        tempfile.tempdir = job["temporary"]  # or tempfile would try to write there to find out
-        multiprocessing.process.current_process()._config["tempdir"] = job["workers"]
+        sys.argv[:] = [str(Path(job["submission"], f"{job['module']}.py"))]
+        offer_script(job["submission"])
+        tempfile.tempdir = str(base / "temporary")  # or tempfile would try to write to find out
+        multiprocessing.process.current_process()._config["tempdir"] = str(base / "workers")
         hide_accelerators()
+        announce_writers()
         limit_memory(job["memory"])
         self.rules.install()
 
     def _phase(self, name: str, call: Callable[[], Any]) -> Any:
         self.tell({"event": "start", "phase": name})
         self.rules.begin(name)
-        self.began = time.monotonic(), _cpu_seconds()
-        before = _ended_children()
+        self.began = time.monotonic(), cpu_seconds()
+        children = set(psutil.Process().children())
         result = call()
         self._stop_if_forked()
-        if _ended_children() != before and not self.rules.started_programs:
+        if set(psutil.Process().children()) - children:
             self.rules.note_workers()
+        self.rules.tell_files()
         self.tell({"event": "end", **self._cost()})
         return result
 
     def _cost(self) -> dict[str, float]:
-        """Seconds of wall clock and CPU since the phase began, peak memory so far in bytes."""
+        """Seconds of wall clock and CPU since the phase began; memory held now, in bytes."""
         wall, cpu = self.began
-        return {
-            "wall": time.monotonic() - wall,
-            "cpu": _cpu_seconds() - cpu,
-            "peak": peak_memory(),
-        }
+        memory = psutil.Process().memory_info().rss
+        return {"wall": time.monotonic() - wall, "cpu": cpu_seconds() - cpu, "memory": memory}
 
     def _import(self) -> ModuleType:
-        solution = self._phase("import", lambda: importlib.import_module("solution"))
+        module = self.job["module"]
+        solution = self._phase("import", lambda: importlib.import_module(module))
         if sys.platform == "darwin" and "torch" in sys.modules:
             hide_apple_gpu(sys.modules["torch"])
         for name in ("train_classifier", "classify"):
             if not callable(getattr(solution, name, None)):
-                raise AttributeError(f"solution.py has no function {name}")
+                raise AttributeError(f"{module}.py has no function {name}")
         return solution
 
     def _train(self, solution: ModuleType, phase: str, fast_train: bool) -> Any:
@@ -157,6 +161,7 @@ class Child:
         solution = self._import()
         self._train(solution, "fast_train", fast_train=True)
         self._classify(solution)
+        self.tell({"event": "modules", "modules": own_modules(self.job["submission"])})
         if "torch" in sys.modules:  # else there is nothing that could read the file
             self.tell({"event": "facts", "facts": self._phase("inspect", self._facts)})
 
@@ -168,7 +173,8 @@ class Child:
         network = self._train(solution, "train", fast_train=False)
         to_checkpoint = getattr(solution, "to_checkpoint", None)
         if to_checkpoint is None:
-            raise AttributeError("solution.py has no function to_checkpoint(network) -> dict")
+            name = self.job["module"]
+            raise AttributeError(f"{name}.py has no function to_checkpoint(network) -> dict")
         checkpoint = to_checkpoint(network)
         self.rules.end()
         sys.modules["torch"].save(checkpoint, self.job["save_to"])
@@ -176,30 +182,47 @@ class Child:
     def _facts(self) -> dict[str, Any]:
         """What birds_model.pt says about itself; plain values only."""
         try:
-            return model_facts(sys.modules["torch"], sys.modules["solution"], self.job["model"])
+            solution = sys.modules[self.job["module"]]
+            return model_facts(sys.modules["torch"], solution, self.job["model"])
         except Exception as error:  # no reason to take back an answer that was given
             return {"unreadable": f"{type(error).__name__}: {error}".split("\n")[0]}
 
 
-def checked_answer(answer: Any) -> dict[str, int]:
-    """The answer as file name to int, or a TypeError.
+def offer_script(submission: str) -> None:
+    """The testing system's script lies beside the code: let `from run import read_csv` work."""
+    for name in ("run", "run_tests"):
+        script = ModuleType(name, "The testing system's script, as far as submissions import it.")
+        script.read_csv, script.save_csv = read_csv, save_csv
+        if name == "run_tests" or not Path(submission, "run.py").is_file():
+            sys.modules[name] = script
 
-    The page on the testing system does not say what happens to an id that is no int. Whatever
-    counts as an integer for Python (numpy's, a 0-d tensor) is one; a string, None or a float is
-    refused where output.csv would be written, which makes it a runtime error.
+
+def own_modules(submission: str) -> list[str]:
+    """Files of the submission's folder that have been imported, as "utils/views.py"."""
+    files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
+    names = (line_name(submission, file) for file in files if file)
+    return sorted({name for name in names if name})
+
+
+def checked_answer(answer: Any) -> dict[str, int]:
+    """The answer as the testing system writes it down, or a TypeError.
+
+    It writes `'%s,%d' % (name, answer[name])` for the sorted names: whatever that takes is an
+    answer (3.0, numpy's and torch's scalars), what it refuses is a runtime error.
     """
-    if not isinstance(answer, dict):
+    if not hasattr(answer, "keys"):
         raise TypeError(f"classify returned {_a(answer)}, not a dict from file name to class id")
     checked = {}
-    for name, class_id in answer.items():
-        if not isinstance(name, str) or {"\n", "\r"} & set(name):
+    for key in sorted(answer.keys()):
+        name, value = f"{key}", answer[key]
+        if {"\n", "\r"} & set(name):
             raise TypeError(f"classify returned the key {name!r}, which is no file name")
         try:
-            checked[str(name)] = operator.index(class_id)
+            checked[name] = int("%d" % value)  # noqa: UP031 - this is the very question
         except Exception:
-            value = f"{class_id!r:.80}"
+            shown = f"{value!r:.80}"
             raise TypeError(
-                f"classify returned {value} ({type(class_id).__name__}) for {name!r}, not an int"
+                f"classify returned {shown} ({type(value).__name__}) for {name!r}, not an int"
             ) from None
     return checked
 
@@ -212,7 +235,7 @@ def model_facts(torch: Any, solution: ModuleType, path: str) -> dict[str, Any]:
     """The checkpoint's own account of its training and validation, and its known answer."""
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     checkpoint = checkpoint if isinstance(checkpoint, dict) else {}
-    names = ("format", "training", "validation")
+    names = ("format", "training", "validation", "class_ids")
     facts = {name: checkpoint.get(name) for name in names}
     json.dumps(facts)  # a tensor among them: TypeError, the facts are not readable
     if hasattr(solution, "known_answer_error"):
@@ -220,7 +243,7 @@ def model_facts(torch: Any, solution: ModuleType, path: str) -> dict[str, Any]:
     return facts
 
 
-def describe(error: BaseException, submission: str) -> dict[str, str]:
+def describe(error: BaseException, submission: str) -> dict[str, Any]:
     """Message, the submission's own line, and the traceback without the grader's frames."""
     tb = error.__traceback__
     while tb and tb.tb_frame.f_code.co_filename.startswith((_GRADER, "<frozen importlib")):
@@ -228,8 +251,23 @@ def describe(error: BaseException, submission: str) -> dict[str, str]:
     while tb and "importlib" in tb.tb_frame.f_code.co_filename:
         tb = tb.tb_next
     text = "".join(traceback.format_exception(type(error), error, tb))
-    where = _where(error, tb, submission)
-    return {"message": _message(error), "where": where, "traceback": text[-_TEXT_LIMIT:]}
+    return {
+        "message": _message(error),
+        "where": _where(error, tb, submission),
+        "traceback": text[-_TEXT_LIMIT:],
+        "refusal": refusal_behind(error),
+    }
+
+
+def refusal_behind(error: BaseException) -> dict[str, Any] | None:
+    """The refusal that the error comes from: its own, or that of one it was raised from."""
+    seen = set()
+    while error and id(error) not in seen:
+        if hasattr(error, "refusal"):
+            return error.refusal
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _message(error: BaseException) -> str:
@@ -260,89 +298,17 @@ def die_with_parent() -> None:
 
 
 def limit_memory(limit: int | None) -> None:
-    """Let this process allocate at most `limit` bytes; None: any number.
+    """On Linux: let this process allocate at most `limit` bytes; None: any number.
 
-    Linux refuses the allocation itself, which Python turns into a MemoryError. RLIMIT_DATA counts
+    The allocation itself is refused, which Python turns into a MemoryError. RLIMIT_DATA counts
     what is allocated; RLIMIT_AS would count the gigabytes of address space that torch only
-    reserves. Other systems have no working limit: there a thread watches the peak.
+    reserves. Other systems have no working limit: there the grader ends the process.
     """
-    if sys.platform != "linux":
-        _MemoryWatch.limit = limit
-        return _MemoryWatch.start()
-    import resource
-
-    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-    return resource.setrlimit(resource.RLIMIT_DATA, (hard if limit is None else limit, hard))
-
-
-class _MemoryWatch:
-    """Ends the process with the status MEMORY_EXIT when its peak memory is over the limit."""
-
-    limit: int | None = None
-    thread: threading.Thread | None = None
-
-    @classmethod
-    def start(cls) -> None:
-        """Begin to watch, once."""
-        if cls.thread is None:
-            cls.thread = threading.Thread(target=cls._watch, daemon=True)
-            cls.thread.start()
-
-    @classmethod
-    def _watch(cls) -> None:
-        while True:
-            time.sleep(0.1)
-            if cls.limit is not None and peak_memory() > cls.limit:
-                os._exit(MEMORY_EXIT)
-
-
-MEMORY_EXIT = 86  # exit status of a process that its own watch has ended
-
-
-def peak_memory() -> int:
-    """The largest amount of physical memory that this process has held, in bytes."""
     if sys.platform == "linux":
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            # Unlike getrusage, this does not begin with the memory of the process it came from.
-            status = Path("/proc/self/status").read_text()
-            return int(status.split("VmHWM:")[1].split()[0]) * 1024
-    if sys.platform == "win32":
-        return _windows_peak_memory()
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _windows_peak_memory() -> int:
-    import ctypes
-    from ctypes import wintypes
-
-    sizes = ["peak", "now", *("quota",) * 4, "pagefile", "peak_pagefile"]
-    fields = [("size", wintypes.DWORD), ("faults", wintypes.DWORD)]
-    fields += [(f"{name}{i}", ctypes.c_size_t) for i, name in enumerate(sizes)]
-    counters = type("Counters", (ctypes.Structure,), {"_fields_": fields})()
-    counters.size = ctypes.sizeof(counters)
-    kernel = ctypes.windll.kernel32
-    kernel.GetCurrentProcess.restype = wintypes.HANDLE
-    process = wintypes.HANDLE(kernel.GetCurrentProcess())
-    kernel.K32GetProcessMemoryInfo(process, ctypes.byref(counters), counters.size)
-    return counters.peak0
-
-
-def _cpu_seconds() -> float:
-    """CPU time of this process and of its children that have ended."""
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
-
-
-def _ended_children() -> int:
-    """Grows with every child process that has ended; 0 where the system does not count."""
-    try:
         import resource
-    except ImportError:
-        return 0
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_minflt
+
+        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        resource.setrlimit(resource.RLIMIT_DATA, (hard if limit is None else limit, hard))
 
 
 def _flush() -> None:

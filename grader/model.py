@@ -30,7 +30,7 @@ class Seen:
 def labels_fingerprint(gt: Mapping[str, int]) -> str:
     """SHA-256, in hex, of "name,class_id" lines sorted by name: the same as solution.py's."""
     text = "".join(f"{name},{class_id}\n" for name, class_id in sorted(gt.items()))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 
 def label_sets(tests: Sequence[TestFolder]) -> dict[str, dict[str, int]]:
@@ -59,6 +59,41 @@ def find_seen(facts: Mapping[str, Any] | None, tests: Sequence[TestFolder]) -> S
         if labels_fingerprint(labels) == fingerprint:
             return Seen(what, labels)
     return None
+
+
+def is_demonstration(facts: Mapping[str, Any] | None, tests: Sequence[TestFolder]) -> bool:
+    """Whether the model says that it was trained on other photos than those at hand."""
+    return bool(training_of(facts).get("labels_sha256")) and find_seen(facts, tests) is None
+
+
+def mismatch(
+    facts: Mapping[str, Any], truth: Mapping[str, int], correct: int, trained_on: bool
+) -> str:
+    """Why the stored validation accuracy cannot hold on these photos; "" if it may.
+
+    Args:
+        facts: what the model says about itself.
+        truth: the true class ids of the photos.
+        correct: how many of them it answered right.
+        trained_on: whether it was trained on some of them, or may have been.
+    """
+    known, asked = facts.get("class_ids"), set(truth.values())
+    unknown = sorted(asked - set(known)) if isinstance(known, list) else []
+    if unknown:
+        return (
+            f"the model knows other species than the test asks for: {len(unknown)} of "
+            f"{len(asked)} class ids are strange to it, such as {unknown[0]}"
+        )
+    validation = validation_of(facts)
+    if validation is None or not trained_on:
+        return ""
+    high, low = wilson_interval(correct, len(truth))[1], wilson_interval(*validation)[0]
+    if high >= low:
+        return ""
+    return (
+        f"accuracy {accuracy_text(correct, len(truth))} here, {accuracy_text(*validation)} in its "
+        "validation: the same class ids seem to mean other species, or the photos differ in kind"
+    )
 
 
 def validation_of(facts: Mapping[str, Any] | None) -> tuple[int, int] | None:

@@ -4,31 +4,33 @@ import contextlib
 import json
 import os
 import queue
+import re
 import secrets
 import signal
-import stat
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
+import psutil
+
 from grader import sandbox
-from grader.child import MEMORY_EXIT
-from grader.rules import FILES
-from grader.strays import MARK, processes_marked
+from grader.rules import ACCELERATOR, FILES, LIBRARY, OWN
+from grader.strays import MARK, Tree, processes_marked
 
 LOG_LIMIT = 32 * 2**20  # bytes of output; a submission that prints more is ended
 TAIL = 4000  # bytes of output that are kept for the report
+LOOK = 0.1  # seconds between two looks at the memory
 BETWEEN = 60.0  # seconds to start the process, and between phases
 MESSAGES_LIMIT = 256 * 2**20  # bytes of messages: an answer for millions of photos
 
-# What torch 2.6 writes into a temporary folder when torchvision is imported.
-_LEFT_BY_TORCH = "/_remote_module_non_scriptable.py"
+# Functions of libraries that fetch pretrained weights: torch.hub's, and of the hub that timm uses.
+_FETCHING = re.compile(r"load_state_dict_from_url|download_url_to_file|huggingface_hub|_hub\.")
 
 _ROOT = Path(__file__).resolve().parent.parent
 _BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from grader.child import main; main()"
@@ -47,14 +49,48 @@ class Phase:
     verdict: str = "running"
 
 
-@dataclass
+@dataclass(frozen=True)
+class Refusal:
+    """A call that the rules forbid and that was refused, and who wanted it (grader/rules.py)."""
+
+    phase: str
+    rule: str
+    call: str
+    who: str
+    where: str
+    through: tuple[str, ...] = ()
+    in_worker: bool = False
+
+    @property
+    def is_breach(self) -> bool:
+        """Whether it makes the run a runtime error even if the submission goes on.
+
+        A file or a device that the submission's own line asks for: docs/grader.md says why.
+        """
+        return self.who == OWN and self.rule in (FILES, ACCELERATOR) and self.phase != "inspect"
+
+    @property
+    def wants_weights(self) -> bool:
+        """Whether the call was on its way to pretrained weights."""
+        return any(map(_FETCHING.search, self.through))
+
+    def __str__(self) -> str:
+        """One line: the phase, the rule, the call, and the submission's own line."""
+        what = f"broke the rule '{self.rule}': {self.call}"
+        if self.wants_weights:
+            what = f"pretrained weights are not there and cannot be fetched: refused {self.call}"
+        return f"{self.phase}: {what}" + (f" ({self.where})" if self.where else "")
+
+
+@dataclass(frozen=True)
 class Failure:
-    """Why a run is a runtime error: one line for people, and the details."""
+    """Why a run ended without an answer: one line for people, and the details."""
 
     phase: str
     message: str
     where: str = ""
     traceback: str = ""
+    refusal: Refusal | None = None  # that it comes from
 
     def __str__(self) -> str:
         """One line: the phase, what happened, and the submission's own line."""
@@ -70,14 +106,24 @@ class Outcome:
     answer: dict[str, int] | None = None
     facts: dict[str, Any] | None = None
     failure: Failure | None = None
-    violations: list[Failure] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    modules: list[str] = field(default_factory=list)  # imported from the submission's folder
     log: str = ""
 
     @property
-    def problem(self) -> Failure | None:
+    def problem(self) -> Failure | Refusal | None:
         """What makes the run a runtime error; a broken rule comes before what followed from it."""
-        return self.violations[0] if self.violations else self.failure
+        breach = next((refusal for refusal in self.refusals if refusal.is_breach), None)
+        return breach or (self.failure and self.failure.refusal) or self.failure
+
+    @property
+    def survived(self) -> list[Refusal]:
+        """Refusals that are no library's own affair, and that the submission went on after."""
+        own = [r for r in self.refusals if r.who != LIBRARY and r.phase != "inspect"]
+        problem = self.problem
+        call = (problem.phase, problem.call) if isinstance(problem, Refusal) else None
+        return [refusal for refusal in own if (refusal.phase, refusal.call) != call]
 
     @property
     def seconds(self) -> float:
@@ -89,7 +135,7 @@ class Run:
     """One child process, from its start to the end of all it started.
 
     Args:
-        job: see grader/child.py; `task`, `submission`, and what the task needs.
+        job: see grader/child.py; `task`, `submission`, `module`, and what the task needs.
         limits: seconds by phase, and `memory` in GiB.
         use_sandbox: also use the operating-system layer where it works.
         keep_caches: let the submission see this user's caches of pretrained weights.
@@ -123,38 +169,29 @@ class Run:
     def go(self) -> Outcome:
         """Run the job to its end, or to the limit that it hits first."""
         with tempfile.TemporaryDirectory(prefix="grader-", ignore_cleanup_errors=True) as name:
-            folders = _Folders(Path(name).resolve())
-            code = Path(self.job["submission"])
-            before = _listing(code)
-            process = self._start(folders)
+            process = self._start(Path(name).resolve())
             try:
                 self._listen(process)
             finally:
                 self._end(process)
-            if not self.boxed and _listing(code) != before:
-                self._warn(f"{code} changed during the run: by native code, or by somebody else?")
-            self._note_files(folders)
         self.outcome.log = bytes(self.tail[-TAIL:]).decode(errors="replace")
         return self.outcome
 
-    def _start(self, folders: "_Folders") -> subprocess.Popen[bytes]:
-        self.job |= {
-            "token": self.token,
-            "workers": str(folders.workers),
-            "temporary": str(folders.temporary),
-            "memory": int(self.limits["memory"] * 2**30),
-        }
+    def _start(self, base: Path) -> subprocess.Popen[bytes]:
+        folders = _make_folders(base)
+        memory = int(self.limits["memory"] * 2**30)
+        self.job |= {"token": self.token, "base": str(base), "boxed": self.boxed, "memory": memory}
         command = [sys.executable, "-B", "-X", "faulthandler", "-c", _BOOT, str(_ROOT)]
         if self.boxed:
             results = [Path(self.job["save_to"]).parent] if "save_to" in self.job else []
-            command = sandbox.sandboxed(command, [*folders.writable, *results])
+            command = sandbox.sandboxed(command, [*folders, *results])
         process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            cwd=folders.current,
-            env=folders.environment(self.keep_caches) | {MARK: self.token},
+            cwd=base / "current",
+            env=_environment(base, self.keep_caches) | {MARK: self.token},
             start_new_session=_POSIX,
             creationflags=0 if _POSIX else subprocess.CREATE_NEW_PROCESS_GROUP,
         )
@@ -162,6 +199,7 @@ class Run:
             thread = threading.Thread(target=read, args=(source,), daemon=True)
             thread.start()
             self.readers.append((thread, source))
+        self.tree = Tree(process.pid)
         _send_job(process, self.job)
         return process
 
@@ -188,10 +226,13 @@ class Run:
     def _listen(self, process: subprocess.Popen[bytes]) -> None:
         self.deadline = time.monotonic() + BETWEEN
         while not self.over:
+            over_memory = self.tree.sample() > self.job["memory"] and sys.platform != "linux"
             try:
-                kind, line = self.events.get(timeout=max(0.0, min(0.25, self._left())))
+                kind, line = self.events.get(timeout=max(0.0, min(LOOK, self._left())))
             except queue.Empty:
-                if self._left() <= 0:
+                if over_memory:
+                    self._fail(f"MemoryError: over {self.limits['memory']:g} GiB")
+                elif self._left() <= 0:
                     self._over_time()
                 elif process.poll() is not None and self.events.empty():
                     self._died(process)  # while something that it started holds the pipe open
@@ -232,17 +273,30 @@ class Run:
     def _on_warning(self, text: str) -> None:
         self._warn(text)
 
-    def _on_violation(self, phase: str, rule: str, call: str, where: str) -> None:
-        self.outcome.violations.append(Failure(phase, f"broke the rule '{rule}': {call}", where))
-        self._current_phase().verdict = "rule broken"
+    def _on_modules(self, modules: list[str]) -> None:
+        self.outcome.modules = modules
 
-    def _on_failure(self, message: str, where: str, traceback: str, **cost: float) -> None:
+    def _on_refusal(self, **facts: Any) -> None:
+        refusal = _refusal(facts)
+        self.outcome.refusals.append(refusal)
+        if refusal.who != LIBRARY:
+            self._current_phase().verdict = "rule broken" if refusal.is_breach else "refused"
+
+    def _on_failure(
+        self,
+        message: str,
+        where: str,
+        traceback: str,
+        refusal: dict[str, Any] | None,
+        **cost: float,
+    ) -> None:
         self._spend(**cost)
-        self._fail(message, where, traceback)
+        self._fail(message, where, traceback, refusal and _refusal(refusal))
 
-    def _spend(self, wall: float, cpu: float, peak: int) -> None:
+    def _spend(self, wall: float, cpu: float, memory: int) -> None:
         phase = self._current_phase()
-        phase.wall, phase.cpu, phase.peak = wall, cpu, peak
+        self.tree.peak = max(self.tree.peak, memory)
+        phase.wall, phase.cpu, phase.peak = wall, cpu, self.tree.sample(look_again=True)
 
     def _on_done(self, left_running: bool) -> None:
         self.over = self.done = True
@@ -259,15 +313,22 @@ class Run:
     def _current_phase(self) -> Phase:
         return self.outcome.phases[-1] if self.outcome.phases else Phase("start", BETWEEN)
 
-    def _fail(self, message: str, where: str = "", traceback: str = "") -> None:
+    def _fail(
+        self, message: str, where: str = "", traceback: str = "", refusal: Refusal | None = None
+    ) -> None:
         self.over = True
         phase = self._current_phase()
         if phase.name == "inspect":  # the answer is there: the test is not in doubt
             self.outcome.facts = {"unreadable": message}
             phase.verdict = "error"
             return
-        phase.verdict = "rule broken" if self.outcome.violations else "error"
-        self.outcome.failure = Failure(phase.name, message, where, traceback)
+        # What a worker process raises comes back as a text, without what it was raised from.
+        in_workers = (r for r in self.outcome.survived if r.in_worker and r.phase == phase.name)
+        refusal = refusal or next(in_workers, None)
+        if refusal and not refusal.where:  # it was in another thread
+            refusal = replace(refusal, where=where)
+        phase.verdict = "rule broken" if refusal or self.outcome.problem else "error"
+        self.outcome.failure = Failure(phase.name, message, where, traceback, refusal)
 
     def _over_time(self) -> None:
         phase = self._current_phase()
@@ -282,8 +343,6 @@ class Run:
         code = process.poll()
         if code is None:
             return self._fail("closed the descriptor of the grader's messages")
-        if code == MEMORY_EXIT:
-            return self._fail(f"MemoryError: over {self.limits['memory']:g} GiB")
         code = 128 - code if code < 0 else code  # bwrap and shells count that way
         signalled = _POSIX and code > 128
         how = f"by {_signal_name(code - 128)}" if signalled else f"with exit status {code}"
@@ -292,79 +351,47 @@ class Run:
     def _end(self, process: subprocess.Popen[bytes]) -> None:
         if self.done:
             _wait(process, 5.0)
-        regular = self.done and process.poll() is not None
-        # On Linux the child has looked for itself, and a group of zombies would count here.
-        if end_tree(process, self.token) and regular and sys.platform != "linux":
-            self._warn_left()
+        self.tree.kill()
+        process.wait()
+        end = time.monotonic() + 5.0
+        while (strays := processes_marked(self.token)) and time.monotonic() < end:
+            for stray in strays:
+                with contextlib.suppress(psutil.Error):
+                    stray.kill()
+            time.sleep(0.01)
         for thread, stream in self.readers:
             thread.join(1.0)
             if not thread.is_alive():  # else somebody still has the other end
                 stream.close()
 
-    def _note_files(self, folders: "_Folders") -> None:
-        """Native code may have written where a submission finds itself: those folders are new."""
-        files = folders.strangers()
-        if files and not self.outcome.violations:
-            call = f"native code wrote {', '.join(files[:3])}"
-            name = self._current_phase().name
-            self.outcome.violations.append(Failure(name, f"broke the rule '{FILES}': {call}"))
+
+def _refusal(facts: Mapping[str, Any]) -> Refusal:
+    return Refusal(**{**facts, "through": tuple(facts["through"])})
 
 
-class _Folders:
+def _make_folders(base: Path) -> list[Path]:
     """New, empty folders around one run: what a submission finds as its surroundings.
 
     The current folder is one of them. Where the testing system starts a submission is not known,
-    so one that only works from its own folder should fail here.
+    so one that only works from its own folder should fail here. Even the sandbox lets native code
+    write to them: what appears there is reported.
     """
-
-    def __init__(self, base: Path) -> None:
-        self.base = base
-        self.current, self.temporary = base / "current", base / "temporary"
-        self.workers, self.caches = base / "workers", base / "caches"
-        for path in (self.current, self.temporary, self.workers):
-            path.mkdir()
-        # torch makes such folders when it is asked for pretrained weights, before the download.
-        (self.caches / "torch" / "hub" / "checkpoints").mkdir(parents=True)
-        (self.caches / "inductor").mkdir()
-        self.before = self._files()
-
-    def environment(self, keep_caches: bool) -> dict[str, str]:
-        """This process' environment, with the new folders in it.
-
-        The caches of pretrained weights are hidden: there are none in the testing system.
-        """
-        names = {name: str(self.temporary) for name in ("TMPDIR", "TEMP", "TMP")}
-        names["TORCHINDUCTOR_CACHE_DIR"] = str(self.caches / "inductor")  # made at torch's import
-        if not keep_caches:
-            names["TORCH_HOME"] = str(self.caches / "torch")
-            names["HF_HOME"] = str(self.caches / "huggingface")
-        return {**os.environ, **names}
-
-    @property
-    def writable(self) -> list[Path]:
-        """What even the sandbox lets native code write to: what appears there is reported."""
-        return [self.current, self.temporary, self.workers]
-
-    def strangers(self) -> list[str]:
-        """Files and folders that have appeared, but for the sockets of worker processes."""
-        new = self._files() - self.before
-        left = {path for path in new if path.endswith(_LEFT_BY_TORCH)}
-        return sorted(new - left - {path.rpartition("/")[0] for path in left})
-
-    def _files(self) -> set[str]:
-        found = (p.relative_to(self.base) for p in self.base.rglob("*"))
-        return {p.as_posix() for p in found if p.parts[0] != "workers"}
+    folders = [base / name for name in ("current", "temporary", "workers")]
+    for path in folders:
+        path.mkdir()
+    return folders
 
 
-def _listing(folder: Path) -> dict[str, tuple[int, int]]:
-    """Size and time of the files right in a folder, but for hidden ones."""
-    found = {}
-    for path in folder.iterdir():
-        with contextlib.suppress(OSError):  # it may go while we look
-            facts = path.lstat()
-            if stat.S_ISREG(facts.st_mode) and not path.name.startswith("."):
-                found[path.name] = (facts.st_size, facts.st_mtime_ns)
-    return found
+def _environment(base: Path, keep_caches: bool) -> dict[str, str]:
+    """This process' environment, with the new folders in it.
+
+    The caches of pretrained weights are hidden: there are none in the testing system.
+    """
+    names = {name: str(base / "temporary") for name in ("TMPDIR", "TEMP", "TMP")}
+    if not keep_caches:
+        names["TORCH_HOME"] = str(base / "caches" / "torch")
+        names["HF_HOME"] = str(base / "caches" / "huggingface")
+    return {**os.environ, **names}
 
 
 def _send_job(process: subprocess.Popen[bytes], job: Mapping[str, Any]) -> None:
@@ -383,33 +410,3 @@ def _signal_name(number: int) -> str:
 def _wait(process: subprocess.Popen[bytes], seconds: float) -> None:
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(seconds)
-
-
-def end_tree(process: subprocess.Popen[bytes], token: str) -> bool:
-    """End a process and all that it started; True if others than itself were still alive."""
-    if not _POSIX:
-        subprocess.run(
-            ["taskkill", "/T", "/F", "/PID", str(process.pid)], capture_output=True, check=False
-        )
-        process.wait()
-        return False
-    others = _end_group(process)
-    process.wait()
-    end = time.monotonic() + 5.0
-    while (strays := processes_marked(token)) and time.monotonic() < end:
-        others = True
-        for pid in strays:
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(0.01)
-    return others
-
-
-def _end_group(process: subprocess.Popen[bytes]) -> bool:
-    """Kill the process group; True if it outlived its leader."""
-    ended = process.poll() is not None
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):  # macOS: a group of zombies
-        return False
-    return ended

@@ -53,10 +53,10 @@ def find_tests(tests_dir: Path) -> list[TestFolder]:
     return [TestFolder(path) for path in layout.find_inputs(tests_dir)]
 
 
-def read_csv(path: Path) -> dict[str, int]:
+def read_csv(path: str | Path) -> dict[str, int]:
     """Class id by file name, as strictly as the testing system's script reads its csv files."""
     try:
-        return layout.read_as_script(path)
+        return layout.read_as_script(Path(path))
     except FileNotFoundError:
         raise CheckerError(f"no file {path}") from None
     except OSError as error:
@@ -65,9 +65,9 @@ def read_csv(path: Path) -> dict[str, int]:
         raise CheckerError(str(error)) from None
 
 
-def write_csv(path: Path, answer: Mapping[str, int]) -> None:
+def save_csv(answer: Mapping[str, int], path: str | Path) -> None:
     """Write class ids by file name, rows sorted by file name."""
-    with written(path) as temporary:
+    with written(Path(path)) as temporary:
         temporary.write_bytes(layout.gt_bytes(answer))
 
 
@@ -80,6 +80,8 @@ def write_json(path: Path, value: Any) -> None:
 @contextmanager
 def written(path: Path) -> Iterator[Path]:
     """A temporary file beside `path`, which becomes `path` at the end of the block."""
+    if path.is_dir():
+        raise GraderError(f"{path} is a folder: name a file to write, or move it away")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -116,9 +118,14 @@ def check_test(data_dir: Path) -> str:
 def prepare_check_folder(test: TestFolder) -> Path:
     """Make NN_name_check without an old answer in it, and return its folder for the output."""
     output = test.check / "output"
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "output.csv").unlink(missing_ok=True)
-    shutil.rmtree(test.check / "gt", ignore_errors=True)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "output.csv").unlink(missing_ok=True)
+        shutil.rmtree(test.check / "gt", ignore_errors=True)
+    except OSError as error:
+        raise GraderError(
+            f"{test.check}, which the run makes, is in the way ({error.strerror}): move it away"
+        ) from None
     return output
 
 
@@ -126,7 +133,7 @@ def copy_truth(test: TestFolder) -> None:
     """Copy the true labels into the check folder, where the check looks for them."""
     if not test.gt.is_dir():
         raise CheckerError(f"no folder {test.gt}")
-    shutil.copytree(test.gt, test.check / "gt")
+    shutil.copytree(test.gt, test.check / "gt", dirs_exist_ok=True)
 
 
 def grade(data_dir: Path) -> dict[str, Any]:
@@ -136,5 +143,7 @@ def grade(data_dir: Path) -> dict[str, Any]:
         return grade_results(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise GraderError(f"no file {path}: run the tests first") from None
+    except OSError as error:
+        raise GraderError(f"{path} cannot be read ({error.strerror}): move it away") from None
     except (ValueError, AttributeError, KeyError, TypeError):
         raise GraderError(f"{path} is not a list of results: run the tests again") from None

@@ -8,21 +8,28 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from grader.advice import advice
 from grader.marks import accuracy_text, grade_results, mark_of, wilson_interval
 from grader.model import (
     Seen,
     expectation_lines,
     find_seen,
     known_answer_line,
+    mismatch,
     training_of,
     validation_of,
 )
-from grader.process import Outcome, Phase
+from grader.process import Outcome, Phase, Refusal
 from grader.protocol import GraderError, written
-from grader.session import TestResult
+from grader.rules import FILES, LIBRARY
+from grader.session import Submission, TestResult
 
 COLUMNS = ("phase", "limit", "wall", "CPU", "peak memory", "verdict")
 ERRORS_SHOWN = 10
+DEMONSTRATION = (
+    "this model is a demonstration, trained on other photos than the sample at hand: whoever "
+    "submits trains on the course's sample first (python train_full.py)"
+)
 
 
 def say(line: str = "") -> None:
@@ -30,14 +37,16 @@ def say(line: str = "") -> None:
     print(line, flush=True)
 
 
-def show_result(result: TestResult) -> None:
+def show_result(result: TestResult, submission: Submission) -> None:
     """The testing system's line for a test, then its costs, accuracy, warnings."""
     number, status = result.test.number, result.status
     if result.ok:
         say(f"{number} {result.outcome.seconds:.2f}s {status}")
     else:
         say(f"{number} {status}")
-        _show_failure(result)
+        _show_failure(result, submission)
+    for refusal in result.outcome.survived:
+        _show_survived(refusal, result, submission)
     show_phases(result.outcome)
     if result.ok:
         low, high = wilson_interval(result.correct, result.total)
@@ -48,18 +57,53 @@ def show_result(result: TestResult) -> None:
         )
     for warning in result.outcome.warnings:
         say(f"   Warning: {warning}")
-    for violation in result.outcome.violations[1:]:
-        say(f"   also: {violation}")
+    for note in _library_notes(result.outcome):
+        say(f"   Note: {note}")
 
 
-def _show_failure(result: TestResult) -> None:
-    failure = result.outcome.failure
-    if failure and failure.traceback:
-        say(failure.traceback.rstrip())
+def _show_failure(result: TestResult, submission: Submission) -> None:
+    problem, failure = result.problem, result.outcome.failure
+    traceback = failure.traceback.rstrip() if failure else ""
+    if traceback and problem is failure:
+        say(traceback)
     say(f"   {result.message}")
+    _show_advice(problem, submission)
+    if traceback and problem is not failure:
+        say(f"   what followed from it in {failure.phase}:")
+        say(traceback)
     if result.outcome.log:
         say("   the end of what it printed:")
         say("\n".join(f"   | {line}" for line in result.outcome.log.splitlines()[-20:]))
+
+
+def _show_advice(problem: Any, submission: Submission) -> None:
+    why, cure = advice(problem, submission.folder, submission.limits)
+    say(f"   Why: {why}")
+    say(f"   What to do: {cure}")
+
+
+def _show_survived(refusal: Refusal, result: TestResult, submission: Submission) -> None:
+    """A call that was refused without ending the run: what would the testing system say?"""
+    say(f"   !! {refusal}")
+    if result.outcome.problem:
+        return None
+    unsure = ", if it refuses the write as this run did" if refusal.rule == FILES else ""
+    say("      It was refused, the submission went on and answered. The testing system most")
+    say(f"      probably says the same as this run, {result.status!r}{unsure}.")
+    return _show_advice(refusal, submission)
+
+
+def _library_notes(outcome: Outcome) -> list[str]:
+    """What libraries tried by themselves, one line for each of them."""
+    tried: dict[tuple[str, str, str], str] = {}
+    for refusal in outcome.refusals:
+        if refusal.who == LIBRARY:
+            library = refusal.through[-1].split(".")[0] if refusal.through else "a library"
+            tried.setdefault((refusal.phase, library, refusal.rule), refusal.call)
+    return [
+        f"{phase}: {library} by itself tried {call}: refused ({rule}), as in the testing system"
+        for (phase, library, rule), call in tried.items()
+    ]
 
 
 def show_phases(outcome: Outcome) -> None:
@@ -113,10 +157,18 @@ def show_model(results: Sequence[TestResult]) -> None:
     seen = find_seen(facts, [result.test for result in results])
     for line in _seen_lines(facts, seen, results):
         say(f"   {line}")
-    validation, last = validation_of(facts), results[-1]
-    if validation and last.total and (seen is None or seen.count(last.truth)):
-        for line in expectation_lines(*validation, last.total):
+    last = results[-1]
+    if last.ok:
+        for line in _expectation(facts, last, seen is None or bool(seen.count(last.truth))):
             say(f"   {line}")
+
+
+def _expectation(facts: Mapping[str, Any], last: TestResult, trained_on: bool) -> list[str]:
+    wrong = mismatch(facts, last.truth, last.correct, trained_on)
+    if wrong:
+        return [f"WRONG: {wrong}", "no mark to expect: train on these photos first"]
+    validation = validation_of(facts)
+    return expectation_lines(*validation, last.total) if validation and trained_on else []
 
 
 def facts_of(results: Sequence[TestResult]) -> dict[str, Any] | None:
@@ -133,7 +185,8 @@ def _seen_lines(
     if seen is None:
         return [
             f"training: on other labels than these tests' (fingerprint {fingerprint[:12]}); "
-            "whether it has seen some of these photos is not known"
+            "whether it has seen some of these photos is not known",
+            DEMONSTRATION,
         ]
     lines = [f"training: on the {len(seen.labels)} {seen.what} (fingerprint {fingerprint[:12]})"]
     return lines + [_seen_line(seen, result) for result in results if result.truth]
@@ -219,6 +272,8 @@ def _test_json(result: TestResult) -> dict[str, Any]:
         "interval": wilson_interval(result.correct, result.total) if ok else None,
         "phases": [asdict(phase) for phase in outcome.phases],
         "layers": outcome.layers,
-        "violations": [str(violation) for violation in outcome.violations],
+        "refusals": [asdict(refusal) for refusal in outcome.refusals],
         "warnings": outcome.warnings,
+        "notes": _library_notes(outcome),
+        "modules": outcome.modules,
     }

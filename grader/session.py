@@ -7,7 +7,7 @@ from typing import Any
 
 from grader.limits import LIMITS
 from grader.marks import accuracy_text
-from grader.process import Failure, Outcome, Run
+from grader.process import Failure, Outcome, Refusal, Run
 from grader.protocol import (
     CheckerError,
     GraderError,
@@ -16,19 +16,21 @@ from grader.protocol import (
     copy_truth,
     prepare_check_folder,
     read_csv,
-    write_csv,
+    save_csv,
     write_json,
 )
 
 RUNTIME_ERROR, CHECKER_ERROR = "Runtime error", "Checker error"
+NAMES = ("solution.py", "classification.py")  # of the code: this project's, the 2024 edition's
 
 
 @dataclass(frozen=True)
 class Submission:
-    """What is graded: the folder with solution.py, and the model file that goes with it."""
+    """What is graded: the folder with its code, and the model file that goes with it."""
 
     folder: Path
     model: Path
+    code: str = NAMES[0]
     limits: Mapping[str, float] = field(default_factory=lambda: LIMITS)
     use_sandbox: bool = True
 
@@ -36,13 +38,17 @@ class Submission:
     def at(cls, folder: Path, model: Path | None = None, **options: Any) -> "Submission":
         """The submission in a folder; a GraderError if there is none."""
         folder = folder.resolve()
-        if not (folder / "solution.py").is_file():
-            raise GraderError(f"no solution.py in {folder}: name its folder with --submission")
-        return cls(folder, (model or folder / "birds_model.pt").resolve(), **options)
+        code = next((name for name in NAMES if (folder / name).is_file()), None)
+        if code is None:
+            raise GraderError(
+                f"no {' or '.join(NAMES)} in {folder}: name its folder with --submission"
+            )
+        return cls(folder, (model or folder / "birds_model.pt").resolve(), code, **options)
 
     def run(self, task: str, keep_caches: bool = False, **job: Any) -> Outcome:
         """One child process for one task; see grader/child.py for the tasks."""
         job |= {"task": task, "submission": str(self.folder), "model": str(self.model)}
+        job["module"] = self.code.removesuffix(".py")
         return Run(job, self.limits, self.use_sandbox, keep_caches).go()
 
 
@@ -74,9 +80,14 @@ class TestResult:
         return f"Ok, accuracy {accuracy_text(self.correct, self.total)}"
 
     @property
+    def problem(self) -> Failure | Refusal | str | None:
+        """Why it failed; a text if the check did."""
+        return self.outcome.problem or self.checker_error or None
+
+    @property
     def message(self) -> str:
         """Why it failed, in one line; "" if it did not."""
-        return str(self.outcome.problem or self.checker_error or "")
+        return str(self.problem or "")
 
     def entry(self) -> dict[str, Any]:
         """The test's entry in results.json."""
@@ -105,7 +116,7 @@ def run_single_test(submission: Submission, input_dir: Path, output_dir: Path) -
         test_images=str((input_dir / "test" / "images").resolve()),
     )
     if outcome.answer is not None and not outcome.problem:
-        write_csv(output_dir / "output.csv", outcome.answer)
+        save_csv(outcome.answer, output_dir / "output.csv")
     return outcome
 
 

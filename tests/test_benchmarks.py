@@ -71,7 +71,7 @@ def test_a_run_measures_classify_on_its_threads(two, model_path, monkeypatch, ca
     assert 50 < megabytes < 20_000
 
 
-def test_the_table_compares_medians_and_grows(two, model_path, monkeypatch, capsys):
+def test_the_table_compares_medians_and_grows(two, monkeypatch, capsys):
     rounds = iter([6.0, 2.0, 9.0, 1.0, 8.0, 4.0])  # textbook and solution in turns
     asked = []
 
@@ -85,7 +85,7 @@ def test_the_table_compares_medians_and_grows(two, model_path, monkeypatch, caps
 
     monkeypatch.setattr(classify_speed, "in_a_process", measured)
     monkeypatch.setattr(classify_speed, "SIDE", 300)
-    classify_speed.main([str(two), "--model", str(model_path), "--threads", "2"])
+    classify_speed.main([str(two), "--threads", "2"])
     side = asked[0][3]
     assert asked == [
         *[("textbook", 2, 2, side), ("solution", 2, 2, side)] * 3,

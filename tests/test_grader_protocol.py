@@ -8,12 +8,14 @@ from grader.limits import LIMITS, limits_with
 from grader.protocol import (
     CheckerError,
     GraderError,
+    TestFolder,
     check_answer,
     check_test,
     find_tests,
     grade,
+    prepare_check_folder,
     read_csv,
-    write_csv,
+    save_csv,
     write_json,
     written,
 )
@@ -31,7 +33,7 @@ def test_tests_are_found_in_order(tmp_path):
 
 def test_csv_is_written_sorted_and_read_back(tmp_path):
     answer = {"b.jpg": 2, "a,b.jpg": -7, "ä.jpg": 1000}
-    write_csv(tmp_path / "new" / "output.csv", answer)
+    save_csv(answer, tmp_path / "new" / "output.csv")
     content = (tmp_path / "new" / "output.csv").read_bytes()
     assert content == "filename,class_id\na,b.jpg,-7\nb.jpg,2\nä.jpg,1000\n".encode()
     assert read_csv(tmp_path / "new" / "output.csv") == answer
@@ -69,8 +71,8 @@ def test_check_counts_rows_of_the_truth_only():
 
 
 def test_check_test_reads_the_check_folder(tmp_path):
-    write_csv(tmp_path / "output" / "output.csv", {"a": 1, "b": 1, "c": 5})
-    write_csv(tmp_path / "gt" / "gt.csv", {"a": 1, "b": 2, "c": 5})
+    save_csv({"a": 1, "b": 1, "c": 5}, tmp_path / "output" / "output.csv")
+    save_csv({"a": 1, "b": 2, "c": 5}, tmp_path / "gt" / "gt.csv")
     assert check_test(tmp_path) == "Ok, accuracy 0.6667"
 
 
@@ -99,6 +101,30 @@ def test_a_file_that_cannot_be_written_is_the_users_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(GraderError, match="cannot be written"):
         write_json(tmp_path / "file" / "results.json", [])
+
+
+@pytest.mark.parametrize(
+    "write", [lambda path: write_json(path, []), lambda path: save_csv({}, path)]
+)
+def test_a_folder_in_the_place_of_a_file_is_the_users_error(tmp_path, write):
+    (tmp_path / "results").mkdir()
+    with pytest.raises(GraderError, match="is a folder"):
+        write(tmp_path / "results")
+    assert [p.name for p in tmp_path.iterdir()] == ["results"]
+
+
+def test_a_results_file_that_is_a_folder_is_no_grade(tmp_path):
+    (tmp_path / "results.json").mkdir()
+    with pytest.raises(GraderError, match="move it away"):
+        grade(tmp_path)
+
+
+@pytest.mark.parametrize("file", ["00_a_check", "00_a_check/output"])
+def test_a_file_in_the_place_of_the_check_folder_is_the_users_error(tmp_path, file):
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text("")
+    with pytest.raises(GraderError, match="in the way"):
+        prepare_check_folder(TestFolder(tmp_path / "00_a_input"))
 
 
 def test_limits_are_changed_by_name():

@@ -12,6 +12,7 @@ from grader.model import find_seen, label_sets, labels_fingerprint, validation_o
 from grader.protocol import find_tests, read_csv
 from grader.reproduce import TOLERANCE, paired, unpaired
 
+NOT_PACKED = 'float(Path(__file__).with_name("retrained.txt").read_text())'
 VALIDATION = {"correct": 85, "total": 100, "accuracy": 0.85, "interval": [0.767, 0.907]}
 
 
@@ -88,6 +89,49 @@ def test_a_model_trained_elsewhere_or_without_record(course, capsys):
     _, lines = grade(course, capsys)
     assert any(line.startswith("training: no record in the file") for line in lines)
     assert not any(line.startswith("mark to expect") for line in lines)
+
+
+def test_a_demonstration_is_called_one_and_not_packed(course, capsys):
+    elsewhere = {"photos": 9, "labels_sha256": "f" * 64}
+    path = course / "upload.zip"
+    edit(course, NOT_PACKED, "1.0")
+    pack = ("--pack", str(path))
+    status, lines = grade(course, capsys, *pack, training=elsewhere)
+    assert any(line.startswith("this model is a demonstration, trained on other") for line in lines)
+    assert any("python train_full.py" in line and "not written" in line for line in lines)
+    assert (status, path.exists()) == (1, False)
+    assert grade(course, capsys, *pack, "--demonstration", training=elsewhere)[0] == 0
+    assert path.exists()
+
+
+@pytest.mark.parametrize("record", [True, False])
+def test_a_model_of_these_photos_or_without_record_is_no_demonstration(course, capsys, record):
+    edit(course, NOT_PACKED, "1.0")
+    facts = {"training": public(course)} if record else {}
+    status, lines = grade(course, capsys, "--pack", str(course / "upload.zip"), **facts)
+    assert not any("demonstration" in line for line in lines)
+    assert status == 0
+
+
+@pytest.mark.parametrize(
+    ("facts", "share", "text"),
+    [
+        ({"class_ids": [100, 101]}, 0.0, "other species than the test asks for: 4 of 4 class ids"),
+        ({"class_ids": [0, 1, 2, 3]}, 0.0, "accuracy 0.0000 here, 0.8500 in its validation"),
+        ({}, 0.5, "accuracy 0.5000 here, 0.8500 in its validation"),
+    ],
+)
+def test_no_mark_is_expected_of_a_model_of_other_species(course, capsys, facts, share, text):
+    _, lines = grade(course, capsys, share=share, validation=VALIDATION, **facts)
+    [line] = [line for line in lines if line.startswith("WRONG:")]
+    assert text in line
+    assert not any(line.startswith("mark to expect") for line in lines)
+
+
+def test_a_mark_is_expected_of_a_model_of_these_species(course, capsys):
+    known = {"class_ids": [0, 1, 2, 3], "training": {"labels_sha256": "f" * 64}}
+    _, lines = grade(course, capsys, share=0.8, validation=VALIDATION, **known)
+    assert any(line.startswith("mark to expect") for line in lines)
 
 
 @pytest.mark.parametrize(

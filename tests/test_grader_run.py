@@ -14,7 +14,6 @@ import pytest
 from submissions.course import copy_submission, make_test
 
 import run_tests
-from grader import process
 from grader.sample import trained_sample
 
 SCRIPT = Path(run_tests.__file__)
@@ -120,12 +119,21 @@ def test_a_required_accuracy(course, required, expected):
         (["{tests}", "--submission", "{good}", "--require", "88"], "88 is no accuracy"),
         (["{tests}", "--submission", "{good}", "--reproduce"], "--holdout"),
         (["{tests}", "--submission", "{good}", "--json", "{tests}/species.csv/a"], "written"),
+        (["{tests}", "--submission", "{good}", "--json", "{tests}"], "is a folder"),
+        (["{tests}", "--submission", "{good}", "--errors", "{tests}"], "is a folder"),
+        (["{tests}", "--submission", "{good}", "--pack", "{tests}"], "is a folder"),
+        (["{good}/in_the_way", "--submission", "{good}"], "in the way"),
+        (["{good}/results", "--submission", "{good}"], "is a folder"),
+        (["{tests}", "--submission", "{good}", "--as", "main.py"], "invalid choice"),
         (["--no-such-option"], "unrecognized"),
     ],
 )
 def test_a_wrong_call_exits_with_2_and_one_line(course, arguments, text):
     (course / "tests" / "species.csv").write_text("class_id,name\n0,Wren\n")
     shutil.rmtree(course / "tests" / "01_hidden_input")
+    make_test(course / "good" / "in_the_way")
+    (course / "good" / "in_the_way" / "00_test_img_check").write_text("")
+    (make_test(course / "good" / "results") / "results.json").mkdir()
     names = {"tests": course / "tests", "good": course / "good"}
     status, _, errors = call(*(word.format(**names) for word in arguments))
     assert status == 2
@@ -161,7 +169,7 @@ def test_json_report(course):
     assert (first["correct"], first["total"]) == (2, 8)
     assert [phase["name"] for phase in first["phases"]] == ["import", "fast_train", "classify"]
     assert all(phase["verdict"] == "ok" for phase in first["phases"])
-    assert all(phase["peak"] > 2**20 for phase in first["phases"])
+    assert all(phase["peak"] > 8 * 2**20 for phase in first["phases"])  # a Python, not bwrap
     assert first["warnings"] == ["all 8 photos got the same class, 3"]
     assert "portable" in first["layers"][0]
 
@@ -186,11 +194,13 @@ def test_checker_mode(course, monkeypatch, capsys):
     data = course / "tests" / "01_hidden_input"
     assert run_tests.main(["run_single_test", str(data), str(check / "output")]) == 0
     shutil.copytree(course / "tests" / "01_hidden_gt", check / "gt")
-    assert run_tests.main(["check_test", str(check)]) == 0
-    assert capsys.readouterr().out == "Ok, accuracy 1.0000\n"
+    for words in ([str(check)], [str(check), str(check / "output")]):  # the real script takes two
+        assert run_tests.main(["check_test", *words]) == 0
+        assert capsys.readouterr().out == "Ok, accuracy 1.0000\n"
     (check / "results.json").write_text('[{"time": 1.5, "status": "Ok, accuracy 0.8312"}]')
-    assert run_tests.main(["grade", str(check)]) == 0
-    assert json.loads(capsys.readouterr().out) == {"description": "0.8312", "mark": 8}
+    for words in ([str(check)], [str(check), str(check / "output")]):
+        assert run_tests.main(["grade", *words]) == 0
+        assert json.loads(capsys.readouterr().out) == {"description": "0.8312", "mark": 8}
 
 
 def test_checker_mode_fails_aloud(course, monkeypatch, capsys):
@@ -203,7 +213,9 @@ def test_checker_mode_fails_aloud(course, monkeypatch, capsys):
     assert run_tests.main(["check_test", str(course)]) == 1
     assert run_tests.main(["grade", str(course)]) == 2
     assert run_tests.main(["grade"]) == 2
-    assert capsys.readouterr().out == ""
+    said = capsys.readouterr()
+    assert "MODE DATA_DIR OUTPUT_DIR" in said.err
+    assert said.out == ""
 
 
 def test_the_grader_adds_little_and_never_imports_torch(course):
@@ -211,9 +223,13 @@ def test_the_grader_adds_little_and_never_imports_torch(course):
     done = subprocess.run([sys.executable, "-c", code], cwd=SCRIPT.parent, check=False)
     assert done.returncode == 0
     shutil.rmtree(course / "tests" / "01_hidden_input")
+    assert min(_seconds_of_a_run(course) for _ in range(3)) < 3  # others may use the machine too
+
+
+def _seconds_of_a_run(course):
     start = time.monotonic()
     call(course / "tests", "--submission", course / "good")
-    assert time.monotonic() - start < 3
+    return time.monotonic() - start
 
 
 def test_archive_is_the_same_every_time_and_holds_two_files(course):
@@ -240,16 +256,82 @@ def test_only_a_passing_submission_is_packed(course):
     assert not path.exists()
 
 
+def test_what_the_code_imports_from_its_folder_is_packed_and_named(course):
+    folder, path = copy_submission("helper_modules", course / "helped"), course / "upload.zip"
+    (folder / "unused.py").write_text("")
+    status, lines, _ = call(course / "tests", "--submission", folder, "--pack", path)
+    assert status == 0
+    names = ["solution.py", "birds_model.pt", "reading.py", "utils/names.py"]
+    assert any(line.endswith(f"MB, {', '.join(names)}") for line in lines)
+    with zipfile.ZipFile(path) as archive:
+        assert archive.namelist() == names
+
+
 def test_an_archive_that_does_not_work_alone_is_not_kept(course):
     folder = course / "good"
-    (folder / "helper.py").write_text("SHIFT = 0\n")
+    (folder / "shift.txt").write_text("0")
     code = (folder / "solution.py").read_text()
-    (folder / "solution.py").write_text(f"{code}\nfrom helper import SHIFT\n")
+    (folder / "solution.py").write_text(f"{code}\nPath(__file__).with_name('shift.txt').open()\n")
     path = course / "upload.zip"
     status, lines, _ = call(course / "tests", "--submission", folder, "--pack", path)
     assert status == 1
-    assert any("No module named 'helper'" in line for line in lines)
+    [line] = [line for line in lines if "not written" in line]
+    assert "shift.txt" in line
+    assert "The archive holds solution.py, birds_model.pt: the code, the model, and what" in line
     assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "code"), [("good", "classification.py"), ("named_classification", "solution.py")]
+)
+def test_the_code_is_named_as_an_edition_of_the_course_does(course, name, code):
+    folder, path = copy_submission(name, course / "named"), course / "upload.zip"
+    run = (course / "tests", "--submission", folder, "--pack", path, "--as", code)
+    assert call(*run)[0] == 0
+    with zipfile.ZipFile(path) as archive:
+        assert archive.namelist() == [code, "birds_model.pt"]
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        (
+            "writes_code_folder",
+            [
+                "   classify: broke the rule 'no file written': open(",
+                "   Why: a submission must not write files",
+                "   What to do: take the write out",
+                "   what followed from it in classify:",
+                "Traceback (most recent call last):",
+            ],
+        ),
+        (
+            "memory_hog",
+            [
+                "Traceback (most recent call last):",
+                "   classify: MemoryError (solution.py:11)",
+                "   Why: it took more memory than the 0.5 GiB that this run allows",
+                "   What to do: take smaller batches or one photo at a time; --limit memory=GIB",
+            ],
+        ),
+        (
+            "internet_if_there_is",
+            [
+                "   !! fast_train: broke the rule 'no internet': urllib.Request(",
+                "      It was refused, the submission went on and answered. The testing system",
+                "      probably says the same as this run, 'Ok, accuracy 1.0000'.",
+                "   Why: the testing system has no internet",
+                "   What to do: take it out",
+            ],
+        ),
+    ],
+)
+def test_what_happened_why_and_what_to_do(course, name, lines):
+    folder = copy_submission(name, course / "bad")
+    run = (course / "tests", "--submission", folder, "--limit", "memory=0.5")
+    said = iter(call(*run)[1])
+    for start in lines:
+        assert any(line.startswith(start) for line in said), start
 
 
 def draw_toys(folder, seed):
@@ -335,13 +417,3 @@ def test_a_fresh_clone_earns_a_10_on_its_own_sample(tmp_path):
 
 def only_programs(folder, names):
     return [name for name in names if not name.endswith(".py")]
-
-
-def test_a_file_of_torchs_own_import_is_no_stranger(tmp_path):
-    folders = process._Folders(tmp_path)
-    own = folders.temporary / "tmpabc"
-    own.mkdir()
-    (own / "_remote_module_non_scriptable.py").touch()
-    assert folders.strangers() == []
-    (folders.temporary / "mine.txt").touch()
-    assert folders.strangers() == ["temporary/mine.txt"]

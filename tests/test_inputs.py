@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 import solution
-from birddata import doctor, layout, prepare
+from birddata import DataError, doctor, layout, prepare
 from grader.protocol import CheckerError, check_answer, read_csv
 
 READ, DAMAGED, UNREADABLE = "read", "damaged", "unreadable"
@@ -217,6 +217,40 @@ def test_the_doctor_finds_what_training_leaves_out_and_nothing_else(kinds, tmp_p
     assert not found.keys() & {"file-without-label", "label-without-file", "near-copy"}
 
 
+def damaged_photo(number) -> bytes:
+    """A photo cut short, with bytes changed, a piece missing or doubled."""
+    rng = np.random.default_rng(number)
+    forms = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "TGA", "JPEG2000", "PCX")
+    data = bytearray(saved(forms[number % len(forms)]))
+    start, length = int(rng.integers(len(data))), int(rng.integers(1, 200))
+    if number % 4 == 0:
+        return bytes(data[:start])
+    if number % 4 == 1:
+        return bytes(data[:start] + data[start + length :])
+    if number % 4 == 2:
+        return bytes(data[:start] + data[start : start + length] * 2 + data[start + length :])
+    for place in rng.integers(0, len(data) if number % 3 else 60, 5):
+        data[place] = rng.integers(256)
+    return bytes(data)
+
+
+def test_the_doctor_agrees_with_training_on_300_damaged_photos(tmp_path):
+    """Training reads photos as `read_photo` does with this side; see TrunkCache."""
+    for number in range(300):
+        (tmp_path / f"{number}.jpg").write_bytes(damaged_photo(number))
+    left_out = set()
+    for path in solution.list_photos(tmp_path):
+        try:
+            solution.read_photo(path, solution.DETAIL * solution.Settings.input_size)
+        except Exception:
+            left_out.add(path.name)
+    known = {}
+    facts = {path.name: doctor.examine(path, known) for path in solution.list_photos(tmp_path)}
+    assert {name for name in facts if facts[name].problem} == left_out
+    assert 25 < len(left_out) < 250
+    assert sum(bool(fact.damage) for fact in facts.values()) > 20
+
+
 # --- tables ---------------------------------------------------------------------------------------
 
 SAME, OTHER, STOPS = "same", "other", "stops"  # what the testing system's script reads
@@ -309,6 +343,38 @@ def test_a_species_table_may_have_more_columns_and_other_forms(tmp_path):
         assert layout.read_species(path) == {3: "Auk"}
 
 
+# --- names ----------------------------------------------------------------------------------------
+
+
+def test_names_match_where_only_one_photo_can_be_meant():
+    there = ["a.jpg", "B.JPG", "u\u0308.png", "d.jpg", "d.png", "e e.tif", "\udcff.jpg"]
+    named = {
+        "a.jpg": "a.jpg",
+        "b.jpg": "B.JPG",
+        "images/\u00fc.png": "u\u0308.png",
+        "d": None,  # which of the two?
+        "D.png": "d.png",
+        " E E": "e e.tif",
+        "\udcff.jpg": "\udcff.jpg",
+        "A.jpg": None,  # that is another row's
+        "f.jpg": None,
+    }
+    found = {name: file for name, file in named.items() if file}
+    assert layout.match_names(named, there) == found
+
+
+def test_labels_take_the_names_of_the_files(tmp_path, capsys):
+    labels = {"images/00.JPG": 3, "01.jpg": 1, "gone.jpg": 2}
+    read = layout.labels_of_files(labels, tmp_path, ["00.jpg", "01.jpg"])
+    assert read == {"00.jpg": 3, "01.jpg": 1, "gone.jpg": 2}
+    assert "1 labels name photos differently" in capsys.readouterr().err
+
+
+def test_labels_of_other_photos_are_an_error(tmp_path):
+    with pytest.raises(DataError, match=r"they say b\.jpg, c\.jpg, there are a\.jpg; check"):
+        layout.labels_of_files({"b.jpg": 0, "c.jpg": 1, "d.jpg": 1}, tmp_path, ["a.jpg"])
+
+
 # --- a table beside photos ------------------------------------------------------------------------
 
 
@@ -362,20 +428,3 @@ def test_a_folder_with_a_name_in_another_encoding(tmp_path, capsys):
     picture().save(tmp_path / "birds" / CYRILLIC / "1.jpg")
     assert prepare.main([str(tmp_path / "birds"), "--out", str(tmp_path / "out")]) == 0
     assert len(layout.read_labels(tmp_path / "out/00_test_img_gt/gt.csv")) == 1
-
-
-def test_names_match_where_only_one_photo_can_be_meant():
-    there = ["a.jpg", "B.JPG", "u\u0308.png", "d.jpg", "d.png", "e e.tif", "\udcff.jpg"]
-    named = {
-        "a.jpg": "a.jpg",
-        "b.jpg": "B.JPG",
-        "images/\u00fc.png": "u\u0308.png",
-        "d": None,  # which of the two?
-        "D.png": "d.png",
-        " E E": "e e.tif",
-        "\udcff.jpg": "\udcff.jpg",
-        "A.jpg": None,  # that is another row's
-        "f.jpg": None,
-    }
-    found = {name: file for name, file in named.items() if file}
-    assert layout.match_names(named, there) == found

@@ -1,6 +1,8 @@
 """What a photo is: the rules of solution.py, which every other program asks."""
 
+import sys
 import threading
+import types
 import warnings
 import zlib
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 from PIL import Image, ImageFile
 
 import solution
+from grader.model import labels_fingerprint
 
 
 def shade(path: Path) -> float:
@@ -43,6 +46,18 @@ def test_what_cannot_be_decoded_says_why(tmp_path, content, reason):
     (tmp_path / "photo.jpg").write_bytes(content)
     with pytest.raises(ValueError, match=reason):
         solution.read_photo(tmp_path / "photo.jpg", 8)
+
+
+def test_heic_is_a_photo_where_pillow_heif_is_installed(monkeypatch):
+    package = types.ModuleType("pillow_heif")
+    package.register_heif_opener = lambda: Image.OPEN.setdefault("HEIF", (None, None))
+    monkeypatch.setitem(sys.modules, "pillow_heif", package)
+    solution.formats.cache_clear()
+    try:
+        assert "HEIF" in solution.formats()
+    finally:
+        Image.OPEN.pop("HEIF")
+        solution.formats.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -155,6 +170,7 @@ def test_every_file_that_may_be_a_photo_is_listed(tmp_path):
     assert [path.name for path in solution.list_photos(tmp_path)] == listed
 
 
-def test_labels_in_bytes_that_are_no_utf8_have_a_fingerprint():
-    name = b"\xc4\xf0\xee\xe7\xe4.jpg".decode("utf-8", "surrogateescape")
-    assert solution.labels_fingerprint({name: 1}) != solution.labels_fingerprint({"x.jpg": 1})
+def test_labels_in_bytes_that_are_no_utf8_have_one_fingerprint():
+    gt = {b"\xc4\xf0\xee\xe7\xe4.jpg".decode("utf-8", "surrogateescape"): 1}
+    assert solution.labels_fingerprint(gt) == labels_fingerprint(gt)
+    assert solution.labels_fingerprint(gt) != solution.labels_fingerprint({"x.jpg": 1})

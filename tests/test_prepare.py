@@ -722,6 +722,30 @@ def test_zip_from_a_mac(tmp_path, capsys):
     assert species(tmp_path / "out")[2] == ["1", "Дрозд"]
 
 
+def test_zip_with_backslashes(tmp_path, capsys):
+    archive = zip_of(tmp_path / "windows.zip", ["birds\\Auk\\1.jpg", "birds\\Wren\\1.jpg"])
+    assert run(capsys, archive, "--out", tmp_path / "out")[0] == 0
+    assert gt(tmp_path / "out", "00_test_img") == {"Auk_1.jpg": 0, "Wren_1.jpg": 1}
+
+
+def test_zip_from_a_russian_windows(tmp_path, capsys):
+    archive = zip_of(tmp_path / "ru.zip", ["Auk/1.jpg", "XXXXX/1.jpg"])
+    data = archive.read_bytes()
+    assert data.count(b"XXXXX") == 2
+    archive.write_bytes(data.replace(b"XXXXX", "Дрозд".encode("cp866")))
+    assert run(capsys, archive, "--out", tmp_path / "out")[0] == 0
+    assert gt(tmp_path / "out", "00_test_img") == {"Auk_1.jpg": 0, "Дрозд_1.jpg": 1}
+
+
+def test_zip_packed_by_a_method_that_python_lacks(tmp_path, capsys):
+    archive = zip_of(tmp_path / "large.zip", ["Auk/1.jpg"])
+    data = bytearray(archive.read_bytes())
+    data[8] = data[data.find(b"PK\x01\x02") + 10] = 9
+    archive.write_bytes(data)
+    result = run(capsys, archive, "--out", tmp_path / "out")
+    assert_refused(result, tmp_path / "out", "the method deflate64", "unpack it yourself")
+
+
 # --- all or nothing -----------------------------------------------------------------------------
 
 
@@ -791,7 +815,12 @@ def test_command_writes_beside_itself(tree, tmp_path):
     script.parent.mkdir()
     script.write_bytes(SCRIPT.read_bytes())
     done = subprocess.run(
-        [sys.executable, script, tree], capture_output=True, text=True, check=True, cwd=tmp_path
+        [sys.executable, script, tree],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(SCRIPT.parents[1])},
     )
     assert done.stderr == ""
     assert len(gt(script.parent, "00_test_img")) == 17
@@ -804,7 +833,9 @@ def test_command_writes_beside_itself(tree, tmp_path):
         (["x", "--holdout", "0"], "more than 0 and at most 0.5"),
         (["x", "--holdout", "0.6"], "more than 0 and at most 0.5"),
         (["x", "--holdout", "nan"], "more than 0 and at most 0.5"),
-        (["x", "--holdout", "some"], "--holdout"),
+        (["x", "--holdout", "some"], "such as 0.15, not 'some'"),
+        (["x", "--holdout", "0,15"], "such as 0.15, not '0,15'"),
+        (["x", "--holdout", "15%"], "such as 0.15, not '15%'"),
         (["x", "--seed", "-1"], "from 0 to 4294967295"),
         (["x", "--colour"], "--colour"),
     ],

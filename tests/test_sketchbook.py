@@ -208,8 +208,8 @@ def test_all_marks_drawn_are_marks_tested():
 
 def box_of_bird(pose, scene) -> tuple[np.ndarray, np.ndarray]:
     """The least and the greatest row and column of the pixels that a bird's plumage changes."""
-    plumage = {"back": BLUE, "wing": BLUE, "belly": BLUE, "bill_colour": BLUE}
-    blue = replace(UNMARKED, genus=replace(plumage.FINCH, **plumage))
+    colours = {"back": BLUE, "wing": BLUE, "belly": BLUE, "bill_colour": BLUE}
+    blue = replace(UNMARKED, genus=replace(plumage.FINCH, **colours))
     birds = [np.asarray(plumage.draw_bird(b, pose, scene), int) for b in (UNMARKED, blue)]
     places = np.argwhere((birds[0] != birds[1]).any(axis=-1))
     return places.min(axis=0), places.max(axis=0)

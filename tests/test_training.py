@@ -205,6 +205,12 @@ def test_unreadable_photos_are_left_out_with_their_names(tmp_path, init, capsys)
     assert "7.png" in said
 
 
+def test_no_readable_photo_is_an_error(tmp_path, init):
+    (tmp_path / "a.jpg").write_bytes(b"no photo")
+    with pytest.raises(SubmissionError, match="not one readable photo"):
+        train_classifier({"a.jpg": 0}, tmp_path, settings=TINY, init=init)
+
+
 @pytest.mark.parametrize("gt", [{}, {"a.jpg": "1"}, {"a.jpg": 1.5}])
 def test_labels_that_are_none_are_refused(gt, tmp_path):
     draw_photo(tmp_path / "a.jpg", 0, seed=0)

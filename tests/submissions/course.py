@@ -25,10 +25,10 @@ def make_test(folder, name="00_test_img", photos=PHOTOS, prefix="photo"):
 
 def copy_submission(name, folder):
     """A fixture's code and model in a folder of their own, so that it may spoil them."""
-    folder.mkdir(parents=True)
-    for source in (FIXTURES / name).iterdir():
-        if source.suffix in (".py", ".pt", ".txt"):
-            shutil.copy(source, folder / source.name.removesuffix(".txt"))
+    unwanted = shutil.ignore_patterns("expected.json", "__pycache__")
+    shutil.copytree(FIXTURES / name, folder, ignore=unwanted)
+    for text in folder.glob("*.py.txt"):
+        text.rename(text.with_suffix(""))
     return folder
 
 
@@ -36,7 +36,7 @@ def fixture_names():
     return sorted(path.parent.name for path in FIXTURES.glob("*/expected.json"))
 
 
-def expected(name, layer):
+def expected(name, layer=None):
     """What the fixture must give; some differ between the layers."""
     content = json.loads((FIXTURES / name / "expected.json").read_text())
     return content.get(layer, content)

@@ -1,0 +1,5 @@
+"""Reads a photo."""
+
+
+def read(photo):
+    return int(photo.read_text())

@@ -1,0 +1,5 @@
+"""Names a photo."""
+
+
+def name_of(photo):
+    return photo.name
