@@ -851,7 +851,7 @@ class _Run:
             self.optimiser,
             [group["lr"] for group in self.optimiser.param_groups],
             total_steps=steps + 1,
-            pct_start=settings.warmup,
+            pct_start=max(settings.warmup, 2 / (steps + 1)),  # one step at least, or 0 / 0
             cycle_momentum=False,
             div_factor=25,
             final_div_factor=1 / (25 * settings.final_rate),  # of the first rate, not the highest

@@ -497,6 +497,16 @@ def test_the_learning_rate_rises_then_falls_to_its_share():
     assert rates[-1] == pytest.approx(0.4 * 0.05, rel=0.02)
 
 
+@pytest.mark.parametrize("epochs", [1, 2, 9])
+def test_few_steps_have_rates_too(epochs):
+    """With nine steps a tenth of the schedule is a single point: torch divided by zero."""
+    cache = Shown(torch.zeros(2, 8, 4, 4, 8), replace(STEPS, epochs=epochs, warmup=0.1))
+    solution._fit("run", trainable(), cache, LABELS, np.arange(8))
+    rates = [row.learning_rate for row in cache.progress.rows]
+    assert all(0 < rate <= 0.05 for rate in rates)
+    assert epochs == 1 or rates[-1] == pytest.approx(0.4 * 0.05)
+
+
 # ---- The same numbers, faster ----
 
 needs_bfloat16 = pytest.mark.skipif(

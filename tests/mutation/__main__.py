@@ -10,6 +10,7 @@ import os
 import random
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -34,17 +35,19 @@ def stale(faults: Sequence[Fault]) -> list[str]:
     return [problem for fault in faults if (problem := fault.problem(ROOT))]
 
 
-def passes(faults: Sequence[Fault]) -> bool:
-    """Whether the tests of these faults pass where there is none."""
+def seconds_without(faults: Sequence[Fault]) -> float | None:
+    """How long all tests of these faults take where there is none; None if they do not pass."""
+    start = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
         paths = sorted({path for fault in faults for path in fault.paths})
         status, said = status_of(checkout(Path(folder)), paths)
-    if status != PASSED:
-        print(said, "Error: the tests fail without a fault: mend that first", file=sys.stderr)
-    return status == PASSED
+    if status == PASSED:
+        return time.perf_counter() - start
+    print(said, "Error: the tests fail without a fault: mend that first", file=sys.stderr)
+    return None
 
 
-def run(faults: Sequence[Fault], workers: int) -> list[str]:
+def run(faults: Sequence[Fault], workers: int, limit: float) -> list[str]:
     """The verdict on each fault, printed as it comes."""
     with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
         roots: SimpleQueue[Path] = SimpleQueue()
@@ -53,7 +56,7 @@ def run(faults: Sequence[Fault], workers: int) -> list[str]:
 
         def judge(fault: Fault) -> str:
             root = roots.get()
-            word, seconds = verdict(fault, root)
+            word, seconds = verdict(fault, root, limit)
             roots.put(root)
             print(f"{word:7} {seconds:5.0f} s  {fault}", flush=True)
             return word
@@ -75,13 +78,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     faults = chosen(options.share, options.seed, options.only)
     if not faults:
         parser.error(f"no fault with {options.only!r} in its file or text")
-    if problems := stale(faults):
+    if problems := stale(FAULTS):
         print(*problems, sep="\n", file=sys.stderr)
         return 2
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # faults are tried side by side instead
-    if not passes(faults):
+    seconds = seconds_without(faults)
+    if seconds is None:
         return 2
-    words = run(faults, options.workers)
+    print(f"{len(faults)} faults; their tests pass without them, in {seconds:.0f} s", flush=True)
+    words = run(faults, options.workers, 60 + 3 * seconds)
     alive = [f"  {fault}" for fault, word in zip(faults, words, strict=True) if word != "killed"]
     print(
         f"{len(faults) - len(alive)} of {len(faults)} faults killed, not these:", *alive, sep="\n"

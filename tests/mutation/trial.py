@@ -12,7 +12,6 @@ from pathlib import Path
 from tests.mutation.fault import Fault
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMEOUT = 300  # seconds; a fault that makes the tests hang is noticed too
 PASSED, FAILED = 0, 1  # pytest's exit statuses
 # Slow to import, and not the project's: each process that runs tests begins as a copy of one that
 # has imported them.
@@ -48,13 +47,15 @@ def _run_pytest(root: Path, paths: Sequence[str], output: Path) -> None:
     sys.exit(int(pytest.main(["-x", "-p", "no:cacheprovider", *paths])))
 
 
-def status_of(root: Path, paths: Sequence[str]) -> tuple[int | None, str]:
-    """Pytest's exit status, None if it took too long, and what it printed."""
+def status_of(
+    root: Path, paths: Sequence[str], limit: float | None = None
+) -> tuple[int | None, str]:
+    """Pytest's exit status, None if it took more than `limit` seconds, and what it printed."""
     context, output = multiprocessing.get_context("forkserver"), root / "pytest.out"
     context.set_forkserver_preload(PRELOAD)
     process = context.Process(target=_run_pytest, args=(root, paths, output))
     process.start()
-    process.join(TIMEOUT)
+    process.join(limit)
     status = process.exitcode
     try:
         os.killpg(process.pid, 9)
@@ -64,11 +65,14 @@ def status_of(root: Path, paths: Sequence[str]) -> tuple[int | None, str]:
     return status, output.read_text(encoding="utf-8", errors="replace") if output.exists() else ""
 
 
-def verdict(fault: Fault, root: Path) -> tuple[str, float]:
-    """What the tests do about a fault: "killed", "alive" or what went wrong; and the seconds."""
+def verdict(fault: Fault, root: Path, limit: float) -> tuple[str, float]:
+    """What the tests do about a fault: "killed", "alive" or what went wrong; and the seconds.
+
+    Tests that take longer than `limit` seconds hang because of it: that is noticed too.
+    """
     start = time.perf_counter()
     with fault.within(root):
-        status, said = status_of(root, fault.paths)
+        status, said = status_of(root, fault.paths, limit)
     seconds = time.perf_counter() - start
     if status is None or status == FAILED or status < 0:  # too long, failed, died of a signal
         return "killed", seconds
