@@ -2,12 +2,12 @@
 
     python benchmarks/folds.py TESTS_DIR --set input_size=384 --set epochs=20
                                [--look box_threshold=0.5] [--folds 0,1,2,3,4] [--seeds 0]
-                               [--photos N] [--init CHECKPOINT] [--table FILE]
+                               [--photos 10,15] [--init CHECKPOINT] [--table FILE]
 
 Trains `solution.py`'s way on four fifths of the first test's photos, for each fold and seed, and
 classifies the other fifth as `classify` does. `--set` changes a setting for training and looking,
 `--look` only for looking: the networks trained with the settings are then taken as they are.
-`--photos N` trains on N photos of each species at most.
+`--photos` trains on so many photos of each species at most, a row for each number.
 
 Prints accuracy, cross-entropy after temperature (nats), and the differences from the unchanged
 settings on the same folds and seeds, with the standard error over photos and McNemar's counts
@@ -199,7 +199,7 @@ def parse() -> argparse.Namespace:
     add("--look", action="append", default=[], metavar="NAME=VALUE")
     add("--folds", type=whole_numbers, default=list(range(FOLDS)), metavar="0,1,2,3,4")
     add("--seeds", type=whole_numbers, default=[0], metavar="0,1")
-    add("--photos", type=int, metavar="N", help="photos of each species to train on, at most")
+    add("--photos", type=whole_numbers, default=[None], metavar="10,15", help="a row for each")
     add("--init", type=Path, metavar="CHECKPOINT")
     add("--scratch", type=Path, default=Path("report/folds"), metavar="DIR")
     add("--table", type=Path, metavar="FILE", help="default: table.md in the scratch folder")
@@ -220,19 +220,20 @@ def results_of(
 
 def main() -> None:
     """Train what is missing, print the row."""
-    options, table = parse(), TrainingTable()
+    options, table, rows = parse(), TrainingTable(), []
     sample = Sample(options.tests_dir, options.init, options.scratch)
-    look = tuple(changes(options.look).items())
+    look, named = tuple(changes(options.look).items()), [*options.set]
+    named += [f"look {text}" for text in options.look]
     with table.bars:
         usual = results_of(sample, options, {}, (), None, table)
-        new = results_of(sample, options, changes(options.set), look, options.photos, table)
-    named = [*options.set, *(f"look {text}" for text in options.look)]
-    named += [f"{options.photos} photos a species"] if options.photos else []
-    line = row(" ".join(named) or "nothing: the settings", options, new, usual)
+        for photos in options.photos:
+            new = results_of(sample, options, changes(options.set), look, photos, table)
+            what = named + ([f"{photos} photos a species"] if photos else [])
+            rows.append(row(" ".join(what) or "nothing: the settings", options, new, usual))
     file = options.table or options.scratch / "table.md"
     with file.open("a", encoding="utf-8") as open_table:
-        open_table.write(line + "\n")
-    print(HEADER + line)
+        open_table.writelines(f"{line}\n" for line in rows)
+    print(HEADER + "\n".join(rows))
 
 
 if __name__ == "__main__":
