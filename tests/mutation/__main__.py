@@ -88,9 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"{len(faults)} faults; their tests pass without them, in {seconds:.0f} s", flush=True)
     words = run(faults, options.workers, 60 + 3 * seconds)
     alive = [f"  {fault}" for fault, word in zip(faults, words, strict=True) if word != "killed"]
-    print(
-        f"{len(faults) - len(alive)} of {len(faults)} faults killed, not these:", *alive, sep="\n"
-    )
+    these = ", but not these:" if alive else ""
+    print(f"{len(faults) - len(alive)} of {len(faults)} faults killed{these}", *alive, sep="\n")
     return 0 if len(alive) <= MOST_ALIVE * len(faults) else 1
 
 
