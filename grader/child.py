@@ -24,7 +24,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import Any
 
 import psutil
@@ -245,18 +245,22 @@ def model_facts(torch: Any, solution: ModuleType, path: str) -> dict[str, Any]:
 
 def describe(error: BaseException, submission: str) -> dict[str, Any]:
     """Message, the submission's own line, and the traceback without the grader's frames."""
-    tb = error.__traceback__
-    while tb and tb.tb_frame.f_code.co_filename.startswith((_GRADER, "<frozen importlib")):
-        tb = tb.tb_next
-    while tb and "importlib" in tb.tb_frame.f_code.co_filename:
-        tb = tb.tb_next
-    text = "".join(traceback.format_exception(type(error), error, tb))
     return {
         "message": _message(error),
-        "where": _where(error, tb, submission),
-        "traceback": text[-_TEXT_LIMIT:],
+        "where": _where(error, submission),
+        "traceback": "".join(_without_grader(error).format())[-_TEXT_LIMIT:],
         "refusal": refusal_behind(error),
     }
+
+
+def _without_grader(error: BaseException) -> traceback.TracebackException:
+    told = traceback.TracebackException.from_exception(error)
+    link = told
+    while link:
+        own = [f for f in link.stack if not f.filename.startswith((_GRADER, "<frozen importlib"))]
+        link.stack[:] = [f for f in own if f.filename != importlib.__file__]
+        link = link.__cause__ or link.__context__
+    return told
 
 
 def refusal_behind(error: BaseException) -> dict[str, Any] | None:
@@ -277,8 +281,8 @@ def _message(error: BaseException) -> str:
     return type(error).__name__
 
 
-def _where(error: BaseException, tb: TracebackType | None, submission: str) -> str:
-    lines = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(tb)]
+def _where(error: BaseException, submission: str) -> str:
+    lines = [(f.f_code.co_filename, line) for f, line in traceback.walk_tb(error.__traceback__)]
     if isinstance(error, SyntaxError) and error.filename:
         lines.append((error.filename, error.lineno or 0))
     for file, line in reversed(lines):
