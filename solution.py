@@ -160,8 +160,7 @@ class BirdNet(nn.Module):
 def describe(features: nn.Module) -> list[dict[str, Any]]:
     """The blocks of `features` as plain values, their tensors by name.
 
-    The checkpoint holds it: inference and the forward pass of training follow this description,
-    so that `classify` can do without importing torchvision.
+    The checkpoint holds it, so that `classify` can do without importing torchvision.
     """
     blocks = []
     for index, block in features.named_children():
@@ -429,10 +428,9 @@ class Seen:
 
 
 class TwoLooks:
-    """A network that looks at photos one by one.
+    """A network that looks at photos one by one, each time at a view and its mirror image.
 
-    A look is a view and its mirror image. What is seen of a photo so depends on nothing but the
-    photo: not on others, nor on the number of threads.
+    What is seen of a photo depends on the photo alone, not on others or the number of threads.
     """
 
     def __init__(
@@ -770,7 +768,6 @@ class TrunkCache:
         return augmented(pixels, drawn if number else (bird, *PLAIN), self.preprocessing)
 
     def _random_views_that_fit(self) -> int:
-        """As many as the settings say, if there is room for them and the plain one."""
         size = self.views[0].element_size() * self.views[0].numel()  # bytes
         room = int(self.settings.cache_gigabytes * 1e9 / size) - 1
         return max(1, min(self.settings.views, room))
@@ -856,12 +853,12 @@ class _Run:
             div_factor=25,
             final_div_factor=1 / (25 * settings.final_rate),  # of the first rate, not the highest
         )
-        self.label_smoothing = settings.label_smoothing
+        self.loss = nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing)
 
     def step(self, activations: Tensor, labels: Tensor) -> tuple[float, float]:
         """One step on activations (B, h, w, C) with labels (B,): loss and accuracy before it."""
         logits = self.upper.train()(_unpacked(activations))  # (B, classes)
-        loss = functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        loss = self.loss(logits, labels)
         self.optimiser.zero_grad()
         loss.backward()
         self.optimiser.step()
@@ -966,8 +963,8 @@ def train_classifier(
         network, head = pretrained(class_ids, species, settings, init, fast_train)
         names = list(gt)
         if fast_train:
-            count = min(FAST_TRAIN_PHOTOS, len(names))
-            names = sorted(random.Random(settings.seed).sample(names, count))
+            random.Random(settings.seed).shuffle(names)
+            names = sorted(names[:FAST_TRAIN_PHOTOS])
             settings = replace(settings, epochs=1, views=1)
         progress.stage("first look", len(names))
         birds = find_birds(network, head, [folder / name for name in names], settings, progress)
