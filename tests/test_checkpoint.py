@@ -116,9 +116,6 @@ def test_a_head_of_another_size_is_refused(model_path, tmp_path):
         load_classifier(tmp_path / "head.pt")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="birds_model.pt is of version 2: remove this mark with the new one"
-)
 def test_the_shipped_model_is_right_and_small():
     assert SHIPPED.stat().st_size < 10_000_000
     assert known_answer_error(SHIPPED) <= 1e-3
