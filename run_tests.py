@@ -98,9 +98,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _share(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
     if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is no accuracy: give a number from 0 to 1")
+        raise argparse.ArgumentTypeError(f"{text} is no accuracy: give one from 0 to 1, as 0.88")
     return value
 
 

@@ -473,8 +473,7 @@ def class_map(maps: Tensor, head: Head) -> Tensor:
     """
     shares = functional.softmax(functional.linear(maps.mean((1, 2)), *head), 0)
     best = shares.topk(min(5, len(shares)))
-    weight = best.values @ head[0][best.indices]  # (C,)
-    heat = torch.einsum("c,chw->hw", weight, maps)
+    heat = torch.einsum("c,chw->hw", best.values @ head[0][best.indices], maps)
     return heat - heat.min()
 
 
@@ -668,8 +667,8 @@ def _load_file(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged or foreign file makes the loader raise
         raise SubmissionError(
-            f"{path} cannot be read ({type(error).__name__}): truncated, or not a checkpoint of "
-            "tensors and plain values; copy it again, or make it anew with `python train_full.py`"
+            f"{path} cannot be read ({type(error).__name__}): truncated, or no checkpoint; copy it "
+            "again, or delete it: `python train_full.py` gets the weights or makes the model"
         ) from None
     if not isinstance(content, dict):
         raise SubmissionError(f"{path} holds no checkpoint but a {type(content).__name__}")
@@ -1119,8 +1118,9 @@ class Classifier:
         head = state["head.weight"].detach(), state["head.bias"].detach()
         features = frozen(checkpoint["features"], _backbone_of(state), torch.float32)
         self.looks = TwoLooks(features, head, self.preprocessing)
-        if len(self.class_ids) != len(head[1]):
-            raise ValueError(f"{len(self.class_ids)} class ids, {len(head[1])} outputs")
+        numbers = all(v.isfinite().all() and v.dtype != torch.half for v in state.values())
+        if len(self.class_ids) != len(head[1]) or not numbers:
+            raise ValueError("not as many outputs as class ids, or weights that are no numbers")
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Calibrated probabilities of logits (..., classes): see `fit_temperature`."""

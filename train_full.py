@@ -16,6 +16,7 @@ import io
 import sys
 import time
 from dataclasses import replace
+from http.client import HTTPException
 from pathlib import Path
 from urllib.error import URLError
 
@@ -28,7 +29,7 @@ from torchvision.models import MobileNet_V2_Weights
 import solution
 from birddata import DataError, layout
 from grader.marks import accuracy_text, mark_of, wilson_interval
-from grader.protocol import GraderError, find_tests, written
+from grader.protocol import GraderError, check_writable, find_tests, written
 from reporting import birds
 from solution import EpochRow, Settings, SubmissionError
 
@@ -91,8 +92,8 @@ def fetch_imagenet_weights() -> None:
         return
     try:
         MobileNet_V2_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
-    except (URLError, OSError) as error:
-        print(f"The pretrained weights cannot be downloaded: {error}", file=sys.stderr)
+    except (URLError, OSError, HTTPException, RuntimeError) as error:  # RuntimeError: wrong hash
+        print(f"The pretrained weights cannot be downloaded: {error!r}", file=sys.stderr)
 
 
 def save(content: dict, out: Path) -> None:
@@ -109,6 +110,7 @@ def save(content: dict, out: Path) -> None:
 def train(arguments: argparse.Namespace) -> None:
     """The whole program: read, train, save, report."""
     start = time.perf_counter()
+    check_writable(arguments.out)
     tests = find_tests(arguments.tests_dir)
     if not tests:
         raise SubmissionError(
@@ -175,10 +177,16 @@ def _verdict(validation: dict | None) -> str:
 
 def positive(text: str) -> int:
     """A whole number of at least 1, for argparse."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no whole number from 1 on")
+    return int(text)
+
+
+def seed(text: str) -> int:
+    """A whole number from 0 to 2**63 - 1, for argparse."""
+    if not text.isdecimal() or int(text) >= 2**63:
+        raise argparse.ArgumentTypeError(f"{text} is no whole number from 0 to 2**63 - 1")
+    return int(text)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -202,7 +210,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         metavar="FILE",
         help="the model file to write (default: birds_model.pt beside this program)",
     )
-    parser.add_argument("--seed", type=int, default=Settings.seed, help="default: %(default)s")
+    parser.add_argument("--seed", type=seed, default=Settings.seed, help="default: %(default)s")
     parser.add_argument(
         "--init",
         type=Path,
@@ -238,7 +246,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the program; the exit status."""
     try:
         run(parse(arguments))
-    except (SubmissionError, DataError) as error:
+    except (SubmissionError, DataError, GraderError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

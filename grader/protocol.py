@@ -77,6 +77,18 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
+def check_writable(path: Path) -> None:
+    """Raise GraderError before the work, not after it, if `path` cannot be written."""
+    if path.is_dir():
+        raise GraderError(f"{path} is a folder: name a file to write, or move it away")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise GraderError(f"{path} cannot be written: {error.strerror}") from None
+
+
 @contextmanager
 def written(path: Path) -> Iterator[Path]:
     """A temporary file beside `path`, which becomes `path` at the end of the block."""

@@ -122,3 +122,12 @@ def test_the_shipped_model_is_right_and_small():
     checkpoint = torch.load(SHIPPED, weights_only=True)
     assert len(checkpoint["class_names"]) == len(checkpoint["class_ids"]) == 50
     assert checkpoint["training"]["photos"] > 1000
+
+
+@pytest.mark.parametrize("spoil", [lambda v: v.half(), lambda v: v * float("nan")])
+def test_weights_in_half_precision_or_that_are_no_numbers_are_refused(model_path, tmp_path, spoil):
+    content = torch.load(model_path, weights_only=True)
+    content["state_dict"]["head.weight"] = spoil(content["state_dict"]["head.weight"])
+    torch.save(content, tmp_path / "spoilt.pt")
+    with pytest.raises(SubmissionError, match="damaged"):
+        solution.load_classifier(tmp_path / "spoilt.pt")

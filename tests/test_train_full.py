@@ -139,3 +139,18 @@ def test_wrong_calls_have_status_2(arguments):
     with pytest.raises(SystemExit) as stop:
         train_full.main(arguments)
     assert stop.value.code == 2
+
+
+@pytest.mark.parametrize("arguments", [["--seed", "-1"], ["--seed", "x"], ["--epochs", "0"]])
+def test_numbers_that_are_none_are_named_with_what_is_taken(arguments, capsys):
+    with pytest.raises(SystemExit):
+        train_full.parse(arguments)
+    assert f"{arguments[1]} is no whole number from" in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_written_is_told_before_the_training(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(solution, "train_classifier", None)
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path, tmp_path / "file/model.pt"):
+        assert train_full.main([str(tmp_path), "--out", str(out)]) == 1
+        assert capsys.readouterr().err.startswith(f"Error: {out}")
