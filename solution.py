@@ -27,6 +27,7 @@ from __future__ import annotations
 import argparse
 import copy
 import hashlib
+import itertools
 import math
 import operator
 import random
@@ -803,16 +804,13 @@ class UpperNet(nn.Module):
 
 def _optimiser(upper: UpperNet, settings: Settings) -> torch.optim.Optimizer:
     """AdamW (Loshchilov and Hutter, 2019), the backbone slower; biases and norms do not decay."""
-    from timm.optim import param_groups_weight_decay
-
     rates = {upper.blocks: settings.backbone_learning_rate, upper.head: settings.head_learning_rate}
-    return torch.optim.AdamW(
-        [
-            group | {"lr": rate}
-            for part, rate in rates.items()
-            for group in param_groups_weight_decay(part, settings.weight_decay)
-        ]
-    )
+    groups = []
+    for (part, rate), decays in itertools.product(rates.items(), (True, False)):
+        weights = [p for p in part.parameters() if (p.ndim > 1) == decays]
+        decay = settings.weight_decay if decays else 0.0
+        groups.append({"params": weights, "lr": rate, "weight_decay": decay})
+    return torch.optim.AdamW(groups)
 
 
 def _unpacked(activations: Tensor) -> Tensor:

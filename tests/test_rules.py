@@ -26,7 +26,7 @@ def hook(event, args):
 sys.path.insert(0, sys.argv[1])
 gt, folder, model_path, init = json.loads(sys.argv[2])
 import solution
-import timm.optim, sklearn.model_selection, torchvision.transforms.v2, timm.utils
+import sklearn.model_selection, torchvision.transforms.v2, timm.utils
 sys.addaudithook(hook)
 tiny = solution.Settings(
     input_size=64, first_size=64, epochs=1, views=2, batch_size=8, unfrozen_blocks=3
