@@ -61,6 +61,7 @@ class Settings:
     first_size: int = 256  # pixels of the short side of the whole photo in the first look
     box_threshold: float = 0.6  # of the map's maximum: places above it belong to the bird
     box_margin: float = 0.1  # added on each side of the bird, as a share of the box
+    first_share: float = 0.25  # of the first look in the mean of both; the second sees more
     unfrozen_blocks: int = 3  # of the 19 blocks of `features`, counted from the end
     views: int = 12  # cached views of a photo, one an epoch in turn
     cache_gigabytes: float = 2.0  # bound on the cache; more photos than fit get fewer views
@@ -362,7 +363,7 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels of the de
 
 def preprocessing_of(settings: Settings) -> dict[str, Any]:
     """The constants of the looks, as the checkpoint keeps them."""
-    names = ("input_size", "first_size", "box_threshold", "box_margin")
+    names = ("input_size", "first_size", "box_threshold", "box_margin", "first_share")
     constants = {
         "mean": list(IMAGENET_MEAN),
         "std": list(IMAGENET_STD),
@@ -421,7 +422,7 @@ TINY = 64  # pixels of the short side, below which there is nothing to look at m
 class Seen:
     """What the network made of a photo: logits (classes,) of each look, and where it looked."""
 
-    logits: Tensor  # the mean of both; has the order of the sum of their log-probabilities
+    logits: Tensor  # their weighted mean, in the order of the weighted log-probabilities' sum
     first: Tensor
     second: Tensor
     heat: Tensor  # (h, w): the first look's class activation map, from 0
@@ -445,7 +446,8 @@ class TwoLooks:
         """Look at a photo (3, H, W), uint8, twice."""
         first, heat, box = self.find(pixels)
         second = self._logits(self._maps(pixels, box, self.square))
-        return Seen((first + second) / 2, first, second, heat, box)
+        share = self.preprocessing["first_share"]
+        return Seen(torch.lerp(second, first, share), first, second, heat, box)
 
     @torch.inference_mode()
     def find(self, pixels: Tensor) -> tuple[Tensor, Tensor, Box]:

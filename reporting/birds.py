@@ -55,6 +55,7 @@ REASONS = {
     "first_size": "enough to see where the bird is, and often what it is",
     "box_threshold": "lower, the box holds more background; higher, less of the bird",
     "box_margin": "the map is coarse: a bird may reach beyond the places it marks",
+    "first_share": "the second look sees more of the plumage, the first more of the surroundings",
     "unfrozen_blocks": "the first blocks hold edges and textures that suit birds as they are; only "
     "the last ones, which tell objects apart, are adapted",
     "views": "the frozen blocks run once a view, so an epoch costs only the upper blocks; several "

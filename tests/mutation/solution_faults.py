@@ -83,14 +83,14 @@ TRAINING = [
     _fault(
         STEP,
         "weight decay",
-        "param_groups_weight_decay(part, settings.weight_decay)",
-        "param_groups_weight_decay(part, 0.0)",
+        "decay = settings.weight_decay if decays else 0.0",
+        "decay = 0.0",
     ),
     _fault(
         STEP,
         "batch norms and biases that are not decayed",
-        "for group in param_groups_weight_decay(part, settings.weight_decay)",
-        'for group in [{"params": [*part.parameters()], "weight_decay": settings.weight_decay}]',
+        "decay = settings.weight_decay if decays else 0.0",
+        "decay = settings.weight_decay",
     ),
     _fault(
         STEP,
@@ -303,8 +303,8 @@ LOOKING = [
     _fault(
         LOOKS,
         "a map of the likeliest species",
-        "weight = best.values @ head[0][best.indices]",
-        "weight = best.values @ head[0][: len(best.values)]",
+        "best.values @ head[0][best.indices], maps)",
+        "best.values @ head[0][: len(best.values)], maps)",
     ),
     _fault(LOOKS, "the bird's own blob", "blob = (grown > 0) & above", "blob = above"),
     _fault(LOOKS, "the box's margin", "* (1 + 2 * preprocessing[", "* (1 + 0 * preprocessing["),
@@ -335,7 +335,7 @@ LOOKING = [
     _fault(
         LOOKS,
         "the first look's part in the answer",
-        "return Seen((first + second) / 2, first",
+        "return Seen(torch.lerp(second, first, share), first",
         "return Seen(second, first",
     ),
     _fault(
