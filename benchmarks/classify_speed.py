@@ -24,10 +24,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import textbook
-
 import solution
-from train_full import positive
 
 TIMES = 4  # as many photos
 ENLARGED, SIDE = 40, 4_000  # photos, pixels of their long side
@@ -38,7 +35,11 @@ Run = tuple[float, float]  # seconds, peak memory in MB
 def child(who: str, model: Path, folder: Path, threads: int) -> None:
     """Classify the photos of a folder; print seconds and peak memory in MB."""
     torch.set_num_threads(threads)
-    network = textbook.network() if who == "textbook" else None
+    network = None
+    if who == "textbook":
+        import textbook  # and torchvision, whose memory `classify` does without
+
+        network = textbook.network()
     start = time.perf_counter()
     if network is None:
         solution.classify(model, folder)
@@ -107,8 +108,8 @@ def main(arguments: list[str] | None = None) -> None:
     add = parser.add_argument
     add("img_dir", type=Path, metavar="IMG_DIR")
     add("--model", type=Path, default=Path(solution.__file__).with_name("birds_model.pt"))
-    add("--rounds", type=positive, default=3, help="default: %(default)s")
-    add("--threads", type=positive, default=torch.get_num_threads(), help="default: torch's")
+    add("--rounds", type=int, default=3, help="default: %(default)s")
+    add("--threads", type=int, default=torch.get_num_threads(), help="default: torch's")
     add("--child", choices=("textbook", "solution"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.child:

@@ -181,7 +181,7 @@ def pixels_of_mark(mark, value, pose, scene) -> np.ndarray:
 def test_every_field_mark_is_small_and_keeps_to_the_bird(mark, value):
     pose, scene = some_photo(0)
     changed = pixels_of_mark(mark, value, replace(pose, share=0.3), scene)
-    assert 20 <= changed.sum() <= 0.01 * changed.size
+    assert 20 <= changed.sum() <= 0.015 * changed.size
 
 
 @pytest.mark.parametrize(("mark", "value"), MARKS)
