@@ -262,11 +262,7 @@ def list_photos(folder: str | Path) -> list[Path]:
 
 @cache
 def formats() -> list[str]:
-    """`FORMATS`, and AVIF and HEIC where Pillow or the package pillow-heif decode them."""
-    with suppress(ImportError):
-        from pillow_heif import register_heif_opener
-
-        register_heif_opener()
+    """`FORMATS`, and AVIF and HEIC where this Pillow decodes them."""
     Image.init()
     return [*(name for name in ("AVIF", "HEIF") if name in Image.OPEN), *FORMATS]
 
@@ -313,7 +309,7 @@ def open_photo(path: Path) -> Image.Image:
         with path.open("rb") as file:
             start = file.read(12)
     if start[8:] in (b"heic", b"heix", b"mif1", b"avif"):
-        raise ValueError("HEIC or AVIF, which takes the package pillow-heif") from None
+        raise ValueError("HEIC or AVIF, which Pillow lacks here: save it as JPEG") from None
     raise ValueError("no photo inside, whatever its name says" if start else "empty") from None
 
 

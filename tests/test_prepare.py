@@ -729,10 +729,10 @@ def test_zip_with_backslashes(tmp_path, capsys):
 
 
 def test_zip_from_a_russian_windows(tmp_path, capsys):
-    archive = zip_of(tmp_path / "ru.zip", ["Auk/1.jpg", "XXXXX/1.jpg"])
+    archive = zip_of(tmp_path / "ru.zip", ["Auk/1.jpg", "drozd/1.jpg"])
     data = archive.read_bytes()
-    assert data.count(b"XXXXX") == 2
-    archive.write_bytes(data.replace(b"XXXXX", "Дрозд".encode("cp866")))
+    assert data.count(b"drozd") == 2
+    archive.write_bytes(data.replace(b"drozd", "Дрозд".encode("cp866")))
     assert run(capsys, archive, "--out", tmp_path / "out")[0] == 0
     assert gt(tmp_path / "out", "00_test_img") == {"Auk_1.jpg": 0, "Дрозд_1.jpg": 1}
 

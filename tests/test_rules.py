@@ -71,7 +71,6 @@ def test_only_allowed_packages_are_imported():
         elif isinstance(node, ast.ImportFrom):
             names.add((node.module or "").split(".")[0])
     allowed = {"torch", "torchvision", "timm", "PIL", "numpy", "sklearn"} | sys.stdlib_module_names
-    allowed |= {"pillow_heif"}  # where it is installed, for HEIC; nothing needs it
     assert names <= allowed
 
 
