@@ -1,6 +1,6 @@
 """What caching the frozen trunk saves: `train_classifier` with the cache and without.
 
-    python benchmarks/train_speed.py TESTS_DIR [--epochs 14] [--seed 0] [--init CHECKPOINT]
+    python benchmarks/train_speed.py TESTS_DIR [--epochs 12] [--seed 0] [--init CHECKPOINT]
 
 Trains twice on the first test's photos with the settings of `solution.Settings`: as it is, and with
 a plain loop that decodes and augments every photo anew in every epoch, and passes it through the
