@@ -55,7 +55,7 @@ from torch.nn import functional
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train. Every value was chosen on folds of the sample: docs/experiments.md."""
+    """How to train and to look; what was tried on folds of the sample: docs/experiments.md."""
 
     input_size: int = 320  # pixels a side of a square look; costs its square in time
     first_size: int = 256  # pixels of the short side of the whole photo in the first look
@@ -77,7 +77,7 @@ class Settings:
     tightest_crop: float = 0.8  # the smallest random square, as a share of the bird's box
     crop_stretch: float = 1.27  # the most that a random crop is wider than high, or the reverse
     colour_jitter: float = 0.3  # of brightness, contrast and saturation
-    bfloat16: bool = True  # for augmented views and steps, if the processor has it: twice as fast
+    bfloat16: bool = True  # for views and steps, if the processor has it: twice as fast
     average_decay: float = 0.998  # of the moving average of the weights, per step, in the end
     validation_share: float = 0.2
     seed: int = 0
@@ -127,6 +127,8 @@ def _say(message: str) -> None:
 
 
 _say_once = cache(_say)
+
+
 # ---- The network -------------------------------------------------------------------------------
 
 
@@ -220,7 +222,7 @@ def frozen(
 ) -> Callable[[Tensor], Tensor]:
     """The described blocks for inference in a precision of choice: x (B, 3, H, W), channels last.
 
-    Folded once; what they give is float32.
+    Folded once; what they give is float32, (B, C, h, w).
     """
     layout, state = torch.channels_last, {name: tensor.detach() for name, tensor in state.items()}
     folded = [
