@@ -20,6 +20,7 @@ from grader.protocol import (
     CheckerError,
     GraderError,
     check_test,
+    check_writable,
     find_tests,
     grade,
     read_csv,
@@ -143,8 +144,7 @@ def run_locally(options: argparse.Namespace) -> int:
     """All tests of a folder, or of the drawn sample if public_data holds none."""
     limits = limits_with(options.limit)
     for path in filter(None, (options.json, options.errors, options.pack)):
-        if path.is_dir():  # told before the work, not after it
-            raise GraderError(f"{path} is a folder: name a file to write")
+        check_writable(path)
     submission = Submission.at(options.submission, options.model, limits=limits)
     with ExitStack() as stack:
         if not find_tests(options.tests):

@@ -79,19 +79,10 @@ def write_json(path: Path, value: Any) -> None:
 
 def check_writable(path: Path) -> None:
     """Raise GraderError before the work, not after it, if `path` cannot be written."""
-    if path.is_dir():
-        raise GraderError(f"{path} is a folder: name a file to write, or move it away")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise GraderError(f"{path} cannot be written: {error.strerror}") from None
+    _new_file_beside(path).unlink()
 
 
-@contextmanager
-def written(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path`, which becomes `path` at the end of the block."""
+def _new_file_beside(path: Path) -> Path:
     if path.is_dir():
         raise GraderError(f"{path} is a folder: name a file to write, or move it away")
     try:
@@ -100,7 +91,13 @@ def written(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise GraderError(f"{path} cannot be written: {error.strerror}") from None
     os.close(handle)
-    temporary = Path(name)
+    return Path(name)
+
+
+@contextmanager
+def written(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path`, which becomes `path` at the end of the block."""
+    temporary = _new_file_beside(path)
     try:
         yield temporary
         temporary.chmod(0o644)  # mkstemp's 0600 would hide the result from everybody else
