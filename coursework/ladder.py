@@ -1,65 +1,52 @@
-"""CIFAR-10 from scratch: eight steps, each one change away from the step before.
+"""CIFAR-10 from scratch: eight networks, each one change away from the one before.
 
     python -m coursework ladder
 
-The recipe of steps 2 to 8 is the assignment's, so that only the architecture differs between two
-rows. With it no step is done in a few epochs; the last row trains the network of step 8 with
+The runs of points 6 to 12 share one recipe, so that only the architecture differs between two of
+them. With it no network is done in a few epochs; the last run trains the network of point 12 with
 another recipe, to show what that network can do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
-from pathlib import Path
 
-import torch
 from torch import nn
-from torchvision.transforms.v2.functional import resize
 
-from coursework.data import DataSet, Photos, one_hot
-from coursework.engine import Recipe, Result, Run, accepts, probabilities, save
-from coursework.pages import (
-    Options,
-    compared,
-    page_of,
-    plot,
-    plots,
-    predictions,
-    runs_table,
-    samples,
-)
-from reporting.charts import bars
-from reporting.page import Page
-from solution import Progress
+from coursework.data import DataSet
+from coursework.engine import Recipe, Result, Run
+from coursework.pages import Options
+from coursework.report import Assignment, Phrases, Point, Report
 
 SUMMARY = """\
 What: eight networks on CIFAR-10, from two convolutions of 5 filters to four blocks with batch
       norm, dropout and global average pooling; what each change brings.
 Needs: CIFAR-10 (--data DIR, or a download of 170 MB); without it, digits.
-Time: 12 minutes on 2 cores (AMD EPYC, Zen 4); --full trains each of the nine networks for 150
-      epochs."""
+Time: 12 minutes on 2 cores (AMD EPYC, Zen 4); --preset night up to three hours; --full trains each
+      of the nine runs for 150 epochs."""
 
 SIDE = 32  # pixels
 FILTERS = (20, 40, 80, 160)  # doubled whenever pooling halves the sides: the work stays alike
 DROPOUT = (0.1, 0.2, 0.3, 0.4)  # more towards the end, where most parameters are
-ANY_SIZE, TUNED_LABEL = "8 average pooling", "8 other recipe"
-OTHER_SIZES = ((28, 32), (36, 30), (48, 64))  # height, width
+
+# Labels of the runs: the point that each answers first, and its change. They name the checkpoints.
+MINIMAL, WIDER = "3 minimal", "8.1 filters"
+SIGMOID, RELU = "8.2 sigmoid", "8.3 ReLU"
+DEEPER, NORM, DROPPED = "9 four blocks", "10 batch norm", "11 dropout"
+ANY_SIZE, TUNED = "12 any size", "12 tuned"
 
 # The assignment's: small steps, no schedule, inputs only scaled to [0, 1].
-ASSIGNED = Recipe(epochs=6, batch_size=64, learning_rate=1e-3, momentum=0.9)
-ASSIGNED_EPOCHS = 150  # --full
-COMPARED_PHOTOS = 5_000  # a step without --full; the last row trains on all photos
+ASSIGNED = Recipe(epochs=150, batch_size=64, learning_rate=1e-3, momentum=0.9)
 
-# What step 8's network needs to get somewhere in few epochs. Batch norm allows a rate a hundred
+# What point 12's network needs to get somewhere in few epochs. Batch norm allows a rate a hundred
 # times as high; one cycle warms up to it and ends near zero, so that the last epochs settle.
 # A mirrored photo is as good as a new one. Shifts are left out: dropout keeps so small a network
 # from overfitting in six epochs, and what is harder to learn takes longer. Batches of 128 cost
 # less per photo than those of 64.
-TUNED = Recipe(
-    epochs=6,
+OTHER = Recipe(
+    epochs=150,
     batch_size=128,
     learning_rate=0.1,
     momentum=0.9,
@@ -68,22 +55,13 @@ TUNED = Recipe(
     augment=("flip",),
 )
 
-
-EXPLANATIONS = {
-    "3 filters": "More filters see more kinds of edges, but pooling 8 x 8 keeps of each only "
-    "whether it occurs in a sixteenth of the photo.",
-    "4 sigmoid blocks": "Fine pooling keeps where things are; but a sigmoid passes on at most a "
-    "quarter of the gradient, so of four in a row the first hardly learns.",
-    "4 ReLU blocks": "ReLU passes the gradient on whole wherever it is active.",
-    "5 four blocks": "Each pooling doubles what a filter sees of the photo, up to parts of "
-    "objects; more layers also take longer to set in.",
-    "6 batch norm": "Every layer gets inputs of the same scale whatever the layers before it "
-    "do, so that each step of the optimiser is of use.",
-    "7 dropout": "It trains a random part of the network at a time, which costs accuracy on "
-    "training photos and pays where training is far above test.",
-    ANY_SIZE: "A filter's mean over the photo replaces its value at each of four places: a quarter "
-    "of the last layer's weights, and no place that an object has to be at.",
-    TUNED_LABEL: "No new architecture: more photos, and steps that are larger and then decay.",
+# By preset: photos of the eight compared runs (None: all), their recipe, and that of the last run,
+# which has all photos. "night" keeps the product of rate and epochs, 0.015 x 10 = 0.001 x 150: by
+# so much the weights can move, in a fifteenth of the time.
+PRESETS = {
+    "quick": (5_000, replace(ASSIGNED, epochs=6), replace(OTHER, epochs=6)),
+    "night": (None, replace(ASSIGNED, epochs=10, learning_rate=0.015), replace(OTHER, epochs=12)),
+    "full": (None, ASSIGNED, OTHER),
 }
 
 
@@ -93,7 +71,7 @@ EXPLANATIONS = {
 
 
 def minimal(channels: int, classes: int, filters: int) -> nn.Sequential:
-    """Step 2 (5 filters) and step 3 (20 filters): two convolutions, one coarse pooling."""
+    """Point 3 (5 filters) and point 8.1 (20 filters): two convolutions, one coarse pooling."""
     return nn.Sequential(
         nn.Conv2d(channels, filters, 3, padding="same"),  # 3 x 3: the least that sees an edge
         nn.Sigmoid(),
@@ -113,7 +91,7 @@ def conv_block(
     pooling: nn.Module | None = None,
     dropout: float = 0.0,
 ) -> list[nn.Module]:
-    """Convolution, convolution, pooling; from step 6 and 7 on with batch norm and dropout.
+    """Convolution, convolution, pooling; from points 10 and 11 on with batch norm and dropout.
 
     Batch norm stands between a convolution and its activation and takes the place of the bias
     (Ioffe and Szegedy, ICML 2015, section 3.2).
@@ -136,7 +114,7 @@ def blocks(
     dropout: bool = False,
     any_size: bool = False,
 ) -> nn.Sequential:
-    """Steps 4 to 8: blocks one after the other, then one linear layer."""
+    """Points 8.2 to 12: blocks one after the other, then one linear layer."""
     layers: list[nn.Module] = []
     for index, (inputs, outputs) in enumerate(zip((channels, *filters), filters, strict=False)):
         average = nn.AdaptiveAvgPool2d(1) if any_size and index == len(filters) - 1 else None
@@ -161,37 +139,32 @@ def glorot(build: Callable[[], nn.Module]) -> nn.Module:
     return network
 
 
-def networks(channels: int, classes: int) -> dict[str, tuple[str, Callable[[], nn.Module]]]:
-    """By step: what changed, and how to build the network."""
+def networks(channels: int, classes: int) -> dict[str, Callable[[], nn.Module]]:
+    """How to build the network of each compared run."""
     block = partial(blocks, channels, classes)
     two, four = FILTERS[:2], FILTERS
     steps = {
-        "2 minimal": ("two convolutions of 5 filters", partial(minimal, channels, classes, 5)),
-        "3 filters": ("20 filters instead of 5", partial(minimal, channels, classes, 20)),
-        "4 sigmoid blocks": ("two blocks, 20 and 40 filters", partial(block, two, nn.Sigmoid)),
-        "4 ReLU blocks": ("ReLU instead of sigmoid", partial(block, two)),
-        "5 four blocks": ("two more blocks, 80 and 160 filters", partial(block, four)),
-        "6 batch norm": ("after every convolution", partial(block, four, norm=True)),
-        "7 dropout": (
-            "0.1 to 0.4 after every pooling",
-            partial(block, four, norm=True, dropout=True),
-        ),
-        ANY_SIZE: (
-            "global average instead of the last pooling: photos of any size",
-            partial(block, four, norm=True, dropout=True, any_size=True),
-        ),
+        MINIMAL: partial(minimal, channels, classes, 5),
+        WIDER: partial(minimal, channels, classes, 20),
+        SIGMOID: partial(block, two, nn.Sigmoid),
+        RELU: partial(block, two),
+        DEEPER: partial(block, four),
+        NORM: partial(block, four, norm=True),
+        DROPPED: partial(block, four, norm=True, dropout=True),
+        ANY_SIZE: partial(block, four, norm=True, dropout=True, any_size=True),
     }
-    return {label: (change, partial(glorot, build)) for label, (change, build) in steps.items()}
+    return {label: partial(glorot, build) for label, build in steps.items()}
 
 
-def runs_of(data: DataSet, options: Options) -> list[Run]:
-    """One run a step, and a last one with the tuned recipe."""
-    assigned, tuned = (options.recipe(recipe, ASSIGNED_EPOCHS) for recipe in (ASSIGNED, TUNED))
-    steps = networks(data.channels, len(data.classes))
-    part = data if options.full else data.subset(COMPARED_PHOTOS)
-    runs = [Run(label, change, build, part, assigned) for label, (change, build) in steps.items()]
-    change = "all photos, mirrored or not; one cycle up to rate 0.1, batches of 128, weight decay"
-    return [*runs, Run(TUNED_LABEL, change, steps[ANY_SIZE][1], data, tuned)]
+def runs(data: DataSet, options: Options, results: Mapping[str, Result]) -> Iterator[Run]:
+    """One run a network, and a last one of the last network with the other recipe."""
+    photos, assigned, other = PRESETS[options.preset]
+    assigned, other = (options.recipe(recipe, recipe.epochs) for recipe in (assigned, other))
+    steps, say = networks(data.channels, len(data.classes)), Phrases("ladder", "en")
+    part = data.subset(photos)
+    for label, build in steps.items():
+        yield Run(label, say(f"change {label}"), build, part, assigned)
+    yield Run(TUNED, say(f"change {TUNED}"), steps[ANY_SIZE], data, other)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -199,119 +172,19 @@ def runs_of(data: DataSet, options: Options) -> list[Run]:
 # ------------------------------------------------------------------------------------------------
 
 
-def report(options: Options, progress: Progress) -> Page:
-    """Train all steps, and say what each brought."""
-    data = options.load("CIFAR10", SIDE)
-    runs = runs_of(data, options)
-    page = page_of("CIFAR-10 from scratch, in eight steps", data, "CIFAR-10")
-    _show_samples(page, data)
-    results: list[Result] = []
-    by_label = {run.label: options.train(run, results, progress) for run in runs}
-    page.heading("Step 2: probabilities before and after training")
-    _show_probabilities(page, by_label["2 minimal"])
-    page.heading("All steps")
-    runs_table(page, results)
-    plots(page, results, options.smoothing)
-    for pair in pairwise(results):
-        step = pair[1].run
-        page.heading(f"{step.label}: {step.change}")
-        page.text(EXPLANATIONS[step.label])
-        name = f"step_{step.label.replace(' ', '_')}"
-        page.picture(plot(name, pair, "accuracy", options.smoothing))
-    page.heading("Step 8: photos of any size")
-    _show_sizes(page, results)
-    _show_other_shapes(page, by_label[TUNED_LABEL], options.out)
-    page.heading("Sample predictions")
-    predictions(page, "predictions", by_label[TUNED_LABEL].network, data)
-    page.heading("Conclusions")
-    _conclude(page, results)
-    return page
+def _conclusions(report: Report) -> None:
+    report.runs_table()
+    report.overview()
 
 
-def _show_samples(page: Page, data: DataSet) -> None:
-    page.heading("Step 1: samples and labels")
-    chosen = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))[:8]
-    labels = data.train.labels[chosen]
-    names = [data.classes[label] for label in labels]
-    samples(page, "samples", data.train.inputs[chosen], names, "Random training photos.")
-    vectors = one_hot(labels, len(data.classes)).int().tolist()
-    page.text(
-        "As one-hot vectors; the cross-entropy of training is the same for them as for the index."
-    )
-    page.table(("label", *data.classes), [(n, *v) for n, v in zip(names, vectors, strict=True)])
+POINTS = [Point("14", _conclusions)]
 
-
-def _show_probabilities(page: Page, minimal: Result) -> None:
-    data, count = minimal.run.data, 4
-    stages = {"before": minimal.run.fresh(), "after": minimal.network}
-    rows = []
-    for stage, network in stages.items():
-        for p, label in zip(
-            probabilities(network, data.test.inputs[:count]), data.test.labels, strict=False
-        ):
-            rows.append((data.classes[label], stage, *(f"{value:.2f}" for value in p)))
-    page.text(
-        f"{minimal.parameters:,} parameters. Softmax outputs for the first {count} test photos; "
-        f"without knowledge each of them would be {1 / len(data.classes):.2f}."
-    )
-    page.table(("photo of", "training", *data.classes), rows)
-
-
-def _show_sizes(page: Page, results: Sequence[Result]) -> None:
-    sizes = ((SIDE, SIDE), *OTHER_SIZES)
-    page.table(
-        ("run", *(f"{height} x {width}" for height, width in sizes)),
-        [
-            (
-                result.run.label,
-                *(
-                    "takes" if accepts(result.network, result.run.data.channels, *size) else "fails"
-                    for size in sizes
-                ),
-            )
-            for result in results
-        ],
-    )
-
-
-def _show_other_shapes(page: Page, result: Result, folder: Path) -> None:
-    """Test photos that are no longer square, classified by the parameters that were saved."""
-    data, count, saved = result.run.data, 4, folder / "step8_parameters.pt"
-    save(result.network.state_dict(), saved)
-    network = result.run.build()
-    network.load_state_dict(torch.load(saved, weights_only=True))
-    for height, width in OTHER_SIZES[:2]:
-        photos = resize(data.test.inputs[:count], [height, width])
-        predictions(
-            page,
-            f"predictions_{height}x{width}",
-            network,
-            replace(data, test=Photos(photos, data.test.labels[:count])),
-            caption=f"Test photos of {height} x {width}, by the parameters in {saved.name}.",
-        )
-
-
-def _conclude(page: Page, results: Sequence[Result]) -> None:
-    accuracies = {r.run.label: r.final["test_accuracy"] for r in results}
-    page.picture(bars("accuracies", accuracies, "test accuracy"))
-    order = sorted(accuracies, key=accuracies.get, reverse=True)
-    page.text(f"From the highest test accuracy to the lowest: {', '.join(order)}.")
-    page.text("What brought each of them there:")
-    page.items(compared(results))
-    chance = 1 / len(results[0].run.data.classes)
-    idle = [label for label, accuracy in accuracies.items() if accuracy < 1.2 * chance]
-    if idle:
-        page.text(
-            f"At chance ({chance:.2f}) after so few steps of so small a rate: {', '.join(idle)}."
-        )
-    best, last = results[-1], results[-2]
-    page.text(
-        f"The same network reaches {_reached(last)} with the assignment's recipe, and "
-        f"{_reached(best)} with the other one: differences between the steps above are differences "
-        "in how fast the networks learn as much as in what they can learn."
-    )
-
-
-def _reached(result: Result) -> str:
-    photos, epochs = len(result.run.data.train), len(result.rows)
-    return f"{result.final['test_accuracy']:.4f} (photos: {photos:,}, epochs: {epochs})"
+ASSIGNMENT = Assignment(
+    name="ladder",
+    data_set="CIFAR-10",
+    languages=("en", "pl"),
+    summary=SUMMARY,
+    load=lambda options: options.load("CIFAR10", SIDE),
+    runs=runs,
+    points=POINTS,
+)
