@@ -33,7 +33,6 @@ from coursework.pages import (
 )
 from reporting.charts import bars
 from reporting.page import Page
-from solution import Progress
 
 SUMMARY = """\
 What: eight networks on CIFAR-10, from two convolutions of 5 filters to four blocks with batch
@@ -199,14 +198,14 @@ def runs_of(data: DataSet, options: Options) -> list[Run]:
 # ------------------------------------------------------------------------------------------------
 
 
-def report(options: Options, progress: Progress) -> Page:
+def report(options: Options) -> Page:
     """Train all steps, and say what each brought."""
     data = options.load("CIFAR10", SIDE)
     runs = runs_of(data, options)
     page = page_of("CIFAR-10 from scratch, in eight steps", data, "CIFAR-10")
     _show_samples(page, data)
     results: list[Result] = []
-    by_label = {run.label: options.train(run, results, progress) for run in runs}
+    by_label = {run.label: options.train(run, results) for run in runs}
     page.heading("Step 2: probabilities before and after training")
     _show_probabilities(page, by_label["2 minimal"])
     page.heading("All steps")
