@@ -88,7 +88,7 @@ def _add_hardware(group: argparse._ArgumentGroup) -> None:
     own = Hardware()
     group.add_argument("--accelerator", choices=("auto", "cpu", "gpu"), default=own.accelerator,
         help="default: %(default)s, a GPU where there is one")  # fmt: skip
-    group.add_argument("--devices", type=positive, default=own.devices, metavar="N",
+    group.add_argument("--devices", type=positive, metavar="N",
         help="GPUs or processes of each machine; default: all GPUs, or one process")  # fmt: skip
     group.add_argument("--num-nodes", type=positive, default=own.num_nodes, metavar="M",
         help="machines; default: %(default)s")  # fmt: skip
