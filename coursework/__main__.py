@@ -15,7 +15,7 @@ try:
     from coursework import case, ladder, resnet, transfer
 except ModuleNotFoundError as missing:
     sys.exit(
-        f"Error: {missing.name} is not installed, which the courseworks need: "
+        f"Error: {missing.name.partition('.')[0]} is not installed, which the courseworks need: "
         "pip install -r requirements-coursework.txt"
     )
 from coursework.data import CourseworkError
