@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 import coursework.data
-from coursework import case, ladder, resnet, transfer
+from coursework import case, resnet, transfer
 from coursework.__main__ import main, options_of, parse
 from coursework.data import DataSet, Photos, one_hot
-from coursework.engine import Hardware, Recipe, Result, Run, accepts, count_parameters
+from coursework.engine import Hardware, Recipe, Result, Run, count_parameters
 from coursework.pages import Options, claim, compared
 from reporting.page import Page
 from solution import EpochRow
@@ -42,36 +42,6 @@ def test_cross_entropy_of_one_hot_labels_is_that_of_indices():
     logits, labels = torch.randn(5, 3), torch.tensor([0, 2, 1, 1, 0])
     loss = nn.functional.cross_entropy
     torch.testing.assert_close(loss(logits, one_hot(labels, 3)), loss(logits, labels))
-
-
-@pytest.mark.parametrize(
-    ("step", "parameters"),
-    [
-        # convolutions: 3 * 9 * 5 + 5 and 5 * 9 * 5 + 5; linear: 5 * 4 * 4 * 10 + 10
-        ("2 minimal", 140 + 230 + 810),
-        ("3 filters", 560 + 3_620 + 3_210),
-        ("4 sigmoid blocks", 560 + 3_620 + 7_240 + 14_440 + 40 * 8 * 8 * 10 + 10),
-        ("4 ReLU blocks", 560 + 3_620 + 7_240 + 14_440 + 40 * 8 * 8 * 10 + 10),
-        ("5 four blocks", 464_750),
-        ("6 batch norm", 464_750 + 600),  # a gain more for each filter, a shift for a bias
-        ("7 dropout", 465_350),
-        ("8 average pooling", 465_350 - 3 * 160 * 10),
-    ],
-)
-def test_parameters_of_each_step(step, parameters):
-    assert count_parameters(ladder.networks(3, 10)[step][1]()) == parameters
-
-
-def test_the_minimal_network_has_1180_parameters():
-    assert count_parameters(ladder.minimal(3, 10, 5)) == 1180
-
-
-@pytest.mark.parametrize("size", [(28, 32), (36, 30), (48, 64)])
-def test_step_8_takes_photos_of_any_size_and_step_7_does_not(size):
-    steps = ladder.networks(3, 10)
-    assert accepts(steps["8 average pooling"][1](), 3, *size)
-    assert not accepts(steps["7 dropout"][1](), 3, *size)
-    assert accepts(steps["7 dropout"][1](), 3, 32, 32)
 
 
 @pytest.mark.parametrize("name", transfer.NETWORKS)
@@ -135,9 +105,7 @@ def test_resnet_50_at_full_width_has_the_published_number_of_parameters(digits):
 # ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("name", "runs"), [("ladder", 9), ("transfer", 5), ("resnet", 6), ("case", 3)]
-)
+@pytest.mark.parametrize(("name", "runs"), [("transfer", 5), ("resnet", 6), ("case", 3)])
 def test_an_assignment_runs_from_data_to_report(name, runs, tmp_path, init, monkeypatch, capsys):
     state = torch.load(init, weights_only=True)
     monkeypatch.setattr(transfer, "imagenet_state", lambda weights: state)
