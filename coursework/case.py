@@ -33,93 +33,7 @@ from coursework.engine import (
 from coursework.pages import Options
 from coursework.report import Assignment, Point, Report, described
 
-SIDE = 28
-VALIDATION_SHARE = 0.1
-FULL_EPOCHS = 40  # of each run
-# Six runs have to be cheap: 14,000 photos trained on, 7,000 watched and 11,000 measured in the end
-# take each about 20 s on two cores, beside six minutes for the network on all photos.
-ABLATION_PHOTOS, ABLATION_WATCHED = 1_000, 500
 LOOKED_THROUGH = 1_000  # test photos, for right and wrong answers
-
-DROPOUT = 0.2
-RECIPE = Recipe(
-    epochs=6,
-    optimiser="adamw",
-    batch_size=64,
-    learning_rate=5e-3,
-    weight_decay=0.01,
-    schedule="one-cycle",
-    augment=("flip",),
-)
-# Long enough for so few photos to be learnt by heart, and nothing beside dropout against it.
-ABLATION = replace(RECIPE, epochs=14, weight_decay=0.0, augment=())
-OWN = "own CNN"
-SEEDS = (1, 2, 3)
-WITH = tuple(f"dropout {seed}" for seed in SEEDS)
-WITHOUT = tuple(f"no dropout {seed}" for seed in SEEDS)
-
-Layer = tuple[str, nn.Module]  # its reason is the phrase `layer <name>`
-
-
-# ------------------------------------------------------------------------------------------------
-# The network and its runs
-# ------------------------------------------------------------------------------------------------
-
-
-def layers(data: DataSet, dropout: float) -> list[Layer]:
-    """The network in order: photos (B, C, H, W) on [0, 1] -> logits (B, classes)."""
-    return [
-        ("normalise", Normalise(*data.statistics())),
-        *_conv(1, data.channels, 16),
-        *_conv(2, 16, 32),
-        ("pool1", nn.MaxPool2d(2)),
-        ("dropout1", nn.Dropout(dropout / 2)),
-        *_conv(3, 32, 64),
-        *_conv(4, 64, 64),
-        ("pool2", nn.MaxPool2d(2)),
-        ("dropout2", nn.Dropout(dropout / 2)),
-        *_conv(5, 64, 128),
-        ("mean", nn.AdaptiveAvgPool2d(1)),
-        ("flatten", nn.Flatten()),  # (B, 128, 1, 1) -> (B, 128)
-        ("dropout3", nn.Dropout(dropout)),
-        ("linear", nn.Linear(128, len(data.classes))),
-    ]
-
-
-def _conv(number: int, inputs: int, outputs: int) -> list[Layer]:
-    return [
-        (f"conv{number}", nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)),
-        (f"norm{number}", nn.BatchNorm2d(outputs)),
-        (f"relu{number}", nn.ReLU(inplace=True)),
-    ]
-
-
-def network(data: DataSet, dropout: float) -> nn.Sequential:
-    """The layers in a row."""
-    return nn.Sequential(*(layer for _, layer in layers(data, dropout)))
-
-
-def load(options: Options) -> DataSet:
-    """Fashion-MNIST or what is given, with a part held out for validation."""
-    return options.load("FashionMNIST", SIDE).held_out(VALIDATION_SHARE)
-
-
-def few(data: DataSet) -> DataSet:
-    """What the ablation is trained on and watched with; its test photos are all there are."""
-    watched = data.watched.take(np.arange(min(ABLATION_WATCHED, len(data.watched))))
-    return replace(data.subset(ABLATION_PHOTOS), validation=watched)
-
-
-def runs(data: DataSet, options: Options, results: Mapping[str, Result]) -> Iterator[Run]:
-    """The network on all photos; then on few, with and without dropout, for each seed."""
-    recipe, ablation = (options.recipe(r, FULL_EPOCHS) for r in (RECIPE, ABLATION))
-    yield Run(OWN, "all photos, augmented", partial(network, data, DROPOUT), data, recipe)
-    for seed, *labels in zip(SEEDS, WITH, WITHOUT, strict=True):
-        for label, share in zip(labels, (DROPOUT, 0.0), strict=True):
-            seeded = replace(ablation, seed=ablation.seed + seed)
-            yield Run(
-                label, f"few photos, dropout {share}", partial(network, data, share), few(data), seeded
-            )
 
 
 # ------------------------------------------------------------------------------------------------
@@ -170,22 +84,6 @@ def _parameters(report: Report) -> None:
     report.text("parameter count", largest=_described(largest), photos=photos, **values)
 
 
-def untrained(data: DataSet) -> dict[str, str]:
-    """Starting weights and the loss before the first step, beside what guessing costs."""
-    start = Run(OWN, "", partial(network, data, DROPOUT), data, RECIPE).fresh()
-    last = next(layer for layer in reversed(start) if isinstance(layer, nn.Conv2d))
-    some = data.watched.take(np.arange(min(500, len(data.watched))))
-    loss, _ = evaluate(start, some, bfloat16=False)
-    bound = 1 / math.sqrt(last.weight[0].numel())
-    greatest = last.weight.abs().max().item()
-    numbers = {"bound": bound, "greatest": greatest, "loss": loss, "even": _even(data)}
-    return {name: f"{value:.4f}" for name, value in numbers.items()} | {"photos": str(len(some))}
-
-
-def _even(data: DataSet) -> float:
-    return math.log(len(data.classes))  # nats that giving every class the same probability costs
-
-
 def _padding(data: DataSet) -> dict[str, Any]:
     side = data.side
     without = ((side - 4) // 2 - 4) // 2 - 2  # two convolutions, pooling, two, pooling, one
@@ -225,27 +123,11 @@ def _counts(data: DataSet) -> dict[str, str]:
     return {kind: f"{len(getattr(data, kind)):,}" for kind in kinds}
 
 
-def normalised(data: DataSet) -> tuple[float, float]:
-    """Mean and standard deviation of training photos as the first convolution sees them."""
-    pixels = data.train.inputs[:10_000].float() / 255
-    x = Normalise(*data.statistics())(pixels)  # (N, C, H, W)
-    return x.mean().item(), x.std().item()
-
-
 def _normalised(data: DataSet) -> dict[str, str]:
     means, deviations = (", ".join(f"{v:.4f}" for v in values) for values in data.statistics())
     after, spread = normalised(data)
     return {"means": means, "deviations": deviations, "after": f"{after:+.3f}",
             "spread": f"{spread:.3f}"}  # fmt: skip
-
-
-def augmented(data: DataSet, count: int = 4) -> tuple[Tensor, list[bool]]:
-    """The first training photos (count, C, H, W) after augmentation, and which have changed."""
-    change, photos = augmentation(RECIPE.augment, data.side), data.train.inputs[:count]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        after = torch.stack([change(photo) for photo in photos])
-    return after, [not torch.equal(*pair) for pair in zip(photos, after, strict=True)]
 
 
 def _augmentation(report: Report) -> None:
@@ -309,14 +191,6 @@ def training(report: Report) -> None:
     report.text("tested", **_tested(own))
 
 
-def course(result: Result, value: str, wanted: int) -> str:
-    """The phrase for how a value of the epochs went: as wanted (+1: up, -1: down), or not."""
-    first, last = (getattr(result.rows[i], value) for i in (0, -1))
-    if len(result.rows) == 1:
-        return "course of one"
-    return "course as wanted" if (last - first) * wanted > 0 else "course not as wanted"
-
-
 def _course(result: Result, value: str) -> dict[str, Any]:
     values = [getattr(row, value) for row in result.rows]
     best = (np.argmin if value == "val_loss" else np.argmax)(values)
@@ -336,46 +210,6 @@ def _tested(result: Result) -> dict[str, str]:
 # ------------------------------------------------------------------------------------------------
 # 5: the method against overfitting
 # ------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Effect:
-    """A number of the trained networks, with and without the method: mean, deviation over seeds."""
-
-    name: str
-    with_it: tuple[float, float]
-    without: tuple[float, float]
-
-    @property
-    def difference(self) -> float:
-        """What the method adds to the mean."""
-        return self.with_it[0] - self.without[0]
-
-    @property
-    def verdict(self) -> str:
-        """`smaller`, `larger` or, within both standard deviations, `same`."""
-        if abs(self.difference) <= self.with_it[1] + self.without[1]:
-            return "same"
-        return "larger" if self.difference > 0 else "smaller"
-
-
-def gap(result: Result) -> float:
-    """How much better training photos are answered than test photos."""
-    return result.final["training_accuracy"] - result.final["test_accuracy"]
-
-
-def effects(results: Mapping[str, Result]) -> dict[str, Effect]:
-    """What dropout does to the gap, the test accuracy and the test loss."""
-    measures = {
-        "gap": gap,
-        "test accuracy": lambda result: result.final["test_accuracy"],
-        "test loss": lambda result: result.final["test_loss"],
-    }
-    found = {}
-    for name, measure in measures.items():
-        sides = ([measure(results[label]) for label in labels] for labels in (WITH, WITHOUT))
-        found[name] = Effect(name, *((mean(values), stdev(values)) for values in sides))
-    return found
 
 
 def conclusion_on_dropout(found: Mapping[str, Effect]) -> str:
@@ -484,19 +318,6 @@ def conclusions(report: Report) -> list[str]:
         confusion(report),
         say("limits", photos=f"{len(own.run.data.test):,}", error=f"{_error(own):.4f}"),
     ]
-
-
-def _error(result: Result) -> float:
-    """Two standard errors of the test accuracy."""
-    p = result.final["test_accuracy"]
-    return 2 * math.sqrt(p * (1 - p) / len(result.run.data.test))
-
-
-def fit(result: Result) -> str:
-    """The phrase for how far training accuracy lies above test accuracy."""
-    if gap(result) <= _error(result):
-        return "fit without gap"
-    return "fit with gap" if gap(result) < 0.1 else "fit by heart"
 
 
 @dataclass(frozen=True)
