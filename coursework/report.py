@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 from torch import Tensor, nn
 
@@ -55,21 +56,27 @@ class Assignment:
 
 
 def work(assignment: Assignment, options: Options) -> None:
-    """Train what is not trained yet; write the numbers after each run, the report at least after
-    each minute, and both in the end, be it an interrupt."""
+    """Train what is not trained yet; write numbers and report after a run if a minute has gone by
+    since, and in the end, be it an interrupt."""
     data = assignment.load(options)
     results: dict[str, Result] = {}
     drawn = time.monotonic()
     try:
         for run in assignment.runs(data, options, results):
             results[run.label] = options.train(run)
-            write_history(list(results.values()), options.out)
             if time.monotonic() - drawn > REDRAW_SECONDS:
-                Report(assignment, data, options, results).draw().write(options.out)
+                _write(Report(assignment, data, options, results))
                 drawn = time.monotonic()
     finally:
         if results:
-            Report(assignment, data, options, results).draw().write(options.out)
+            _write(Report(assignment, data, options, results))
+
+
+@rank_zero_only
+def _write(report: Report) -> None:
+    """The numbers, then the page; of several processes the first one writes."""
+    write_history(list(report.results.values()), report.options.out)
+    report.draw().write(report.options.out)
 
 
 class Phrases:
@@ -217,7 +224,7 @@ class Report:
             other.final[f"{kind}_accuracy"] - one.final[f"{kind}_accuracy"]
             for kind in ("test", "training")
         )
-        verdict = self.say(_verdict(one, other))
+        verdict = self.say(verdict_on(one, other))
         gap = f"{other.final['training_accuracy'] - other.final['test_accuracy']:+.4f}"
         values = {"test": f"{test:+.4f}", "training": f"{training:+.4f}", "gap": gap}
         return self.say("compared", before=before, after=after, verdict=verdict, **values)
@@ -302,7 +309,7 @@ def described(run: Run, say: Phrases) -> dict[str, str]:
     }
 
 
-def _verdict(before: Result, after: Result) -> str:
+def verdict_on(before: Result, after: Result) -> str:
     """The phrase that the difference in test accuracy bears out, in two standard errors."""
     test, training = (
         after.final[f"{kind}_accuracy"] - before.final[f"{kind}_accuracy"]

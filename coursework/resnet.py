@@ -27,7 +27,6 @@ from coursework.pages import (
     runs_table,
 )
 from reporting.page import Page
-from solution import Progress
 
 SUMMARY = """\
 What: residual networks from scratch, from a plain BasicBlock network to a fine-tuned ResNet-50
@@ -203,7 +202,7 @@ def stages() -> list[Stage]:
     ]
 
 
-def report(options: Options, progress: Progress) -> Page:
+def report(options: Options) -> Page:
     """Train all stages, and say what each brought."""
     whole = options.load("CIFAR10", SIDE, PHOTOS)
     data = whole.held_out(VALIDATION_SHARE)
@@ -220,7 +219,7 @@ def report(options: Options, progress: Progress) -> Page:
         recipe = options.recipe(stage.recipe, FULL_EPOCHS)
         start = results[-1] if stage.goes_on else None
         run = Run(stage.label, stage.change, build, data, recipe, start)
-        options.train(run, results, progress)
+        options.train(run, results)
     page.heading("Stages")
     runs_table(page, results)
     _show_starts(page, results)
