@@ -8,29 +8,45 @@ heart, the same network with and without its method against overfitting, three s
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from coursework.data import DIGITS, DataSet, augmentation
-from coursework.engine import (
-    Normalise,
-    Recipe,
-    Result,
-    Run,
-    count_parameters,
-    evaluate,
-    probabilities,
+from coursework.case_measures import (
+    Effect,
+    augmented,
+    course,
+    effects,
+    error,
+    even,
+    fit,
+    gap,
+    normalised,
+    untrained,
 )
-from coursework.pages import Options
+from coursework.case_network import (
+    DROPOUT,
+    FULL_EPOCHS,
+    OWN,
+    RECIPE,
+    SEEDS,
+    VALIDATION_SHARE,
+    WITH,
+    WITHOUT,
+    conv,
+    few,
+    layers,
+    load,
+    network,
+    runs,
+)
+from coursework.data import DIGITS, DataSet
+from coursework.engine import Normalise, Result, count_parameters, probabilities
 from coursework.report import Assignment, Point, Report, described
 
 LOOKED_THROUGH = 1_000  # test photos, for right and wrong answers
@@ -55,7 +71,7 @@ def architecture(report: Report) -> None:
     _parameters(report)
     report.text("initialisation", **untrained(data))
     report.text("padding", **_padding(data))
-    report.code(layers, _conv, network)
+    report.code(layers, conv, network)
 
 
 def layer_reason(report: Report, name: str) -> str:
@@ -108,8 +124,8 @@ def preparation(report: Report) -> None:
     rows = zip(data.classes, *counts, strict=True)
     report.page.table([say(word) for word in header], rows)
     report.text("normalisation", **_normalised(data))
-    steps = f"{len(data.train) // RECIPE.batch_size:,}"
-    report.text("loaders", batch=RECIPE.batch_size, steps=steps, **_counts(data))
+    batch = report.options.recipe(RECIPE, FULL_EPOCHS).batch_size
+    report.text("loaders", batch=batch, steps=f"{len(data.train) // batch:,}", **_counts(data))
     report.code(DataSet.held_out, Normalise)
     _augmentation(report)
 
@@ -163,13 +179,11 @@ def settings(report: Report) -> None:
 def _departures(report: Report) -> None:
     """What the command line changed, since the reasons speak of the recipe without that."""
     run = report.results[OWN].run
-    own, used = (
-        described(r, report.say) for r in (replace(run, recipe=replace(RECIPE)), run)
-    )
-    changed = [name for name in own if own[name] != used[name]]
-    for name in changed:
-        setting = report.say(f"setting {name}")
-        report.text("departure", setting=setting, own=own[name], used=used[name])
+    own, used = (described(r, report.say) for r in (replace(run, recipe=RECIPE), run))
+    for name in own:
+        if own[name] != used[name] and name != "loader":  # it repeats the batch size
+            setting = report.say(f"setting {name}")
+            report.text("departure", setting=setting, own=own[name], used=used[name])
 
 
 def training(report: Report) -> None:
@@ -184,9 +198,8 @@ def training(report: Report) -> None:
     ]  # fmt: skip
     report.page.table([say(word) for word in header], numbers)
     report.text("training means")
-    report.text(course(own, "val_loss", -1), what=say("validation loss"), **_course(own, "val_loss"))
-    accuracy = say("validation accuracy")
-    report.text(course(own, "val_accuracy", 1), what=accuracy, **_course(own, "val_accuracy"))
+    for value in ("val_loss", "val_accuracy"):
+        report.text(f"{value} {course(own, value)}", **_course(own, value))
     report.runs_table([OWN])
     report.text("tested", **_tested(own))
 
@@ -201,7 +214,7 @@ def _course(result: Result, value: str) -> dict[str, Any]:
 def _tested(result: Result) -> dict[str, str]:
     seconds = f"{result.seconds / len(result.rows):.1f}"
     numbers = {"loss": result.final["test_loss"], "accuracy": result.final["test_accuracy"]}
-    numbers["even"] = _even(result.run.data)
+    numbers["even"] = even(result.run.data)
     numbers["chance"] = 1 / len(result.run.data.classes)
     shown = {name: f"{value:.4f}" for name, value in numbers.items()}
     return shown | {"photos": f"{len(result.run.data.test):,}", "seconds": seconds}
@@ -217,7 +230,9 @@ def conclusion_on_dropout(found: Mapping[str, Effect]) -> str:
     if found["gap"].verdict != "smaller":
         return "dropout does nothing" if found["gap"].verdict == "same" else "dropout widens"
     accuracy = found["test accuracy"].verdict
-    return {"larger": "dropout pays", "same": "dropout narrows", "smaller": "dropout costs"}[accuracy]
+    return {"larger": "dropout pays", "same": "dropout narrows", "smaller": "dropout costs"}[
+        accuracy
+    ]
 
 
 def ablation(report: Report) -> None:
@@ -266,9 +281,9 @@ def ending(report: Report) -> None:
 def _answers(report: Report) -> tuple[Tensor, Tensor, Tensor]:
     """Probabilities of the answers (N,), answers (N,), truths (N,) of the first test photos."""
     test = report.data.test
-    most, answers = probabilities(
-        report.results[OWN].network, test.inputs[:LOOKED_THROUGH]
-    ).max(1)  # (N,), (N,)
+    most, answers = probabilities(report.results[OWN].network, test.inputs[:LOOKED_THROUGH]).max(
+        1
+    )  # (N,), (N,)
     return most, answers, test.labels[:LOOKED_THROUGH]
 
 
@@ -298,7 +313,12 @@ def confusion(report: Report) -> str:
     names = {"truth": report.data.classes[truth], "answer": report.data.classes[answer]}
     total = sum(pair[0] == truth for pair in pairs)
     return report.say(
-        "confusion", count=count, total=total, errors=errors.total(), photos=f"{len(pairs):,}", **names
+        "confusion",
+        count=count,
+        total=total,
+        errors=errors.total(),
+        photos=f"{len(pairs):,}",
+        **names,
     )
 
 
@@ -316,7 +336,7 @@ def conclusions(report: Report) -> list[str]:
         say(last, **best),
         say(conclusion_on_dropout(effects(report.results))),
         confusion(report),
-        say("limits", photos=f"{len(own.run.data.test):,}", error=f"{_error(own):.4f}"),
+        say("limits", photos=f"{len(own.run.data.test):,}", error=f"{error(own):.4f}"),
     ]
 
 
@@ -362,12 +382,12 @@ def _prepared(report: Report) -> list[Criterion]:
 def _trained(report: Report) -> list[Criterion]:
     own, found = report.results[OWN], effects(report.results)["gap"]
     loss, accuracy = _course(own, "val_loss"), _course(own, "val_accuracy")
-    better = own.final["test_accuracy"] - _error(own) > 1 / len(own.run.data.classes)
+    better = own.final["test_accuracy"] - error(own) > 1 / len(own.run.data.classes)
     wide = {"with_it": f"{found.with_it[0]:.4f}", "without": f"{found.without[0]:.4f}"}
     spread = f"{found.with_it[1] + found.without[1]:.4f}"
     return [
-        Criterion("training loss", course(own, "val_loss", -1) == "course as wanted", loss),
-        Criterion("training accuracy", course(own, "val_accuracy", 1) == "course as wanted",
+        Criterion("training loss", course(own, "val_loss") == "as wanted", loss),
+        Criterion("training accuracy", course(own, "val_accuracy") == "as wanted",
                   accuracy),
         Criterion("training test", better, _tested(own)),
         Criterion("training overfitting", found.verdict == "smaller", wide | {"spread": spread}),
@@ -391,7 +411,7 @@ def _show_criteria(report: Report, found: Sequence[Criterion]) -> None:
     ]  # fmt: skip
     report.page.table([say(word) for word in ("area", "asked for", "met", "evidence")], rows)
     missed = "; ".join(say(f"wanted {c.name}") for c in found if not c.met)
-    report.text(*(("not met",) if missed else ("all met",)), missed=missed)
+    report.text("not met" if missed else "all met", missed=missed)
 
 
 POINTS = (

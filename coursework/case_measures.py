@@ -17,7 +17,6 @@ from coursework.data import DataSet, augmentation
 from coursework.engine import Normalise, Result, Run, evaluate
 
 
-
 def untrained(data: DataSet) -> dict[str, str]:
     """Starting weights and the loss before the first step, beside what guessing costs."""
     start = Run(OWN, "", partial(network, data, DROPOUT), data, RECIPE).fresh()
@@ -26,12 +25,13 @@ def untrained(data: DataSet) -> dict[str, str]:
     loss, _ = evaluate(start, some, bfloat16=False)
     bound = 1 / math.sqrt(last.weight[0].numel())
     greatest = last.weight.abs().max().item()
-    numbers = {"bound": bound, "greatest": greatest, "loss": loss, "even": _even(data)}
+    numbers = {"bound": bound, "greatest": greatest, "loss": loss, "even": even(data)}
     return {name: f"{value:.4f}" for name, value in numbers.items()} | {"photos": str(len(some))}
 
 
-def _even(data: DataSet) -> float:
-    return math.log(len(data.classes))  # nats that giving every class the same probability costs
+def even(data: DataSet) -> float:
+    """Nats that giving every class the same probability costs."""
+    return math.log(len(data.classes))
 
 
 def normalised(data: DataSet) -> tuple[float, float]:
@@ -50,12 +50,14 @@ def augmented(data: DataSet, count: int = 4) -> tuple[Tensor, list[bool]]:
     return after, [not torch.equal(*pair) for pair in zip(photos, after, strict=True)]
 
 
-def course(result: Result, value: str, wanted: int) -> str:
-    """The phrase for how a value of the epochs went: as wanted (+1: up, -1: down), or not."""
-    first, last = (getattr(result.rows[i], value) for i in (0, -1))
+def course(result: Result, value: str) -> str:
+    """Whether `val_loss` fell or `val_accuracy` rose from the first epoch to the last."""
     if len(result.rows) == 1:
-        return "course of one"
-    return "course as wanted" if (last - first) * wanted > 0 else "course not as wanted"
+        return "of one"
+    first, last = (getattr(result.rows[i], value) for i in (0, -1))
+    return (
+        "as wanted" if (last < first if value == "val_loss" else last > first) else "not as wanted"
+    )
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def effects(results: Mapping[str, Result]) -> dict[str, Effect]:
     return found
 
 
-def _error(result: Result) -> float:
+def error(result: Result) -> float:
     """Two standard errors of the test accuracy."""
     p = result.final["test_accuracy"]
     return 2 * math.sqrt(p * (1 - p) / len(result.run.data.test))
@@ -106,6 +108,6 @@ def _error(result: Result) -> float:
 
 def fit(result: Result) -> str:
     """The phrase for how far training accuracy lies above test accuracy."""
-    if gap(result) <= _error(result):
+    if gap(result) <= error(result):
         return "fit without gap"
     return "fit with gap" if gap(result) < 0.1 else "fit by heart"

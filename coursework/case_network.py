@@ -44,15 +44,15 @@ def layers(data: DataSet, dropout: float) -> list[Layer]:
     """The network in order: photos (B, C, H, W) on [0, 1] -> logits (B, classes)."""
     return [
         ("normalise", Normalise(*data.statistics())),
-        *_conv(1, data.channels, 16),
-        *_conv(2, 16, 32),
+        *conv(1, data.channels, 16),
+        *conv(2, 16, 32),
         ("pool1", nn.MaxPool2d(2)),
         ("dropout1", nn.Dropout(dropout / 2)),
-        *_conv(3, 32, 64),
-        *_conv(4, 64, 64),
+        *conv(3, 32, 64),
+        *conv(4, 64, 64),
         ("pool2", nn.MaxPool2d(2)),
         ("dropout2", nn.Dropout(dropout / 2)),
-        *_conv(5, 64, 128),
+        *conv(5, 64, 128),
         ("mean", nn.AdaptiveAvgPool2d(1)),
         ("flatten", nn.Flatten()),  # (B, 128, 1, 1) -> (B, 128)
         ("dropout3", nn.Dropout(dropout)),
@@ -60,7 +60,8 @@ def layers(data: DataSet, dropout: float) -> list[Layer]:
     ]
 
 
-def _conv(number: int, inputs: int, outputs: int) -> list[Layer]:
+def conv(number: int, inputs: int, outputs: int) -> list[Layer]:
+    """A convolution with what belongs to it: (B, inputs, H, W) -> (B, outputs, H, W)."""
     return [
         (f"conv{number}", nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)),
         (f"norm{number}", nn.BatchNorm2d(outputs)),
@@ -92,5 +93,9 @@ def runs(data: DataSet, options: Options, results: Mapping[str, Result]) -> Iter
         for label, share in zip(labels, (DROPOUT, 0.0), strict=True):
             seeded = replace(ablation, seed=ablation.seed + seed)
             yield Run(
-                label, f"few photos, dropout {share}", partial(network, data, share), few(data), seeded
+                label,
+                f"few photos, dropout {share}",
+                partial(network, data, share),
+                few(data),
+                seeded,
             )
