@@ -46,7 +46,7 @@ from coursework.case_network import (
     runs,
 )
 from coursework.data import DIGITS, DataSet
-from coursework.engine import Normalise, Result, count_parameters, probabilities
+from coursework.engine import Batches, Normalise, Result, Training, count_parameters, probabilities
 from coursework.report import Assignment, Point, Report, described
 
 LOOKED_THROUGH = 1_000  # test photos, for right and wrong answers
@@ -124,9 +124,9 @@ def preparation(report: Report) -> None:
     rows = zip(data.classes, *counts, strict=True)
     report.page.table([say(word) for word in header], rows)
     report.text("normalisation", **_normalised(data))
-    batch = report.options.recipe(RECIPE, FULL_EPOCHS).batch_size
+    batch = min(report.options.recipe(RECIPE, FULL_EPOCHS).batch_size, len(data.train))
     report.text("loaders", batch=batch, steps=f"{len(data.train) // batch:,}", **_counts(data))
-    report.code(DataSet.held_out, Normalise)
+    report.code(DataSet.held_out, Normalise, Batches, Training.train_dataloader)
     _augmentation(report)
 
 
@@ -245,6 +245,7 @@ def ablation(report: Report) -> None:
     report.recipes((OWN, WITH[0], WITHOUT[0]))
     report.code(few, runs)
     report.runs_table((*WITH, *WITHOUT))
+    report.text("ablation curves")
     report.overview((*WITH, *WITHOUT), "ablation")
     for label in (WITH[0], WITHOUT[0]):
         report.curves(label)
