@@ -17,7 +17,7 @@ from grader.protocol import GraderError
 from train_full import TrainingTable, positive
 
 PRESETS = ("quick", "night", "full")
-ONLY_OF = {"network": "transfer", "object": "transfer", "photo": "ladder"}
+ONLY_OF = {"network": "transfer", "weights": "transfer", "object": "transfer", "photo": "ladder"}
 ASSIGNMENTS = {"ladder": ladder, "transfer": transfer, "resnet": resnet, "case": case}
 
 
@@ -47,7 +47,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--object", type=int, metavar="N", help="of transfer: the test photo to be looked at")
     add("--smoothing", type=positive, default=1, metavar="N",
         help="draw curves as moving averages over N epochs")  # fmt: skip
-    add("--network", choices=sorted(transfer.NETWORKS), help="of transfer; default: mobilenet_v2")
+    add("--network", choices=sorted(transfer.NETWORKS),
+        help="of transfer; default: the first of vgg11, googlenet and mobilenet_v2 whose ImageNet "
+        "weights can be had")  # fmt: skip
+    add("--weights", choices=("imagenet", "random"),
+        help="of transfer; random: one run from scratch, for a network without weights; "
+        "default: imagenet")  # fmt: skip
     parsed = parser.parse_args(arguments)
     for option, owner in ONLY_OF.items():
         if getattr(parsed, option) is not None and parsed.name != owner:

@@ -52,6 +52,7 @@ class Assignment:
     load: Callable[[Options], DataSet]
     runs: Callable[[DataSet, Options, Mapping[str, Result]], Iterator[Run]]  # given those ended
     points: Sequence[Point]
+    preface: Callable[[Report], None] | None = None  # what its first lines say
 
 
 def work(assignment: Assignment, options: Options) -> None:
@@ -119,6 +120,8 @@ class Report:
 
     def draw(self) -> Page:
         """All points, and which of them are answered."""
+        if self.assignment.preface:
+            self.assignment.preface(self)
         self._facts()
         rows = []
         for point in self.assignment.points:

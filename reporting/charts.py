@@ -136,7 +136,13 @@ def moving_average(values: Sequence[float], width: int) -> np.ndarray:
     return sums / np.minimum(np.arange(1, len(values) + 1), width)
 
 
-def confusion(name: str, matrix: Any, names: Sequence[str], caption: str = "") -> Picture:
+def confusion(
+    name: str,
+    matrix: Any,
+    names: Sequence[str],
+    caption: str = "",
+    axes_labels: tuple[str, str] = ("answer", "true class"),
+) -> Picture:
     """Counts (C, C) as a map: row of the true class, column of the answer.
 
     Colours are shares of the row: blue for right answers, red for wrong ones.
@@ -157,7 +163,7 @@ def confusion(name: str, matrix: Any, names: Sequence[str], caption: str = "") -
     ticks = {"ticks": range(len(names)), "labels": labels, "fontsize": size, "parse_math": False}
     axes.set_xticks(**ticks, rotation=90)
     axes.set_yticks(**ticks)
-    axes.set(xlabel="answer", ylabel="true class")
+    axes.set(xlabel=axes_labels[0], ylabel=axes_labels[1])
     axes.set_xticks(np.arange(len(names) + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(len(names) + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="#e0e0e0", linewidth=0.5)
