@@ -220,7 +220,7 @@ class Report:
             other.final[f"{kind}_accuracy"] - one.final[f"{kind}_accuracy"]
             for kind in ("test", "training")
         )
-        verdict = self.say(_verdict(one, other))
+        verdict = self.say(verdict_on(one, other))
         gap = f"{other.final['training_accuracy'] - other.final['test_accuracy']:+.4f}"
         values = {"test": f"{test:+.4f}", "training": f"{training:+.4f}", "gap": gap}
         return self.say("compared", before=before, after=after, verdict=verdict, **values)
@@ -305,7 +305,7 @@ def described(run: Run, say: Phrases) -> dict[str, str]:
     }
 
 
-def _verdict(before: Result, after: Result) -> str:
+def verdict_on(before: Result, after: Result) -> str:
     """The phrase that the difference in test accuracy bears out, in two standard errors."""
     test, training = (
         after.final[f"{kind}_accuracy"] - before.final[f"{kind}_accuracy"]
