@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -39,9 +39,19 @@ class Options:
     subset: int | None = None
     data: str | None = None
     device: str = "cpu"
-    full: bool = False
+    preset: str = "quick"  # or "full", the assignment's own numbers, or "night" in between
     smoothing: int = 1
-    network: str = "mobilenet_v2"
+    language: str = "en"
+    network: str | None = None  # of transfer; None: what the assignment allows and there is
+    weights: str | None = None  # of transfer: "random" instead of ImageNet's
+    photo: Path | None = None  # of ladder: a new one to be classified
+    object: int | None = None  # of transfer: the test photo to be looked at
+    progress: Progress = field(default_factory=Progress)
+
+    @property
+    def full(self) -> bool:
+        """Whether the assignment's own numbers are asked for."""
+        return self.preset == "full"
 
     def load(self, wanted: str, side: int, subset: int | None = None) -> DataSet:
         """The data set, or so much of it as was asked for; `subset` is the assignment's own."""
@@ -53,11 +63,13 @@ class Options:
         own = full_epochs if self.full else recipe.epochs
         return replace(recipe, epochs=self.epochs or own)
 
-    def train(self, run: Run, results: list[Result], progress: Progress) -> Result:
-        """Train, add to `results`, and write the numbers of all of them before any plot."""
-        results.append(train(run, self.out, torch.device(self.device), progress))
-        write_history(results, self.out)
-        return results[-1]
+    def train(self, run: Run, results: list | None = None, progress: object = None) -> Result:
+        """Train from the last whole epoch that `out` holds of the run."""
+        result = train(run, self.out, torch.device(self.device), self.progress)
+        if results is not None:
+            results.append(result)
+            write_history(results, self.out)
+        return result
 
 
 def page_of(title: str, data: DataSet, wanted: str) -> Page:

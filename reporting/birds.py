@@ -477,7 +477,7 @@ def _training(page: Page, history: History) -> None:
     runs: dict[str, list[dict[str, Any]]] = {}
     for row in history.epochs:
         runs.setdefault(row["stage"], []).append(row)
-    caption = f"Lines: moving average over {SMOOTHING} epochs. Points: the values themselves."
+    caption = f"Lines: mean over the last {SMOOTHING} epochs. Points: the values themselves."
     for key, what in (("loss", "loss (nats)"), ("accuracy", "accuracy")):
         values = {
             stage: {"training": [row[key] for row in rows]}

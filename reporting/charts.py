@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import cycle
 from typing import Any
 
@@ -25,6 +26,16 @@ CELL = WIDTH / 4  # of a photo in a grid of four columns or more
 COLOURS = ("#332288", "#cc6677", "#117733", "#88ccee", "#882255")
 COLOURS += ("#999933", "#44aa99", "#aa4499", "#ddcc77", "#000000")
 CALIBRATION_BINS = 15
+MARKED_EPOCHS = 30  # more points than these hide their line
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Axes that several plots share, so that they can be held beside each other."""
+
+    epochs: int
+    low: float
+    high: float
 
 
 def curves(
@@ -33,24 +44,33 @@ def curves(
     what: str,
     smoothing: int = 1,
     caption: str = "",
+    *,
+    epoch: str = "epoch",
+    frame: Frame | None = None,
+    colours: Mapping[str, str] | None = None,
+    direct: bool = False,
 ) -> Picture:
-    """A value per epoch on shared axes: a colour a run, dashed for training, else solid.
+    """A value per epoch on shared axes: a colour a run, solid for the last kind, else dashed.
 
     `runs` holds the values by run and kind ("training", "validation"). With `smoothing` > 1 the
-    lines are moving averages over as many epochs, and the values themselves faint points.
+    lines are means over so many epochs up to the one in question, and the values themselves faint.
+    With `direct` each run's name stands at the end of its solid line instead of in a legend.
     """
     figure, axes = _figure(WIDTH, 4.2)
-    for (run, kinds), colour in zip(runs.items(), cycle(COLOURS), strict=False):
+    colours = colours or dict(zip(runs, cycle(COLOURS), strict=False))
+    for run, kinds in runs.items():
         for kind, values in kinds.items():
-            epochs = np.arange(1, len(values) + 1)
-            line, point = ("--", "x") if kind == "training" else ("-", ".")
-            axes.plot(epochs, values, point, color=colour, alpha=0.35)
-            smooth = moving_average(values, smoothing)
-            axes.plot(epochs, smooth, line, color=colour, label=f"{run}, {kind}")
-    axes.set(xlabel="epoch", ylabel=what)
+            line = "-" if kind == list(kinds)[-1] else "--"
+            _curve(axes, values, smoothing, line, colours[run], f"{run}, {kind}")
+    axes.set(xlabel=epoch, ylabel=what)
+    if frame:
+        axes.set(xlim=(0.5, frame.epochs + 0.5), ylim=(frame.low, frame.high))
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
-    figure.legend(loc="outside lower center", ncols=2)
+    if direct:
+        _label_ends(axes, runs, colours, smoothing)
+    else:
+        figure.legend(loc="outside lower center", ncols=2)
     ends = "; ".join(
         f"{run}, {kind}: from {values[0]:.4g} to {values[-1]:.4g} in {len(values)} epochs"
         for run, kinds in runs.items()
@@ -60,14 +80,69 @@ def curves(
     return _picture(name, figure, f"{what} by epoch. {ends}.", caption)
 
 
+def _curve(
+    axes: Axes, values: Sequence[float], smoothing: int, line: str, colour: str, label: str
+) -> None:
+    epochs = np.arange(1, len(values) + 1)
+    few = len(values) <= MARKED_EPOCHS
+    if few or smoothing > 1:
+        marks = {"marker": "x" if line == "--" else "."} if few else {}
+        style = {"linestyle": "none"} if few else {"linewidth": 0.8}
+        axes.plot(epochs, values, color=colour, alpha=0.35, **marks, **style)
+    axes.plot(epochs, moving_average(values, smoothing), line, color=colour, label=label)
+
+
+def _label_ends(
+    axes: Axes,
+    runs: Mapping[str, Mapping[str, Sequence[float]]],
+    colours: Mapping[str, str],
+    smoothing: int,
+) -> None:
+    """Each run's name right of the axes, at the height where its last line ends."""
+    ends = {}
+    for run, kinds in runs.items():
+        smooth = moving_average(list(kinds.values())[-1], smoothing)
+        if len(smooth) and np.isfinite(smooth[-1]):
+            ends[run] = (len(smooth), smooth[-1])
+    low, high = axes.get_ylim()
+    places = _spread([np.clip(y, low, high) for _, y in ends.values()], 0.055 * (high - low), high)
+    for (run, end), place in zip(ends.items(), places, strict=True):
+        axes.annotate(
+            run,
+            end,
+            xytext=(1.03, place),
+            textcoords=axes.get_yaxis_transform(),
+            color=colours[run],
+            fontsize=9,
+            va="center",
+            arrowprops={"arrowstyle": "-", "color": colours[run], "alpha": 0.4, "shrinkA": 0},
+        )
+
+
+def _spread(heights: Sequence[float], gap: float, top: float) -> np.ndarray:
+    """The heights, moved so that none is closer than `gap` to the next or above `top`."""
+    order, placed = np.argsort(heights)[::-1], np.array(heights, dtype=float)
+    for rank, index in enumerate(order):
+        above = placed[order[rank - 1]] - gap if rank else top
+        placed[index] = min(placed[index], above)
+    lowest = min(heights, default=0.0)
+    lift = max(0.0, lowest - min(placed, default=lowest)) / 2
+    return np.minimum(placed + lift, top - gap * np.argsort(order))
+
+
 def moving_average(values: Sequence[float], width: int) -> np.ndarray:
-    """The mean over a window of `width` values around each one, of fewer at the ends."""
-    window = np.ones(max(1, min(width, len(values))))
-    sums = np.convolve(values, window, "same")
-    return sums / np.convolve(np.ones(len(values)), window, "same")
+    """The mean of each value and the `width` - 1 before it, of fewer at the beginning."""
+    sums = np.convolve(values, np.ones(width))[: len(values)]
+    return sums / np.minimum(np.arange(1, len(values) + 1), width)
 
 
-def confusion(name: str, matrix: Any, names: Sequence[str], caption: str = "") -> Picture:
+def confusion(
+    name: str,
+    matrix: Any,
+    names: Sequence[str],
+    caption: str = "",
+    axes_labels: tuple[str, str] = ("answer", "true class"),
+) -> Picture:
     """Counts (C, C) as a map: row of the true class, column of the answer.
 
     Colours are shares of the row: blue for right answers, red for wrong ones.
@@ -88,7 +163,7 @@ def confusion(name: str, matrix: Any, names: Sequence[str], caption: str = "") -
     ticks = {"ticks": range(len(names)), "labels": labels, "fontsize": size, "parse_math": False}
     axes.set_xticks(**ticks, rotation=90)
     axes.set_yticks(**ticks)
-    axes.set(xlabel="answer", ylabel="true class")
+    axes.set(xlabel=axes_labels[0], ylabel=axes_labels[1])
     axes.set_xticks(np.arange(len(names) + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(len(names) + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="#e0e0e0", linewidth=0.5)

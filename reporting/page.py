@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from pygments import highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import PythonLexer
 
 from grader.protocol import written
 
@@ -22,7 +25,8 @@ STYLE = """
 body { margin: 0 auto; padding: 0 1rem 4rem; max-width: 75rem; color: #1c1c1c; background: #fff;
   font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere }
 p, li, figcaption { max-width: 48rem }
-h1, h2 { line-height: 1.2 }
+h1, h2, h3 { line-height: 1.2 }
+pre { font-size: .8125rem; line-height: 1.4; overflow-wrap: normal }
 h2 { margin-top: 3rem; border-bottom: 1px solid #ccc }
 .box { overflow-x: auto }
 table { border-collapse: collapse; overflow-wrap: normal; font-variant-numeric: tabular-nums }
@@ -66,15 +70,15 @@ class Picture:
 class Page:
     """Blocks in reading order. All text is plain: what looks like markup is shown as it is."""
 
-    def __init__(self, title: str) -> None:
-        self.title = title
+    def __init__(self, title: str, language: str = "en") -> None:
+        self.title, self.language = title, language
         self.markdown = [f"# {_escaped(title)}"]
         self.html = [f"<h1>{escape(title)}</h1>"]
         self.pictures: list[Picture] = []
 
-    def heading(self, text: str) -> None:
-        """Begin a section."""
-        self._add(f"## {_escaped(text)}", f"<h2>{escape(text)}</h2>")
+    def heading(self, text: str, level: int = 2) -> None:
+        """Begin a section, or with level 3 a part of one."""
+        self._add(f"{'#' * level} {_escaped(text)}", f"<h{level}>{escape(text)}</h{level}>")
 
     def text(self, paragraph: str) -> None:
         """Add a paragraph."""
@@ -98,6 +102,13 @@ class Page:
             "\n".join(f"| {' | '.join(row)} |" for row in markdown),
             f'<div class="box"><table>\n<thead>{_row("th", header, numeric)}</thead>\n'
             f"<tbody>\n{html}\n</tbody></table></div>",
+        )
+
+    def code(self, source: str) -> None:
+        """Add lines of Python, in colours."""
+        coloured = highlight(source, PythonLexer(), HtmlFormatter(noclasses=True, nowrap=True))
+        self._add(
+            f"```python\n{source.rstrip()}\n```", f'<div class="box"><pre>{coloured}</pre></div>'
         )
 
     def picture(self, picture: Picture) -> None:
@@ -137,7 +148,7 @@ class Page:
         )
         body = "\n".join(self.html)
         return (
-            f'<!DOCTYPE html>\n<html lang="en">\n<head>\n{head}\n</head>\n'
+            f'<!DOCTYPE html>\n<html lang="{self.language}">\n<head>\n{head}\n</head>\n'
             f"<body>\n{body}\n</body>\n</html>\n"
         )
 
