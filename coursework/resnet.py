@@ -84,9 +84,8 @@ def _basic(report: Report) -> None:
     report.text("about 1", first=len(first.rows), longer=len(longer.rows))
     report.code(network)
     report.settings(first.run.label)
-    _told(report, "1", [labels_of("1")])
     key, values = overfitting([*first.rows, *longer.rows])
-    report.text(key, **values)
+    _told(report, "1", [report.compare(*labels_of("1")), report.say(key, **values)])
 
 
 def overfitting(rows: Sequence[EpochRow]) -> tuple[str, dict[str, str]]:
@@ -103,26 +102,26 @@ def _plain(report: Report) -> None:
     sgd, adam = (report.results[label].run.recipe for label in labels_of("2"))
     report.text("about 2", sgd=f"{sgd.learning_rate:g}", adam=f"{adam.learning_rate:g}")
     _changed(report, "2", ("flip", "vertical-flip"))
-    _told(report, "2", [labels_of("2")])
+    _told(report, "2", [report.compare(*labels_of("2"))])
 
 
 def _small_stem(report: Report) -> None:
     side = report.data.side
     report.text("about 3", side=side, large=-(-side // 4))
     report.code(shrink_stem)
-    _told(report, "3", [labels_of("3")])
+    _told(report, "3", [report.compare(*labels_of("3"))])
 
 
 def _colours(report: Report) -> None:
     flips, *others = labels_of("4")
     report.text("about 4", flips=flips)
     _changed(report, "4", ("grey", "blur", "jitter"))
-    _told(report, "4", [(flips, label) for label in others])
+    _told(report, "4", [report.compare(flips, label) for label in others])
 
 
 def _schedules(report: Report) -> None:
     report.text("about 5", start=_start(report, "5 plateau"))
-    _told(report, "5", [labels_of("5")])
+    _told(report, "5", [report.compare(*labels_of("5"))])
 
 
 def _dropout(report: Report) -> None:
@@ -158,17 +157,16 @@ def _start(report: Report, label: str) -> str:
 # ------------------------------------------------------------------------------------------------
 
 
-def _told(report: Report, stage: str, pairs: Sequence[Sequence[str]] = ()) -> None:
-    """Settings, numbers, comparisons and curves of a stage, and what the story says of it."""
+def _told(report: Report, stage: str, said: Sequence[str] = ()) -> None:
+    """Settings, numbers and curves of a stage, what is `said` of its runs, and the story's word."""
     labels, chosen = labels_of(stage), best(report.results, stage)
     report.recipes(labels)
     _numbers(report, labels)
-    report.page.items([*(report.compare(*pair) for pair in pairs), *_rates(report, labels)])
+    report.page.items([*said, *_rates(report, labels), *_after_the_last(report, stage)])
     if len(labels) > 1:
         accuracies = ((label, report.results[label].rows[-1].val_accuracy) for label in labels)
         listed = ", ".join(f"{label} {accuracy:.4f}" for label, accuracy in accuracies)
         report.text("chosen", label=chosen.run.label, accuracies=listed)
-    _after_the_last(report, stage)
     ours = {"label": chosen.run.label, "ours": percent(chosen)}
     if stage in STORY:
         report.text("story says", story=STORY[stage], **ours)
@@ -197,25 +195,34 @@ def _numbers(report: Report, labels: Sequence[str]) -> None:
 
 
 def _rates(report: Report, labels: Sequence[str]) -> list[str]:
-    """The learning rate of each run, epoch by epoch, as it was."""
+    """The learning rate of each run that has a schedule, epoch by epoch, as it was."""
     lines = []
     for label in labels:
-        rows = report.results[label].rows
-        courses = [list(same) for _, same in groupby(rows, lambda row: f"{row.learning_rate:.3g}")]
-        parts = (f"{c[0].learning_rate:.3g} ({c[0].epoch}-{c[-1].epoch})" for c in courses)
-        key = "rate fell" if len(courses) > 1 else "rate stayed"
-        lines.append(report.say(key, label=label, rates=", ".join(parts)))
+        result = report.results[label]
+        groups = groupby(result.rows, lambda row: f"{row.learning_rate:.3g}")
+        courses = [(rate, [row.epoch for row in rows]) for rate, rows in groups]
+        rates = ", ".join(f"{rate} ({epochs[0]}-{epochs[-1]})" for rate, epochs in courses)
+        key = "rate changed" if len(courses) > 1 else "rate stayed"
+        if result.run.recipe.schedule != "constant":
+            lines.append(report.say(key, label=label, rates=rates))
     return lines
 
 
-def _after_the_last(report: Report, stage: str) -> None:
+def _after_the_last(report: Report, stage: str) -> list[str]:
     """Against the stage before, with reasons where that is not beaten."""
-    done = list(finished(report).values())
-    for before, after in pairwise(done):
+    lines = []
+    for before, after in pairwise(finished(report).values()):
         if after.run.label.startswith(stage):
-            report.text("stage to stage", text=report.compare(before.run.label, after.run.label))
-            if after.final["test_accuracy"] <= before.final["test_accuracy"]:
-                report.text("why below", label=after.run.label, reasons=reasons(report, after))
+            text = report.compare(before.run.label, after.run.label)
+            lines.append(report.say("stage to stage", text=text))
+            lines += _why_below(report, before, after)
+    return lines
+
+
+def _why_below(report: Report, before: Result, after: Result) -> list[str]:
+    if after.final["test_accuracy"] > before.final["test_accuracy"]:
+        return []
+    return [report.say("why below", label=after.run.label, reasons=reasons(report, after))]
 
 
 def reasons(report: Report, result: Result) -> str:
@@ -311,11 +318,7 @@ def _conclusions(report: Report) -> None:
     labels = {"one": first.run.label, "other": last.run.label, "label": top.run.label}
     lines = [report.say("conclusion ends", change=change, **values, **labels)]
     lines += [_greatest_step(report, done), _gap(report), *_choices(report)]
-    lines += [
-        report.say("why below", label=after.run.label, reasons=reasons(report, after))
-        for before, after in pairwise(done)
-        if after.final["test_accuracy"] <= before.final["test_accuracy"]
-    ]
+    lines += [line for pair in pairwise(done) for line in _why_below(report, *pair)]
     report.page.items([*lines, _next(report, last)])
 
 
