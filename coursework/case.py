@@ -18,7 +18,6 @@ from coursework.data import DataSet
 from coursework.engine import Normalise, Recipe, Result, Run, count_parameters
 from coursework.pages import Options, page_of, plots, predictions, runs_table, samples
 from reporting.page import Page
-from solution import Progress
 
 SUMMARY = """\
 What: an own CNN for Fashion-MNIST, with the reasons for its layers and settings, an ablation of
@@ -107,7 +106,7 @@ def network(data: DataSet, dropout: float) -> nn.Sequential:
 # ------------------------------------------------------------------------------------------------
 
 
-def report(options: Options, progress: Progress) -> Page:
+def report(options: Options) -> Page:
     """Train, ablate, and check the report against the criteria."""
     data = options.load("FashionMNIST", SIDE).held_out(VALIDATION_SHARE)
     few = data.subset(ABLATION_PHOTOS)
@@ -123,7 +122,7 @@ def report(options: Options, progress: Progress) -> Page:
     _show_architecture(page, data)
     _show_settings(page, recipe)
     results: list[Result] = []
-    own, regular, bare = (options.train(run, results, progress) for run in runs)
+    own, regular, bare = (options.train(run, results) for run in runs)
     page.heading("Training")
     runs_table(page, results)
     plots(page, [own], options.smoothing)

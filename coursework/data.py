@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -37,15 +39,28 @@ class Photos:
 
     inputs: Tensor  # (N, C, H, W): pixels as uint8, or activations in half precision
     labels: Tensor  # (N,), int64: index of the class
+    pixels: Photos | None = None  # what activations were computed from
 
     def __len__(self) -> int:
         """N."""
         return len(self.labels)
 
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of pixels and labels, and of nothing that another machine would compute else."""
+        if self.pixels:
+            return self.pixels.digest
+        content = hashlib.sha256(repr(self.inputs.shape).encode())
+        for tensor in (self.inputs, self.labels):
+            content.update(tensor.contiguous().numpy())
+        return content.hexdigest()
+
     def take(self, indices: np.ndarray) -> Photos:
         """Those photos, in that order."""
-        chosen = torch.from_numpy(indices)
-        return Photos(self.inputs[chosen], self.labels[chosen])
+        chosen, pixels = torch.from_numpy(indices), self.pixels
+        return Photos(
+            self.inputs[chosen], self.labels[chosen], pixels.take(indices) if pixels else None
+        )
 
     def split(self, first: int) -> tuple[Photos, Photos]:
         """`first` photos and the others; every class in the same proportion in both.
@@ -274,6 +289,10 @@ def augmentation(names: Sequence[str], side: int) -> nn.Module | None:
     """
     known = {
         "flip": v2.RandomHorizontalFlip(),
+        "vertical-flip": v2.RandomVerticalFlip(),
+        "grey": v2.RandomGrayscale(p=0.2),
+        "blur": v2.GaussianBlur(3, sigma=(0.1, 1.0)),
+        "jitter": v2.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3),
         "shift": v2.RandomCrop(side, padding=side // 10),  # cut from a frame of black pixels
         "erase": v2.RandomErasing(p=0.5),
         "rand-augment": v2.RandAugment(),

@@ -1,317 +1,626 @@
-"""CIFAR-10 from scratch: eight steps, each one change away from the step before.
+"""CIFAR-10 from scratch: the report, point by point; its networks are in ladder_networks.py.
 
-    python -m coursework ladder
-
-The recipe of steps 2 to 8 is the assignment's, so that only the architecture differs between two
-rows. With it no step is done in a few epochs; the last row trains the network of step 8 with
-another recipe, to show what that network can do.
+python -m coursework ladder
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import pairwise
-from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
-from torchvision.transforms.v2.functional import resize
+from PIL import Image, ImageDraw
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.transforms.v2.functional import pil_to_tensor, resize
 
-from coursework.data import DataSet, Photos, one_hot
-from coursework.engine import Recipe, Result, Run, accepts, probabilities, save
-from coursework.pages import (
-    Options,
-    compared,
-    page_of,
-    plot,
-    plots,
-    predictions,
-    runs_table,
-    samples,
+from coursework.data import CourseworkError, DataSet, Photos, one_hot
+from coursework.engine import Result, accepts, count_parameters, probabilities, save
+from coursework.ladder_networks import (
+    ANY_SIZE,
+    ASSIGNED,
+    COMPARED,
+    DEEPER,
+    DROPPED,
+    MINIMAL,
+    NORM,
+    RELU,
+    SIDE,
+    SIGMOID,
+    TUNED,
+    WIDER,
+    blocks,
+    conv_block,
+    glorot,
+    minimal,
+    networks,
+    runs,
 )
-from reporting.charts import bars
-from reporting.page import Page
-from solution import Progress
+from coursework.pages import Options
+from coursework.report import Assignment, Point, Report, as_image, described, verdict_on
+from reporting.charts import bars, photo_grid
+from solution import read_photo
 
 SUMMARY = """\
 What: eight networks on CIFAR-10, from two convolutions of 5 filters to four blocks with batch
-      norm, dropout and global average pooling; what each change brings.
+      norm, dropout and global average pooling; what each change brings; a new photo (--photo FILE).
 Needs: CIFAR-10 (--data DIR, or a download of 170 MB); without it, digits.
-Time: 12 minutes on 2 cores (AMD EPYC, Zen 4); --full trains each of the nine networks for 150
-      epochs."""
+Time: 12 minutes on 2 cores (AMD EPYC, Zen 4); --preset night up to three hours; --full trains each
+      of the nine runs for 150 epochs."""
 
-SIDE = 32  # pixels
-FILTERS = (20, 40, 80, 160)  # doubled whenever pooling halves the sides: the work stays alike
-DROPOUT = (0.1, 0.2, 0.3, 0.4)  # more towards the end, where most parameters are
-ANY_SIZE, TUNED_LABEL = "8 average pooling", "8 other recipe"
+ASSIGNED_PHOTOS = 50_000
+SHOWN = 4  # test photos whose probabilities are written out
+JUDGED = 1_000  # test photos, at most, that a sentence rests on: the report is drawn many times
 OTHER_SIZES = ((28, 32), (36, 30), (48, 64))  # height, width
+LONGEST = 16  # times the shorter side of a new photo: more of it is memory, and no photo
 
-# The assignment's: small steps, no schedule, inputs only scaled to [0, 1].
-ASSIGNED = Recipe(epochs=6, batch_size=64, learning_rate=1e-3, momentum=0.9)
-ASSIGNED_EPOCHS = 150  # --full
-COMPARED_PHOTOS = 5_000  # a step without --full; the last row trains on all photos
 
-# What step 8's network needs to get somewhere in few epochs. Batch norm allows a rate a hundred
-# times as high; one cycle warms up to it and ends near zero, so that the last epochs settle.
-# A mirrored photo is as good as a new one. Shifts are left out: dropout keeps so small a network
-# from overfitting in six epochs, and what is harder to learn takes longer. Batches of 128 cost
-# less per photo than those of 64.
-TUNED = Recipe(
-    epochs=6,
-    batch_size=128,
-    learning_rate=0.1,
-    momentum=0.9,
-    weight_decay=5e-4,
-    schedule="one-cycle",
-    augment=("flip",),
+# ------------------------------------------------------------------------------------------------
+# Points 1 to 4: data and the minimal network
+# ------------------------------------------------------------------------------------------------
+
+
+def _samples(report: Report) -> None:
+    data = report.data
+    chosen = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))[:16]
+    names = [data.classes[label] for label in data.train.labels[chosen]]
+    report.samples("samples", data.train.inputs[chosen], names, "samples caption")
+    counts = torch.bincount(data.train.labels, minlength=len(data.classes))
+    report.text("classes", fewest=f"{counts.min():,}", most=f"{counts.max():,}")
+    within = variance_within(data.train)
+    report.text("diverse" if within > 0.9 else "alike", share=f"{within:.1%}")
+    if data.name == "CIFAR10":
+        report.text("diverse CIFAR10")
+
+
+def variance_within(photos: Photos) -> float:
+    """The share of the pixels' variance that is among photos of one class, of some thousands."""
+    pixels = photos.inputs[:5_000].float().flatten(1)  # (N, C * H * W)
+    labels = photos.labels[:5_000]
+    spread = sum(
+        (pixels[labels == label].var(0, correction=0) * (labels == label).sum()).sum()
+        for label in labels.unique()
+    )
+    return float(spread / (pixels.var(0, correction=0).sum() * len(pixels)))
+
+
+def _one_hot(report: Report) -> None:
+    data, network = report.data, report.results[MINIMAL].run.fresh()
+    labels = data.train.labels[:6]
+    vectors = one_hot(labels, len(data.classes))
+    report.code(one_hot)
+    names = [data.classes[label] for label in labels]
+    rows = [(n, *v) for n, v in zip(names, vectors.int().tolist(), strict=True)]
+    report.page.table((report.say("label"), *data.classes), rows)
+    logits = probabilities(network, data.train.inputs[:6]).log()
+    losses = (functional.cross_entropy(logits, target).item() for target in (vectors, labels))
+    report.text("one-hot", **dict(zip(("vectors", "indices"), map("{:.4f}".format, losses))))
+
+
+def _minimal(report: Report) -> None:
+    report.text("minimal")
+    report.code(minimal, glorot)
+    report.text("initialisation")
+
+
+def _parameters(report: Report) -> None:
+    for label in (MINIMAL, WIDER):
+        _layers(report, label)
+    counts = (f"{count_parameters(minimal(3, 10, filters)):,}" for filters in (5, 20))
+    report.text("assigned parameters", **dict(zip(("few", "many"), counts)))
+
+
+def _layers(report: Report, label: str) -> None:
+    """A row a layer: the shape of its output for one photo, and how its parameters are counted."""
+    data = report.data
+    network = networks(data.channels, len(data.classes))[label]()
+    rows = layers(network, (data.channels, SIDE, SIDE))
+    total = f"{count_parameters(network):,}"
+    report.text("layers", run=label, parameters=total)
+    header = ("layer", "output", "formula", "parameters")
+    rows = [*rows, (report.say("sum"), "", "", total)]
+    report.page.table([report.say(word) for word in header], rows)
+
+
+def layers(network: nn.Sequential, shape: Sequence[int]) -> list[tuple[str, str, str, str]]:
+    """Layer, shape of its output for an input (C, H, W), formula and number of its parameters."""
+    x, rows = torch.zeros(1, *shape), []
+    for layer in network.eval():
+        x = layer(x)
+        size, count = " x ".join(map(str, x.shape[1:])), f"{count_parameters(layer):,}"
+        rows.append((type(layer).__name__, size, formula(layer), count))
+    return rows
+
+
+def formula(layer: nn.Module) -> str:
+    """How the parameters of a layer are counted: outputs times (inputs and bias)."""
+    if isinstance(layer, nn.Conv2d):
+        height, width = layer.kernel_size
+        bias = "" if layer.bias is None else " + 1"
+        return f"{layer.out_channels} x ({height} x {width} x {layer.in_channels}{bias})"
+    if isinstance(layer, nn.Linear):
+        return f"{layer.out_features} x ({layer.in_features} + 1)"
+    return f"2 x {layer.num_features}" if isinstance(layer, nn.BatchNorm2d) else ""
+
+
+# ------------------------------------------------------------------------------------------------
+# Points 5 to 7: the minimal network before, in and after training
+# ------------------------------------------------------------------------------------------------
+
+
+def _before(report: Report) -> None:
+    network = report.results[MINIMAL].run.fresh()
+    _probabilities(report, {"before": network})
+    seen = outlook(network, report.data.test)
+    report.text("outlook", **_written(seen), **_chance(report))
+    guessing = 1 / len(report.data.classes)
+    noise = 2 * math.sqrt(guessing * (1 - guessing) / seen["photos"])
+    report.text("knows nothing" if abs(seen["right"] - guessing) <= noise else "lucky weights")
+
+
+def _training(report: Report) -> None:
+    run = report.results[MINIMAL].run
+    here, assigned = (described(r, report.say) for r in (run, replace(run, recipe=ASSIGNED)))
+    report.page.table(
+        [report.say(word) for word in ("setting", "assignment", "here", "why")],
+        [(report.say(f"setting {n}"), assigned[n], here[n], report.say(f"why {n}")) for n in here],
+    )
+    _comparability(report)
+    report.curves(MINIMAL)
+    _learned(report, MINIMAL)
+
+
+def _comparability(report: Report) -> None:
+    """What the preset has of the assignment's recipe, and which numbers stand beside which."""
+    run = report.results[MINIMAL].run
+    recipe, photos = run.recipe, len(run.data.train)
+    whole = ASSIGNED_PHOTOS * ASSIGNED.epochs * ASSIGNED.learning_rate
+    share = photos * recipe.epochs * recipe.learning_rate / whole
+    same = replace(recipe, seed=ASSIGNED.seed) == ASSIGNED and photos == ASSIGNED_PHOTOS
+    values = {"epochs": recipe.epochs, "rate": f"{recipe.learning_rate:g}"}
+    values |= {"preset": report.options.preset, "photos": f"{photos:,}", "share": f"{share:.2%}"}
+    report.text("as assigned" if same else "not as assigned", **values)
+    report.text("comparable", first=MINIMAL, last=ANY_SIZE, tuned=TUNED)
+
+
+def _learned(report: Report, label: str) -> None:
+    """From where to where the loss went, and whether the network guesses still."""
+    result = report.results[label]
+    losses = {"first": result.rows[0].loss, "last": result.rows[-1].loss}
+    losses["clueless"] = math.log(len(report.data.classes))
+    accuracy = result.final["test_accuracy"]
+    verdict = report.say("still guessing" if guesses(result) else "learns")
+    values = {name: f"{loss:.4f}" for name, loss in losses.items()}
+    values |= {"accuracy": f"{accuracy:.4f}", "verdict": verdict} | _chance(report)
+    report.text("learned", run=label, epochs=len(result.rows), **values)
+
+
+def guesses(result: Result) -> bool:
+    """Whether the test accuracy is near that of guessing."""
+    return result.final["test_accuracy"] < 1.2 / len(result.run.data.classes)
+
+
+def _after(report: Report) -> None:
+    result = report.results[MINIMAL]
+    stages = {"before": result.run.fresh(), "after": result.network}
+    _probabilities(report, stages)
+    before, after = (outlook(network, report.data.test) for network in stages.values())
+    both = {f"{name}_before": text for name, text in _written(before).items()}
+    both |= {f"{name}_after": text for name, text in _written(after).items()}
+    report.text("before and after", **both, **_chance(report))
+    gained, surer = (after[name] - before[name] for name in ("truth", "top"))
+    moved = "towards the truth" if gained > 0.02 else "surer only" if surer > 0.02 else "hardly"
+    report.text(f"moved {moved}", gained=f"{gained:+.3f}", surer=f"{surer:+.3f}")
+
+
+def _probabilities(report: Report, stages: Mapping[str, nn.Module]) -> None:
+    """A row for each stage of the first test photos: the softmax output of each class."""
+    data, rows = report.data, []
+    outputs = {key: probabilities(net, data.test.inputs[:SHOWN]) for key, net in stages.items()}
+    for index, label in enumerate(data.test.labels[:SHOWN]):
+        for stage, output in outputs.items():
+            values = (f"{p:.3f}" for p in output[index])
+            rows.append((data.classes[label], report.say(stage), *values))
+    report.page.table((report.say("photo of"), report.say("stage"), *data.classes), rows)
+
+
+def outlook(network: nn.Module, photos: Photos) -> dict[str, float]:
+    """What the network makes of the first photos: accuracy, mean probabilities, answers given."""
+    labels = photos.labels[:JUDGED]
+    p = probabilities(network, photos.inputs[:JUDGED])  # (N, classes)
+    return {
+        "photos": len(labels),
+        "answers": len(p.argmax(1).unique()),
+        "right": (p.argmax(1) == labels).float().mean().item(),
+        "top": p.amax(1).mean().item(),
+        "truth": p.gather(1, labels[:, None]).mean().item(),
+    }
+
+
+def _written(seen: Mapping[str, float]) -> dict[str, str]:
+    return {name: f"{v:,}" if isinstance(v, int) else f"{v:.3f}" for name, v in seen.items()}
+
+
+def _chance(report: Report) -> dict[str, Any]:
+    classes = len(report.data.classes)
+    return {"classes": classes, "chance": f"{1 / classes:.3f}"}
+
+
+# ------------------------------------------------------------------------------------------------
+# Points 8 to 12: one change after the other
+# ------------------------------------------------------------------------------------------------
+
+
+def _said(key: str) -> Callable[[Report], None]:
+    """A point that a paragraph answers."""
+    return lambda report: report.text(key)
+
+
+def _step(report: Report, before: str, after: str) -> None:
+    """Why the change, its curves, and what came of it."""
+    report.text(f"about {after}")
+    report.curves(after)
+    report.page.text(report.compare(before, after))
+
+
+def _wider(report: Report) -> None:
+    _step(report, MINIMAL, WIDER)
+    few, many = (f"{report.results[label].parameters:,}" for label in (MINIMAL, WIDER))
+    report.text("more parameters", few=few, many=many)
+
+
+def _sigmoid(report: Report) -> None:
+    report.code(conv_block)
+    _layers(report, SIGMOID)
+    _step(report, WIDER, SIGMOID)
+    _learned(report, SIGMOID)
+    one, other = (report.results[label] for label in (WIDER, SIGMOID))
+    better = verdict_on(one, other) == "verdict better"
+    promising = "no" if guesses(other) else "yes" if better else "slow"
+    report.text(f"promising {promising}", before=WIDER)
+
+
+def _relu(report: Report) -> None:
+    _step(report, SIGMOID, RELU)
+    sizes = [first_gradient(report.results[label], report.data) for label in (SIGMOID, RELU)]
+    sigmoid, relu = (f"{size:.1e}" for size in sizes)
+    ratio = sizes[1] / sizes[0]
+    larger = "gradient larger" if ratio > 1 else "gradient not larger"
+    report.text(larger, sigmoid=sigmoid, relu=relu, ratio=f"{ratio:,.3g}")
+
+
+def first_gradient(result: Result, data: DataSet) -> float:
+    """Root mean square of the loss's gradient by the first layer's weights, before training."""
+    network = result.run.fresh()
+    logits = network(data.train.inputs[:64].float() / 255)
+    functional.cross_entropy(logits, data.train.labels[:64]).backward()
+    return network[0].weight.grad.square().mean().sqrt().item()
+
+
+def _deeper_network(report: Report) -> None:
+    report.code(blocks)
+    _layers(report, DEEPER)
+
+
+def _deeper_training(report: Report) -> None:
+    report.curves(DEEPER)
+    _learned(report, DEEPER)
+
+
+def _deeper_effect(report: Report) -> None:
+    report.page.text(report.compare(RELU, DEEPER))
+    two, four = (report.results[label] for label in (RELU, DEEPER))
+    fields = {"two": receptive_field(two.network), "four": receptive_field(four.network)}
+    share = {
+        f"{name}_last": f"{count_parameters(result.network[-1]) / result.parameters:.0%}"
+        for name, result in (("two", two), ("four", four))
+    }
+    report.text("receptive fields", side=SIDE, **fields, **share)
+
+
+def receptive_field(network: nn.Sequential) -> int:
+    """Pixels, along a side, that one value before the last layer depends on."""
+    field, jump = 1, 1
+    for layer in network:
+        if isinstance(layer, nn.Conv2d | nn.MaxPool2d):
+            kernel = layer.kernel_size if isinstance(layer, nn.MaxPool2d) else layer.kernel_size[0]
+            field += (kernel - 1) * jump
+            jump *= layer.stride if isinstance(layer, nn.MaxPool2d) else 1
+    return field
+
+
+def _norm(report: Report) -> None:
+    _step(report, DEEPER, NORM)
+    target = report.results[DEEPER].rows[-1].val_accuracy
+    epochs = (row.epoch for row in report.results[NORM].rows if row.val_accuracy >= target)
+    reached = next(epochs, None)
+    values = {"target": f"{target:.4f}", "epochs": len(report.results[DEEPER].rows)}
+    report.text("reached" if reached else "not reached", epoch=reached, before=DEEPER, **values)
+
+
+def _dropout(report: Report) -> None:
+    _step(report, NORM, DROPPED)
+    before, after = (gap(report.results[label]) for label in (NORM, DROPPED))
+    verdict = "gap smaller" if after < before else "gap not smaller"
+    report.text(verdict, before=f"{before:+.4f}", after=f"{after:+.4f}")
+
+
+def gap(result: Result) -> float:
+    """How far the accuracy on training photos is above that on test photos."""
+    return result.final["training_accuracy"] - result.final["test_accuracy"]
+
+
+def _any_size(report: Report) -> None:
+    _step(report, DROPPED, ANY_SIZE)
+    _sizes(report)
+    result, before = (report.results[label] for label in (ANY_SIZE, DROPPED))
+    counts = {"after": result.parameters, "before": before.parameters}
+    counts["saved"] = before.parameters - result.parameters
+    written = {name: f"{count:,}" for name, count in counts.items()}
+    path, network = read_back(report, ANY_SIZE)
+    shown = report.data.test.inputs[:SHOWN]
+    same = torch.equal(*(probabilities(n, shown) for n in (result.network, network)))
+    verdict = report.say("read back" if same else "read back differently")
+    report.text("parameters saved", file=path.name, **written, verdict=verdict)
+
+
+def _sizes(report: Report) -> None:
+    """Which network takes which size, and how often the last one is right on it."""
+    data, sizes = report.data, ((SIDE, SIDE), *OTHER_SIZES)
+    takes, fails = report.say("takes"), report.say("fails")
+    rows = [
+        (label, *(takes if accepts(r.network, data.channels, *size) else fails for size in sizes))
+        for label, r in report.results.items()
+    ]
+    header = [f"{height} x {width}" for height, width in sizes]
+    report.page.table((report.say("run"), *header), rows)
+    network, some = report.results[ANY_SIZE].network, data.test.inputs[: JUDGED // 2]
+    rights = []
+    for size in sizes:
+        answers = probabilities(network, resize(some, list(size))).argmax(1)
+        rights.append((answers == data.test.labels[: len(some)]).float().mean().item())
+    values = ", ".join(f"{size}: {right:.3f}" for size, right in zip(header, rights, strict=True))
+    report.text("accuracy by size", run=ANY_SIZE, photos=len(some), values=values)
+
+
+def read_back(report: Report, label: str) -> tuple[Any, nn.Module]:
+    """The file into which a run's parameters are saved, and a new network with those read there."""
+    result = report.results[label]
+    path = report.options.out / "parameters" / f"{label.replace(' ', '_')}.pt"
+    save(result.network.state_dict(), path)
+    network = result.run.fresh()
+    network.load_state_dict(torch.load(path, weights_only=True))
+    return path, network.eval()
+
+
+# ------------------------------------------------------------------------------------------------
+# Point 13: a new photo
+# ------------------------------------------------------------------------------------------------
+
+
+def new_photo(options: Options) -> tuple[Image.Image, str | None]:
+    """The photo that was given, or else a drawn one; and its class, where that is known.
+
+    Raises CourseworkError if the photo cannot be read, or is hardly more than a line.
+    """
+    path = options.photo
+    if path is None:
+        return draw_ship(), "ship"
+    try:
+        photo = read_photo(path, 2 * SIDE)
+    except Exception as error:  # see read_photo
+        cause = " ".join(str(getattr(error, "strerror", None) or error).split())
+        raise CourseworkError(
+            f"{path} cannot be read as a photo ({cause}): give --photo another file"
+        ) from None
+    if max(photo.size) > LONGEST * min(photo.size):
+        raise CourseworkError(
+            f"{path} is more than {LONGEST} times as long as it is wide "
+            f"({photo.width} x {photo.height} pixels): give --photo another file"
+        )
+    return photo, None
+
+
+def draw_ship() -> Image.Image:
+    """A ship on the sea, 300 x 200 pixels."""
+    photo = Image.new("RGB", (300, 200), (150, 190, 225))  # sky
+    draw = ImageDraw.Draw(photo)
+    draw.rectangle((0, 125, 300, 200), fill=(35, 80, 125))  # sea
+    draw.polygon(((30, 105), (275, 105), (245, 150), (60, 150)), fill=(45, 45, 55))  # hull
+    draw.rectangle((60, 138, 249, 150), fill=(150, 40, 40))
+    draw.rectangle((85, 75, 205, 105), fill=(240, 240, 240))  # cabins
+    draw.rectangle((105, 52, 165, 75), fill=(225, 225, 225))
+    draw.rectangle((125, 22, 147, 52), fill=(190, 60, 40))  # funnel
+    for left in range(95, 200, 18):
+        draw.rectangle((left, 84, left + 9, 93), fill=(60, 90, 120))  # windows
+    draw.line((230, 45, 230, 105), fill=(90, 90, 90), width=3)  # mast
+    return photo
+
+
+def scaled(photo: Image.Image, channels: int) -> Tensor:
+    """(C, H, W) uint8: the shorter side brought to `SIDE` pixels, the proportions kept."""
+    size = [round(side * SIDE / min(photo.size)) for side in photo.size]  # width, height
+    small = photo.convert("L" if channels == 1 else "RGB").resize(size, Image.Resampling.BILINEAR)
+    return pil_to_tensor(small)
+
+
+def _photo(report: Report) -> None:
+    photo, truth = new_photo(report.options)
+    pixels = scaled(photo, report.data.channels)
+    size = f"{pixels.shape[2]} x {pixels.shape[1]}"
+    _show_photo(report, photo, pixels, size)
+    labels = [label for label in (ANY_SIZE, TUNED) if label in report.results]
+    networks_read = [read_back(report, label)[1] for label in labels]
+    outputs = [probabilities(network, pixels[None])[0] for network in networks_read]
+    rows = zip(report.data.classes, *([f"{p:.3f}" for p in o] for o in outputs), strict=True)
+    report.page.table((report.say("class"), *labels), rows)
+    for label, network, output in zip(labels, networks_read, outputs, strict=True):
+        _photo_verdict(report, label, output, truth)
+        _trust(report, network, output.max().item(), known=truth is not None)
+
+
+def _show_photo(report: Report, photo: Image.Image, pixels: Tensor, size: str) -> None:
+    given = report.options.photo
+    report.text("photo given" if given else "photo drawn", name=given and given.name)
+    if photo.width == photo.height:
+        report.text("photo square")
+    report.text("photo scaled", full=f"{photo.width} x {photo.height}", size=size)
+    titles = [report.say("photo whole"), report.say("photo small", size=size)]
+    shown = [photo, as_image(pixels)]
+    report.page.picture(photo_grid("new_photo", shown, titles, 2, report.say("photo caption")))
+
+
+def _photo_verdict(report: Report, label: str, output: Tensor, truth: str | None) -> None:
+    """The answer and the one after it, and whether it is right, where that is known."""
+    classes = report.data.classes
+    first, second = (classes[index] for index in output.argsort(descending=True)[:2])
+    p, q = (f"{value:.3f}" for value in output.sort(descending=True).values[:2])
+    report.text("photo answer", run=label, first=first, p=p, second=second, q=q)
+    if truth:
+        verdict = "foreign" if truth not in classes else "right" if first == truth else "wrong"
+        report.text(f"photo {verdict}", run=label, truth=report.say("ship"), answer=first)
+
+
+def _trust(report: Report, network: nn.Module, probability: float, known: bool) -> None:
+    """How often such an answer is right on test photos; a verdict where the truth is unknown."""
+    labels = report.data.test.labels[:JUDGED]
+    p = probabilities(network, report.data.test.inputs[:JUDGED])  # (N, classes)
+    sure = p.amax(1) >= probability
+    right, count = int((p.argmax(1) == labels)[sure].sum()), int(sure.sum())
+    report.text("trust", photos=len(labels), count=count, right=right, p=f"{probability:.3f}")
+    if not known:
+        report.text("photo believed" if right > 0.8 * count > 16 else "photo doubted")
+
+
+# ------------------------------------------------------------------------------------------------
+# Point 14: conclusions
+# ------------------------------------------------------------------------------------------------
+
+
+def _conclusions(report: Report) -> None:
+    results = report.results
+    missing = [label for label in (*COMPARED, TUNED) if label not in results]
+    if missing:
+        report.text("not yet", runs=", ".join(missing))
+    report.runs_table()
+    report.overview()
+    accuracies = {label: result.final["test_accuracy"] for label, result in results.items()}
+    report.page.picture(bars("accuracies", accuracies, report.say("test accuracy")))
+    report.text("order", order=order(list(results.values())))
+    compared = [results[label] for label in COMPARED if label in results]
+    if len(compared) > 1:
+        _changes(report, compared)
+        _sizes_and_gaps(report, compared)
+    if TUNED in results:
+        _recipe(report)
+    _comparability(report)
+
+
+def order(results: Sequence[Result]) -> str:
+    """Labels from the highest test accuracy to the lowest; `≈` where chance may have decided."""
+    ranked = sorted(results, key=lambda r: r.final["test_accuracy"], reverse=True)
+    parts = [ranked[0].run.label]
+    for better, worse in pairwise(ranked):
+        sign = ">" if verdict_on(worse, better) == "verdict better" else "≈"
+        parts += [sign, worse.run.label]
+    return " ".join(parts)
+
+
+def _changes(report: Report, compared: Sequence[Result]) -> None:
+    """Which changes raised the test accuracy, which lowered it, and which did neither."""
+    listed: dict[str, list[str]] = {"raised": [], "neither": [], "lowered": []}
+    gains = {}
+    for before, after in pairwise(compared):
+        gain = after.final["test_accuracy"] - before.final["test_accuracy"]
+        up, down = (verdict_on(*p) == "verdict better" for p in ((before, after), (after, before)))
+        kind = "raised" if up else "lowered" if down else "neither"
+        listed[kind].append(f"{after.run.label} ({gain:+.4f})")
+        gains |= {after.run.label: gain} if up else {}
+    none = report.say("none")
+    report.text("changes", **{kind: ", ".join(names) or none for kind, names in listed.items()})
+    if gains:
+        best = max(gains, key=gains.get)
+        report.text("best change", run=best, change=report.change(best), gain=f"{gains[best]:+.4f}")
+    idle = [result.run.label for result in compared if guesses(result)]
+    if idle:
+        report.text("at chance", runs=", ".join(idle), **_chance(report))
+
+
+def _sizes_and_gaps(report: Report, compared: Sequence[Result]) -> None:
+    """Whether the largest is the best; who overfits most and least; what an epoch costs."""
+    best = max(compared, key=lambda r: r.final["test_accuracy"])
+    largest = max(compared, key=lambda r: r.parameters)
+    key = "largest is best" if best.parameters == largest.parameters else "largest is not best"
+    values = {"best": best.run.label, "largest": largest.run.label}
+    report.text(key, n=f"{best.parameters:,}", m=f"{largest.parameters:,}", **values)
+    ranked = sorted(compared, key=gap)
+    named = {"most": ranked[-1].run.label, "least": ranked[0].run.label}
+    report.text("gaps", high=f"{gap(ranked[-1]):+.4f}", low=f"{gap(ranked[0]):+.4f}", **named)
+    ranked = sorted(compared, key=seconds)
+    named = {"fast": ranked[0].run.label, "slow": ranked[-1].run.label}
+    costs = {"less": f"{seconds(ranked[0]):.2g}", "more": f"{seconds(ranked[-1]):.2g}"}
+    report.text("costs", **named, **costs)
+
+
+def seconds(result: Result) -> float:
+    """Of an epoch, on average."""
+    return result.seconds / len(result.rows)
+
+
+def _recipe(report: Report) -> None:
+    """What the other recipe makes of the same network, beside what the architectures made."""
+    report.recipes([ANY_SIZE, TUNED])
+    first, last, tuned = (report.results[label] for label in (MINIMAL, ANY_SIZE, TUNED))
+    a, b, c = (result.final["test_accuracy"] for result in (first, last, tuned))
+    counts = {
+        f"{name}_{kind}": f"{number:,}"
+        for name, result in (("last", last), ("tuned", tuned))
+        for kind, number in (("photos", len(result.run.data.train)), ("epochs", len(result.rows)))
+    }
+    values = {"last": f"{b:.4f}", "tuned": f"{c:.4f}", "recipe": f"{c - b:+.4f}"}
+    values |= {"architecture": f"{b - a:+.4f}"} | counts
+    report.text("recipe larger" if c - b > b - a else "recipe not larger", **values)
+
+
+POINTS = (
+    Point("1", _samples),
+    Point("2", _one_hot, (MINIMAL,)),
+    Point("3", _minimal),
+    Point("4", _parameters),
+    Point("5", _before, (MINIMAL,)),
+    Point("6", _training, (MINIMAL,)),
+    Point("7", _after, (MINIMAL,)),
+    Point("8", _said("about blocks")),
+    Point("8.1", _wider, (MINIMAL, WIDER)),
+    Point("8.2", _sigmoid, (WIDER, SIGMOID)),
+    Point("8.3", _relu, (SIGMOID, RELU)),
+    Point("9", _said(f"about {DEEPER}")),
+    Point("9.1", _deeper_network),
+    Point("9.2", _deeper_training, (DEEPER,)),
+    Point("9.3", _deeper_effect, (RELU, DEEPER)),
+    Point("10", _norm, (DEEPER, NORM)),
+    Point("11", _dropout, (NORM, DROPPED)),
+    Point("12", _any_size, (DROPPED, ANY_SIZE)),
+    Point("13", _photo, (ANY_SIZE,)),
+    Point("14", _conclusions, (MINIMAL,)),
 )
 
 
-EXPLANATIONS = {
-    "3 filters": "More filters see more kinds of edges, but pooling 8 x 8 keeps of each only "
-    "whether it occurs in a sixteenth of the photo.",
-    "4 sigmoid blocks": "Fine pooling keeps where things are; but a sigmoid passes on at most a "
-    "quarter of the gradient, so of four in a row the first hardly learns.",
-    "4 ReLU blocks": "ReLU passes the gradient on whole wherever it is active.",
-    "5 four blocks": "Each pooling doubles what a filter sees of the photo, up to parts of "
-    "objects; more layers also take longer to set in.",
-    "6 batch norm": "Every layer gets inputs of the same scale whatever the layers before it "
-    "do, so that each step of the optimiser is of use.",
-    "7 dropout": "It trains a random part of the network at a time, which costs accuracy on "
-    "training photos and pays where training is far above test.",
-    ANY_SIZE: "A filter's mean over the photo replaces its value at each of four places: a quarter "
-    "of the last layer's weights, and no place that an object has to be at.",
-    TUNED_LABEL: "No new architecture: more photos, and steps that are larger and then decay.",
-}
+def _load(options: Options) -> DataSet:
+    """The data; a photo that cannot be read is said before anything is trained."""
+    new_photo(options)
+    return options.load("CIFAR10", SIDE)
 
 
-# ------------------------------------------------------------------------------------------------
-# The networks: photos (B, C, 32, 32) on [0, 1] -> logits (B, classes)
-# ------------------------------------------------------------------------------------------------
-
-
-def minimal(channels: int, classes: int, filters: int) -> nn.Sequential:
-    """Step 2 (5 filters) and step 3 (20 filters): two convolutions, one coarse pooling."""
-    return nn.Sequential(
-        nn.Conv2d(channels, filters, 3, padding="same"),  # 3 x 3: the least that sees an edge
-        nn.Sigmoid(),
-        nn.Conv2d(filters, filters, 3, padding="same"),
-        nn.Sigmoid(),
-        nn.MaxPool2d(8),  # (B, filters, 32, 32) -> (B, filters, 4, 4)
-        nn.Flatten(),
-        nn.Linear(filters * (SIDE // 8) ** 2, classes),  # softmax is part of the loss
-    )
-
-
-def conv_block(
-    inputs: int,
-    filters: int,
-    activation: type[nn.Module],
-    norm: bool = False,
-    pooling: nn.Module | None = None,
-    dropout: float = 0.0,
-) -> list[nn.Module]:
-    """Convolution, convolution, pooling; from step 6 and 7 on with batch norm and dropout.
-
-    Batch norm stands between a convolution and its activation and takes the place of the bias
-    (Ioffe and Szegedy, ICML 2015, section 3.2).
-    """
-    layers: list[nn.Module] = []
-    for channels in (inputs, filters):
-        layers.append(nn.Conv2d(channels, filters, 3, padding="same", bias=not norm))
-        layers += [nn.BatchNorm2d(filters)] if norm else []
-        layers.append(activation())
-    layers.append(pooling or nn.MaxPool2d(2))
-    return layers + ([nn.Dropout(dropout)] if dropout else [])
-
-
-def blocks(
-    channels: int,
-    classes: int,
-    filters: Sequence[int],
-    activation: type[nn.Module] = nn.ReLU,
-    norm: bool = False,
-    dropout: bool = False,
-    any_size: bool = False,
-) -> nn.Sequential:
-    """Steps 4 to 8: blocks one after the other, then one linear layer."""
-    layers: list[nn.Module] = []
-    for index, (inputs, outputs) in enumerate(zip((channels, *filters), filters, strict=False)):
-        average = nn.AdaptiveAvgPool2d(1) if any_size and index == len(filters) - 1 else None
-        share = DROPOUT[index] if dropout else 0.0
-        layers += conv_block(inputs, outputs, activation, norm, average, share)
-    side = 1 if any_size else SIDE // 2 ** len(filters)
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(filters[-1] * side**2, classes))
-
-
-def glorot(build: Callable[[], nn.Module]) -> nn.Module:
-    """A network with weights by Glorot and Bengio (AISTATS 2010, equation 16) and biases of 0.
-
-    That keeps the size of signals and gradients from layer to layer; it was derived for
-    activations like the sigmoid, with which torch's own starting weights learn later still.
-    """
-    network = build()
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            nn.init.xavier_uniform_(module.weight)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-    return network
-
-
-def networks(channels: int, classes: int) -> dict[str, tuple[str, Callable[[], nn.Module]]]:
-    """By step: what changed, and how to build the network."""
-    block = partial(blocks, channels, classes)
-    two, four = FILTERS[:2], FILTERS
-    steps = {
-        "2 minimal": ("two convolutions of 5 filters", partial(minimal, channels, classes, 5)),
-        "3 filters": ("20 filters instead of 5", partial(minimal, channels, classes, 20)),
-        "4 sigmoid blocks": ("two blocks, 20 and 40 filters", partial(block, two, nn.Sigmoid)),
-        "4 ReLU blocks": ("ReLU instead of sigmoid", partial(block, two)),
-        "5 four blocks": ("two more blocks, 80 and 160 filters", partial(block, four)),
-        "6 batch norm": ("after every convolution", partial(block, four, norm=True)),
-        "7 dropout": (
-            "0.1 to 0.4 after every pooling",
-            partial(block, four, norm=True, dropout=True),
-        ),
-        ANY_SIZE: (
-            "global average instead of the last pooling: photos of any size",
-            partial(block, four, norm=True, dropout=True, any_size=True),
-        ),
-    }
-    return {label: (change, partial(glorot, build)) for label, (change, build) in steps.items()}
-
-
-def runs_of(data: DataSet, options: Options) -> list[Run]:
-    """One run a step, and a last one with the tuned recipe."""
-    assigned, tuned = (options.recipe(recipe, ASSIGNED_EPOCHS) for recipe in (ASSIGNED, TUNED))
-    steps = networks(data.channels, len(data.classes))
-    part = data if options.full else data.subset(COMPARED_PHOTOS)
-    runs = [Run(label, change, build, part, assigned) for label, (change, build) in steps.items()]
-    change = "all photos, mirrored or not; one cycle up to rate 0.1, batches of 128, weight decay"
-    return [*runs, Run(TUNED_LABEL, change, steps[ANY_SIZE][1], data, tuned)]
-
-
-# ------------------------------------------------------------------------------------------------
-# The report
-# ------------------------------------------------------------------------------------------------
-
-
-def report(options: Options, progress: Progress) -> Page:
-    """Train all steps, and say what each brought."""
-    data = options.load("CIFAR10", SIDE)
-    runs = runs_of(data, options)
-    page = page_of("CIFAR-10 from scratch, in eight steps", data, "CIFAR-10")
-    _show_samples(page, data)
-    results: list[Result] = []
-    by_label = {run.label: options.train(run, results, progress) for run in runs}
-    page.heading("Step 2: probabilities before and after training")
-    _show_probabilities(page, by_label["2 minimal"])
-    page.heading("All steps")
-    runs_table(page, results)
-    plots(page, results, options.smoothing)
-    for pair in pairwise(results):
-        step = pair[1].run
-        page.heading(f"{step.label}: {step.change}")
-        page.text(EXPLANATIONS[step.label])
-        name = f"step_{step.label.replace(' ', '_')}"
-        page.picture(plot(name, pair, "accuracy", options.smoothing))
-    page.heading("Step 8: photos of any size")
-    _show_sizes(page, results)
-    _show_other_shapes(page, by_label[TUNED_LABEL], options.out)
-    page.heading("Sample predictions")
-    predictions(page, "predictions", by_label[TUNED_LABEL].network, data)
-    page.heading("Conclusions")
-    _conclude(page, results)
-    return page
-
-
-def _show_samples(page: Page, data: DataSet) -> None:
-    page.heading("Step 1: samples and labels")
-    chosen = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))[:8]
-    labels = data.train.labels[chosen]
-    names = [data.classes[label] for label in labels]
-    samples(page, "samples", data.train.inputs[chosen], names, "Random training photos.")
-    vectors = one_hot(labels, len(data.classes)).int().tolist()
-    page.text(
-        "As one-hot vectors; the cross-entropy of training is the same for them as for the index."
-    )
-    page.table(("label", *data.classes), [(n, *v) for n, v in zip(names, vectors, strict=True)])
-
-
-def _show_probabilities(page: Page, minimal: Result) -> None:
-    data, count = minimal.run.data, 4
-    stages = {"before": minimal.run.fresh(), "after": minimal.network}
-    rows = []
-    for stage, network in stages.items():
-        for p, label in zip(
-            probabilities(network, data.test.inputs[:count]), data.test.labels, strict=False
-        ):
-            rows.append((data.classes[label], stage, *(f"{value:.2f}" for value in p)))
-    page.text(
-        f"{minimal.parameters:,} parameters. Softmax outputs for the first {count} test photos; "
-        f"without knowledge each of them would be {1 / len(data.classes):.2f}."
-    )
-    page.table(("photo of", "training", *data.classes), rows)
-
-
-def _show_sizes(page: Page, results: Sequence[Result]) -> None:
-    sizes = ((SIDE, SIDE), *OTHER_SIZES)
-    page.table(
-        ("run", *(f"{height} x {width}" for height, width in sizes)),
-        [
-            (
-                result.run.label,
-                *(
-                    "takes" if accepts(result.network, result.run.data.channels, *size) else "fails"
-                    for size in sizes
-                ),
-            )
-            for result in results
-        ],
-    )
-
-
-def _show_other_shapes(page: Page, result: Result, folder: Path) -> None:
-    """Test photos that are no longer square, classified by the parameters that were saved."""
-    data, count, saved = result.run.data, 4, folder / "step8_parameters.pt"
-    save(result.network.state_dict(), saved)
-    network = result.run.build()
-    network.load_state_dict(torch.load(saved, weights_only=True))
-    for height, width in OTHER_SIZES[:2]:
-        photos = resize(data.test.inputs[:count], [height, width])
-        predictions(
-            page,
-            f"predictions_{height}x{width}",
-            network,
-            replace(data, test=Photos(photos, data.test.labels[:count])),
-            caption=f"Test photos of {height} x {width}, by the parameters in {saved.name}.",
-        )
-
-
-def _conclude(page: Page, results: Sequence[Result]) -> None:
-    accuracies = {r.run.label: r.final["test_accuracy"] for r in results}
-    page.picture(bars("accuracies", accuracies, "test accuracy"))
-    order = sorted(accuracies, key=accuracies.get, reverse=True)
-    page.text(f"From the highest test accuracy to the lowest: {', '.join(order)}.")
-    page.text("What brought each of them there:")
-    page.items(compared(results))
-    chance = 1 / len(results[0].run.data.classes)
-    idle = [label for label, accuracy in accuracies.items() if accuracy < 1.2 * chance]
-    if idle:
-        page.text(
-            f"At chance ({chance:.2f}) after so few steps of so small a rate: {', '.join(idle)}."
-        )
-    best, last = results[-1], results[-2]
-    page.text(
-        f"The same network reaches {_reached(last)} with the assignment's recipe, and "
-        f"{_reached(best)} with the other one: differences between the steps above are differences "
-        "in how fast the networks learn as much as in what they can learn."
-    )
-
-
-def _reached(result: Result) -> str:
-    photos, epochs = len(result.run.data.train), len(result.rows)
-    return f"{result.final['test_accuracy']:.4f} (photos: {photos:,}, epochs: {epochs})"
+ASSIGNMENT = Assignment(
+    name="ladder",
+    data_set="CIFAR-10",
+    languages=("en", "pl"),
+    summary=SUMMARY,
+    load=_load,
+    runs=runs,
+    points=POINTS,
+)

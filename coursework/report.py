@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 from torch import Tensor, nn
 
@@ -56,21 +57,27 @@ class Assignment:
 
 
 def work(assignment: Assignment, options: Options) -> None:
-    """Train what is not trained yet; write the numbers after each run, the report at least after
-    each minute, and both in the end, be it an interrupt."""
+    """Train what is not trained yet; write numbers and report after a run if a minute has gone by
+    since, and in the end, be it an interrupt."""
     data = assignment.load(options)
     results: dict[str, Result] = {}
     drawn = time.monotonic()
     try:
         for run in assignment.runs(data, options, results):
             results[run.label] = options.train(run)
-            write_history(list(results.values()), options.out)
             if time.monotonic() - drawn > REDRAW_SECONDS:
-                Report(assignment, data, options, results).draw().write(options.out)
+                _write(Report(assignment, data, options, results))
                 drawn = time.monotonic()
     finally:
         if results:
-            Report(assignment, data, options, results).draw().write(options.out)
+            _write(Report(assignment, data, options, results))
+
+
+@rank_zero_only
+def _write(report: Report) -> None:
+    """The numbers, then the page; of several processes the first one writes."""
+    write_history(list(report.results.values()), report.options.out)
+    report.draw().write(report.options.out)
 
 
 class Phrases:
