@@ -26,7 +26,7 @@ from grader.protocol import GraderError
 from train_full import positive
 
 PRESETS = ("quick", "night", "full")
-ONLY_OF = {"network": "transfer", "object": "transfer", "photo": "ladder"}
+ONLY_OF = {"network": "transfer", "weights": "transfer", "object": "transfer", "photo": "ladder"}
 ASSIGNMENTS = {"ladder": ladder, "transfer": transfer, "resnet": resnet, "case": case}
 
 
@@ -55,7 +55,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--object", type=int, metavar="N", help="of transfer: the test photo to be looked at")
     add("--smoothing", type=positive, default=1, metavar="N",
         help="draw curves as moving averages over N epochs")  # fmt: skip
-    add("--network", choices=sorted(transfer.NETWORKS), help="of transfer; default: mobilenet_v2")
+    add("--network", choices=sorted(transfer.NETWORKS),
+        help="of transfer; default: the first of vgg11, googlenet and mobilenet_v2 whose ImageNet "
+        "weights can be had")  # fmt: skip
+    add("--weights", choices=("imagenet", "random"),
+        help="of transfer; random: one run from scratch, for a network without weights; "
+        "default: imagenet")  # fmt: skip
     _add_training(parser.add_argument_group("training, of every run"))
     _add_hardware(parser.add_argument_group("hardware, in the words of Lightning's Trainer"))
     parsed = parser.parse_args(arguments)

@@ -48,6 +48,7 @@ class Options:
     smoothing: int = 1
     language: str = "en"
     network: str | None = None  # of transfer; None: what the assignment allows and there is
+    weights: str | None = None  # of transfer: "random" instead of ImageNet's
     photo: Path | None = None  # of ladder: a new one to be classified
     object: int | None = None  # of transfer: the test photo to be looked at
 
