@@ -164,7 +164,7 @@ def _comparability(report: Report) -> None:
     values |= {
         "preset": report.options.preset,
         "photos": f"{photos:,}",
-        "share": f"{100 * share:.2g} %",
+        "share": f"{100 * share:.3g} %",
     }
     report.text("as assigned" if same else "not as assigned", **values)
     report.text("comparable", first=MINIMAL, last=ANY_SIZE, tuned=TUNED)
@@ -364,7 +364,7 @@ def _conclusions(report: Report) -> None:
     results = report.results
     missing = [label for label in (*COMPARED, TUNED) if label not in results]
     if missing:
-        report.text("not yet", runs=", ".join(missing))
+        report.text("unfinished", runs=", ".join(missing))
     report.runs_table()
     report.overview()
     accuracies = {label: result.final["test_accuracy"] for label, result in results.items()}
@@ -398,12 +398,15 @@ def _changes(report: Report, compared: Sequence[Result]) -> None:
         up, down = (verdict_on(*p) == "verdict better" for p in ((before, after), (after, before)))
         kind = "raised" if up else "lowered" if down else "neither"
         listed[kind].append(f"{after.run.label} ({gain:+.4f})")
-        gains |= {after.run.label: gain} if up else {}
+        gains |= {gain: (before, after.run.label)} if up else {}
     none = report.say("none")
     report.text("changes", **{kind: ", ".join(names) or none for kind, names in listed.items()})
     if gains:
-        best = max(gains, key=gains.get)
-        report.text("best change", run=best, change=report.change(best), gain=f"{gains[best]:+.4f}")
+        before, best = gains[max(gains)]
+        accuracy = f"{before.final['test_accuracy']:.4f}"
+        values = {"before": before.run.label, "accuracy": accuracy}
+        values |= {"run": best, "change": report.change(best), "gain": f"{max(gains):+.4f}"}
+        report.text("best change", **values)
     idle = [result.run.label for result in compared if guesses(result)]
     if idle:
         report.text("at chance", runs=", ".join(idle), **_chance(report))
