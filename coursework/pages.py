@@ -5,27 +5,28 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 from torch import Tensor, nn
 
-from coursework.data import DIGITS, DataSet, load
+from coursework.data import DIGITS, CourseworkError, DataSet, load
 from coursework.engine import (
+    Hardware,
     Recipe,
     Result,
     Run,
-    has_amx,
+    in_bfloat16,
     probabilities,
     train,
-    write_history,
 )
+from grader.protocol import check_writable, remove_left_over
 from reporting.charts import curves, photo_grid
 from reporting.page import Page, Picture
-from solution import Progress
 
 CURVES = {"loss": "cross-entropy in nats", "accuracy": "accuracy"}
 
@@ -35,17 +36,21 @@ class Options:
     """What the command line says; None stands for the assignment's own value."""
 
     out: Path
+    name: str = ""  # of the assignment
     epochs: int | None = None
     subset: int | None = None
     data: str | None = None
-    device: str = "cpu"
+    hardware: Hardware = Hardware()  # noqa: RUF009 (it is frozen)
+    seed: int | None = None
+    learning_rate: float | None = None
+    batch_size: int | None = None
     preset: str = "quick"  # or "full", the assignment's own numbers, or "night" in between
     smoothing: int = 1
     language: str = "en"
     network: str | None = None  # of transfer; None: what the assignment allows and there is
+    weights: str | None = None  # of transfer: "random" instead of ImageNet's
     photo: Path | None = None  # of ladder: a new one to be classified
     object: int | None = None  # of transfer: the test photo to be looked at
-    progress: Progress = field(default_factory=Progress)
 
     @property
     def full(self) -> bool:
@@ -55,20 +60,37 @@ class Options:
     def load(self, wanted: str, side: int, subset: int | None = None) -> DataSet:
         """The data set, or so much of it as was asked for; `subset` is the assignment's own."""
         own = None if self.full else subset
-        return load(wanted, self.data, side).subset(self.subset or own, self.subset)
+        data = load(wanted, self.data, side).subset(self.subset or own, self.subset)
+        claim(self.out, self.name)
+        return data
 
     def recipe(self, recipe: Recipe, full_epochs: int) -> Recipe:
-        """A recipe with the number of epochs that was asked for."""
-        own = full_epochs if self.full else recipe.epochs
-        return replace(recipe, epochs=self.epochs or own)
+        """A recipe with the epochs, seed, learning rate and batch size that were asked for."""
+        given = {name: getattr(self, name) for name in ("seed", "learning_rate", "batch_size")}
+        given |= {"epochs": self.epochs or (full_epochs if self.full else recipe.epochs)}
+        return replace(recipe, **{name: v for name, v in given.items() if v is not None})
 
-    def train(self, run: Run, results: list | None = None, progress: object = None) -> Result:
+    def train(self, run: Run) -> Result:
         """Train from the last whole epoch that `out` holds of the run."""
-        result = train(run, self.out, torch.device(self.device), self.progress)
-        if results is not None:
-            results.append(result)
-            write_history(results, self.out)
-        return result
+        return train(run, self.out, self.hardware)
+
+
+@rank_zero_only
+def claim(folder: Path, assignment: str) -> None:
+    """Mark the folder of results as the assignment's, before anything is trained.
+
+    Raises CourseworkError if it holds another's, GraderError if it cannot be written.
+    """
+    mark = folder / "assignment.txt"
+    holds = mark.read_text(encoding="utf-8").strip() if mark.is_file() else assignment
+    if holds != assignment:
+        raise CourseworkError(
+            f"{folder} holds the results of {holds}: choose another --out, or delete it"
+        )
+    for name in (mark.name, "history.json", "report.html", "report.md"):
+        check_writable(folder / name)
+        remove_left_over(folder / name)
+    mark.write_text(f"{assignment}\n", encoding="utf-8")
 
 
 def page_of(title: str, data: DataSet, wanted: str) -> Page:
@@ -84,7 +106,7 @@ def page_of(title: str, data: DataSet, wanted: str) -> Page:
             f"These are not the assignment's photos: in the place of {wanted} stand 1,797 digits "
             "that scikit-learn brings along, so the numbers below say nothing of that data set."
         )
-    arithmetic = "bfloat16 where a run asks for it" if has_amx(torch.device("cpu")) else "float32"
+    arithmetic = "bfloat16 where a run asks for it" if in_bfloat16(True) else "float32"
     page.text(
         f"Machine: {os.cpu_count()} processors, {torch.get_num_threads()} of them used, "
         f"torch {torch.__version__}, convolutions in {arithmetic}."

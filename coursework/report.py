@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 from torch import Tensor, nn
 
@@ -52,24 +53,31 @@ class Assignment:
     load: Callable[[Options], DataSet]
     runs: Callable[[DataSet, Options, Mapping[str, Result]], Iterator[Run]]  # given those ended
     points: Sequence[Point]
+    preface: Callable[[Report], None] | None = None  # what its first lines say
 
 
 def work(assignment: Assignment, options: Options) -> None:
-    """Train what is not trained yet; write the numbers after each run, the report at least after
-    each minute, and both in the end, be it an interrupt."""
+    """Train what is not trained yet; write numbers and report after a run if a minute has gone by
+    since, and in the end, be it an interrupt."""
     data = assignment.load(options)
     results: dict[str, Result] = {}
     drawn = time.monotonic()
     try:
         for run in assignment.runs(data, options, results):
             results[run.label] = options.train(run)
-            write_history(list(results.values()), options.out)
             if time.monotonic() - drawn > REDRAW_SECONDS:
-                Report(assignment, data, options, results).draw().write(options.out)
+                _write(Report(assignment, data, options, results))
                 drawn = time.monotonic()
     finally:
         if results:
-            Report(assignment, data, options, results).draw().write(options.out)
+            _write(Report(assignment, data, options, results))
+
+
+@rank_zero_only
+def _write(report: Report) -> None:
+    """The numbers, then the page; of several processes the first one writes."""
+    write_history(list(report.results.values()), report.options.out)
+    report.draw().write(report.options.out)
 
 
 class Phrases:
@@ -116,9 +124,12 @@ class Report:
         self.say = Phrases(assignment.name, options.language)
         self.page = Page(self.say("title"), options.language)
         self.colours = dict(zip(results, COLOURS * 3, strict=False))  # one a run throughout
+        self.explained: set[str] = set()  # captions that were given once, for all plots like it
 
     def draw(self) -> Page:
         """All points, and which of them are answered."""
+        if self.assignment.preface:
+            self.assignment.preface(self)
         self._facts()
         rows = []
         for point in self.assignment.points:
@@ -241,12 +252,15 @@ class Report:
             rows = self.results[label].rows
             kept = {} if together else {self.say("training"): [getattr(row, value) for row in rows]}
             runs[label] = kept | {watched: [getattr(row, f"val_{value}") for row in rows]}
-        caption = self.say("overview caption" if together else "curves caption", watched=watched)
         smoothing = self.options.smoothing
+        key = "overview caption" if together else "curves caption"
+        captions = [] if key in self.explained else [self.say(key, watched=watched)]
+        self.explained.add(key)
         if smoothing > 1:
-            caption += " " + self.say("smoothed", epochs=smoothing)
+            captions.append(self.say("smoothed", epochs=smoothing))
         what = self.say(f"axis {value}")
         style = {"epoch": self.say("epoch"), "frame": self._frame(value), "colours": self.colours}
+        caption = " ".join(captions)
         self.page.picture(curves(name, runs, what, smoothing, caption, direct=together, **style))
 
     def _frame(self, value: str) -> Frame:

@@ -33,7 +33,6 @@ from coursework.pages import (
 )
 from reporting.charts import confusion
 from reporting.page import Page
-from solution import Progress
 
 SUMMARY = """\
 What: MobileNetV2 (or VGG11, GoogLeNet: --network) from ImageNet to Fashion-MNIST; pretrained
@@ -207,7 +206,7 @@ def upper(backbone: Backbone, frozen: int, pretrained: bool, classes: int) -> Up
 def encoded(data: DataSet, trunk: nn.Module, name: str) -> DataSet:
     """The data set with activations in half precision in the place of photos."""
     parts = {
-        kind: Photos(forward_all(trunk, photos.inputs).half(), photos.labels)
+        kind: Photos(forward_all(trunk, photos.inputs).half(), photos.labels, photos)
         for kind in ("train", "validation", "test")
         if (photos := getattr(data, kind))
     }
@@ -219,7 +218,7 @@ def encoded(data: DataSet, trunk: nn.Module, name: str) -> DataSet:
 # ------------------------------------------------------------------------------------------------
 
 
-def report(options: Options, progress: Progress) -> Page:
+def report(options: Options) -> Page:
     """Train on all photos, then compare on a part of them."""
     data = options.load("FashionMNIST", SIDE).grey().held_out(VALIDATION_SHARE)
     backbone, name = NETWORKS[options.network], options.network
@@ -228,7 +227,7 @@ def report(options: Options, progress: Progress) -> Page:
     activations = encoded(data, trunk, f"{backbone.frozen} pretrained blocks")
     results: list[Result] = []
     runs = runs_of(backbone, data, activations, options)
-    best, *compared = (options.train(run, results, progress) for run in runs)
+    best, *compared = (options.train(run, results) for run in runs)
     _show_method(page, backbone)
     page.heading("Runs")
     runs_table(page, results)

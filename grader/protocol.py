@@ -1,5 +1,6 @@
 """The testing system's files: folders of tests, csv files, results.json, the check."""
 
+import glob
 import json
 import os
 import shutil
@@ -92,6 +93,12 @@ def _new_file_beside(path: Path) -> Path:
         raise GraderError(f"{path} cannot be written: {error.strerror}") from None
     os.close(handle)
     return Path(name)
+
+
+def remove_left_over(path: Path) -> None:
+    """Remove what killed processes left of their writing of `path`: see `written`."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.????????"):
+        left.unlink(missing_ok=True)
 
 
 @contextmanager
