@@ -43,7 +43,7 @@ from coursework.ladder_networks import (
 )
 from coursework.ladder_photo import JUDGED, answer_photo, new_photo, read_back
 from coursework.pages import Options
-from coursework.report import Assignment, Point, Report, described, verdict_on
+from coursework.report import Assignment, Point, Report, described, noise, verdict_on
 from reporting.charts import bars
 
 SUMMARY = """\
@@ -160,12 +160,8 @@ def _comparability(report: Report) -> None:
     share = photos / recipe.batch_size * recipe.epochs * recipe.learning_rate
     share /= steps * ASSIGNED.learning_rate
     same = replace(recipe, seed=ASSIGNED.seed) == ASSIGNED and photos == ASSIGNED_PHOTOS
-    values = {"epochs": recipe.epochs, "rate": f"{recipe.learning_rate:g}"}
-    values |= {
-        "preset": report.options.preset,
-        "photos": f"{photos:,}",
-        "share": f"{100 * share:.2g} %",
-    }
+    values = {"epochs": recipe.epochs, "rate": f"{recipe.learning_rate:g}", "photos": f"{photos:,}"}
+    values |= {"preset": report.options.preset, "share": f"{100 * share:.3g} %"}
     report.text("as assigned" if same else "not as assigned", **values)
     report.text("comparable", first=MINIMAL, last=ANY_SIZE, tuned=TUNED)
 
@@ -273,7 +269,7 @@ def _relu(report: Report) -> None:
     batch = Photos(train.inputs[:64], train.labels[:64])
     fresh = [report.results[label].run.fresh() for label in (SIGMOID, RELU)]
     sigmoid, relu = (first_gradient(network, batch) for network in fresh)
-    values = {"sigmoid": f"{sigmoid:.1e}", "relu": f"{relu:.1e}", "ratio": f"{relu / sigmoid:,.3g}"}
+    values = {"sigmoid": f"{sigmoid:.1e}", "relu": f"{relu:.1e}", "ratio": f"{relu / sigmoid:,.1f}"}
     larger = "gradient larger" if relu > sigmoid else "gradient not larger"
     report.text(larger, photos=len(batch), **values)
 
@@ -310,9 +306,11 @@ def _norm(report: Report) -> None:
 
 def _dropout(report: Report) -> None:
     _step(report, NORM, DROPPED)
-    before, after = (gap(report.results[label]) for label in (NORM, DROPPED))
-    verdict = "gap smaller" if after < before else "gap not smaller"
-    report.text(verdict, before=f"{before:+.4f}", after=f"{after:+.4f}")
+    pair = [report.results[label] for label in (NORM, DROPPED)]
+    before, after = map(gap, pair)
+    smaller = after < before - noise(*pair)
+    values = {"before": f"{before:+.4f}", "after": f"{after:+.4f}"}
+    report.text("gap smaller" if smaller else "gap not smaller", **values)
 
 
 def gap(result: Result) -> float:
@@ -326,14 +324,12 @@ def _any_size(report: Report) -> None:
     result, before = (report.results[label] for label in (ANY_SIZE, DROPPED))
     counts = {"after": result.parameters, "before": before.parameters}
     counts["saved"] = before.parameters - result.parameters
-    written = {name: f"{count:,}" for name, count in counts.items()}
+    values = {name: f"{count:,}" for name, count in counts.items()}
     path, network = read_back(report, ANY_SIZE)
     shown = report.data.test.inputs[:SHOWN]
     same = torch.equal(*(probabilities(n, shown) for n in (result.network, network)))
-    verdict = report.say("read back" if same else "read back differently")
-    report.text(
-        "parameters saved", file=f"{path.parent.name}/{path.name}", **written, verdict=verdict
-    )
+    values["verdict"] = report.say("read back" if same else "read back differently")
+    report.text("parameters saved", file=f"{path.parent.name}/{path.name}", **values)
 
 
 def _sizes(report: Report) -> None:
@@ -364,7 +360,7 @@ def _conclusions(report: Report) -> None:
     results = report.results
     missing = [label for label in (*COMPARED, TUNED) if label not in results]
     if missing:
-        report.text("not yet", runs=", ".join(missing))
+        report.text("unfinished", runs=", ".join(missing))
     report.runs_table()
     report.overview()
     accuracies = {label: result.final["test_accuracy"] for label, result in results.items()}
@@ -398,12 +394,15 @@ def _changes(report: Report, compared: Sequence[Result]) -> None:
         up, down = (verdict_on(*p) == "verdict better" for p in ((before, after), (after, before)))
         kind = "raised" if up else "lowered" if down else "neither"
         listed[kind].append(f"{after.run.label} ({gain:+.4f})")
-        gains |= {after.run.label: gain} if up else {}
+        gains |= {gain: (before, after.run.label)} if up else {}
     none = report.say("none")
     report.text("changes", **{kind: ", ".join(names) or none for kind, names in listed.items()})
     if gains:
-        best = max(gains, key=gains.get)
-        report.text("best change", run=best, change=report.change(best), gain=f"{gains[best]:+.4f}")
+        before, best = gains[max(gains)]
+        accuracy = f"{before.final['test_accuracy']:.4f}"
+        values = {"before": before.run.label, "accuracy": accuracy}
+        values |= {"run": best, "change": report.change(best), "gain": f"{max(gains):+.4f}"}
+        report.text("best change", **values)
     idle = [result.run.label for result in compared if guesses(result)]
     if idle:
         report.text("at chance", runs=", ".join(idle), **_chance(report))
@@ -421,7 +420,7 @@ def _sizes_and_gaps(report: Report, compared: Sequence[Result]) -> None:
     report.text("gaps", high=f"{gap(ranked[-1]):+.4f}", low=f"{gap(ranked[0]):+.4f}", **named)
     ranked = sorted(compared, key=seconds)
     named = {"fast": ranked[0].run.label, "slow": ranked[-1].run.label}
-    costs = {"less": f"{seconds(ranked[0]):.2g}", "more": f"{seconds(ranked[-1]):.2g}"}
+    costs = {"less": f"{seconds(ranked[0]):.1f}", "more": f"{seconds(ranked[-1]):.1f}"}
     report.text("costs", **named, **costs)
 
 

@@ -322,13 +322,18 @@ def verdict_on(before: Result, after: Result) -> str:
         after.final[f"{kind}_accuracy"] - before.final[f"{kind}_accuracy"]
         for kind in ("test", "training")
     )
-    p = (after.final["test_accuracy"] + before.final["test_accuracy"]) / 2
-    chance = 2 * math.sqrt(2 * p * (1 - p) / len(after.run.data.test))
+    chance = noise(before, after)
     if test > chance:
         return "verdict better"
     if test >= -chance:
         return "verdict overfits more" if training > chance else "verdict no difference"
     return "verdict overfits" if training > chance else "verdict harder"
+
+
+def noise(before: Result, after: Result) -> float:
+    """Two standard errors of the difference of two test accuracies."""
+    p = (after.final["test_accuracy"] + before.final["test_accuracy"]) / 2
+    return 2 * math.sqrt(2 * p * (1 - p) / len(after.run.data.test))
 
 
 def as_image(pixels: Tensor) -> Image.Image:
