@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
+from sklearn.isotonic import isotonic_regression
 
 from reporting.page import Picture
 
@@ -28,6 +29,8 @@ COLOURS += ("#999933", "#44aa99", "#aa4499", "#ddcc77", "#000000")
 COLOURS += ("#ee7733", "#0077bb", "#cc3311", "#777777", "#6b4c1e")
 CALIBRATION_BINS = 15
 MARKED_EPOCHS = 30  # more points than these hide their line
+# From the end of a line to the left edge of its name.
+LEADER = {"arrowstyle": "-", "linestyle": ":", "linewidth": 1.4, "relpos": (0, 0.5), "shrinkA": 1}
 
 
 @dataclass(frozen=True)
@@ -66,19 +69,19 @@ def curves(
     axes.set(xlabel=epoch, ylabel=what)
     if frame:
         axes.set(xlim=(0.5, frame.epochs + 0.5), ylim=(frame.low, frame.high))
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     axes.grid(alpha=0.3)
     if direct:
         _label_ends(axes, runs, colours, smoothing)
     else:
         figure.legend(loc="outside lower center", ncols=2)
     ends = "; ".join(
-        f"{run}, {kind}: from {values[0]:.4g} to {values[-1]:.4g} in {len(values)} epochs"
+        f"{run}, {kind}: {values[0]:.4g} → {values[-1]:.4g} ({epoch} {len(values)})"
         for run, kinds in runs.items()
         for kind, values in kinds.items()
         if len(values)
     )
-    return _picture(name, figure, f"{what} by epoch. {ends}.", caption)
+    return _picture(name, figure, f"{what}. {ends}.", caption)
 
 
 def _curve(
@@ -99,36 +102,43 @@ def _label_ends(
     colours: Mapping[str, str],
     smoothing: int,
 ) -> None:
-    """Each run's name right of the axes, at the height where its last line ends."""
-    ends = {}
+    """Each run's name right of the axes, at the height where its last line ends.
+
+    In black, as light colours cannot be read; a dotted line of the run's colour leads to it.
+    """
+    ends, (low, high) = {}, axes.get_ylim()
     for run, kinds in runs.items():
         smooth = moving_average(list(kinds.values())[-1], smoothing)
-        if len(smooth) and np.isfinite(smooth[-1]):
-            ends[run] = (len(smooth), smooth[-1])
-    low, high = axes.get_ylim()
-    places = _spread([np.clip(y, low, high) for _, y in ends.values()], 0.055 * (high - low), high)
+        drawn = np.flatnonzero(np.isfinite(smooth))
+        if len(drawn):
+            ends[run] = (drawn[-1] + 1, np.clip(smooth[drawn[-1]], low, high))
+    places = _spread([y for _, y in ends.values()], 0.055 * (high - low), low, high)
     for (run, end), place in zip(ends.items(), places, strict=True):
         axes.annotate(
             run,
             end,
-            xytext=(1.03, place),
+            xytext=(1.08, place),
             textcoords=axes.get_yaxis_transform(),
-            color=colours[run],
             fontsize=9,
             va="center",
-            arrowprops={"arrowstyle": "-", "color": colours[run], "alpha": 0.4, "shrinkA": 0},
+            arrowprops=LEADER | {"color": colours[run]},
+            parse_math=False,
         )
 
 
-def _spread(heights: Sequence[float], gap: float, top: float) -> np.ndarray:
-    """The heights, moved so that none is closer than `gap` to the next or above `top`."""
-    order, placed = np.argsort(heights)[::-1], np.array(heights, dtype=float)
-    for rank, index in enumerate(order):
-        above = placed[order[rank - 1]] - gap if rank else top
-        placed[index] = min(placed[index], above)
-    lowest = min(heights, default=0.0)
-    lift = max(0.0, lowest - min(placed, default=lowest)) / 2
-    return np.minimum(placed + lift, top - gap * np.argsort(order))
+def _spread(heights: Sequence[float], gap: float, low: float, high: float) -> np.ndarray:
+    """The heights moved as little as possible so that neighbours are `gap` apart.
+
+    All stay between `low` and `high` if there is room for them. With the gaps taken out this is
+    the isotonic regression of Barlow et al., Statistical Inference under Order Restrictions, 1972.
+    """
+    placed = np.array(heights, dtype=float)  # (N,)
+    order, gaps = np.argsort(-placed, kind="stable"), gap * np.arange(len(placed))
+    if len(placed):
+        closed, least = placed[order] + gaps, min(low + gaps[-1], high)
+        spread = isotonic_regression(closed, y_min=least, y_max=high, increasing=False)
+        placed[order] = spread - gaps
+    return placed
 
 
 def moving_average(values: Sequence[float], width: int) -> np.ndarray:

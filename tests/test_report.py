@@ -2,14 +2,17 @@
 
 import base64
 import json
+import re
 from collections import Counter
 from dataclasses import asdict, fields, replace
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 from conftest import draw_photo
+from matplotlib.text import Text
 from PIL import Image
 
 import solution
@@ -306,8 +309,78 @@ def test_moving_average(width, smooth):
 
 def test_curves_take_losses_that_diverge():
     picture = charts.curves("c", {"a": {"training": [1.0, float("inf"), float("nan")]}}, "loss")
-    assert picture.alt == "loss by epoch. a, training: from 1 to nan in 3 epochs."
+    assert picture.alt == "loss. a, training: 1 → nan (epoch 3)."
     assert picture.kind == "png"
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures of the pictures that a test draws."""
+    seen, draw = [], charts._picture
+
+    def kept(name, figure, *rest, **more):
+        seen.append(figure)
+        return draw(name, figure, *rest, **more)
+
+    monkeypatch.setattr(charts, "_picture", kept)
+    return seen
+
+
+@pytest.mark.parametrize("epochs", [(1,), (10,), (150,), (1, 10, 150)])
+def test_names_at_the_ends_of_nine_lines_are_whole_and_apart(figures, epochs):
+    runs = {
+        f"{i} a long name of a run": {
+            "test": np.linspace(2, 0.3 + i / 1000, epochs[i % len(epochs)])
+        }
+        for i in range(9)
+    }
+    frame = charts.Frame(max(epochs), 0.0, 2.0)
+    charts.curves("c", runs, "loss", direct=True, frame=frame)
+    canvas, axes = figures[0].canvas, figures[0].axes[0]
+    drawn = canvas.get_renderer()  # the extent of an annotation would include its line
+    boxes = [Text.get_window_extent(text, drawn) for text in axes.texts]
+    assert [text.get_text() for text in axes.texts] == list(runs)
+    assert all(box.x0 > axes.bbox.x1 and box.x1 <= figures[0].bbox.x1 for box in boxes)
+    assert all(box.y0 >= 0 and box.y1 <= figures[0].bbox.y1 for box in boxes)
+    boxes.sort(key=lambda box: box.y0)
+    assert all(lower.y1 <= upper.y0 for lower, upper in pairwise(boxes))
+
+
+def test_epochs_are_whole_numbers_even_if_there_is_one(figures):
+    charts.curves("c", {"a": {"test": [1.0]}}, "loss", frame=charts.Frame(1, 0.0, 2.0))
+    assert figures[0].axes[0].get_xticks().tolist() == [1.0]
+
+
+def test_a_line_that_diverges_is_named_at_its_last_number(figures):
+    runs = {"a": {"test": [1.0, 3.0, float("nan")]}, "b": {"test": [float("nan")]}}
+    charts.curves("c", runs, "loss", direct=True, frame=charts.Frame(3, 0.0, 2.0))
+    assert [(text.get_text(), text.xy) for text in figures[0].axes[0].texts] == [("a", (2, 2.0))]
+
+
+@pytest.mark.parametrize(
+    ("heights", "places"),
+    [
+        ([], []),
+        ([0.9, 0.1, 0.5], [0.9, 0.1, 0.5]),
+        ([0.5, 0.5, 0.5], [0.6, 0.5, 0.4]),
+        ([0.5, 0.0, 0.5], [0.55, 0.0, 0.45]),  # a crowd does not move those far from it
+        ([0.95, 1.0], [0.9, 1.0]),
+        ([0.0, 0.05], [0.0, 0.1]),
+        ([0.5] * 11, np.linspace(1, 0, 11)),
+        ([0.2] * 12, np.linspace(1, -0.1, 12)),  # no room for one of them
+    ],
+)
+def test_names_are_moved_no_more_than_they_must(heights, places):
+    assert charts._spread(heights, 0.1, 0.0, 1.0) == pytest.approx(np.array(places))
+
+
+def test_code_is_shown_as_it_is():
+    page = Page("t")
+    page.code("def f(a):\n    return a < 1  # <b>\n")
+    assert page.markdown[1] == "```python\ndef f(a):\n    return a < 1  # <b>\n```"
+    shown = re.sub(r"<[^>]+>", "", page.html[1])
+    assert shown.strip() == "def f(a):\n    return a &lt; 1  # &lt;b&gt;"
+    assert "style=" in page.html[1]
 
 
 @pytest.mark.parametrize("classes", [1, 30])
