@@ -14,11 +14,12 @@ from PIL import Image
 from torch import nn
 
 import coursework.data
-from coursework import case, ladder, resnet, transfer
+from coursework import case, ladder, transfer
 from coursework.__main__ import main
 from coursework.data import CourseworkError, DataSet, Photos, augmentation, load, one_hot
 from coursework.engine import Recipe, Result, Run, Trainer, accepts, count_parameters, train
 from coursework.pages import Options, compared
+from coursework.resnet_runs import RESNET18, network
 from reporting.page import Page
 from solution import EpochRow, Progress
 
@@ -126,21 +127,6 @@ def test_missing_weights_are_one_clear_line(monkeypatch, capsys, tmp_path):
     assert said.count("\n") == 1
 
 
-@pytest.mark.parametrize(("small_stem", "side"), [(True, 4), (False, 1)])
-def test_the_small_stem_leaves_more_of_a_photo(digits, small_stem, side):
-    network = resnet.ResNet(digits, resnet.BasicBlock, (1, 1, 1, 1), 4, small_stem).eval()
-    assert network.groups(network.stem(torch.rand(1, 1, 32, 32))).shape == (1, 32, side, side)
-
-
-def test_resnet_50_at_full_width_has_the_published_number_of_parameters(digits):
-    data = replace(digits, classes=range(1000))
-    photos = Photos(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.zeros(1))
-    network = resnet.ResNet(
-        replace(data, train=photos), **resnet.RESNET50, width=64, small_stem=False
-    )
-    assert count_parameters(network) == 25_557_032
-
-
 # ------------------------------------------------------------------------------------------------
 # Engine
 # ------------------------------------------------------------------------------------------------
@@ -214,7 +200,7 @@ def test_a_run_starts_from_the_weights_of_another(digits, tmp_path):
 
 
 def test_the_backbone_learns_at_its_own_rate(digits):
-    build = partial(resnet.ResNet, digits, resnet.BasicBlock, (1, 1, 1, 1), 4, True)
+    build = partial(network, digits, **RESNET18, width=4)
     recipe = Recipe(epochs=1, learning_rate=0.1, backbone_rate=0.01)
     trainer = Trainer(Run("", "", build, digits, recipe), CPU)
     rates = [group["lr"] for group in trainer.optimiser.param_groups]
@@ -342,14 +328,11 @@ def test_an_augmentation_changes_photos_and_keeps_their_shape(name):
 # ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("name", "runs"), [("ladder", 9), ("transfer", 5), ("resnet", 6), ("case", 3)]
-)
+@pytest.mark.parametrize(("name", "runs"), [("ladder", 9), ("transfer", 5), ("case", 3)])
 def test_an_assignment_runs_from_data_to_report(name, runs, tmp_path, init, monkeypatch, capsys):
     state = torch.load(init, weights_only=True)
     monkeypatch.setattr(transfer, "imagenet_state", lambda weights: state)
     monkeypatch.setattr(transfer, "INPUT_SIDE", 28)
-    monkeypatch.setattr(resnet, "WIDTH", 4)
     arguments = ["--data", "digits", "--subset", "40", "--epochs", "1", "--out", str(tmp_path)]
     assert main([name, *arguments]) == 0
     assert "report.html" in capsys.readouterr().out
