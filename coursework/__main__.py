@@ -15,7 +15,7 @@ try:
     from coursework import case, ladder, resnet, transfer
 except ModuleNotFoundError as missing:
     sys.exit(
-        f"Error: {missing.name} is not installed, which the courseworks need: "
+        f"Error: {missing.name.partition('.')[0]} is not installed, which the courseworks need: "
         "pip install -r requirements-coursework.txt"
     )
 from coursework.data import CourseworkError
@@ -90,18 +90,14 @@ def _add_training(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_hardware(group: argparse._ArgumentGroup) -> None:
-    own = Hardware()
-    group.add_argument("--accelerator", choices=("auto", "cpu", "gpu"), default=own.accelerator,
-        help="default: %(default)s, a GPU where there is one")  # fmt: skip
-    group.add_argument("--devices", type=positive, metavar="N",
-        help="GPUs or processes of each machine; default: all GPUs, or one process")  # fmt: skip
-    group.add_argument("--num-nodes", type=positive, default=own.num_nodes, metavar="M",
-        help="machines; default: %(default)s")  # fmt: skip
-    group.add_argument("--strategy", default=own.strategy, metavar="NAME",
-        help="such as ddp; default: %(default)s")  # fmt: skip
-    group.add_argument("--precision", metavar="NAME",
-        help="such as bf16-mixed or 32-true; default: the first where a run asks for it and the "
-        "processor multiplies such matrices, else the second")  # fmt: skip
+    add = group.add_argument
+    add("--accelerator", choices=("auto", "cpu", "gpu"), help="default: a GPU where there is one")
+    add("--devices", type=positive, metavar="N", help="processes on each machine, one a GPU if "
+        "there are GPUs; default: all GPUs, or one process")  # fmt: skip
+    add("--num-nodes", type=positive, metavar="M", help="machines; default: 1")
+    add("--strategy", metavar="NAME", help="such as ddp; default: what fits the devices")
+    add("--precision", metavar="NAME", help="such as bf16-mixed or 32-true; default: the first "
+        "where a run asks for it and the processor multiplies such matrices")  # fmt: skip
 
 
 def _seed(text: str) -> int:
