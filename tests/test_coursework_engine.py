@@ -152,6 +152,7 @@ def residual_run() -> Run:
     data = digits_of(101, 41).held_out(0.2)
     build = partial(network, data, BasicBlock, (1, 1, 1, 1), 4, small_stem=True)
     recipe = Recipe(epochs=2, batch_size=16, learning_rate=0.05, schedule="plateau", patience=0)
+    recipe = replace(recipe, bfloat16=False)  # its rounding depends on the size of a batch
     return Run("residual", "", build, data, recipe)
 
 
