@@ -201,11 +201,16 @@ def _rates(report: Report, labels: Sequence[str]) -> list[str]:
         result = report.results[label]
         groups = groupby(result.rows, lambda row: f"{row.learning_rate:.3g}")
         courses = [(rate, [row.epoch for row in rows]) for rate, rows in groups]
-        rates = ", ".join(f"{rate} ({epochs[0]}-{epochs[-1]})" for rate, epochs in courses)
+        rates = ", ".join(f"{rate} ({_span(epochs)})" for rate, epochs in courses)
         key = "rate changed" if len(courses) > 1 else "rate stayed"
         if result.run.recipe.schedule != "constant":
             lines.append(report.say(key, label=label, rates=rates))
     return lines
+
+
+def _span(epochs: Sequence[int]) -> str:
+    first, last = epochs[0], epochs[-1]
+    return f"{first}-{last}" if last > first else str(first)
 
 
 def _after_the_last(report: Report, stage: str) -> list[str]:
@@ -292,7 +297,7 @@ def _beside(report: Report) -> None:
     report.text("seven numbers")
     report.page.items(_comparable(report, done))
     report.runs_table()
-    report.overview()
+    report.overview([result.run.label for result in done.values()], "stages")
 
 
 def _comparable(report: Report, done: dict[str, Result]) -> list[str]:

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 import coursework.data
-from coursework import case, resnet, transfer
+from coursework import case, transfer
 from coursework.__main__ import main, options_of, parse
-from coursework.data import DataSet, Photos, one_hot
-from coursework.engine import Hardware, Recipe, Result, Run, count_parameters
+from coursework.data import DataSet, one_hot
+from coursework.engine import Hardware, Recipe, Result, Run
 from coursework.pages import Options, claim, compared
 from reporting.page import Page
 from solution import EpochRow
@@ -85,32 +85,16 @@ def test_missing_weights_are_one_clear_line(monkeypatch, capsys, tmp_path):
     assert said.count("\n") == 1
 
 
-@pytest.mark.parametrize(("small_stem", "side"), [(True, 4), (False, 1)])
-def test_the_small_stem_leaves_more_of_a_photo(digits, small_stem, side):
-    network = resnet.ResNet(digits, resnet.BasicBlock, (1, 1, 1, 1), 4, small_stem).eval()
-    assert network.groups(network.stem(torch.rand(1, 1, 32, 32))).shape == (1, 32, side, side)
-
-
-def test_resnet_50_at_full_width_has_the_published_number_of_parameters(digits):
-    data = replace(digits, classes=range(1000))
-    photos = Photos(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.zeros(1))
-    network = resnet.ResNet(
-        replace(data, train=photos), **resnet.RESNET50, width=64, small_stem=False
-    )
-    assert count_parameters(network) == 25_557_032
-
-
 # ------------------------------------------------------------------------------------------------
 # Assignments
 # ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "runs"), [("transfer", 5), ("resnet", 6), ("case", 3)])
+@pytest.mark.parametrize(("name", "runs"), [("transfer", 5), ("case", 3)])
 def test_an_assignment_runs_from_data_to_report(name, runs, tmp_path, init, monkeypatch, capsys):
     state = torch.load(init, weights_only=True)
     monkeypatch.setattr(transfer, "imagenet_state", lambda weights: state)
     monkeypatch.setattr(transfer, "INPUT_SIDE", 28)
-    monkeypatch.setattr(resnet, "WIDTH", 4)
     arguments = ["--data", "digits", "--subset", "40", "--epochs", "1", "--out", str(tmp_path)]
     assert main([name, *arguments]) == 0
     assert "report.html" in capsys.readouterr().out

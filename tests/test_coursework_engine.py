@@ -16,9 +16,10 @@ import torch
 from torch import nn
 
 import coursework.data
-from coursework import engine, ladder, resnet
+from coursework import engine, ladder
 from coursework.data import CourseworkError, DataSet, Photos
 from coursework.engine import Hardware, Recipe, Result, Run, Training, evaluate, train
+from coursework.resnet_runs import BasicBlock, network
 from solution import EpochRow
 
 CPU = Hardware("cpu")
@@ -149,8 +150,9 @@ def minimal_run() -> Run:
 def residual_run() -> Run:
     """Batch norms, of which each process has its own."""
     data = digits_of(101, 41).held_out(0.2)
-    build = partial(resnet.ResNet, data, resnet.BasicBlock, (1, 1, 1, 1), 4, True)
+    build = partial(network, data, BasicBlock, (1, 1, 1, 1), 4, small_stem=True)
     recipe = Recipe(epochs=2, batch_size=16, learning_rate=0.05, schedule="plateau", patience=0)
+    recipe = replace(recipe, bfloat16=False)  # its rounding depends on the size of a batch
     return Run("residual", "", build, data, recipe)
 
 
@@ -280,8 +282,8 @@ def test_a_run_starts_from_the_weights_of_another(digits, tmp_path):
 
 
 def test_the_backbone_learns_at_its_own_rate(digits):
-    network = resnet.ResNet(digits, resnet.BasicBlock, (1, 1, 1, 1), 4, True)
-    optimiser = engine._optimiser(network, Recipe(epochs=1, learning_rate=0.1, backbone_rate=0.01))
+    made = network(digits, BasicBlock, (1, 1, 1, 1), 4, small_stem=True)
+    optimiser = engine._optimiser(made, Recipe(epochs=1, learning_rate=0.1, backbone_rate=0.01))
     rates = [group["lr"] for group in optimiser.param_groups]
     assert rates == pytest.approx([0.001, 0.1])
     assert len(optimiser.param_groups[1]["params"]) == 2  # weight and bias of the head
