@@ -66,9 +66,7 @@ def below(files: Files, root: str, found: Findings | None = None) -> Files:
     return {path[len(root) :]: file for path, file in files.items() if path.startswith(root)}
 
 
-# ------------------------------------------------------------------------------------------------
-# Photos and their labels
-# ------------------------------------------------------------------------------------------------
+# ---- Photos and their labels ---------------------------------------------------------------------
 
 
 def problem(path: Path) -> str | None:
@@ -169,9 +167,7 @@ def name_for_people(folder: str) -> str:
     return unicodedata.normalize("NFC", name.replace("_", " ").strip() or folder)
 
 
-# ------------------------------------------------------------------------------------------------
-# The course's archive
-# ------------------------------------------------------------------------------------------------
+# ---- The course's archive ------------------------------------------------------------------------
 
 
 def course_roots(files: Files) -> set[tuple[str, ...]]:
@@ -238,9 +234,7 @@ def read_part(
     return read, {layout.class_id(text) for text in table.labels.values()}
 
 
-# ------------------------------------------------------------------------------------------------
-# A table beside photos
-# ------------------------------------------------------------------------------------------------
+# ---- A table beside photos -----------------------------------------------------------------------
 
 
 def read_table_beside(source: Path, files: Files, found: Findings) -> Sample | None:
@@ -307,9 +301,7 @@ def ids_of(labels: set[str]) -> tuple[dict[str, int], dict[int, str]]:
     return ids, {number: name_for_people(label) for label, number in ids.items()}
 
 
-# ------------------------------------------------------------------------------------------------
-# Class folders
-# ------------------------------------------------------------------------------------------------
+# ---- Class folders -------------------------------------------------------------------------------
 
 
 def read_class_folders(source: Path, files: Files, found: Findings) -> Sample:
@@ -361,9 +353,7 @@ def class_root(source: Path, photos: list[str]) -> str:
     )
 
 
-# ------------------------------------------------------------------------------------------------
-# CUB-200-2011 (Wah et al. 2011, CNS-TR-2011-001)
-# ------------------------------------------------------------------------------------------------
+# ---- CUB-200-2011 (Wah et al. 2011, CNS-TR-2011-001) ---------------------------------------------
 
 
 def cub_roots(files: Files) -> set[tuple[str, ...]]:
