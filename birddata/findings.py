@@ -97,7 +97,8 @@ FATAL = ("bad-table", "bad-row", "two-ids")  # tests are not written from such a
 class Findings(defaultdict[str, dict[Item, None]]):
     """What was found, by the code of its kind, in the order in which it was found.
 
-    `passed-over` is no kind: files that the system made, and what is not part of the layout.
+    Two are no kinds: `passed-over`, files that the system made and what is not part of the layout;
+    and `converted`, photos that prepare made JPEG.
     """
 
     def __init__(self) -> None:
@@ -110,3 +111,15 @@ class Findings(defaultdict[str, dict[Item, None]]):
     def kinds(self) -> list[Kind]:
         """Return the kinds of which there is a finding, most severe first."""
         return [kind for kind in KINDS if self.get(kind.code)]
+
+    def worst(self) -> str:
+        """Return the highest severity among the findings, note if there is none."""
+        return next((kind.severity for kind in self.kinds()), "note")
+
+    def told(self, code: str, item: Item, with_cure: bool = False) -> str:
+        """Say what a finding is about, and what is the matter."""
+        kind = next((kind for kind in KINDS if kind.code == code), None)
+        plain = code in ("passed-over", "not-an-image", "unreadable", "bad-table")
+        detail = f" ({item.detail})" if item.detail else ""
+        what = item.detail if plain else f"{kind.what}{detail}"
+        return f"{' = '.join(item.files)}: {what}{f'; {kind.cure}' if with_cure else ''}"

@@ -74,17 +74,16 @@ def read_rows(path: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
     return columns, rows
 
 
-def _column(columns: list[str], known: tuple[str, ...]) -> str | None:
-    return next((name for name in known if name in columns), None)
-
-
 def read_table(path: Path, numbers: bool = False) -> Table | None:
     """The labels of a table of files and labels; None if its first line names no such columns.
 
     With `numbers` a label that is no whole number is a fault.
     """
     columns, rows = read_rows(path)
-    file, label = _column(columns, FILE_COLUMNS), _column(columns, LABEL_COLUMNS)
+    file, label = (
+        next((name for name in known if name in columns), None)
+        for known in (FILE_COLUMNS, LABEL_COLUMNS)
+    )
     if file is None or label is None:
         return None
     table = Table()
@@ -180,7 +179,7 @@ def read_species(path: Path) -> dict[int, str]:
         columns, rows = read_rows(path)
         if not {"class_id", "name"} <= set(columns):
             raise ValueError
-        return {int(row["class_id"]): row["name"] for _, row in rows}
+        return {int(row["class_id"]): russian(row["name"]) for _, row in rows}
     except (ValueError, KeyError):
         raise DataError(
             f"{path} must have the header {SPECIES_HEADER} and a row per species; mend it"
@@ -198,9 +197,17 @@ def species_bytes(species: Mapping[int, str]) -> bytes:
 # ---- Names of photos -----------------------------------------------------------------------------
 
 
+def russian(name: str, codec: str = "cp1251") -> str:
+    """A name with bytes that are no UTF-8, as a Russian Windows meant it; others as they are."""
+    if not re.search("[\udc80-\udcff]", name):
+        return name
+    text = name.encode(errors="surrogateescape").decode(codec, "replace")
+    return text if re.fullmatch("[\x00-\x7fа-яёА-ЯЁ]*", text) else name
+
+
 def name_key(name: str) -> str:
-    """What names are compared by: accents in one form, no folders, no blanks around, no case."""
-    name = unicodedata.normalize("NFC", name).replace("\\", "/").rpartition("/")[2]
+    """What names are compared by: text and accents in one form, no folders, blanks or case."""
+    name = unicodedata.normalize("NFC", russian(name)).replace("\\", "/").rpartition("/")[2]
     return name.strip().casefold()
 
 
