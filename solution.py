@@ -362,12 +362,8 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels of the de
 def preprocessing_of(settings: Settings) -> dict[str, Any]:
     """The constants of the looks, as the checkpoint keeps them."""
     names = ("input_size", "first_size", "box_threshold", "box_margin", "first_share")
-    constants = {
-        "mean": list(IMAGENET_MEAN),
-        "std": list(IMAGENET_STD),
-        "interpolation": "bilinear",
-    }
-    return {name: getattr(settings, name) for name in names} | constants
+    fixed = {"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD), "interpolation": "bilinear"}
+    return {name: getattr(settings, name) for name in names} | fixed
 
 
 def read_pixels(path: Path, preprocessing: Mapping[str, Any]) -> Tensor:
@@ -683,10 +679,11 @@ def training_precision(settings: Settings) -> torch.dtype:
     """What views and the steps of training are computed in.
 
     Mixed precision as in Micikevicius et al., ICLR 2018, with bfloat16 where the processor
-    multiplies it: weights, their average, validation and `classify` stay in float32.
+    multiplies it, and oneDNN may use that (ONEDNN_MAX_CPU_ISA): weights, their average, validation
+    and `classify` stay in float32.
     """
     in_hardware = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    wanted = settings.bfloat16 and in_hardware()
+    wanted = settings.bfloat16 and in_hardware() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return torch.bfloat16 if wanted else torch.float32
 
 
@@ -1142,14 +1139,17 @@ def classify(model_path: str | Path, test_img_dir: str | Path) -> dict[str, int]
     A photo that cannot be decoded gets the most frequent class of the training photos, and a line
     on stderr. Raises SubmissionError: no such folder; the model is missing, damaged or foreign.
     """
-    classifier = load_classifier(model_path)
+    classifier, undecoded = load_classifier(model_path), 0
     answers: dict[str, int] = {}
     for path, seen in classifier.answers(list_photos(test_img_dir)):
         if isinstance(seen, Exception):
+            undecoded += 1
             _say(f"cannot be decoded, answered with the most frequent class: {path} ({seen})")
             answers[path.name] = classifier.fallback_class
         else:
             answers[path.name] = classifier.class_ids[int(seen.logits.argmax())]
+    if undecoded:
+        _say(f"{undecoded} of {len(answers)} photos cannot be decoded: the lines above say why")
     return answers
 
 
@@ -1207,7 +1207,7 @@ def _save_picture(classifier: Classifier, photo: Path, seen: Seen, out: Path) ->
 
 def _shown(options: argparse.Namespace) -> int:
     """Print what the network says of each photo; the exit status."""
-    classifier, sources, status = load_classifier(options.model), options.photos, 0
+    classifier, sources, undecoded = load_classifier(options.model), options.photos, 0
     if missing := [source for source in sources if not source.exists()]:
         raise SubmissionError(f"no photo or folder {missing[0]}: check the path")
     photos = [p for s in sources for p in (list_photos(s) if s.is_dir() else [s])]
@@ -1217,13 +1217,15 @@ def _shown(options: argparse.Namespace) -> int:
     for path, seen in classifier.answers(photos):
         if isinstance(seen, Exception):
             _say(f"cannot be decoded: {path} ({seen}): is it a photo? copy it again")
-            status = 1
+            undecoded += 1
             continue
         _print_answer(classifier, path, seen.logits, options.top)
         if options.show:
             _save_picture(classifier, path, seen, options.show)
             print(f"Wrote {options.show}")
-    return status
+    if undecoded and len(photos) > 1:
+        _say(f"{undecoded} of {len(photos)} photos cannot be decoded: the lines above say why")
+    return int(undecoded > 0)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -67,7 +67,7 @@ def read_rows(path: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
         rows = [
             (f"line {reader.line_num}", dict(zip(columns, map(str.strip, row), strict=False)))
             for row in reader
-            if any(row)
+            if any(map(str.strip, row))
         ]
     except csv.Error as error:
         raise DataError(f"{path} is no table: {error}") from None

@@ -250,8 +250,12 @@ def main(arguments: list[str] | None = None, out: Path = Path("public_data")) ->
             stream.reconfigure(errors="backslashreplace")
     try:
         if options.check:
-            return doctor.run(options.check, options.json)
-        prepare(options.source, options.out, options.holdout, options.seed)
+            status = doctor.run(options.check, options.json)
+        else:
+            prepare(options.source, options.out, options.holdout, options.seed)
+            status = 0
+        sys.stdout.flush()  # not at the exit, where nobody would catch what goes wrong
+        return status
     except DataError as error:
         message, status = str(error), 1
     except BrokenPipeError:  # whoever read the output has seen enough
@@ -262,7 +266,5 @@ def main(arguments: list[str] | None = None, out: Path = Path("public_data")) ->
         message, status = f"{error.strerror or error} ({where})", 1
     except KeyboardInterrupt:
         message, status = "interrupted; no test is half-written", 130
-    else:
-        return 0
     print(f"Error: {message}", file=sys.stderr)
     return status

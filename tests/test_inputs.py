@@ -58,12 +58,39 @@ def many(form) -> bytes:
     return saved(form, save_all=True, append_images=[picture(), picture()])
 
 
+def deep_rgb() -> bytes:
+    """A PNG of 16 bits a channel, which Pillow reads and does not write."""
+    pixels = np.asarray(picture(), ">u2") * 257
+    rows = b"".join(b"\0" + row.tobytes() for row in pixels)
+    head = (96).to_bytes(4, "big") + (72).to_bytes(4, "big") + b"\x10\2\0\0\0"
+    data = b"\x89PNG\r\n\x1a\n"
+    for kind, body in ((b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")):
+        crc = zlib.crc32(kind + body).to_bytes(4, "big")
+        data += len(body).to_bytes(4, "big") + kind + body + crc
+    return data
+
+
+def turned() -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return saved("JPEG", exif=exif)
+
+
+def plain_text(kind) -> bytes:
+    """The pixels as decimal numbers: P1, P2 and P3 of the PPM family."""
+    pixels = np.asarray(picture("RGB" if kind == "P3" else "L"))
+    numbers = " ".join(map(str, (pixels > 99).astype(int).flat if kind == "P1" else pixels.flat))
+    return f"{kind}\n96 72\n{'' if kind == 'P1' else 255}\n{numbers}\n".encode()
+
+
 MUCH = zlib.compress(bytes(3 * 2**20))
 CYRILLIC = b"\xe4\xf0\xee\xe7\xe4.jpg".decode("utf-8", "surrogateescape")  # cp1251
 PHOTOS = {
     "baseline.jpg": (lambda: saved("JPEG"), READ),
     "progressive.jpg": (lambda: saved("JPEG", progressive=True), READ),
     "cmyk.jpg": (lambda: saved("JPEG", "CMYK"), READ),
+    "turned.jpg": (turned, READ),
+    "full_colour.jpg": (lambda: saved("JPEG", subsampling=0, quality=98), READ),
     "grey.jpg": (lambda: saved("JPEG", "L"), READ),
     "stereo.mpo": (lambda: many("MPO"), READ),
     "saved.jfif": (lambda: saved("JPEG"), READ),
@@ -78,6 +105,9 @@ PHOTOS = {
     "alpha.png": (lambda: saved("PNG", "RGBA"), READ),
     "grey_alpha.png": (lambda: saved("PNG", "LA"), READ),
     "palette.png": (lambda: saved("PNG", "P", transparency=0), READ),
+    "deep_rgb.png": (deep_rgb, READ),
+    "deep.png": (lambda: saved("PNG", "I;16"), READ),
+    "animated.png": (lambda: many("PNG"), READ),
     "bits.png": (lambda: saved("PNG", "1"), READ),
     "saved.gif": (lambda: saved("GIF"), READ),
     "animated.gif": (lambda: many("GIF"), READ),
@@ -85,6 +115,11 @@ PHOTOS = {
     "saved.dib": (lambda: saved("DIB"), READ),
     "saved.webp": (lambda: saved("WEBP"), READ),
     "animated.webp": (lambda: many("WEBP"), READ),
+    "lossless_alpha.webp": (lambda: saved("WEBP", "RGBA", lossless=True), READ),
+    "lzw.tif": (lambda: saved("TIFF", compression="tiff_lzw"), READ),
+    "jpeg.tif": (lambda: saved("TIFF", compression="jpeg"), READ),
+    "alpha.tif": (lambda: saved("TIFF", "RGBA", compression="tiff_deflate"), READ),
+    "big.tif": (lambda: saved("TIFF", big_tiff=True), READ),
     "saved.tif": (lambda: saved("TIFF"), READ),
     "pages.tiff": (lambda: many("TIFF"), READ),
     "lab.tif": (lambda: saved("TIFF", "CMYK"), READ),
@@ -92,6 +127,9 @@ PHOTOS = {
     "12_in_16.tif": (lambda: deep(np.uint16, 4095), READ),
     "16_bits.tif": (lambda: deep(np.uint16, 65535), READ),
     "saved.ppm": (lambda: saved("PPM"), READ),
+    "text.pbm": (lambda: plain_text("P1"), READ),
+    "text.pgm": (lambda: plain_text("P2"), READ),
+    "text.ppm": (lambda: plain_text("P3"), READ),
     "saved.pgm": (lambda: saved("PPM", "L"), READ),
     "saved.tga": (lambda: saved("TGA"), READ),
     "saved.ico": (lambda: saved("ICO"), READ),
@@ -104,6 +142,12 @@ PHOTOS = {
     CYRILLIC: (lambda: saved("JPEG"), READ),
     "Zaunko\u0308nig.jpg": (lambda: saved("JPEG"), READ),
     "two  blanks.jpg": (lambda: saved("JPEG"), READ),
+    "emoji \U0001f426.jpg": (lambda: saved("JPEG"), READ),
+    "100%d & 'more' #1.jpg": (lambda: saved("JPEG"), READ),
+    "semi;colon.jpg": (lambda: saved("JPEG"), READ),
+    "-option.jpg": (lambda: saved("JPEG"), READ),
+    "[red]breast.jpg": (lambda: saved("JPEG"), READ),
+    "\u00fc" * 120 + ".jpg": (lambda: saved("JPEG"), READ),
     "cut.jpg": (lambda: cut(saved("JPEG")), DAMAGED),
     "cut.png": (lambda: cut(saved("PNG")), DAMAGED),
     "much_text.png": (lambda: png_with(b"zTXt", b"Comment\0\0" + MUCH), DAMAGED),
@@ -117,6 +161,13 @@ PHOTOS = {
     "head.png": (lambda: saved("PNG")[:20], UNREADABLE),
     "eps.jpg": (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", UNREADABLE),
     "phone.heic": (lambda: b"\0\0\0\x18ftypheic" + bytes(99), UNREADABLE),
+    "phone.avif": (lambda: b"\0\0\0\x18ftypavif" + bytes(99), UNREADABLE),
+    "new.jxl": (lambda: b"\xff\x0a" + bytes(99), UNREADABLE),
+    "icon.xbm": (lambda: b"#define im_width 8\n#define im_height 8\n", UNREADABLE),
+    "sidecar.aae": (lambda: b"<?xml version='1.0'?><plist/>", UNREADABLE),
+    "shortcut.jpg.lnk": (lambda: b"L\0\0\0" + bytes(99), UNREADABLE),
+    "pointer.jpg": (lambda: b"version https://git-lfs.github.com/spec/v1\n", UNREADABLE),
+    "packed.jpg": (lambda: b"PK\3\4" + bytes(99), UNREADABLE),
     "raw.cr2": (lambda: b"II*\0\x10\0\0\0CR\2\0" + bytes(99), UNREADABLE),
     "film.mp4": (lambda: b"\0\0\0\x18ftypmp42" + bytes(99), UNREADABLE),
     "book.pdf": (lambda: b"%PDF-1.7\n", UNREADABLE),
@@ -133,12 +184,13 @@ def kinds(tmp_path_factory):
     root = tmp_path_factory.mktemp("kinds")
     images = root / f"{TEST}_input/train/images"
     images.mkdir(parents=True)
+    contents = {name: make and make() for name, (make, _) in PHOTOS.items()}
     try:
-        for name, (make, _) in PHOTOS.items():
-            if make is None:
+        for name, content in contents.items():
+            if content is None:
                 (images / name).symlink_to("gone.jpg")
             else:
-                (images / name).write_bytes(make())
+                (images / name).write_bytes(content)
     except (OSError, UnicodeError) as error:
         pytest.skip(f"this system takes not every name: {error}")
     (root / f"{TEST}_gt").mkdir()
@@ -148,6 +200,9 @@ def kinds(tmp_path_factory):
         (root / path).write_bytes(layout.gt_bytes(labels()))
     for name in ("Thumbs.db", ".DS_Store", "notes.txt"):
         (images / name).write_bytes(b"something else")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(images / "pipe.jpg")  # whoever opens it waits for ever
+    (images / "folder.jpg").mkdir()
     return root
 
 
@@ -279,6 +334,13 @@ TABLES = {
     "capitals": (PLAIN.replace("b.jpg", "B.JPG"), OTHER),
     "no extension": (PLAIN.replace("b.jpg", "b"), OTHER),
     "blanks around": (PLAIN.replace("b.jpg", " b.jpg "), OTHER),
+    "old Mac": (PLAIN.replace("\n", "\r"), SAME),
+    "pandas' index": (",filename,class_id\n0,a.jpg,0\n1,b.jpg,3\n", STOPS),
+    "last commas": (PLAIN.replace("\n", ",\n"), STOPS),
+    "blanks above": (PLAIN.replace(",class_id", " , class_id"), STOPS),
+    "all in quotes": ('"filename","class_id"\n"a.jpg","0"\n"b.jpg","3"\n', STOPS),
+    "blank lines": (PLAIN.replace("a.jpg", "  \na.jpg"), STOPS),
+    "zeros before": (PLAIN.replace(",3", ",003"), SAME),
     "twice the same": (PLAIN + "b.jpg,3\n", SAME),
 }
 
