@@ -9,6 +9,8 @@ import io
 import json
 import os
 import re
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -435,6 +437,144 @@ def test_labels_take_the_names_of_the_files(tmp_path, capsys):
 def test_labels_of_other_photos_are_an_error(tmp_path):
     with pytest.raises(DataError, match=r"they say b\.jpg, c\.jpg, there are a\.jpg; check"):
         layout.labels_of_files({"b.jpg": 0, "c.jpg": 1, "d.jpg": 1}, tmp_path, ["a.jpg"])
+
+
+DROZD = "\u0434\u0440\u043e\u0437\u0434.jpg"  # a thrush, as UTF-8 and as a Russian Windows has it
+DROZD_1251 = DROZD.encode("cp1251").decode("utf-8", "surrogateescape")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such names on Windows")
+@pytest.mark.parametrize(
+    ("row", "file"),
+    [(DROZD, DROZD_1251), (DROZD_1251, DROZD), (DROZD_1251, DROZD_1251), ("\udcfc.jpg", None)],
+)
+def test_tables_and_files_in_different_encodings(tmp_path, capsys, row, file):
+    """Russian letters are matched; what else the bytes may mean is refused with the names."""
+    train = tmp_path / "t/00_x_input/train"
+    (train / "images").mkdir(parents=True)
+    picture().save(train / "images" / (file or "\u00fc.jpg"), "JPEG")
+    (train / "gt.csv").write_bytes(layout.gt_bytes({row: 5}))
+    (tmp_path / "t/00_x_gt").mkdir()
+    (tmp_path / "t/00_x_gt/gt.csv").write_bytes(layout.gt_bytes({row: 5}))
+    (train.parent / "test").mkdir()
+    (train.parent / "test/images").symlink_to(train / "images")
+    there = [path.name for path in solution.list_photos(train / "images")]
+    status = prepare.main([str(tmp_path / "t"), "--out", str(tmp_path / "out")])
+    told = capsys.readouterr().err
+    if file is None:
+        assert status == 1
+        assert "a label without a file (in 00_x_input/train/gt.csv)" in told
+        with pytest.raises(DataError, match="no name in the labels is that of a photo"):
+            layout.labels_of_files({row: 5}, train, there)
+    else:
+        assert status == 0
+        assert layout.read_labels(tmp_path / "out/00_x_gt/gt.csv") == {DROZD: 5}
+        assert layout.labels_of_files({row: 5}, train, there) == {file: 5}
+
+
+def test_names_of_species_in_another_encoding(tmp_path):
+    path = tmp_path / "species.csv"
+    path.write_bytes("class_id,name\n3,\u0414\u0440\u043e\u0437\u0434\n".encode("cp1251"))
+    assert layout.read_species(path) == {3: "\u0414\u0440\u043e\u0437\u0434"}
+
+
+# --- HEIC -----------------------------------------------------------------------------------------
+
+
+def folders_with(path, content) -> Path:
+    """A folder of one species with a JPEG and a photo of this content."""
+    (path / "birds/Auk").mkdir(parents=True)
+    (path / "birds/Owl").mkdir()
+    picture().save(path / "birds/Auk/1.jpg")
+    picture().save(path / "birds/Owl/1.jpg")
+    (path / "birds/Auk/phone.heic").write_bytes(content)
+    return path / "birds"
+
+
+def test_heic_becomes_jpeg_where_pillow_heif_is(tmp_path, capsys):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    photo, exif = Image.new("RGB", (96, 72), "red"), Image.Exif()
+    exif[0x0112] = 6
+    pillow_heif.from_pillow(photo).save(tmp_path / "photo.heic", exif=exif.tobytes())
+    source = folders_with(tmp_path, (tmp_path / "photo.heic").read_bytes())
+    assert prepare.main([str(source), "--out", str(tmp_path / "out")]) == 0
+    told = capsys.readouterr()
+    assert told.err == ""
+    assert "HEIC photos that became JPEG: 1\n" in told.out
+    assert "files skipped: 0" in told.out
+    labels = layout.read_labels(tmp_path / "out/00_test_img_gt/gt.csv")
+    assert labels == {"Auk_1.jpg": 0, "Auk_phone.jpg": 0, "Owl_1.jpg": 1}
+    read = solution.read_photo(tmp_path / "out/00_test_img_input/test/images/Auk_phone.jpg", 64)
+    assert read.size == (72, 96)  # upright
+    assert read.getpixel((9, 9))[0] > 200
+
+
+def test_without_pillow_heif_it_is_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    source = folders_with(tmp_path, b"\0\0\0\x18ftypheic" + bytes(99))
+    assert prepare.main([str(source), "--out", str(tmp_path / "out")]) == 0
+    told = capsys.readouterr()
+    assert "skipped: Auk/phone.heic: HEIC or AVIF, which Pillow lacks here" in told.err
+    assert "note: 1 are HEIC; after `pip install pillow-heif` they become JPEG\n" in told.err
+    assert "files skipped: 1 (1 unreadable)" in told.out
+
+
+# --- what is left out is counted at the end -------------------------------------------------------
+
+
+def test_classify_counts_what_it_cannot_read(model_path, tmp_path, capsys):
+    picture().save(tmp_path / "a.jpg")
+    (tmp_path / "b.jpg").write_bytes(b"no photo")
+    solution.classify(model_path, tmp_path)
+    last = "1 of 2 photos cannot be decoded: the lines above say why"
+    assert capsys.readouterr().err.splitlines()[-1] == last
+    assert solution.main([str(tmp_path), "--model", str(model_path)]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == last
+
+
+def test_a_species_without_a_photo_is_named(tmp_path, capsys):
+    source = folders_with(tmp_path, b"no photo")
+    (source / "Dodo").mkdir()
+    (source / "Wren").mkdir()
+    (source / "Wren/1.jpg").write_bytes(b"no photo")
+    assert doctor.run(source) == doctor.EXIT_STATUS["error"]
+    assert "Dodo (0)" in capsys.readouterr().out
+    assert prepare.main([str(source), "--out", str(tmp_path / "out")]) == 0
+    told = capsys.readouterr()
+    assert "skipped: Dodo: an empty folder" in told.err
+    *_, lost, skipped, _ = told.out.splitlines()
+    assert lost == "species without a photo to train on: Wren"
+    assert skipped.endswith("files skipped: 3 (1 passed-over, 2 unreadable)")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such pipes on Windows")
+@pytest.mark.parametrize("how", [["--check"], ["--json", "-", "--check"], ["--out"]])
+def test_who_has_seen_enough_of_the_output_ends_it_quietly(tmp_path, how):
+    """As `| head -0` does."""
+    source = folders_with(tmp_path, b"no photo")
+    words = [*how, tmp_path / "out", source] if how == ["--out"] else [*how, source]
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as closed:
+        script = Path(solution.__file__).with_name("public_data") / "prepare.py"
+        done = subprocess.run(
+            [sys.executable, script, *words], stdout=closed, stderr=subprocess.PIPE, text=True
+        )
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr
+    assert done.returncode == 1
+
+
+def test_what_cannot_be_written_is_told_before_the_work(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(doctor, "diagnose", None)
+    monkeypatch.setattr(prepare, "read_source", None)
+    (tmp_path / "file").write_text("")
+    for words in (["--check", ".", "--json"], [".", "--out"]):
+        assert prepare.main([*words, str(tmp_path / "file/below")]) == 1
+        told = capsys.readouterr().err
+        assert told.startswith("Error: ")
+        assert str(tmp_path / "file") in told
+        assert told.count("\n") == 1
 
 
 # --- a table beside photos ------------------------------------------------------------------------
