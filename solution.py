@@ -271,6 +271,7 @@ def formats() -> list[str]:
 
 _lock = threading.Lock()
 _undo: list[ExitStack] = []  # one for each user of `tolerant_pillow`; the first one's counts
+_parallel: list[int] = []  # torch's threads as the first caller of `side_by_side` found them
 _reading = threading.local()  # its `path` is the photo that a thread reads
 
 
@@ -560,7 +561,9 @@ def side_by_side(work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[A
     Each thread computes on one core: different photos keep the cores busier than two halves of one
     photo, after each layer of which they wait. Few items are under way, so memory is bounded.
     """
-    threads, under_way = torch.get_num_threads(), deque()
+    with _lock:
+        _parallel.append(_parallel[0] if _parallel else torch.get_num_threads())
+    threads, under_way = _parallel[0], deque()
     torch.set_num_threads(1)
     try:
         with ThreadPoolExecutor(threads, "photos", torch.set_num_threads, (1,)) as pool:
@@ -571,7 +574,7 @@ def side_by_side(work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[A
             while under_way:
                 yield under_way.popleft().result()
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(_parallel.pop())
 
 
 # ---- Labels and split --------------------------------------------------------------------------
@@ -605,10 +608,9 @@ def split_photos(
 
 def imagenet_weights_file() -> Path:
     """Where torch's cache keeps MobileNetV2's ImageNet weights, whether or not they are there."""
-    from torchvision.models import MobileNet_V2_Weights
+    from torchvision.models import MobileNet_V2_Weights as Weights
 
-    name = MobileNet_V2_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[-1]
-    return Path(torch.hub.get_dir()) / "checkpoints" / name
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(Weights.IMAGENET1K_V1.url).name
 
 
 def pretrained(
@@ -678,9 +680,8 @@ def _load_file(path: Path) -> dict[str, Any]:
 def training_precision(settings: Settings) -> torch.dtype:
     """What views and the steps of training are computed in.
 
-    Mixed precision as in Micikevicius et al., ICLR 2018, with bfloat16 where the processor
-    multiplies it, and oneDNN may use that (ONEDNN_MAX_CPU_ISA): weights, their average, validation
-    and `classify` stay in float32.
+    Mixed precision as in Micikevicius et al., ICLR 2018, with bfloat16 where the processor and
+    ONEDNN_MAX_CPU_ISA have it: weights, average, validation and `classify` stay in float32.
     """
     in_hardware = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     wanted = settings.bfloat16 and in_hardware() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
@@ -988,8 +989,7 @@ def train_classifier(
 def _validate(network: BirdNet, cache: TrunkCache, labels: Tensor) -> dict[str, Any] | None:
     """Train a copy of `network` without some photos; what it answers on those, as `classify` would.
 
-    The names of the `photos`, their `labels` (N,) as columns of the `logits` (N, classes), and what
-    was `seen` of each.
+    The `photos`' names, `labels` (N,) as columns of the `logits` (N, classes), what was `seen`.
     """
     settings, progress = cache.settings, cache.progress
     train, photos = split_photos(labels.numpy(), settings.validation_share, settings.seed)
@@ -1139,8 +1139,7 @@ def classify(model_path: str | Path, test_img_dir: str | Path) -> dict[str, int]
     A photo that cannot be decoded gets the most frequent class of the training photos, and a line
     on stderr. Raises SubmissionError: no such folder; the model is missing, damaged or foreign.
     """
-    classifier, undecoded = load_classifier(model_path), 0
-    answers: dict[str, int] = {}
+    classifier, answers, undecoded = load_classifier(model_path), {}, 0
     for path, seen in classifier.answers(list_photos(test_img_dir)):
         if isinstance(seen, Exception):
             undecoded += 1

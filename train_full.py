@@ -30,7 +30,7 @@ from torchvision.models import MobileNet_V2_Weights
 import solution
 from birddata import DataError, layout
 from grader.marks import accuracy_text, mark_of, wilson_interval
-from grader.protocol import GraderError, check_writable, find_tests, written
+from grader.protocol import GraderError, check_writable, find_tests, script_remark, written
 from reporting import birds
 from solution import EpochRow, Settings, SubmissionError
 
@@ -132,7 +132,7 @@ def train(arguments: argparse.Namespace) -> None:
         )
     folder = tests[0].input / "train"
     gt = layout.read_labels(folder / "gt.csv")
-    if remark := layout.script_remark(folder / "gt.csv", gt):
+    if remark := script_remark(folder / "gt.csv", gt):
         print(f"note: {remark}", file=sys.stderr)
     there = [path.name for path in solution.list_photos(folder / "images")]
     gt = layout.labels_of_files(gt, folder / "images", there)

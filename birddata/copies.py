@@ -56,7 +56,14 @@ def thumbnail(photo: Image.Image) -> np.ndarray:
 
 def check_copies(photos: Sequence[Shot], found: Findings) -> None:
     """Find photos that are there more than once, byte by byte or by their looks."""
-    trained_tests = find_trained_tests(photos, found)
+    parts: dict[tuple[str, str], set[tuple[str, str]]] = defaultdict(set)
+    for shot in photos:
+        parts[shot.test, shot.role].add((shot.name, shot.facts.digest))
+    # Those that ask only for their own training photos, as the course's sample does.
+    asking = sorted(test for test, role in parts if role == "test")
+    trained_tests = {test for test in asking if parts[test, "test"] <= parts[test, "train"]}
+    for test in sorted(trained_tests):
+        found.add("trained-test", (), test)
     by_digest: dict[str, list[Shot]] = defaultdict(list)
     for shot in photos:
         by_digest[shot.facts.digest].append(shot)
@@ -67,19 +74,6 @@ def check_copies(photos: Sequence[Shot], found: Findings) -> None:
     for group in same_photos([shot.facts.thumb for shot in textured], found):
         shots = [shot for i in group for shot in by_digest[textured[i].facts.digest]]
         judge_copies(shots, "near-", trained_tests, found)
-
-
-def find_trained_tests(photos: Sequence[Shot], found: Findings) -> set[str]:
-    """Return the tests that ask only for their own training photos, as the course's sample does."""
-    parts: dict[tuple[str, str], set[tuple[str, str]]] = defaultdict(set)
-    for shot in photos:
-        parts[shot.test, shot.role].add((shot.name, shot.facts.digest))
-    trained = {
-        test for test, role in parts if role == "test" and parts[test, role] <= parts[test, "train"]
-    }
-    for test in sorted(trained):
-        found.add("trained-test", (), test)
-    return trained
 
 
 def judge_copies(

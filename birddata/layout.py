@@ -3,7 +3,7 @@
 A folder of tests holds `NN_<name>_input/train/gt.csv`, `.../train/images`, `.../test/images` and
 `NN_<name>_gt/gt.csv`. People's tables are read tolerantly: with Excel's marks, semicolons, quotes,
 blanks and further columns, in UTF-8 or UTF-16. The testing system's script is not so tolerant:
-`read_as_script` reads as it does, and `script_remark` says what it would make of a table.
+grader/protocol.py reads as it does, and says what it would make of a table.
 """
 
 import csv
@@ -131,37 +131,6 @@ def read_labels(path: Path) -> dict[str, int]:
     return {name: class_id(text) for name, text in table.labels.items()}
 
 
-def read_as_script(path: Path) -> dict[str, int]:
-    """Class ids by file name as the testing system's script reads them; ValueError where it stops.
-
-    It knows no quotes, and lets Python's `int` decide what a number is.
-    """
-    text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
-    header, *rows = text.split("\n")
-    if header != HEADER:
-        raise ValueError(f"{path} begins with {header!r}: its header must be {HEADER!r}")
-    labels = {}
-    for number, row in enumerate(rows, start=2):
-        if row:
-            name, _, class_id = row.rpartition(",")
-            try:
-                labels[name] = int(class_id if name else "")
-            except ValueError:
-                raise ValueError(f"{path}, line {number}: {row!r} is not `{HEADER}`") from None
-    return labels
-
-
-def script_remark(path: Path, labels: Mapping[str, int]) -> str | None:
-    """What the testing system's script would make of a table that was read as `labels`."""
-    try:
-        differing = read_as_script(path).items() ^ labels.items()
-    except ValueError as error:
-        return f"the testing system's script would stop here: {error}"
-    if not differing:
-        return None
-    return f"the testing system's script would read {len(differing)} rows of {path} differently"
-
-
 def gt_bytes(labels: Mapping[str, int]) -> bytes:
     """What a gt.csv or output.csv with these class ids holds, its rows sorted by file name."""
     rows = "".join(f"{name},{class_id}\n" for name, class_id in sorted(labels.items()))
@@ -179,7 +148,8 @@ def read_species(path: Path) -> dict[int, str]:
         columns, rows = read_rows(path)
         if not {"class_id", "name"} <= set(columns):
             raise ValueError
-        return {int(row["class_id"]): russian(row["name"]) for _, row in rows}
+        names = {int(row["class_id"]): russian(row["name"]) for _, row in rows}
+        return {key: name.encode(errors="replace").decode() for key, name in names.items()}
     except (ValueError, KeyError):
         raise DataError(
             f"{path} must have the header {SPECIES_HEADER} and a row per species; mend it"

@@ -201,9 +201,8 @@ def parse_arguments(arguments: list[str] | None, out: Path) -> argparse.Namespac
     add = parser.add_argument
     # fmt: off
     add("source", type=Path, nargs="?", metavar="SOURCE",
-        help="the course's archive, class folders SOURCE/<species>/*.jpg (class ids are positions "
-        "in sorted order), a table of files and labels beside photos, or CUB-200-2011 (the "
-        "course's sample is made again: tests 00 and 01); each a folder, a zip or a tar")
+        help="a folder, a zip or a tar of the course's archive, class folders (ids are positions "
+        "in sorted order), a table of labels beside photos, or CUB-200-2011")
     add("--holdout", type=holdout_fraction, metavar="F",
         help="keep this part of the photos (up to 0.5, e.g. 0.15) out of training, stratified: "
         "test 00 then holds only the others, to train on and to classify, and test 01_holdout "

@@ -16,6 +16,7 @@ from birddata.findings import Findings
 from birddata.photos import problem
 from birddata.sources import EMPTY_FOLDER, Entry, Files, is_table
 from birddata.writing import Photo, Sample, Test
+from grader.protocol import script_remark
 
 MAX_WRAPPING = 2  # how many folders may lie between SOURCE and what is looked for
 MAX_NAME_BYTES = 200  # of a photo's name; most file systems take 255
@@ -193,7 +194,7 @@ def read_part(
         return with_names((name, None, photos[name]) for name in names), None
     ids = {name: layout.class_id(text) for name, text in table.labels.items()}
     labels = match_labels(table, gt, photos, images, found)
-    remark = layout.script_remark(table_file.path, ids)
+    remark = script_remark(table_file.path, ids)
     if remark and not table.faults:
         found.add("script-differs", gt, remark.replace(str(table_file.path), "it"))
     rows = sorted(labels.items())

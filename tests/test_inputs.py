@@ -20,7 +20,7 @@ from PIL import Image
 
 import solution
 from birddata import DataError, doctor, layout, prepare
-from grader.protocol import CheckerError, check_answer, read_csv
+from grader.protocol import CheckerError, check_answer, read_csv, script_remark
 
 READ, DAMAGED, UNREADABLE = "read", "damaged", "unreadable"
 RNG = np.random.default_rng(0)
@@ -385,7 +385,7 @@ def test_the_grader_reads_as_strictly_as_the_script(table):
     if script == STOPS:
         with pytest.raises(CheckerError, match=r"gt\.csv"):
             read_csv(gt)
-        assert layout.script_remark(gt, {}).startswith("the testing system's script would stop")
+        assert script_remark(gt, {}).startswith("the testing system's script would stop")
     else:
         assert (read_csv(gt) == {"a.jpg": 0, "b.jpg": 3}) == (script == SAME)
 

@@ -514,6 +514,18 @@ def test_few_steps_have_rates_too(epochs):
     assert epochs == 1 or rates[-1] == pytest.approx(0.4 * 0.05)
 
 
+def test_the_callers_torch_settings_change_nothing(photos, network, init):
+    gt, folder = photos
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.inference_mode():
+            again = train_classifier(gt, folder, settings=TINY, init=init)
+        assert torch.get_default_dtype() is torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert states_equal(network.state_dict(), again.state_dict())
+
+
 # ---- The same numbers, faster ----
 
 needs_bfloat16 = pytest.mark.skipif(
