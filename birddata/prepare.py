@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import secrets
 import sys
 from collections import Counter
 from contextlib import suppress
@@ -64,12 +65,13 @@ def readable(
     """Return the photos that can be read, those that can be made so among them."""
     rows = []
     for name, class_id, origin, path in map(astuple, photos):
-        jpeg = scratch / f"{len(found['converted'])}.jpg"
-        if path in bad and bad[path].startswith("HEIC") and as_jpeg(path, jpeg):
+        why = bad.get(path, "")
+        jpeg = scratch / f"{secrets.token_hex(8)}.jpg"
+        if why.startswith("HEIC") and as_jpeg(path, jpeg):
             found.add("converted", origin)
             name, path = str(Path(name).with_suffix(".jpg")), jpeg
-        elif path in bad:
-            found.add("unreadable", origin, bad[path])
+        elif why:
+            found.add("unreadable", origin, why)
             continue
         rows.append((name, class_id, Entry(origin, path)))
     return with_names(rows)
