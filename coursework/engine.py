@@ -38,14 +38,15 @@ class Recipe:
     """How to train on the cross-entropy."""
 
     epochs: int
-    optimiser: str = "sgd"  # or "adamw" (Loshchilov and Hutter, 2019), which needs no momentum
+    optimiser: str = "sgd"  # or "adam" (Kingma and Ba, 2015), "adamw" (Loshchilov and Hutter, 2019)
     batch_size: int = 64
     learning_rate: float = 1e-3  # the greatest of the schedule
     momentum: float = 0.9
     weight_decay: float = 0.0
-    schedule: str = "constant"  # or "one-cycle" (Smith and Topin, 2018), or "plateau"
+    schedule: str = "constant"  # or "one-cycle" (Smith and Topin, 2018), "plateau", "multi-step"
     patience: int = 10  # epochs without a lower watched loss before "plateau" divides by 10
     cooldown: int = 0  # epochs after that in which it does not count
+    milestones: tuple[int, ...] = ()  # epochs after which "multi-step" divides by 10
     backbone_rate: float = 1.0  # times the learning rate, for all but the layer `head`
     augment: tuple[str, ...] = ()  # names in data.augmentation
     bfloat16: bool = True  # where the processor multiplies such matrices itself (AMX)
