@@ -33,7 +33,8 @@ INPUT_SIDE = 56  # pixels: each one of Fashion-MNIST's twice; at 28 the last blo
 class Backbone:
     """A network of torchvision as a row of blocks that ends before its pooling."""
 
-    name: str
+    name: str  # on the command line
+    title: str  # in texts
     blocks: Callable[[], nn.Sequential]  # for three channels, with random weights
     weights: models.WeightsEnum
     prefix: str  # of the blocks' names in the file of weights
@@ -74,16 +75,20 @@ NETWORKS = {
     for backbone in (
         Backbone(
             "vgg11",
+            "VGG11",
             _vgg11,
             models.VGG11_Weights.IMAGENET1K_V1,
             "features.",
             channels=512,
             frozen=11,
-            rate=0.1,  # without batch norm a step ten times as long throws it back to chance
+            # It has no batch norm: from random weights, three epochs on 400 digits ended at a test
+            # accuracy of 0.10 with rate 1, and of 0.84 with this one.
+            rate=0.1,
         ),
         # Its ImageNet weights expect photos on [-1, 1].
         Backbone(
             "googlenet",
+            "GoogLeNet",
             _googlenet,
             models.GoogLeNet_Weights.IMAGENET1K_V1,
             "",
@@ -94,6 +99,7 @@ NETWORKS = {
         ),
         Backbone(
             "mobilenet_v2",
+            "MobileNetV2",
             lambda: models.mobilenet_v2().features,
             models.MobileNet_V2_Weights.IMAGENET1K_V1,
             "features.",
@@ -112,17 +118,19 @@ def choose(asked: str | None, pretrained: bool) -> Backbone:
     """
     if asked or not pretrained:
         return NETWORKS[asked or ALLOWED[0]]
-    missing, reason = [], ""
+    reasons = {}
     for backbone in NETWORKS.values():
         try:
             imagenet_state(backbone)
         except CourseworkError as error:
-            missing, reason = [*missing, backbone.name], str(error)
-        else:
-            if missing:
-                print(f"{backbone.name} in the place of {missing[0]}: {reason}", file=sys.stderr)
-            return backbone
-    raise CourseworkError(f"{reason}; the same holds for {', '.join(missing[:-1])}")
+            reasons[backbone.title] = error
+            continue
+        if reasons:
+            missing, (reason, *_) = " and ".join(reasons), reasons.values()
+            print(f"{backbone.title} in the place of {missing}: {reason}", file=sys.stderr)
+        return backbone
+    first, *others = reasons
+    raise CourseworkError(f"{reasons[first]}; nor are there any of {' or '.join(others)}")
 
 
 def imagenet_state(backbone: Backbone) -> Mapping[str, Tensor]:
@@ -139,8 +147,8 @@ def imagenet_state(backbone: Backbone) -> Mapping[str, Tensor]:
     except (OSError, RuntimeError, UnpicklingError) as error:
         reason = str(error).splitlines()[0]
         raise CourseworkError(
-            f"no ImageNet weights of {backbone.name} ({reason}): put {backbone.file} into {folder} "
-            "(the folder $TORCH_HOME/hub/checkpoints), or be online once"
+            f"no ImageNet weights of {backbone.title} ({reason}): put {backbone.file} into "
+            f"{folder} (the folder $TORCH_HOME/hub/checkpoints), or be online once"
         ) from None
 
 

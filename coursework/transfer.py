@@ -19,6 +19,7 @@ from coursework.engine import Recipe, Result, Run, forward_all
 from coursework.pages import Options
 from coursework.pretrained import NETWORKS, SIDE, Backbone, Upper, choose, lower
 from coursework.report import Assignment
+from coursework.transfer_questions import QUESTIONS
 from coursework.transfer_report import POINTS, preface
 
 __all__ = ["ASSIGNMENT", "NETWORKS"]
@@ -141,6 +142,6 @@ Time: 7 minutes with MobileNetV2 on 2 cores (AMD EPYC, Zen 4) before the run wit
       --full trains for 20 epochs on all photos in every run.""",
     load=load,
     runs=runs,
-    points=POINTS,
+    points=(*POINTS, *QUESTIONS),
     preface=preface,
 )

@@ -1,4 +1,4 @@
-"""The points of the assignment `transfer`, answered from its runs."""
+"""The nine points of the assignment `transfer`, answered from its runs."""
 
 from __future__ import annotations
 
@@ -15,26 +15,25 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from coursework.data import Photos, augmentation
-from coursework.engine import Result, accepts, count_parameters, forward_all
+from coursework.engine import Result, count_parameters, forward_all
 from coursework.pretrained import (
     ALLOWED,
     INPUT_SIDE,
+    NETWORKS,
     SIDE,
     Backbone,
     Upper,
     colour_blocks,
     first_convolution,
     grey_first_convolution,
-    lower,
     preparation,
 )
-from coursework.report import Point, Report, verdict_on
+from coursework.report import Point, Report
 from reporting.charts import bars, confusion
 
 ADEQUATE = 0.9  # accuracy from which on the reports call a network adequate
 MEASURED = 10_000  # training photos at most in the confusion matrix, as in the engine
 SHOWN = 4  # photos in a row of samples
-PROBED = 500  # test photos that are answered with other preprocessing
 SAME = 1e-4  # share of the greatest activation that rounding explains
 
 
@@ -64,7 +63,8 @@ def preface(report: Report) -> None:
         key = "network first"
     else:
         key = "network second" if backbone.name in ALLOWED else "network fallback"
-    report.text(key, name=backbone.name, allowed=" / ".join(ALLOWED))
+    allowed = ", ".join(NETWORKS[name].title for name in ALLOWED)
+    report.text(key, name=backbone.title, allowed=allowed)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -96,7 +96,6 @@ def network(report: Report) -> None:
     """Which network it is, and its size."""
     used = network_of(report)
     backbone, blocks = used.backbone, used.backbone.blocks()
-    preface(report)
     report.text(f"about {backbone.name}")
     sides = [INPUT_SIDE * report.data.side // SIDE] * 2
     shape = forward_all(blocks, torch.zeros(1, 3, *sides), False).shape  # (1, channels, h, w)
@@ -151,7 +150,7 @@ def grey_of(report: Report) -> Grey:
 def first_layer(report: Report) -> None:
     """How it takes one channel, and that nothing is lost."""
     grey = grey_of(report)
-    report.text("first layer", before=_by(grey.before), after=_by(grey.after))
+    report.text("first layer", before=by(grey.before), after=by(grey.after))
     report.code(grey_first_convolution)
     report.text(
         "grey same" if grey.same else "grey different",
@@ -160,7 +159,8 @@ def first_layer(report: Report) -> None:
     )
 
 
-def _by(shape: Sequence[int]) -> str:
+def by(shape: Sequence[int]) -> str:
+    """A shape as it is read."""
     return " x ".join(map(str, shape))
 
 
@@ -207,7 +207,7 @@ def preprocessing(report: Report) -> None:
     report.page.table(
         [report.say(word) for word in ("photos", "size", "least", "mean", "greatest")],
         [
-            (report.say(key), _by(x.shape[2:]), *(f"{v:.3f}" for v in (x.min(), x.mean(), x.max())))
+            (report.say(key), by(x.shape[2:]), *(f"{v:.3f}" for v in (x.min(), x.mean(), x.max())))
             for key, x in both
         ],
     )
@@ -394,11 +394,11 @@ def adequacy_test(report: Report) -> None:
         "best and worst" if measured.f1[best] > measured.f1[worst] else "all alike", **values
     )
     _most_confused(report, measured)
-    report.text(_gap_key(report), **_gap_values(main_run(report)))
+    report.text(gap_key(report), **gap_values(main_run(report)))
     _surest_mistakes(report, measured)
 
 
-def _gap_key(report: Report) -> str:
+def gap_key(report: Report) -> str:
     """Whether training accuracy is above test accuracy by more than chance."""
     main = main_run(report)
     test = main.final["test_accuracy"]
@@ -408,7 +408,8 @@ def _gap_key(report: Report) -> str:
     return "gap some" if gap > 2 * error else "gap none"
 
 
-def _gap_values(result: Result) -> dict[str, str]:
+def gap_values(result: Result) -> dict[str, str]:
+    """What the phrases on training against test are filled with."""
     final = result.final
     gap = f"{final['training_accuracy'] - final['test_accuracy']:+.4f}"
     words = ("training_accuracy", "test_accuracy", "training_loss", "test_loss")
@@ -464,10 +465,10 @@ def _object_verdict(report: Report, p: Tensor, truth: int) -> None:
 def conclusions(report: Report) -> None:
     """Some sentences, each with its number."""
     main, measured = main_run(report), answers(report, "test")
-    names, words = report.data.classes, _gap_values(main)
+    names, words = report.data.classes, gap_values(main)
     photos = f"{len(main.run.data.train):,}"
     values = {
-        "name": main.network.backbone.name,
+        "name": main.network.backbone.title,
         "photos": photos,
         "seconds": f"{main.seconds:.0f}",
     }
@@ -485,158 +486,6 @@ def conclusions(report: Report) -> None:
     report.text("limits", seed=main.run.recipe.seed)
 
 
-# ------------------------------------------------------------------------------------------------
-# The control questions
-# ------------------------------------------------------------------------------------------------
-
-
-def _compared(report: Report, question: str, before: str) -> None:
-    """A comparison with the reference, and the phrase of the question that it bears out."""
-    after = reference(report)
-    report.page.text(report.compare(before, after))
-    verdict = verdict_on(report.results[before], report.results[after])
-    same = ("verdict no difference", "verdict overfits more")
-    ending = "better" if verdict == "verdict better" else "same" if verdict in same else "worse"
-    report.text(f"{question} {ending}")
-
-
-def _seconds(report: Report, *labels: str) -> None:
-    words = ("run", "parameters", "epochs", "seconds an epoch", "seconds", "test accuracy")
-    rows = [
-        (
-            label,
-            f"{(r := report.results[label]).parameters:,}",
-            len(r.rows),
-            f"{r.seconds / len(r.rows):.1f}",
-            f"{r.seconds:.1f}",
-            f"{r.final['test_accuracy']:.4f}",
-        )
-        for label in labels
-    ]
-    report.page.table([report.say(word) for word in words], rows)
-
-
-def why_transfer(report: Report) -> None:
-    """Pretrained against random weights."""
-    report.text("Q1 text")
-    _seconds(report, "random weights", reference(report))
-    _compared(report, "Q1", "random weights")
-
-
-def why_frozen(report: Report) -> None:
-    """No block, some blocks, all blocks frozen."""
-    report.text("Q2 text")
-    _seconds(report, "random weights", reference(report), "head only")
-    _compared(report, "Q2", "head only")
-
-
-def why_two_rates(report: Report) -> None:
-    """A smaller rate for the pretrained blocks against one for all."""
-    recipe = report.results[reference(report)].run.recipe
-    report.text("Q3 text", share=f"{recipe.backbone_rate:g}")
-    _compared(report, "Q3", "one rate")
-
-
-def other_channels(report: Report) -> None:
-    """The first layer, in words and by its weights."""
-    grey = grey_of(report)
-    report.text("Q4 text")
-    before, after = (f"{math.prod(shape):,}" for shape in (grey.before, grey.after))
-    key = "Q4 same" if grey.same else "Q4 different"
-    share = f"{grey.difference / grey.greatest:.1e}"
-    report.text(key, before=before, after=after, share=share)
-
-
-def why_prepared(report: Report) -> None:
-    """The same network on photos that lack a part of the preprocessing."""
-    report.text("Q5 text")
-    rows, right = [], {}
-    for key, shape, accuracy in probes(report):
-        right[key] = accuracy
-        shown = report.say("nothing left") if accuracy is None else f"{accuracy:.4f}"
-        rows.append((report.say(f"probe {key}"), shape or "-", shown))
-    header = ("preprocessing", "after the blocks", "test accuracy")
-    report.page.table([report.say(word) for word in header], rows)
-    report.text("Q5 probes", photos=min(PROBED, len(report.data.test)))
-    for key in ("not normalised", "not enlarged"):
-        if right[key] is None:
-            report.text("Q5 impossible")
-        else:
-            lost = right["whole"] - right[key]
-            report.text(f"Q5 {key}" if lost > 0 else f"Q5 {key} no loss", lost=f"{lost:+.4f}")
-
-
-def probes(report: Report) -> list[tuple[str, str, float | None]]:
-    """Kind of preprocessing, shape after the last block, accuracy on some test photos."""
-    used, photos = network_of(report), report.data.test
-    normalise, enlarge, *frozen = lower(used.backbone, used.frozen, used.pretrained)
-    kinds = {
-        "whole": (normalise, enlarge),
-        "not normalised": (enlarge,),
-        "not enlarged": (normalise,),
-    }
-    found = []
-    for key, steps in kinds.items():
-        blocks = nn.Sequential(*steps, *frozen, used.trunk, used.blocks)
-        if not accepts(blocks, 1, report.data.side, report.data.side):
-            found.append((key, "", None))
-            continue
-        features = forward_all(blocks, photos.inputs[:PROBED], False)  # (N, channels, h, w)
-        with torch.inference_mode():
-            said = used.head(features.mean((2, 3))).argmax(1)  # (N,)
-        right = (said == photos.labels[:PROBED]).float().mean().item()
-        found.append((key, _by(features.shape[1:]), right))
-    return found
-
-
-def what_measures_say(report: Report) -> None:
-    """Precision, recall and F1 by the class that is answered worst."""
-    report.text("Q6 text")
-    measured, names = answers(report, "test"), report.data.classes
-    worst = int(measured.f1.argmin())
-    right, said = int(measured.matrix[worst, worst]), int(measured.matrix[:, worst].sum())
-    values = {"right": right, "said": said, "count": int(measured.count[worst])}
-    figures = ("precision", "recall", "f1")
-    values |= {figure: f"{getattr(measured, figure)[worst]:.3f}" for figure in figures}
-    report.text("Q6 worst", name=names[worst], **values)
-    more = said > values["count"]
-    key = "Q6 too often" if more else "Q6 too rarely" if said < values["count"] else "Q6 as often"
-    report.text(key, name=names[worst])
-    macro, accuracy = f"{measured.f1.mean():.4f}", f"{measured.accuracy:.4f}"
-    report.text("Q6 macro", macro=macro, accuracy=accuracy)
-
-
-def overfitting(report: Report) -> None:
-    """The gap of each run, and what was done about it."""
-    report.text("Q7 text")
-    rows = []
-    for label, result in report.results.items():
-        shown = _gap_values(result)
-        rows.append((label, shown["training_accuracy"], shown["test_accuracy"], shown["gap"]))
-    header = ("run", "training accuracy", "test accuracy", "gap")
-    report.page.table([report.say(word) for word in header], rows)
-    report.text(_gap_key(report), **_gap_values(main_run(report)))
-    report.page.items(_measures(report))
-    if "augmented" in report.results:
-        base, changed = (report.results[label] for label in (reference(report), "augmented"))
-        gaps = [_gap(result) for result in (base, changed)]
-        values = {"before": f"{gaps[0]:+.4f}", "after": f"{gaps[1]:+.4f}"}
-        report.text("Q7 narrower" if gaps[1] < gaps[0] else "Q7 not narrower", **values)
-
-
-def _measures(report: Report) -> list[str]:
-    used, recipe = network_of(report), main_run(report).run.recipe
-    values = {"p": used.dropout.p, "frozen": used.frozen, "decay": f"{recipe.weight_decay:g}"}
-    values |= {"epochs": recipe.epochs, "photos": f"{len(report.data.validation):,}"}
-    keys = ["dropout", "decay", "epochs", "validation"]
-    return [report.say(f"Q7 {key}", **values) for key in ["frozen"] * bool(used.frozen) + keys]
-
-
-def _gap(result: Result) -> float:
-    return result.final["training_accuracy"] - result.final["test_accuracy"]
-
-
-ALL = "all photos"
 POINTS = (
     Point("1", statement),
     Point("2", network),
@@ -647,11 +496,4 @@ POINTS = (
     Point("7", adequacy_training),
     Point("8", adequacy_test),
     Point("9", chosen_object),
-    Point("Q1", why_transfer, (ALL, "random weights")),
-    Point("Q2", why_frozen, (ALL, "head only", "random weights")),
-    Point("Q3", why_two_rates, (ALL, "one rate")),
-    Point("Q4", other_channels),
-    Point("Q5", why_prepared),
-    Point("Q6", what_measures_say),
-    Point("Q7", overfitting),
 )

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import sys
 from dataclasses import replace
 from functools import partial
 from urllib.error import URLError
@@ -14,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 import coursework.data
-from coursework import case, ladder, resnet, transfer
+from coursework import case, ladder, resnet
 from coursework.__main__ import main
 from coursework.data import CourseworkError, DataSet, Photos, augmentation, load, one_hot
 from coursework.engine import Recipe, Result, Run, Trainer, accepts, count_parameters, train
@@ -83,47 +82,6 @@ def test_step_8_takes_photos_of_any_size_and_step_7_does_not(size):
     assert accepts(steps["8 average pooling"][1](), 3, *size)
     assert not accepts(steps["7 dropout"][1](), 3, *size)
     assert accepts(steps["7 dropout"][1](), 3, 32, 32)
-
-
-@pytest.mark.parametrize("name", transfer.NETWORKS)
-def test_a_grey_photo_gives_the_activations_of_its_three_channel_copy(name):
-    torch.manual_seed(0)
-    blocks = transfer.NETWORKS[name].blocks()[:4].eval()
-    grey = torch.randn(2, 1, 32, 32)
-    expected = blocks(grey.expand(-1, 3, -1, -1))
-    transfer.grey_first_convolution(blocks)
-    torch.testing.assert_close(blocks(grey), expected, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("name", transfer.NETWORKS)
-def test_a_network_of_frozen_and_trained_blocks_gives_a_logit_a_class(name):
-    backbone = transfer.NETWORKS[name]
-    trunk = transfer.lower(backbone, backbone.frozen, pretrained=False)
-    network = nn.Sequential(trunk, transfer.upper(backbone, backbone.frozen, False, 7)).eval()
-    assert network(torch.rand(2, 1, 28, 28)).shape == (2, 7)
-
-
-def test_pretrained_weights_are_those_of_the_file(init, monkeypatch):
-    state = torch.load(init, weights_only=True)
-    monkeypatch.setattr(transfer, "imagenet_state", lambda weights: state)
-    blocks = transfer.grey_blocks(transfer.NETWORKS["mobilenet_v2"], pretrained=True)
-    assert torch.equal(blocks[18][0].weight, state["features.18.0.weight"])
-    summed = state["features.0.0.weight"].sum(1, keepdim=True)
-    assert torch.equal(blocks[0][0].weight, summed)
-
-
-def test_missing_weights_are_one_clear_line(monkeypatch, capsys, tmp_path):
-    def offline(*args, **kwargs):
-        print("Downloading", file=sys.stderr)  # torch 2.6
-        raise URLError("no network")
-
-    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
-    arguments = ["transfer", "--data", "digits", "--subset", "40", "--out", str(tmp_path)]
-    assert main(arguments) == 1
-    said = capsys.readouterr().err
-    assert said.startswith("Error: no ImageNet weights")
-    assert "mobilenet_v2-b0353104.pth" in said
-    assert said.count("\n") == 1
 
 
 @pytest.mark.parametrize(("small_stem", "side"), [(True, 4), (False, 1)])
@@ -342,13 +300,8 @@ def test_an_augmentation_changes_photos_and_keeps_their_shape(name):
 # ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("name", "runs"), [("ladder", 9), ("transfer", 5), ("resnet", 6), ("case", 3)]
-)
-def test_an_assignment_runs_from_data_to_report(name, runs, tmp_path, init, monkeypatch, capsys):
-    state = torch.load(init, weights_only=True)
-    monkeypatch.setattr(transfer, "imagenet_state", lambda weights: state)
-    monkeypatch.setattr(transfer, "INPUT_SIDE", 28)
+@pytest.mark.parametrize(("name", "runs"), [("ladder", 9), ("resnet", 6), ("case", 3)])
+def test_an_assignment_runs_from_data_to_report(name, runs, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(resnet, "WIDTH", 4)
     arguments = ["--data", "digits", "--subset", "40", "--epochs", "1", "--out", str(tmp_path)]
     assert main([name, *arguments]) == 0
