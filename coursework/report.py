@@ -117,6 +117,7 @@ class Report:
         self.say = Phrases(assignment.name, options.language)
         self.page = Page(self.say("title"), options.language)
         self.colours = dict(zip(results, COLOURS * 3, strict=False))  # one a run throughout
+        self.explained: set[str] = set()  # captions that were given once, for all plots like it
 
     def draw(self) -> Page:
         """All points, and which of them are answered."""
@@ -244,12 +245,15 @@ class Report:
             rows = self.results[label].rows
             kept = {} if together else {self.say("training"): [getattr(row, value) for row in rows]}
             runs[label] = kept | {watched: [getattr(row, f"val_{value}") for row in rows]}
-        caption = self.say("overview caption" if together else "curves caption", watched=watched)
         smoothing = self.options.smoothing
+        key = "overview caption" if together else "curves caption"
+        captions = [] if key in self.explained else [self.say(key, watched=watched)]
+        self.explained.add(key)
         if smoothing > 1:
-            caption += " " + self.say("smoothed", epochs=smoothing)
+            captions.append(self.say("smoothed", epochs=smoothing))
         what = self.say(f"axis {value}")
         style = {"epoch": self.say("epoch"), "frame": self._frame(value), "colours": self.colours}
+        caption = " ".join(captions)
         self.page.picture(curves(name, runs, what, smoothing, caption, direct=together, **style))
 
     def _frame(self, value: str) -> Frame:
