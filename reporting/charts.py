@@ -21,10 +21,11 @@ DOTS_PER_INCH = 144
 PAGE_WIDTH = 12  # of a picture that a laptop shows whole
 WIDTH = 5.6  # of a picture that a phone shows whole
 CELL = WIDTH / 4  # of a photo in a grid of four columns or more
-# Told apart by people with any kind of colour vision: Paul Tol's muted scheme, and black. There are
-# enough of them for the nine runs of coursework.ladder.
+# Told apart by people with any kind of colour vision: Paul Tol's muted scheme, and black; then some
+# of his vibrant one and brown, so that the 15 runs of coursework.resnet have one each.
 COLOURS = ("#332288", "#cc6677", "#117733", "#88ccee", "#882255")
 COLOURS += ("#999933", "#44aa99", "#aa4499", "#ddcc77", "#000000")
+COLOURS += ("#ee7733", "#0077bb", "#cc3311", "#777777", "#6b4c1e")
 CALIBRATION_BINS = 15
 MARKED_EPOCHS = 30  # more points than these hide their line
 
