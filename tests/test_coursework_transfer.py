@@ -19,6 +19,7 @@ from coursework.pages import Options
 from coursework.pretrained import NETWORKS, Upper, choose, grey_blocks, lower
 from coursework.report import Phrases, Report
 from coursework.transfer_report import adequacy
+from reporting import charts
 
 SMALL = ["--data", "digits", "--subset", "40", "--epochs", "1"]
 POINTS = [*"123456789", *(f"Q{i}" for i in range(1, 8))]
@@ -40,6 +41,7 @@ def weights(init):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pretrained, "imagenet_state", only_mobilenet)
         patch.setattr(pretrained, "INPUT_SIDE", 28)
+        patch.setattr(charts, "DOTS_PER_INCH", 24)  # or drawing takes most of the time
         yield state
 
 
