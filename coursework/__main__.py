@@ -20,7 +20,7 @@ except ModuleNotFoundError as missing:
     )
 from coursework.data import CourseworkError
 from coursework.engine import Hardware
-from coursework.pages import Options
+from coursework.options import Options
 from coursework.report import work
 from grader.protocol import GraderError
 from train_full import positive

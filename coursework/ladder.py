@@ -42,7 +42,7 @@ from coursework.ladder_networks import (
     runs,
 )
 from coursework.ladder_photo import JUDGED, answer_photo, new_photo, read_back
-from coursework.pages import Options
+from coursework.options import Options
 from coursework.report import Assignment, Point, Report, described, noise, verdict_on
 from reporting.charts import bars
 

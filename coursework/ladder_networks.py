@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from coursework.data import DataSet, Photos
 from coursework.engine import Recipe, Result, Run, count_parameters
-from coursework.pages import Options
+from coursework.options import Options
 from coursework.report import Phrases
 
 SIDE = 32  # pixels

@@ -12,7 +12,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from coursework.data import CourseworkError
 from coursework.engine import probabilities, save
 from coursework.ladder_networks import ANY_SIZE, SIDE, TUNED
-from coursework.pages import Options
+from coursework.options import Options
 from coursework.report import Report, as_image
 from reporting.charts import photo_grid
 from solution import read_photo

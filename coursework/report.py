@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from coursework.data import DIGITS, DataSet
 from coursework.engine import Result, Run, probabilities, write_history
-from coursework.pages import Options
+from coursework.options import Options
 from reporting.charts import COLOURS, Frame, curves, photo_grid
 from reporting.page import Page
 

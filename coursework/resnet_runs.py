@@ -17,7 +17,7 @@ from torch import nn
 
 from coursework.data import DataSet
 from coursework.engine import Normalise, Recipe, Result, Run
-from coursework.pages import Options
+from coursework.options import Options
 from coursework.report import Phrases
 
 NAME = "resnet"

@@ -1,24 +1,20 @@
-"""The courseworks: networks, and each assignment on a few digits."""
+"""The command line of the courseworks, and what it asks of an assignment."""
 
 import errno
 import json
 import subprocess
 import sys
 from dataclasses import replace
-from urllib.error import URLError
 
 import pytest
 import torch
 from torch import nn
 
 import coursework.data
-from coursework import case, transfer
 from coursework.__main__ import main, options_of, parse
 from coursework.data import DataSet, one_hot
-from coursework.engine import Hardware, Recipe, Result, Run
-from coursework.pages import Options, claim, compared
-from reporting.page import Page
-from solution import EpochRow
+from coursework.engine import Hardware, Recipe
+from coursework.options import Options, claim
 
 
 @pytest.fixture(scope="module")
@@ -44,67 +40,9 @@ def test_cross_entropy_of_one_hot_labels_is_that_of_indices():
     torch.testing.assert_close(loss(logits, one_hot(labels, 3)), loss(logits, labels))
 
 
-@pytest.mark.parametrize("name", transfer.NETWORKS)
-def test_a_grey_photo_gives_the_activations_of_its_three_channel_copy(name):
-    torch.manual_seed(0)
-    blocks = transfer.NETWORKS[name].blocks()[:4].eval()
-    grey = torch.randn(2, 1, 32, 32)
-    expected = blocks(grey.expand(-1, 3, -1, -1))
-    transfer.grey_first_convolution(blocks)
-    torch.testing.assert_close(blocks(grey), expected, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("name", transfer.NETWORKS)
-def test_a_network_of_frozen_and_trained_blocks_gives_a_logit_a_class(name):
-    backbone = transfer.NETWORKS[name]
-    trunk = transfer.lower(backbone, backbone.frozen, pretrained=False)
-    network = nn.Sequential(trunk, transfer.upper(backbone, backbone.frozen, False, 7)).eval()
-    assert network(torch.rand(2, 1, 28, 28)).shape == (2, 7)
-
-
-def test_pretrained_weights_are_those_of_the_file(init, monkeypatch):
-    state = torch.load(init, weights_only=True)
-    monkeypatch.setattr(transfer, "imagenet_state", lambda weights: state)
-    blocks = transfer.grey_blocks(transfer.NETWORKS["mobilenet_v2"], pretrained=True)
-    assert torch.equal(blocks[18][0].weight, state["features.18.0.weight"])
-    summed = state["features.0.0.weight"].sum(1, keepdim=True)
-    assert torch.equal(blocks[0][0].weight, summed)
-
-
-def test_missing_weights_are_one_clear_line(monkeypatch, capsys, tmp_path):
-    def offline(*args, **kwargs):
-        print("Downloading", file=sys.stderr)  # torch 2.6
-        raise URLError("no network")
-
-    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
-    arguments = ["transfer", "--data", "digits", "--subset", "40", "--out", str(tmp_path)]
-    assert main(arguments) == 1
-    said = capsys.readouterr().err
-    assert said.startswith("Error: no ImageNet weights")
-    assert "mobilenet_v2-b0353104.pth" in said
-    assert said.count("\n") == 1
-
-
 # ------------------------------------------------------------------------------------------------
 # Assignments
 # ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("name", "runs"), [("transfer", 5), ("case", 3)])
-def test_an_assignment_runs_from_data_to_report(name, runs, tmp_path, init, monkeypatch, capsys):
-    state = torch.load(init, weights_only=True)
-    monkeypatch.setattr(transfer, "imagenet_state", lambda weights: state)
-    monkeypatch.setattr(transfer, "INPUT_SIDE", 28)
-    arguments = ["--data", "digits", "--subset", "40", "--epochs", "1", "--out", str(tmp_path)]
-    assert main([name, *arguments]) == 0
-    assert "report.html" in capsys.readouterr().out
-    history = json.loads((tmp_path / "history.json").read_text())
-    assert len(history) == runs
-    assert all(len(run["epochs"]) == 1 and run["parameters"] > 0 for run in history.values())
-    text = (tmp_path / "report.md").read_text(encoding="utf-8")
-    assert "These are not the assignment's photos" in text
-    assert all(label in text for label in history)
-    assert {path.stem for path in (tmp_path / "pictures").iterdir()} >= {"loss", "accuracy"}
 
 
 def test_list_says_what_each_is_needs_and_takes(capsys):
@@ -127,52 +65,19 @@ def test_wrong_calls_are_refused(wrong, capsys):
 
 
 def test_an_interrupt_says_how_to_go_on(monkeypatch, capsys, tmp_path):
-    def interrupted(options):
+    def interrupted(assignment, options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(case, "report", interrupted)
+    monkeypatch.setattr(coursework.__main__, "work", interrupted)
     assert main(["case", "--out", str(tmp_path)]) == 130
     assert "the same command" in capsys.readouterr().err
-
-
-def result_of(data, label="x", losses=(2.0, 1.0), training=0.9, test=0.8) -> Result:
-    run = Run(label, "changed", nn.Identity, data, Recipe(epochs=2, augment=("flip",)))
-    rows = [EpochRow("x", i, 1.0, 0.5, v, 1 / v, 0.1, 1.0) for i, v in enumerate(losses)]
-    final = {"training_accuracy": training, "test_accuracy": test, "test_loss": 1.0}
-    return Result(run, nn.Identity(), rows, final)
-
-
-def test_criteria_are_judged_by_the_numbers(digits):
-    data, page = digits.held_out(0.2), Page("")
-    good, bare = result_of(data), result_of(data, training=0.99)
-    met = {c.wanted: c.met for c in case.criteria(good, good, bare, page)}
-    assert [wanted for wanted, ok in met.items() if not ok] == [
-        "samples, curves and predictions shown"
-    ]
-    bad = result_of(digits, losses=(1.0, 2.0))
-    assert sum(not c.met for c in case.criteria(bad, bare, good, page)) == 5
-
-
-@pytest.mark.parametrize(
-    ("training", "test", "verdict"),
-    [
-        (0.9, 0.9, "better."),
-        (0.99, 0.8, "it overfits more."),
-        (0.9, 0.82, "no difference that 360 test photos could tell."),
-        (0.7, 0.7, "that is not overfitting"),
-    ],
-)
-def test_runs_are_compared_by_their_accuracies(training, test, verdict):
-    data = coursework.data.digits(8)
-    pair = [result_of(data), result_of(data, training=training, test=test)]
-    assert verdict in compared(pair)[0]
 
 
 def test_options_keep_the_assignments_numbers_for_full(tmp_path):
     recipe = Recipe(epochs=3)
     assert Options(tmp_path).recipe(recipe, 150).epochs == 3
-    assert Options(tmp_path, full=True).recipe(recipe, 150).epochs == 150
-    assert Options(tmp_path, full=True, epochs=2).recipe(recipe, 150).epochs == 2
+    assert Options(tmp_path, preset="full").recipe(recipe, 150).epochs == 150
+    assert Options(tmp_path, preset="full", epochs=2).recipe(recipe, 150).epochs == 2
 
 
 def test_options_change_what_was_asked_for_and_nothing_else(tmp_path):
@@ -214,7 +119,7 @@ def test_results_of_another_assignment_are_refused(tmp_path, capsys):
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_training(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(coursework.pages, "train", None)
+    monkeypatch.setattr(coursework.options, "train", None)
     (tmp_path / "file").touch()
     assert main(["case", "--data", "digits", "--out", str(tmp_path / "file" / "out")]) == 1
     assert "cannot be written" in capsys.readouterr().err
@@ -228,10 +133,10 @@ def test_what_a_killed_command_left_is_removed(tmp_path):
 
 
 def test_a_full_disk_is_one_clear_line(tmp_path, capsys, monkeypatch):
-    def full(options):
+    def full(assignment, options):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(case, "report", full)
+    monkeypatch.setattr(coursework.__main__, "work", full)
     assert main(["case", "--out", str(tmp_path)]) == 1
     said = capsys.readouterr().err
     assert said.startswith("Error: [Errno 28] No space left on device")
@@ -248,14 +153,12 @@ def test_without_lightning_it_is_said_what_to_install():
     )
 
 
+@pytest.mark.slow
 def test_two_processes_write_one_report(tmp_path):
     words = "case --data digits --subset 40 --epochs 1 --accelerator cpu --devices 2 --strategy ddp"
     command = [sys.executable, "-W", "error", "-m", "coursework", *words.split(), "--out", tmp_path]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
-    assert [line.split(",")[0] for line in done.stdout.splitlines()[:-1]] == [
-        "own CNN",
-        "with dropout",
-        "no dropout",
-    ]
+    history = json.loads((tmp_path / "history.json").read_text())
+    assert [line.split(",")[0] for line in done.stdout.splitlines()[:-1]] == list(history)
     assert (tmp_path / "report.html").is_file()

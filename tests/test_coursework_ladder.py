@@ -26,7 +26,7 @@ from coursework.ladder_networks import (
     WIDER,
     networks,
 )
-from coursework.pages import Options
+from coursework.options import Options
 from coursework.report import Report, work
 
 NUMBERS = [point.number for point in ladder.POINTS]

@@ -14,7 +14,7 @@ from coursework import report as frame
 from coursework import resnet, resnet_runs
 from coursework.data import DataSet, Photos
 from coursework.engine import Result, Run, count_parameters
-from coursework.pages import Options
+from coursework.options import Options
 from coursework.report import Report
 from coursework.resnet_runs import PLAN, RESNET18, RESNET50, best, network, recipe_of
 from reporting.page import Picture
