@@ -48,6 +48,18 @@ FAULTS = [
           "a run without accelerators", f"test_grader_rules.py {SUBMISSIONS}"),
     Fault("grader/sandbox.py", "--die-with-parent ", "",
           "an end of the submission when the grader is killed", f"{RUN} {SUBMISSIONS}"),
+    Fault("grader/process.py", "with contextlib.nullcontext() if self.boxed else watched:",
+          "with contextlib.nullcontext():",
+          "an end of the submission when the grader is killed, without a sandbox", RUN),
+    Fault("grader/strays.py", "    with contextlib.suppress(psutil.Error):  # it has ended\n"
+          "        Tree(pid).kill()\n", "",
+          "an end of programs that the submission starts with an empty environment", RUN),
+    Fault("grader/strays.py", "    with contextlib.suppress(psutil.Error):  # it has ended\n"
+          "        Tree(pid).kill()\n    end_marked(token)\n",
+          "    with contextlib.suppress(psutil.Error):\n        Tree(pid).kill()\n",
+          "an end of forks whose parent has ended, when the grader is killed", RUN),
+    Fault("grader/sample.py", "            process.kill()  # after an interrupt it would go on\n",
+          "            pass\n", "an end of the training when the grader is interrupted", RUN),
     Fault("grader/sandbox.py", "--unshare-net ", "",
           "a box without network", "test_grader_rules.py"),
     Fault("grader/model.py", "len(photos.keys() & self.labels.keys())", "0",
