@@ -78,12 +78,32 @@ def test_a_failing_run_prints_the_traceback_and_exits_with_1(course):
     assert results_of(course / "tests") == [{"status": "Runtime error"}] * 2
 
 
-def test_what_a_failing_submission_printed_is_shown(course):
+def test_the_end_of_what_a_failing_submission_printed_is_shown(course):
     folder = copy_submission("classify_raises", course / "bad")
     code = (folder / "solution.py").read_text()
-    (folder / "solution.py").write_text(f"{code}\nprint('loading the weights')\n")
+    (folder / "solution.py").write_text(f"{code}\nprint('x\\n' * 20_000, 'loading the weights')\n")
     _, lines, _ = call(course / "tests", "--submission", folder)
-    assert "   | loading the weights" in lines
+    assert "   |  loading the weights" in lines
+
+
+ASKS_ITS_SURROUNDINGS = """
+import os
+for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"):
+    assert os.environ[name] == "", name
+for name in ("TORCH_HOME", "HF_HOME"):
+    assert not os.path.exists(os.environ[name]), name
+assert os.listdir() == os.listdir(os.environ["TMPDIR"]) == []
+"""
+
+
+def test_a_run_finds_nothing_of_this_machine(course):
+    """No accelerator, no pretrained weights, no files."""
+    code = (course / "good" / "solution.py").read_text()
+    (course / "good" / "solution.py").write_text(f"{code}\n{ASKS_ITS_SURROUNDINGS}")
+    devices = dict.fromkeys(("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"), "0")
+    caches = dict.fromkeys(("TORCH_HOME", "HF_HOME", "TMPDIR"), str(course))
+    status, lines, _ = call(course / "tests", "--submission", course / "good", **devices, **caches)
+    assert (status, lines[-1]) == (0, "Mark: 10 1.0000"), lines
 
 
 def test_an_old_answer_is_not_graded_again(course):
@@ -143,6 +163,7 @@ def test_a_wrong_call_exits_with_2_and_one_line(course, arguments, text):
     assert status == 2
     assert text in errors
     assert "Traceback" not in errors
+    assert not list(course.glob("*/*_check")), "told before the work, not after it"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")

@@ -47,7 +47,7 @@ def seconds_without(faults: Sequence[Fault]) -> float | None:
     return None
 
 
-def run(faults: Sequence[Fault], workers: int, limit: float) -> list[str]:
+def run(faults: Sequence[Fault], workers: int) -> list[str]:
     """The verdict on each fault, printed as it comes."""
     with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
         roots: SimpleQueue[Path] = SimpleQueue()
@@ -56,7 +56,7 @@ def run(faults: Sequence[Fault], workers: int, limit: float) -> list[str]:
 
         def judge(fault: Fault) -> str:
             root = roots.get()
-            word, seconds = verdict(fault, root, limit)
+            word, seconds = verdict(fault, root)
             roots.put(root)
             print(f"{word:7} {seconds:5.0f} s  {fault}", flush=True)
             return word
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if seconds is None:
         return 2
     print(f"{len(faults)} faults; their tests pass without them, in {seconds:.0f} s", flush=True)
-    words = run(faults, options.workers, 60 + 3 * seconds)
+    words = run(faults, options.workers)
     alive = [f"  {fault}" for fault, word in zip(faults, words, strict=True) if word != "killed"]
     these = ", but not these:" if alive else ""
     print(f"{len(faults) - len(alive)} of {len(faults)} faults killed{these}", *alive, sep="\n")
