@@ -56,9 +56,10 @@ def run(faults: Sequence[Fault], workers: int) -> list[str]:
 
         def judge(fault: Fault) -> str:
             root = roots.get()
-            word, seconds = verdict(fault, root)
+            start = time.perf_counter()
+            word, by = verdict(fault, root)
             roots.put(root)
-            print(f"{word:7} {seconds:5.0f} s  {fault}", flush=True)
+            print(f"{word:7} {time.perf_counter() - start:5.0f} s  {fault}  {by}", flush=True)
             return word
 
         with ThreadPoolExecutor(workers) as pool:

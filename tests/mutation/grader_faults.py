@@ -45,7 +45,7 @@ FAULTS = [
     Fault("grader/process.py", 'names["TORCH_HOME"]', 'names["TORCH_HOME_"]',
           "a run without this machine's pretrained weights", f"{REPORT} {SUBMISSIONS}"),
     Fault("grader/rules.py", 'os.environ[name] = ""', "pass",
-          "a run without accelerators", f"test_grader_rules.py {SUBMISSIONS}"),
+          "a run without accelerators", RUN),
     Fault("grader/sandbox.py", "--die-with-parent ", "",
           "an end of the submission when the grader is killed", f"{RUN} {SUBMISSIONS}"),
     Fault("grader/process.py", "with contextlib.nullcontext() if self.boxed else watched:",

@@ -3,11 +3,11 @@
 import contextlib
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from tests.mutation.fault import Fault
 ROOT = Path(__file__).resolve().parents[2]
 PASSED, FAILED = 0, 1  # pytest's exit statuses
 # Seconds for one test, which hangs because of a fault if it takes longer: that is noticed too.
-OPTIONS = ["-x", "-p", "no:cacheprovider", "-o", "faulthandler_timeout=60"]
+OPTIONS = ["-x", "-p", "no:cacheprovider", "-o", "faulthandler_timeout=120"]
 OPTIONS += ["-o", "faulthandler_exit_on_timeout=true"]
 # Slow to import, and not the project's: each process that runs tests begins as a copy of one that
 # has imported them.
@@ -66,14 +66,13 @@ def status_of(root: Path, paths: Sequence[str]) -> tuple[int, str]:
     ) if output.exists() else ""
 
 
-def verdict(fault: Fault, root: Path) -> tuple[str, float]:
-    """What the tests do about a fault: "killed", "alive" or what went wrong; and the seconds."""
-    start = time.perf_counter()
+def verdict(fault: Fault, root: Path) -> tuple[str, str]:
+    """What the tests do about a fault: "killed", "alive" or "unknown", and which test or why."""
     with fault.within(root):
         status, said = status_of(root, fault.paths)
-    seconds = time.perf_counter() - start
-    if status == FAILED or status < 0:  # or died of a signal
-        return "killed", seconds
     if status == PASSED:
-        return "alive", seconds
-    return f"no test run, pytest says {status}: {' '.join(said.split()[-30:])}", seconds
+        return "alive", ""
+    if status == FAILED or status < 0:  # or died of a signal
+        failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", said, re.MULTILINE)
+        return "killed", failed[0] if failed else "a test that hangs or ends the process"
+    return "unknown", f"pytest says {status}: {' '.join(said.split()[-30:])}"
