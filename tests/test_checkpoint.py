@@ -12,7 +12,7 @@ import solution
 from solution import SubmissionError, known_answer_error, load_classifier
 
 
-def test_it_describes_itself(model_path, photos):
+def test_it_describes_itself(model_path, photos, network):
     checkpoint = torch.load(model_path, weights_only=True)
     assert checkpoint["format"] == "birds-mobilenet-v2"
     assert checkpoint["class_ids"] == [-7, 3, 1000]
@@ -26,6 +26,8 @@ def test_it_describes_itself(model_path, photos):
     assert checkpoint["settings"]["unfrozen_blocks"] == 3
     assert checkpoint["fallback_class"] == 3, "the most frequent of the labels"
     assert checkpoint["validation"]["total"] == 5
+    assert checkpoint["temperature"] == network.facts["temperature"] != 1.0
+    assert checkpoint["unsure_below"] == network.facts["unsure_below"] > 0.0
 
 
 @pytest.mark.parametrize("shift", [0.5, -0.5])

@@ -176,11 +176,9 @@ def test_results_are_there_whatever_ends_the_run(course, number):
     command = [sys.executable, str(SCRIPT), str(course / "tests"), "--submission", str(folder)]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen(command, env={**os.environ, "TMPDIR": str(course)}, **quiet)
-    end = time.monotonic() + 20
-    while len(results_of(course / "tests")) == 1 and time.monotonic() < end:
-        time.sleep(0.05)
+    assert waits_for(lambda: len(results_of(course / "tests")) == 2)
     process.send_signal(number)
-    assert process.wait(20) == (-9 if number == signal.SIGKILL else 1)
+    assert process.wait(60) == (-9 if number == signal.SIGKILL else 1)
     assert results_of(course / "tests") == [{"status": "Runtime error"}] * 2
 
 
@@ -235,8 +233,8 @@ def processes_of(run):
     return found
 
 
-def waits_for(condition, seconds=20.0):
-    end = time.monotonic() + seconds
+def waits_for(condition):
+    end = time.monotonic() + 60  # others may use the machine too
     while not (true := condition()) and time.monotonic() < end:
         time.sleep(0.05)
     return true
@@ -258,7 +256,7 @@ def ended_when(processes, folder, number, code, *arguments):
     try:
         assert waits_for(lambda: len(processes_of(run)) >= processes), processes_of(run)
         grader.send_signal(number)
-        grader.wait(20)
+        grader.wait(60)
         yield run
     finally:
         for process in processes_of(run):
@@ -274,7 +272,7 @@ def test_a_killed_grader_leaves_no_process_behind(course, layer):
     # The grader, the submission's process and four others; the watcher, or two of bwrap's.
     processes = 8 if layer == "os" else 7
     with ended_when(processes, course, signal.SIGKILL, GRADES, course / "good", layer) as run:
-        assert waits_for(lambda: not processes_of(run), 10), processes_of(run)
+        assert waits_for(lambda: not processes_of(run)), processes_of(run)
 
 
 TRAINS = """
@@ -294,7 +292,7 @@ with trained_sample(Path(sys.argv[1]), Path(sys.argv[1], "birds_model.pt")):
 def test_an_ended_grader_leaves_no_training_behind(course, number):
     (course / "good" / "train_full.py").write_text("import time\ntime.sleep(300)")
     with ended_when(3, course, number, TRAINS, course / "good") as run:  # and the watcher
-        assert waits_for(lambda: not processes_of(run), 10), processes_of(run)
+        assert waits_for(lambda: not processes_of(run)), processes_of(run)
 
 
 def test_json_report(course):
@@ -361,13 +359,11 @@ def test_the_grader_adds_little_and_never_imports_torch(course):
     done = subprocess.run([sys.executable, "-c", code], cwd=SCRIPT.parent, check=False)
     assert done.returncode == 0
     shutil.rmtree(course / "tests" / "01_hidden_input")
-    assert min(_seconds_of_a_run(course) for _ in range(3)) < 3  # others may use the machine too
-
-
-def _seconds_of_a_run(course):
-    start = time.monotonic()
+    before = os.times()
     call(course / "tests", "--submission", course / "good")
-    return time.monotonic() - start
+    after = os.times()  # of the processor: others may use the machine too
+    assert after.children_user - before.children_user < 3
+    assert after.children_system - before.children_system < 3
 
 
 def test_archive_is_the_same_every_time_and_holds_two_files(course):

@@ -13,7 +13,6 @@ from conftest import TINY
 
 import solution
 import train_full
-from grader.protocol import read_csv
 from reporting import birds
 
 SMALL = ("input_size", "first_size", "epochs", "views", "batch_size", "unfrozen_blocks")
@@ -44,13 +43,20 @@ def small_settings(monkeypatch):
     monkeypatch.setattr(train_full, "Settings", small)
 
 
-def test_it_trains_and_says_what_it_wrote(tests_dir, init, tmp_path, capsys, monkeypatch):
+def test_it_trains_and_says_what_it_wrote(tests_dir, photos, init, tmp_path, capsys, monkeypatch):
+    """From a table with semicolons, another spelling of a name, and a photo that is gone."""
+    table = tests_dir / "00_test_img_input/train/gt.csv"
+    text = table.read_text().replace("05.jpg", "05.JPG") + "gone.jpg,3\n"
+    table.write_text(text.replace(",", ";"))
     monkeypatch.setattr("torch.hub.download_url_to_file", None)  # nothing is fetched with --init
     out = tmp_path / "model.pt"
     arguments = [str(tests_dir), "--init", str(init), "--out", str(out), "--epochs", "1"]
     assert train_full.main([*arguments, "--seed", "5"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == f"24 photos of 3 species in {tests_dir / '00_test_img_input' / 'train'}"
+    said = capsys.readouterr()
+    for part in ("script would stop here", "05.JPG for 05.jpg", "gone.jpg"):
+        assert part in said.err
+    lines = said.out.splitlines()
+    assert lines[0] == f"25 photos of 3 species in {tests_dir / '00_test_img_input' / 'train'}"
     assert [line.split()[0] for line in lines if "run  " in line and "epoch" not in line] == [
         "validation",
         "final",
@@ -69,7 +75,7 @@ def test_it_trains_and_says_what_it_wrote(tests_dir, init, tmp_path, capsys, mon
     }
     history = birds.read_history(tmp_path / "report")
     assert [row["stage"] for row in history.epochs] == ["validation run", "final run"]
-    assert history.labels == read_csv(tests_dir / "00_test_img_input/train/gt.csv")
+    assert history.labels == photos[0]
     correct = int(birds.answers_of(history).right.sum())
     assert correct == history.facts["validation"]["correct"]
     assert f"{correct} of {history.facts['validation']['total']} right" in (

@@ -154,10 +154,18 @@ def test_random_state_threads_and_gradient_mode_are_left_as_they_were(photos, in
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()
     threads = torch.get_num_threads()
     rows = Rows()
-    with torch.no_grad():
-        settings = replace(TINY, epochs=5)
-        train_classifier(gt, folder, True, settings=settings, init=init, progress=rows)
-        assert not torch.is_grad_enabled()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.no_grad():
+            settings = replace(TINY, epochs=5)
+            network = train_classifier(
+                gt, folder, True, settings=settings, init=init, progress=rows
+            )
+            assert not torch.is_grad_enabled()
+        assert torch.get_default_dtype() is torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert {p.dtype for p in network.parameters()} == {torch.float32}
     assert random.getstate() == before[0]
     assert all(np.array_equal(a, b) for a, b in zip(np.random.get_state(), before[1], strict=True))
     assert torch.equal(torch.get_rng_state(), before[2])
@@ -225,11 +233,12 @@ def test_few_photos_never_crash(tmp_path, init, photos_of_a_class, capsys):
     gt = {}
     for class_id, number in enumerate(photos_of_a_class):
         for i in range(number):
-            gt[f"{class_id}_{i}.png"] = class_id
-            draw_photo(tmp_path / f"{class_id}_{i}.png", class_id, seed=i)
+            name = f"{9 - class_id}_{i}.png"  # the last species comes first
+            gt[name] = class_id
+            draw_photo(tmp_path / name, class_id, seed=i)
     network = train_classifier(gt, tmp_path, settings=replace(TINY, epochs=1), init=init)
     assert network.class_ids == list(range(len(photos_of_a_class)))
-    assert network.facts["fallback_class"] == photos_of_a_class.index(max(photos_of_a_class))
+    assert photos_of_a_class[network.facts["fallback_class"]] == max(photos_of_a_class)
     assert (network.facts["validation"] is None) == (max(photos_of_a_class) == 1)
     assert ("single photo" in capsys.readouterr().err) == (
         1 in photos_of_a_class and max(photos_of_a_class) > 1
@@ -238,14 +247,16 @@ def test_few_photos_never_crash(tmp_path, init, photos_of_a_class, capsys):
 
 def test_unreadable_photos_are_left_out_with_their_names(tmp_path, init, capsys):
     gt = {f"{i}.png": i % 2 for i in range(8)}
-    for i in range(6):
+    for i in range(1, 7):
         draw_photo(tmp_path / f"{i}.png", i % 2, seed=i)
-    (tmp_path / "6.png").write_bytes(b"no photo")
+    (tmp_path / "0.png").write_bytes(b"no photo")
     network = train_classifier(gt, tmp_path, settings=replace(TINY, epochs=1), init=init)
     assert network.facts["training"]["photos"] == 6
     assert network.facts["training"]["labels_sha256"] == solution.labels_fingerprint(gt), "all"
+    answers = network.validation_answers
+    assert answers["labels"].tolist() == [gt[name] for name in answers["photos"]]
     said = capsys.readouterr().err
-    assert "6.png" in said
+    assert "0.png" in said
     assert "7.png" in said
 
 
