@@ -149,6 +149,7 @@ def test_boxes_come_from_the_head_of_the_pretrained_network(photos, init, tmp_pa
     assert not states_equal(one, other)
 
 
+@pytest.mark.usefixtures("network")  # the first training imports libraries, which draw numbers
 def test_random_state_threads_and_gradient_mode_are_left_as_they_were(photos, init, capsys):
     gt, folder = photos
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()
@@ -158,14 +159,14 @@ def test_random_state_threads_and_gradient_mode_are_left_as_they_were(photos, in
     try:
         with torch.no_grad():
             settings = replace(TINY, epochs=5)
-            network = train_classifier(
+            trained = train_classifier(
                 gt, folder, True, settings=settings, init=init, progress=rows
             )
             assert not torch.is_grad_enabled()
         assert torch.get_default_dtype() is torch.float64
     finally:
         torch.set_default_dtype(torch.float32)
-    assert {p.dtype for p in network.parameters()} == {torch.float32}
+    assert {p.dtype for p in trained.parameters()} == {torch.float32}
     assert random.getstate() == before[0]
     assert all(np.array_equal(a, b) for a, b in zip(np.random.get_state(), before[1], strict=True))
     assert torch.equal(torch.get_rng_state(), before[2])
