@@ -21,8 +21,8 @@ from torchvision.transforms import v2
 
 from birddata import DataError
 from birddata.findings import Findings
-from birddata.prepare import name_left_out
 from birddata.photos import reason
+from birddata.prepare import name_left_out
 from birddata.samples import read_class_folders
 from birddata.sources import walk_folder
 from solution import read_photo

@@ -17,7 +17,6 @@ import importlib
 import json
 import multiprocessing.process
 import os
-import signal
 import sys
 import tempfile
 import time
@@ -101,7 +100,6 @@ class Child:
     def _settle(self) -> None:
         """Make the process what a submission finds in the testing system."""
         job, base = self.job, Path(self.job["base"])
-        die_with_parent()
         own = {"", str(Path(_GRADER).parent)}
         sys.path[:] = [job["submission"], *(p for p in sys.path if p not in own)]
         sys.argv[:] = [str(Path(job["submission"], f"{job['module']}.py"))]
@@ -290,15 +288,6 @@ def _where(error: BaseException, submission: str) -> str:
         if name:
             return f"{name}:{line}"
     return ""
-
-
-def die_with_parent() -> None:
-    """On Linux: let the system end this process if the grader is killed."""
-    if sys.platform == "linux":
-        import ctypes
-
-        set_death_signal = 1  # PR_SET_PDEATHSIG in linux/prctl.h
-        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
 
 
 def limit_memory(limit: int | None) -> None:

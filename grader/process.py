@@ -17,11 +17,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
-import psutil
-
 from grader import sandbox
 from grader.rules import ACCELERATOR, FILES, LIBRARY, OWN
-from grader.strays import MARK, Tree, processes_marked
+from grader.strays import MARK, Tree, end_marked, ends_with_this_process
 
 LOG_LIMIT = 32 * 2**20  # bytes of output; a submission that prints more is ended
 TAIL = 4000  # bytes of output that are kept for the report
@@ -170,10 +168,14 @@ class Run:
         """Run the job to its end, or to the limit that it hits first."""
         with tempfile.TemporaryDirectory(prefix="grader-", ignore_cleanup_errors=True) as name:
             process = self._start(Path(name).resolve())
-            try:
-                self._listen(process)
-            finally:
-                self._end(process)
+            # The box ends with this process by itself.
+            watched = ends_with_this_process(process.pid, self.token)
+            with contextlib.nullcontext() if self.boxed else watched:
+                try:
+                    _send_job(process, self.job)
+                    self._listen(process)
+                finally:
+                    self._end(process)
         self.outcome.log = bytes(self.tail[-TAIL:]).decode(errors="replace")
         return self.outcome
 
@@ -200,7 +202,6 @@ class Run:
             thread.start()
             self.readers.append((thread, source))
         self.tree = Tree(process.pid)
-        _send_job(process, self.job)
         return process
 
     def _read_messages(self, source: IO[bytes]) -> None:
@@ -353,12 +354,7 @@ class Run:
             _wait(process, 5.0)
         self.tree.kill()
         process.wait()
-        end = time.monotonic() + 5.0
-        while (strays := processes_marked(self.token)) and time.monotonic() < end:
-            for stray in strays:
-                with contextlib.suppress(psutil.Error):
-                    stray.kill()
-            time.sleep(0.01)
+        end_marked(self.token)
         for thread, stream in self.readers:
             thread.join(1.0)
             if not thread.is_alive():  # else somebody still has the other end

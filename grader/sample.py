@@ -10,6 +10,7 @@ from pathlib import Path
 from birddata import sketchbook
 from grader.protocol import GraderError
 from grader.report import say
+from grader.strays import ends_with_this_process
 
 
 @contextmanager
@@ -35,6 +36,10 @@ def _train(folder: Path, tests: Path, model: Path, trained: Path, report: Path) 
             raise GraderError(f"no {path}: the sample is trained with it; name a folder of tests")
     options = ["--init", str(model), "--out", str(trained), "--report", str(report)]
     command = [sys.executable, str(script), str(tests), *options]
-    done = subprocess.run(command, check=False)
-    if done.returncode or not trained.is_file():
-        raise GraderError(f"{script} ended with status {done.returncode} and made no model")
+    with subprocess.Popen(command) as process, ends_with_this_process(process.pid):
+        try:
+            status = process.wait()
+        finally:
+            process.kill()  # after an interrupt it would go on
+    if status or not trained.is_file():
+        raise GraderError(f"{script} ended with status {status} and made no model")

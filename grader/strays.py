@@ -1,8 +1,12 @@
-"""The processes of a run, through psutil: what they cost, and what a submission left behind."""
+"""The processes of a run, through psutil: what they cost, and how they end with the grader."""
 
 import contextlib
 import os
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 
@@ -10,6 +14,14 @@ MARK = "GRADER_RUN"  # in the environment of the submission's process, and of al
 # Kept by libraries for their workers; they end when the program does.
 _HELPERS = ("resource_tracker", "multiprocessing.forkserver", "loky", "torch_shm_manager")
 _LOOK_AGAIN = 1.0  # seconds between two looks at who belongs to a tree
+_ROOT = Path(__file__).resolve().parent.parent
+# Nothing is imported before it is needed: a run should not wait for its watcher to start.
+_WATCH = """import sys
+sys.stdin.read()
+sys.path.insert(0, sys.argv[1])
+from grader.strays import end_run
+end_run(int(sys.argv[2]), sys.argv[3])
+"""
 
 
 def processes_marked(token: str) -> list[psutil.Process]:
@@ -28,6 +40,40 @@ def _is_marked(process: psutil.Process, token: str) -> bool:
         return marked and process.status() != psutil.STATUS_ZOMBIE
     except (psutil.Error, OSError):  # it has ended, or belongs to somebody else
         return False
+
+
+def end_marked(token: str) -> None:
+    """End what is left of the run with this token, for five seconds at most."""
+    end = time.monotonic() + 5.0
+    while (strays := processes_marked(token)) and time.monotonic() < end:
+        for stray in strays:
+            with contextlib.suppress(psutil.Error):
+                stray.kill()
+        time.sleep(0.01)
+
+
+def end_run(pid: int, token: str) -> None:
+    """End a process, all that it started, and all that is marked with the token."""
+    with contextlib.suppress(psutil.Error):  # it has ended
+        Tree(pid).kill()
+    end_marked(token)
+
+
+@contextlib.contextmanager
+def ends_with_this_process(pid: int, token: str = "") -> Iterator[None]:
+    """In the block: whatever ends this process, `end_run` is called for the other one.
+
+    A third process waits for the end of a pipe, which the system closes when this one is killed.
+    """
+    command = [sys.executable, "-c", _WATCH, str(_ROOT), str(pid), token]
+    # A session of its own: a signal to this process' group is not to end the watcher too.
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, start_new_session=os.name == "posix"
+    ) as watcher:
+        try:
+            yield
+        finally:
+            watcher.kill()
 
 
 def is_helper(process: psutil.Process) -> bool:

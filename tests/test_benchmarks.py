@@ -134,3 +134,21 @@ def test_training_both_ways_differs_in_the_cache_alone(photos, init, monkeypatch
     assert kinds == [(usual, True, 7, 1), (train_speed.PlainLoop, False, 7, 1)]
     assert solution.TrunkCache is usual
     assert capsys.readouterr().out.count("final run ") == 2 * TINY.epochs
+
+
+def test_the_plain_loop_is_compared_by_how_many_times_as_long_it_takes(
+    tmp_path, monkeypatch, capsys
+):
+    train = tmp_path / "00_a_input" / "train"
+    train.mkdir(parents=True)
+    (train / "gt.csv").write_text("filename,class_id\na.jpg,1\n")
+    seconds = {solution.TrunkCache: 20.0, train_speed.PlainLoop: 50.0}
+    monkeypatch.setattr(train_speed, "train", lambda kind, *_: (seconds[kind], "0.9000"))
+    monkeypatch.setattr(sys, "argv", ["train_speed.py", str(tmp_path)])
+    train_speed.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "the plain loop takes 2.5 times as long"
+    assert [line.split() for line in lines[-3:-1]] == [
+        ["cached", "20", "s,", "validation", "accuracy", "0.9000"],
+        ["plain", "loop", "50", "s,", "validation", "accuracy", "0.9000"],
+    ]

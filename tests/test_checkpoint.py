@@ -12,7 +12,7 @@ import solution
 from solution import SubmissionError, known_answer_error, load_classifier
 
 
-def test_it_describes_itself(model_path, photos):
+def test_it_describes_itself(model_path, photos, network):
     checkpoint = torch.load(model_path, weights_only=True)
     assert checkpoint["format"] == "birds-mobilenet-v2"
     assert checkpoint["class_ids"] == [-7, 3, 1000]
@@ -26,18 +26,24 @@ def test_it_describes_itself(model_path, photos):
     assert checkpoint["settings"]["unfrozen_blocks"] == 3
     assert checkpoint["fallback_class"] == 3, "the most frequent of the labels"
     assert checkpoint["validation"]["total"] == 5
+    assert checkpoint["temperature"] == network.facts["temperature"] != 1.0
+    assert checkpoint["unsure_below"] == network.facts["unsure_below"] > 0.0
 
 
 @pytest.mark.parametrize("shift", [0.5, -0.5])
 def test_it_computes_here_what_it_computed_where_it_was_made(shift, model_path, tmp_path):
-    """All biases are shifted: the probabilities, and so the box, stay as they are."""
+    """All biases are shifted: the probabilities, and so the box, stay as they are.
+
+    What was stored of one class is shifted the other way: the worst counts, not the mean.
+    """
     assert known_answer_error(model_path) <= 1e-5
     checkpoint = torch.load(model_path, weights_only=True)
     answer = checkpoint["known_answer"]["logits"]
     assert max(answer) - min(answer) > 0.1
     checkpoint["state_dict"]["head.bias"] += shift
+    answer[1] -= shift
     torch.save(checkpoint, tmp_path / "changed.pt")
-    assert known_answer_error(tmp_path / "changed.pt") == pytest.approx(0.5, abs=1e-4)
+    assert known_answer_error(tmp_path / "changed.pt") == pytest.approx(1.0, abs=1e-4)
 
 
 def test_loading_leaves_the_random_state(model_path):
@@ -97,6 +103,14 @@ def test_another_format_or_version_is_refused(fact, model_path, tmp_path):
     torch.save(checkpoint | fact, tmp_path / "other.pt")
     with pytest.raises(SubmissionError, match=r"other\.pt is no birds-mobilenet-v2 .* of version"):
         load_classifier(tmp_path / "other.pt")
+
+
+def test_a_weight_of_another_shape_is_refused(model_path, tmp_path):
+    checkpoint = torch.load(model_path, weights_only=True)
+    checkpoint["state_dict"]["features.0.0.weight"] = torch.zeros(5, 3, 3, 3)
+    torch.save(checkpoint, tmp_path / "shape.pt")
+    with pytest.raises(SubmissionError, match="damaged"):
+        load_classifier(tmp_path / "shape.pt")
 
 
 @pytest.mark.parametrize("key", ["class_ids", "state_dict", "features", "fallback_class"])

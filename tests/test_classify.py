@@ -237,6 +237,14 @@ def test_a_huge_jpeg_is_decoded_small_but_not_too_small(folder, side, decoded):
     assert solution.read_photo(folder / "huge.jpg", side).size == (decoded, decoded)
 
 
+def test_a_look_of_more_pixels_decodes_more_of_them(folder):
+    """At least four times as many as a look has, of which a bird may fill a quarter."""
+    Image.new("RGB", (2400, 2400), "green").save(folder / "large.jpg")
+    for side, decoded in ((64, 300), (120, 600), (320, 2400)):
+        preprocessing = solution.preprocessing_of(replace(TINY, input_size=side))
+        assert solution.read_pixels(folder / "large.jpg", preprocessing).shape[1] == decoded
+
+
 def test_more_pixels_than_memory_allows_get_the_fallback(folder, model_path, capsys):
     Image.new("1", (7000, 7000)).save(folder / "huge.png")
     Image.new("L", (7000, 7000)).save(folder / "huge.jpg", progressive=True)

@@ -1,6 +1,7 @@
 """Folders, csv files and the check."""
 
 import json
+import os
 
 import pytest
 
@@ -97,6 +98,23 @@ def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["results.json"]
 
 
+def test_who_holds_the_old_file_keeps_it(tmp_path):
+    """Written in place, a file would be half of the new one and half of the old for a while."""
+    path, held = tmp_path / "results.json", tmp_path / "held"
+    write_json(path, [1])
+    held.hardlink_to(path)
+    write_json(path, [2])
+    assert (json.loads(held.read_text()), json.loads(path.read_text())) == ([1], [2])
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of POSIX")
+def test_others_may_read_what_is_written(tmp_path):
+    write_json(tmp_path / "results.json", [])
+    save_csv({}, tmp_path / "output.csv")
+    modes = [path.stat().st_mode & 0o777 for path in tmp_path.iterdir()]
+    assert modes == [0o644, 0o644]
+
+
 def test_a_file_that_cannot_be_written_is_the_users_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(GraderError, match="cannot be written"):
@@ -125,6 +143,11 @@ def test_a_file_in_the_place_of_the_check_folder_is_the_users_error(tmp_path, fi
     (tmp_path / file).write_text("")
     with pytest.raises(GraderError, match="in the way"):
         prepare_check_folder(TestFolder(tmp_path / "00_a_input"))
+
+
+def test_the_limits_are_those_of_the_assignment_and_of_a_laptop():
+    assert {LIMITS[phase] for phase in ("fast_train", "classify")} == {15 * 60}
+    assert LIMITS["memory"] == 8  # GiB, so that a machine of 16 stays alive
 
 
 def test_limits_are_changed_by_name():

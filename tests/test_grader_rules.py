@@ -52,6 +52,11 @@ FORBIDDEN = [
     (FILES, "os.mkdir", ("/no/such/folder", 511, -1)),
     (FILES, "os.rename", ("/d/a", "/d/b", -1, -1)),
     (FILES, "os.remove", ("/d/a", -1)),
+    (FILES, "open", ("/d/a.txt", None, os.O_RDONLY | os.O_CREAT)),
+    (FILES, "os.chmod", ("/d/a", 0o777, -1)),
+    (FILES, "os.utime", ("/d/a", None, None, -1)),
+    (FILES, "os.link", ("/w/temporary/a", "/d/a", -1, -1)),
+    (FILES, "os.symlink", ("/w/temporary/a", "/d/a", -1)),
     (FILES, "os.truncate", ("/d/a", 0)),
     (FILES, "shutil.rmtree", ("/d", None)),
     (FILES, "tempfile.mkstemp", ("/tmp/x",)),
@@ -188,6 +193,15 @@ def test_a_library_that_is_imported_is_refused_elsewhere_and_blamed(watch, told,
         library(IMPORTED, watch, tmp_path, target=target)
     assert who_told(told) == [LIBRARY]
     assert told[0]["through"] == ("library.<module>",)
+
+
+@pytest.mark.parametrize("event", ["os.rename", "os.link", "os.symlink", "shutil.copyfile"])
+def test_a_library_may_not_move_its_scratch_elsewhere(watch, told, tmp_path, event):
+    code = f"watch({event!r}, ('/w/temporary/x', target, -1, -1))"
+    library(code, watch, tmp_path)
+    with pytest.raises(OSError, match="Read-only"):
+        library(code, watch, tmp_path, target="/home/me/model.pt")
+    assert who_told(told) == [LIBRARY]
 
 
 def test_what_the_submission_waits_for_is_refused_in_its_name(watch, told, tmp_path):

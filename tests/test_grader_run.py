@@ -1,7 +1,9 @@
 """The command line from outside: lines, files, exit status, whatever ends it."""
 
+import contextlib
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -10,11 +12,13 @@ import time
 import zipfile
 from pathlib import Path
 
+import psutil
 import pytest
 from submissions.course import copy_submission, make_test
 
 import run_tests
 from grader.sample import trained_sample
+from grader.sandbox import why_no_sandbox
 
 SCRIPT = Path(run_tests.__file__)
 
@@ -74,12 +78,32 @@ def test_a_failing_run_prints_the_traceback_and_exits_with_1(course):
     assert results_of(course / "tests") == [{"status": "Runtime error"}] * 2
 
 
-def test_what_a_failing_submission_printed_is_shown(course):
+def test_the_end_of_what_a_failing_submission_printed_is_shown(course):
     folder = copy_submission("classify_raises", course / "bad")
     code = (folder / "solution.py").read_text()
-    (folder / "solution.py").write_text(f"{code}\nprint('loading the weights')\n")
+    (folder / "solution.py").write_text(f"{code}\nprint('x\\n' * 20_000, 'loading the weights')\n")
     _, lines, _ = call(course / "tests", "--submission", folder)
-    assert "   | loading the weights" in lines
+    assert "   |  loading the weights" in lines
+
+
+ASKS_ITS_SURROUNDINGS = """
+import os
+for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"):
+    assert os.environ[name] == "", name
+for name in ("TORCH_HOME", "HF_HOME"):
+    assert not os.path.exists(os.environ[name]), name
+assert os.listdir() == os.listdir(os.environ["TMPDIR"]) == []
+"""
+
+
+def test_a_run_finds_nothing_of_this_machine(course):
+    """No accelerator, no pretrained weights, no files."""
+    code = (course / "good" / "solution.py").read_text()
+    (course / "good" / "solution.py").write_text(f"{code}\n{ASKS_ITS_SURROUNDINGS}")
+    devices = dict.fromkeys(("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"), "0")
+    caches = dict.fromkeys(("TORCH_HOME", "HF_HOME", "TMPDIR"), str(course))
+    status, lines, _ = call(course / "tests", "--submission", course / "good", **devices, **caches)
+    assert (status, lines[-1]) == (0, "Mark: 10 1.0000"), lines
 
 
 def test_an_old_answer_is_not_graded_again(course):
@@ -139,6 +163,7 @@ def test_a_wrong_call_exits_with_2_and_one_line(course, arguments, text):
     assert status == 2
     assert text in errors
     assert "Traceback" not in errors
+    assert not list(course.glob("*/*_check")), "told before the work, not after it"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
@@ -151,12 +176,123 @@ def test_results_are_there_whatever_ends_the_run(course, number):
     command = [sys.executable, str(SCRIPT), str(course / "tests"), "--submission", str(folder)]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen(command, env={**os.environ, "TMPDIR": str(course)}, **quiet)
-    end = time.monotonic() + 20
-    while len(results_of(course / "tests")) == 1 and time.monotonic() < end:
-        time.sleep(0.05)
+    assert waits_for(lambda: len(results_of(course / "tests")) == 2)
     process.send_signal(number)
-    assert process.wait(20) == (-9 if number == signal.SIGKILL else 1)
+    assert process.wait(60) == (-9 if number == signal.SIGKILL else 1)
     assert results_of(course / "tests") == [{"status": "Runtime error"}] * 2
+
+
+# What a submission may leave behind when the grader is killed: a fork in a session of its own, one
+# whose parent has ended, another program, and one that has nothing of its parent's environment.
+HANGS_WITH_OTHERS = """
+import os, subprocess, sys, time
+
+RUN = os.environ["BIRDS_TEST_RUN"]
+PROGRAM = [sys.executable, "-c", "import time; time.sleep(300)", RUN]
+
+
+def sleeping_fork(parent_ends):
+    if (pid := os.fork()) == 0:
+        os.setsid()
+        if not parent_ends or os.fork() == 0:
+            time.sleep(300)
+        os._exit(0)
+    if parent_ends:
+        os.waitpid(pid, 0)
+
+
+def train_classifier(train_gt, train_img_dir, fast_train=False):
+    return "network"
+
+
+def classify(model_path, test_img_dir):
+    sleeping_fork(parent_ends=False)
+    sleeping_fork(parent_ends=True)
+    subprocess.Popen(PROGRAM)
+    subprocess.Popen(PROGRAM, env={})
+    print(f"{RUN} hangs", flush=True)
+    time.sleep(300)
+"""
+GRADES = """
+import sys
+from pathlib import Path
+from grader.session import Submission
+submission = Submission.at(Path(sys.argv[1]), use_sandbox=sys.argv[2] == "os")
+submission.run("classify", test_images=sys.argv[1])
+"""
+
+
+def processes_of(run):
+    """This test's processes: they have its word in their environment or on their command line."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            words = [*process.cmdline(), *process.environ().values()]
+            if run in words and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def waits_for(condition):
+    end = time.monotonic() + 60  # others may use the machine too
+    while not (true := condition()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return true
+
+
+@contextlib.contextmanager
+def ended_when(processes, folder, number, code, *arguments):
+    """Python runs the code, and gets a signal when it is one of so many processes of this test.
+
+    Gives the word that they are known by.
+    """
+    run = secrets.token_hex(8)
+    grader = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=SCRIPT.parent,
+        env={**os.environ, "BIRDS_TEST_RUN": run, "TMPDIR": str(folder)},
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        assert waits_for(lambda: len(processes_of(run)) >= processes), processes_of(run)
+        grader.send_signal(number)
+        grader.wait(60)
+        yield run
+    finally:
+        for process in processes_of(run):
+            process.kill()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize("layer", ["portable", "os"])
+def test_a_killed_grader_leaves_no_process_behind(course, layer):
+    if layer == "os" and why_no_sandbox():
+        pytest.skip(why_no_sandbox())
+    (course / "good" / "solution.py").write_text(HANGS_WITH_OTHERS)
+    # The grader, the submission's process and four others; the watcher, or two of bwrap's.
+    processes = 8 if layer == "os" else 7
+    with ended_when(processes, course, signal.SIGKILL, GRADES, course / "good", layer) as run:
+        assert waits_for(lambda: not processes_of(run)), processes_of(run)
+
+
+TRAINS = """
+import signal, sys
+from pathlib import Path
+from birddata import sketchbook
+from grader.sample import trained_sample
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
+sketchbook.draw_sample = lambda *_, **__: None
+with trained_sample(Path(sys.argv[1]), Path(sys.argv[1], "birds_model.pt")):
+    pass
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_an_ended_grader_leaves_no_training_behind(course, number):
+    (course / "good" / "train_full.py").write_text("import time\ntime.sleep(300)")
+    with ended_when(3, course, number, TRAINS, course / "good") as run:  # and the watcher
+        assert waits_for(lambda: not processes_of(run)), processes_of(run)
 
 
 def test_json_report(course):
@@ -223,13 +359,11 @@ def test_the_grader_adds_little_and_never_imports_torch(course):
     done = subprocess.run([sys.executable, "-c", code], cwd=SCRIPT.parent, check=False)
     assert done.returncode == 0
     shutil.rmtree(course / "tests" / "01_hidden_input")
-    assert min(_seconds_of_a_run(course) for _ in range(3)) < 3  # others may use the machine too
-
-
-def _seconds_of_a_run(course):
-    start = time.monotonic()
+    before = os.times()
     call(course / "tests", "--submission", course / "good")
-    return time.monotonic() - start
+    after = os.times()  # of the processor: others may use the machine too
+    assert after.children_user - before.children_user < 3
+    assert after.children_system - before.children_system < 3
 
 
 def test_archive_is_the_same_every_time_and_holds_two_files(course):

@@ -630,3 +630,15 @@ def test_a_folder_with_a_name_in_another_encoding(tmp_path, capsys):
     picture().save(tmp_path / "birds" / CYRILLIC / "1.jpg")
     assert prepare.main([str(tmp_path / "birds"), "--out", str(tmp_path / "out")]) == 0
     assert len(layout.read_labels(tmp_path / "out/00_test_img_gt/gt.csv")) == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "labels"), [("a.jpg,1\na.jpg,1\n", {"a.jpg": 1}), ("a.jpg,1\na.jpg,2\n", None)]
+)
+def test_a_photo_may_be_named_twice_but_not_be_two_species(tmp_path, rows, labels):
+    (tmp_path / "gt.csv").write_text(f"{layout.HEADER}\n{rows}")
+    if labels:
+        assert layout.read_labels(tmp_path / "gt.csv") == labels
+    else:
+        with pytest.raises(DataError, match=r"line 3 gives a\.jpg another class id"):
+            layout.read_labels(tmp_path / "gt.csv")

@@ -149,6 +149,18 @@ def test_the_first_look_has_the_shape_of_the_photo(size, places):
     assert two_looks()(scene(*size, (10, 10, 80, GREEN))).heat.shape == places
 
 
+def test_the_first_look_is_hardly_distorted_and_made_of_whole_places():
+    generator = random.Random(0)
+    for _ in range(100):
+        width, height = generator.randint(50, 900), generator.randint(50, 900)
+        h, w = solution.whole_size(blank(height, width), LOOKS)
+        assert h % 32 == w % 32 == 0
+        assert min(h, w) == 192
+        longer = min(max(width, height) / min(width, height), 2.0)
+        assert max(h, w) / min(h, w) == pytest.approx(longer, abs=16 / 192 + 1e-9)
+        assert (w > h) == (width > height) or h == w
+
+
 def test_a_photo_of_any_size_is_looked_at():
     looks = two_looks()
     for size in ((1, 1), (3000, 1), (2, 900), (64, 64), (65, 640)):

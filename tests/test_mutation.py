@@ -31,9 +31,9 @@ def test_a_text_that_is_gone_or_there_twice_is_named(tmp_path):
 
 
 def test_a_share_is_chosen_by_its_seed():
-    shares = [chosen(0.2, seed, "") for seed in (0, 0, 1)]
+    shares = [chosen(5, seed, "") for seed in (0, 0, 1)]
     assert shares[0] == shares[1] != shares[2]
-    assert len(shares[0]) == round(0.2 * len(FAULTS))
+    assert len(shares[0]) == round(len(FAULTS) / 5)
     assert {fault.file for fault in chosen(1, 0, "train_full.py")} == {"train_full.py"}
 
 

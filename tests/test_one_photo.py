@@ -116,13 +116,15 @@ def test_show_draws_both_looks_and_replaces_the_file(photos, named_model, tmp_pa
     _, folder = photos
     out = tmp_path / "out.png"
     out.write_bytes(b"old")
+    (tmp_path / "held.png").hardlink_to(out)
     arguments = [str(folder / "01.jpg"), "--model", named_model(), "--show"]
     assert solution.main([*arguments, str(out)]) == 0
     assert f"Wrote {out}" in capsys.readouterr().out
     with Image.open(out) as picture:
         colours = np.asarray(picture.convert("RGB")).reshape(-1, 3).astype(int)
     assert (colours[:, 0] > colours[:, 1] + 80).any(), "the map is red"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["named.pt", "out.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["held.png", "named.pt", "out.png"]
+    assert (tmp_path / "held.png").read_bytes() == b"old", "replaced, not written into"
 
     assert solution.main([str(folder), "--model", named_model(), "--show", str(out)]) == 1
     assert solution.main([*arguments, str(tmp_path / "absent" / "out.png")]) == 1

@@ -1,6 +1,7 @@
 """The report: its numbers survive in history.json, and its page needs nothing but itself."""
 
 import base64
+import io
 import json
 import re
 from collections import Counter
@@ -171,6 +172,95 @@ def test_training_on_mixed_photos_is_explained(drawn):
     assert text.index("augmented, mixed photos") < text.index("pictures/accuracy.png")
 
 
+NAMES = ("Ape", "Bee", "Cat", "Dog", "Eel")
+# Of eight photos: the species, the probability of each, and the answer that this makes.
+ANSWERED = (
+    (0, (0.90, 0.04, 0.03, 0.02, 0.01)),  # right
+    (0, (0.30, 0.40, 0.10, 0.15, 0.05)),  # wrong, and in doubt
+    (1, (0.70, 0.10, 0.08, 0.07, 0.05)),  # wrong
+    (1, (0.10, 0.60, 0.12, 0.10, 0.08)),  # right
+    (2, (0.05, 0.06, 0.45, 0.30, 0.14)),  # right, and in doubt
+    (3, (0.42, 0.23, 0.20, 0.10, 0.05)),  # wrong, and in doubt: the fourth in likelihood
+    (3, (0.59, 0.21, 0.10, 0.06, 0.04)),  # wrong: the fourth, too
+    (1, (0.10, 0.65, 0.11, 0.08, 0.06)),  # right
+)
+LABELLED = (5, 2, 2, 3, 9)  # training photos of each species
+
+
+@pytest.fixture(scope="module")
+def counted(tmp_path_factory):
+    """History, photos and report whose numbers are easily counted; each photo has its own grey."""
+    images, folder = tmp_path_factory.mktemp("greys"), tmp_path_factory.mktemp("counted")
+    names = [f"{name}_{k}.png" for name, n in zip(NAMES, LABELLED, strict=True) for k in range(n)]
+    names[5:7] = ["Bee_2.png", "Bee_3.png"]
+    asked = ["Ape_0", "Ape_1", "Bee_2", "Bee_3", "Cat_0", "Dog_1", "Dog_2", "Bee_4"]
+    for index, name in enumerate([*names, "Bee_4.png"]):
+        Image.new("RGB", (40, 40), (10 + 10 * index,) * 3).save(images / name)
+    logits = [[1.25 * np.log(p) for p in row] for _, row in ANSWERED]
+    answers = {
+        "photos": [f"{name}.png" for name in asked],
+        "labels": [label for label, _ in ANSWERED],
+        **dict.fromkeys(("logits", "first", "second"), logits),
+        "heat": [[[1.0, 0.0], [0.0, 0.0]]] * 8,
+        "box": [[10, 10, 30, 30]] * 8,
+    }
+    rows = [replace(ROWS[i], val_loss=loss) for i, loss in enumerate((3.0, 2.0, 1.25))]
+    history = replace(
+        make_history(images, 5, list(NAMES)),
+        labels={name: 3 * NAMES.index(name[:3]) - 5 for name in names},
+        validation_answers=answers,
+        facts={"validation": None, "temperature": 1.25, "unsure_below": 0.5},
+        epochs=[asdict(row) for row in (*rows, *ROWS[3:])],
+    )
+    birds.draw(history, folder)
+    return history, images, folder
+
+
+def test_its_sentences_follow_from_its_numbers(counted):
+    history, _, folder = counted
+    text = (folder / "report.md").read_text(encoding="utf-8")
+    answers = birds.answers_of(history)
+    truth = [label for label, _ in ANSWERED]
+    plain = np.exp([[1.25 * np.log(p) for p in row] for _, row in ANSWERED])
+    before = charts.expected_calibration_error(plain / plain.sum(1, keepdims=True), np.array(truth))
+    after = charts.expected_calibration_error(answers.probabilities, np.array(truth))
+    assert abs(before - after) > 1e-3, "a fixture that sees"
+    for said in (
+        "21 labelled photos of 5 species: 2 to 9 a species, 3 in the median.",
+        "has 4.50 times as many (9) as those with the fewest (2 photos, 2 species).",
+        "4 of 4 errors are on 3 of 3 species with errors: Dog 2, Ape 1, Bee 1.",
+        "among the three likeliest answers for 6 of 8 photos (0.7500)",
+        "3 of 8 answers have a probability below 0.50, the limit of doubt: 1 of these are right, "
+        "and 2 wrong answers lie above it.",
+        "at its lowest, 1.2500, after the last epoch, 0.7500 below the one before",
+        f"error is {after:.4f} at temperature 1.250 and {before:.4f} without one",
+        "accuracy: Dog (2) 0, Ape (2) 0.5, Bee (3) 0.667, Cat (1) 1.",  # the lowest first
+        "head, final run: from 0.003 to 0.002 in 2 epochs; "
+        "backbone, final run: from 0.001 to 0.0006667 in 2 epochs.",
+        "| 0 | a | 8×7×7 | 3.00 | 10 | frozen |",
+        "| 1 | b | 3 | 1.00 | 1,234 | trained |",
+    ):
+        assert said in text
+    for kind, order in (("wrong", (0.70, 0.59, 0.42, 0.40)), ("right", (0.90, 0.65, 0.60, 0.45))):
+        [line] = [line for line in text.splitlines() if f"pictures/{kind}_answers" in line]
+        assert [float(part[:4]) for part in line.split("both: ")[1:]] == list(order)
+
+
+def test_photos_stand_under_their_names(counted):
+    """The first of each species; of look-alikes, the first that was taken for one of its group."""
+    _, images, folder = counted
+    shown = {"look_alikes": (4, ["Ape_1", "Bee_2", "Dog_1"])}
+    shown["sample_photos"] = (8, ["Ape_0", "Bee_2", "Cat_0", "Dog_0", "Eel_0"])
+    for name, (columns, photos) in shown.items():
+        with Image.open(folder / "pictures" / f"{name}.jpeg") as picture:
+            pixels = np.asarray(picture).astype(int)
+        for column, photo in enumerate(photos):
+            x = int((column + 0.5) * pixels.shape[1] / columns)
+            with Image.open(images / f"{photo}.png") as image:
+                grey = image.getpixel((0, 0))[0]
+            assert abs(pixels[int(0.8 * len(pixels)), x] - grey).max() <= 3, photo
+
+
 def test_report_only_draws_again_and_names_are_no_markup(few, tmp_path, capsys):
     folder = tmp_path / "report"
     birds.save_history(few, folder)
@@ -255,6 +345,60 @@ def test_expected_calibration_error_by_hand():
     assert error == pytest.approx((2 * 0.46 + 2 * 0.37) / 4)
     count, _, _ = charts.calibration_bins(np.array([[0.6, 0.4], [1.0, 0.0]]), np.array([0, 0]))
     assert np.flatnonzero(count).tolist() == [8, 14]  # an upper edge belongs to its bin
+
+
+def drawn_pixels(picture):
+    """The pixels (H, W, 3) of a chart."""
+    with Image.open(io.BytesIO(picture.image)) as image:
+        return np.asarray(image.convert("RGB")).astype(int)
+
+
+def coloured(pixels, colour, tolerance=12):
+    """Where a chart has a colour, given as "#rrggbb": (H, W)."""
+    wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    return abs(pixels - wanted).max(2) <= tolerance
+
+
+def test_a_confusion_stands_in_the_row_of_the_truth_with_its_share_of_it():
+    pixels = drawn_pixels(charts.confusion("c", [[6, 3], [0, 1]], ["a", "b"]))
+    red, green, blue = np.moveaxis(pixels, 2, 0)
+    right, wrong = np.argwhere(blue - red > 40), np.argwhere(red - blue > 40)
+    middle = (right.min(0) + right.max(0)) / 2
+    y, x = wrong.mean(0) - middle
+    assert y < 0 < x, "above on the right"
+    upper, lower = (np.median(green[tuple(part.T)]) for part in (
+        right[(right < middle).all(1)], right[(right > middle).all(1)]
+    ))  # fmt: skip
+    assert lower < upper - 20, "1 of 1 is darker than 6 of 9"
+
+
+def test_bars_stand_in_their_order():
+    pixels = drawn_pixels(charts.bars("b", {"long": 1.0, "short": 0.2}, "share"))
+    rows = np.argwhere(coloured(pixels, charts.COLOURS[0]).sum(1) > 0.5 * pixels.shape[1])
+    assert len(rows) > 0
+    assert rows.max() < len(pixels) / 2
+
+
+def test_training_is_dashed_and_validation_solid():
+    values = np.linspace(1, 2, 30).tolist()
+    inked = {
+        kind: coloured(drawn_pixels(charts.curves("c", {"a": {kind: values}}, "loss")),
+                       charts.COLOURS[0]).sum()
+        for kind in ("training", "validation")
+    }  # fmt: skip
+    assert 0 < inked["training"] < 0.85 * inked["validation"]
+
+
+def test_the_bars_of_a_reliability_diagram_are_accuracies():
+    probabilities = np.array([[0.96, 0.04], [0.96, 0.04], [0.62, 0.38]])
+    inked = []
+    for labels in ([0, 1, 0], [0, 0, 0], [1, 1, 1]):
+        picture = charts.reliability("r", probabilities, np.array(labels))
+        inked.append(coloured(drawn_pixels(picture), "#a6cbe3").sum())
+        if not inked[1:]:
+            assert "1 answers of mean confidence 0.62 with accuracy 1.00" in picture.alt
+            assert "2 answers of mean confidence 0.96 with accuracy 0.50" in picture.alt
+    assert inked[2] < inked[0] < inked[1]
 
 
 def test_look_alikes_are_not_joined_by_a_stray_error():
@@ -395,6 +539,20 @@ def test_a_table_is_aligned_by_its_cells():
     page.table(["name", "n"], [("a|b", 1), ("c", "2,5")])
     assert page.markdown[1].splitlines()[1:3] == ["| --- | ---: |", r"| a\|b | 1 |"]
     assert '<th class="number">n</th>' in page.html[1]
+
+
+def test_a_caption_is_no_markup_and_an_old_page_is_kept_by_who_holds_it(tmp_path):
+    for caption in ("old", "<b>new</b>"):
+        page = Page("t")
+        page.picture(charts.bars("b", {"a": 1.0}, "share", caption))
+        page.write(tmp_path)
+        if caption == "old":
+            for name in ("report.md", "report.html"):
+                (tmp_path / f"held {name}").hardlink_to(tmp_path / name)
+    for name in ("report.md", "report.html"):
+        assert "old" in (tmp_path / f"held {name}").read_text(encoding="utf-8")
+    assert "<b>" not in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "&lt;b&gt;new" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_history_holds_plain_numbers(network, photos):

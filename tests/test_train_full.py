@@ -17,7 +17,6 @@ from conftest import TINY
 import solution
 import train_full
 from birddata import layout
-from grader.protocol import read_csv
 from reporting import birds
 
 SMALL = ("input_size", "first_size", "epochs", "views", "batch_size", "unfrozen_blocks")
@@ -34,6 +33,9 @@ def tests_dir(photos, tmp_path):
     (train / "gt.csv").write_text("filename,class_id\n" + rows)
     with (tmp_path / "data" / "species.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("class_id", "name"), (-7, "Wren, winter"), (3, "Jay")])
+    other = tmp_path / "data" / "01_other_input" / "train"  # a test that is not trained on
+    (other / "images").mkdir(parents=True)
+    (other / "gt.csv").write_text("filename,class_id\nother.jpg,9\n")
     return tmp_path / "data"
 
 
@@ -45,12 +47,20 @@ def small_settings(monkeypatch):
     monkeypatch.setattr(train_full, "Settings", small)
 
 
-def test_it_trains_and_says_what_it_wrote(tests_dir, init, tmp_path, capsys):
+def test_it_trains_and_says_what_it_wrote(tests_dir, photos, init, tmp_path, capsys, monkeypatch):
+    """From a table with semicolons, another spelling of a name, and a photo that is gone."""
+    table = tests_dir / "00_test_img_input/train/gt.csv"
+    text = table.read_text().replace("05.jpg", "05.JPG") + "gone.jpg,3\n"
+    table.write_text(text.replace(",", ";"))
+    monkeypatch.setattr("torch.hub.download_url_to_file", None)  # nothing is fetched with --init
     out = tmp_path / "model.pt"
     arguments = [str(tests_dir), "--init", str(init), "--out", str(out), "--epochs", "1"]
     assert train_full.main([*arguments, "--seed", "5"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == f"24 photos of 3 species in {tests_dir / '00_test_img_input' / 'train'}"
+    said = capsys.readouterr()
+    for part in ("script would stop here", "05.JPG for 05.jpg", "gone.jpg"):
+        assert part in said.err
+    lines = said.out.splitlines()
+    assert lines[0] == f"25 photos of 3 species in {tests_dir / '00_test_img_input' / 'train'}"
     assert [line.split()[0] for line in lines if "run  " in line and "epoch" not in line] == [
         "validation",
         "final",
@@ -69,7 +79,7 @@ def test_it_trains_and_says_what_it_wrote(tests_dir, init, tmp_path, capsys):
     }
     history = birds.read_history(tmp_path / "report")
     assert [row["stage"] for row in history.epochs] == ["validation run", "final run"]
-    assert history.labels == read_csv(tests_dir / "00_test_img_input/train/gt.csv")
+    assert history.labels == photos[0]
     correct = int(birds.answers_of(history).right.sum())
     assert correct == history.facts["validation"]["correct"]
     assert f"{correct} of {history.facts['validation']['total']} right" in (
@@ -101,7 +111,7 @@ def test_an_interrupt_or_a_full_disk_leaves_the_old_file(
 
     monkeypatch.setattr(Path, "write_bytes", fail)
     arguments = [str(tests_dir), "--init", str(init), "--out", str(out), "--epochs", "1"]
-    assert train_full.main(arguments) in (1, 130)
+    assert train_full.main(arguments) == (1 if isinstance(trouble, OSError) else 130)
     assert out.read_bytes() == b"old"
     assert sorted(os.listdir(tmp_path)) == ["data", "model.pt"]  # noqa: PTH208
     said = capsys.readouterr().err.splitlines()
@@ -111,7 +121,7 @@ def test_an_interrupt_or_a_full_disk_leaves_the_old_file(
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda d: (d / "00_test_img_input").rename(d / "other"), "no test in"),
+        (lambda d: [path.rename(d / path.name[:2]) for path in d.iterdir()], "no test in"),
         (lambda d: (d / "00_test_img_input/train/gt.csv").unlink(), "gt.csv"),
         (lambda d: (d / "00_test_img_input/train/gt.csv").write_text("a,b\n1,2\n"), "must start"),
     ],

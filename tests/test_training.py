@@ -7,6 +7,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,10 +29,18 @@ def states_equal(a: dict, b: dict) -> bool:
 
 
 class Rows(solution.Progress):
-    """Keeps the table of the training."""
+    """Keeps the table of the training, and how many looks each stage announced and took."""
 
     def __init__(self) -> None:
         self.rows: list[solution.EpochRow] = []
+        self.announced: dict[str, int] = {}
+        self.taken: Counter[str] = Counter()
+
+    def stage(self, name: str, photos: int) -> None:
+        self.current, self.announced[name] = name, photos
+
+    def step(self, photos: int) -> None:
+        self.taken[self.current] += photos
 
     def epoch(self, row: solution.EpochRow) -> None:
         self.rows.append(row)
@@ -97,7 +106,7 @@ def test_both_runs_start_from_the_same_weights_and_every_seed_differs(photos, in
     gt, folder = photos
     rows = Rows()
     settings = replace(TINY, epochs=5, batch_size=64, seed=5, dropout=0.0)
-    settings = replace(settings, head_learning_rate=6e-3)
+    settings = replace(settings, head_learning_rate=6e-3, validation_share=0.4)
     other = train_classifier(gt, folder, settings=settings, init=init, progress=rows)
     validation, final = rows.of("validation run"), rows.of("final run")
     assert [row.epoch for row in rows.rows] == [1, 2, 3, 4, 5] * 2
@@ -106,7 +115,29 @@ def test_both_runs_start_from_the_same_weights_and_every_seed_differs(photos, in
     assert all(row.val_loss is not None for row in validation)
     assert all(row.val_loss is None for row in final)
     assert other.facts["training"]["seed"] == 5
-    assert other.validation_answers["photos"] != network.validation_answers["photos"]
+    assert len(other.validation_answers["photos"]) == round(0.4 * len(gt))
+    assert set(other.validation_answers["photos"]) - set(network.validation_answers["photos"])
+
+
+def test_each_stage_takes_as_many_looks_as_it_announced(photos, init):
+    """But for views at the bird's box, with which the first stage ends."""
+    (gt, folder), rows = photos, Rows()
+    train_classifier(gt, folder, settings=replace(TINY, epochs=3), init=init, progress=rows)
+    assert list(rows.announced) == ["first look", "validation run", "second look", "final run"]
+    rows.taken["first look"] -= len(gt)
+    assert rows.taken == rows.announced
+
+
+def test_a_head_starts_small_and_from_its_seed(photos, init):
+    gt, folder = photos
+    still = replace(TINY, head_learning_rate=0.0, backbone_learning_rate=0.0)
+    first, second = (
+        train_classifier(gt, folder, True, settings=replace(still, seed=seed), init=init).head
+        for seed in (0, 1)
+    )
+    assert not torch.equal(first.weight, second.weight)
+    assert first.weight.std().item() == pytest.approx(0.01, rel=0.1)
+    assert not first.bias.any()
 
 
 def test_boxes_come_from_the_head_of_the_pretrained_network(photos, init, tmp_path):
@@ -122,15 +153,24 @@ def test_boxes_come_from_the_head_of_the_pretrained_network(photos, init, tmp_pa
     assert not states_equal(one, other)
 
 
+@pytest.mark.usefixtures("network")  # the first training imports libraries, which draw numbers
 def test_random_state_threads_and_gradient_mode_are_left_as_they_were(photos, init, capsys):
     gt, folder = photos
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()
     threads = torch.get_num_threads()
     rows = Rows()
-    with torch.no_grad():
-        settings = replace(TINY, epochs=5)
-        train_classifier(gt, folder, True, settings=settings, init=init, progress=rows)
-        assert not torch.is_grad_enabled()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.no_grad():
+            settings = replace(TINY, epochs=5)
+            trained = train_classifier(
+                gt, folder, True, settings=settings, init=init, progress=rows
+            )
+            assert not torch.is_grad_enabled()
+        assert torch.get_default_dtype() is torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert {p.dtype for p in trained.parameters()} == {torch.float32}
     assert random.getstate() == before[0]
     assert all(np.array_equal(a, b) for a, b in zip(np.random.get_state(), before[1], strict=True))
     assert torch.equal(torch.get_rng_state(), before[2])
@@ -184,16 +224,26 @@ def test_weights_of_something_else_are_refused(photos, tmp_path):
         train_classifier(gt, folder, settings=TINY, init=path)
 
 
+def test_weights_of_which_a_part_is_missing_are_refused(photos, init, tmp_path):
+    gt, folder = photos
+    content = torch.load(init, weights_only=True)
+    del content["features.18.1.running_mean"]
+    torch.save(content, tmp_path / "part.pth")
+    with pytest.raises(SubmissionError, match="mobilenet_v2"):
+        train_classifier(gt, folder, settings=TINY, init=tmp_path / "part.pth")
+
+
 @pytest.mark.parametrize("photos_of_a_class", [(1,), (1, 1, 1), (2, 1), (2, 2), (2, 7, 1)])
 def test_few_photos_never_crash(tmp_path, init, photos_of_a_class, capsys):
     gt = {}
     for class_id, number in enumerate(photos_of_a_class):
         for i in range(number):
-            gt[f"{class_id}_{i}.png"] = class_id
-            draw_photo(tmp_path / f"{class_id}_{i}.png", class_id, seed=i)
+            name = f"{9 - class_id}_{i}.png"  # the last species comes first
+            gt[name] = class_id
+            draw_photo(tmp_path / name, class_id, seed=i)
     network = train_classifier(gt, tmp_path, settings=replace(TINY, epochs=1), init=init)
     assert network.class_ids == list(range(len(photos_of_a_class)))
-    assert network.facts["fallback_class"] == photos_of_a_class.index(max(photos_of_a_class))
+    assert photos_of_a_class[network.facts["fallback_class"]] == max(photos_of_a_class)
     assert (network.facts["validation"] is None) == (max(photos_of_a_class) == 1)
     assert ("single photo" in capsys.readouterr().err) == (
         1 in photos_of_a_class and max(photos_of_a_class) > 1
@@ -202,13 +252,16 @@ def test_few_photos_never_crash(tmp_path, init, photos_of_a_class, capsys):
 
 def test_unreadable_photos_are_left_out_with_their_names(tmp_path, init, capsys):
     gt = {f"{i}.png": i % 2 for i in range(8)}
-    for i in range(6):
+    for i in range(1, 7):
         draw_photo(tmp_path / f"{i}.png", i % 2, seed=i)
-    (tmp_path / "6.png").write_bytes(b"no photo")
+    (tmp_path / "0.png").write_bytes(b"no photo")
     network = train_classifier(gt, tmp_path, settings=replace(TINY, epochs=1), init=init)
     assert network.facts["training"]["photos"] == 6
+    assert network.facts["training"]["labels_sha256"] == solution.labels_fingerprint(gt), "all"
+    answers = network.validation_answers
+    assert answers["labels"].tolist() == [gt[name] for name in answers["photos"]]
     said = capsys.readouterr().err
-    assert "6.png" in said
+    assert "0.png" in said
     assert "7.png" in said
 
 

@@ -1,11 +1,13 @@
 """Copies of the checkout, and the tests run in them, each time in a new process."""
 
+import contextlib
 import multiprocessing
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +15,9 @@ from tests.mutation.fault import Fault
 
 ROOT = Path(__file__).resolve().parents[2]
 PASSED, FAILED = 0, 1  # pytest's exit statuses
+# Seconds for one test, which hangs because of a fault if it takes longer: that is noticed too.
+OPTIONS = ["-x", "-p", "no:cacheprovider", "-o", "faulthandler_timeout=120"]
+OPTIONS += ["-o", "faulthandler_exit_on_timeout=true"]
 # Slow to import, and not the project's: each process that runs tests begins as a copy of one that
 # has imported them.
 PRELOAD = ["numpy", "torch", "torchvision.transforms.v2", "torchvision.models", "timm.data.mixup"]
@@ -44,38 +49,30 @@ def _run_pytest(root: Path, paths: Sequence[str], output: Path) -> None:
     sys.dont_write_bytecode = True  # a fault of the same length may come within the same second
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-    sys.exit(int(pytest.main(["-x", "-p", "no:cacheprovider", *paths])))
+    sys.exit(int(pytest.main([*OPTIONS, *paths])))
 
 
-def status_of(
-    root: Path, paths: Sequence[str], limit: float | None = None
-) -> tuple[int | None, str]:
-    """Pytest's exit status, None if it took more than `limit` seconds, and what it printed."""
+def status_of(root: Path, paths: Sequence[str]) -> tuple[int, str]:
+    """Pytest's exit status, and what it printed."""
     context, output = multiprocessing.get_context("forkserver"), root / "pytest.out"
     context.set_forkserver_preload(PRELOAD)
     process = context.Process(target=_run_pytest, args=(root, paths, output))
     process.start()
-    process.join(limit)
-    status = process.exitcode
-    try:
-        os.killpg(process.pid, 9)
-    except (ProcessLookupError, PermissionError):
-        process.kill()
     process.join()
-    return status, output.read_text(encoding="utf-8", errors="replace") if output.exists() else ""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)  # what a test that was ended has left
+    return process.exitcode, output.read_text(
+        encoding="utf-8", errors="replace"
+    ) if output.exists() else ""
 
 
-def verdict(fault: Fault, root: Path, limit: float) -> tuple[str, float]:
-    """What the tests do about a fault: "killed", "alive" or what went wrong; and the seconds.
-
-    Tests that take longer than `limit` seconds hang because of it: that is noticed too.
-    """
-    start = time.perf_counter()
+def verdict(fault: Fault, root: Path) -> tuple[str, str]:
+    """What the tests do about a fault: "killed", "alive" or "unknown", and which test or why."""
     with fault.within(root):
-        status, said = status_of(root, fault.paths, limit)
-    seconds = time.perf_counter() - start
-    if status is None or status == FAILED or status < 0:  # too long, failed, died of a signal
-        return "killed", seconds
+        status, said = status_of(root, fault.paths)
     if status == PASSED:
-        return "alive", seconds
-    return f"no test run, pytest says {status}: {' '.join(said.split()[-30:])}", seconds
+        return "alive", ""
+    if status == FAILED or status < 0:  # or died of a signal
+        failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", said, re.MULTILINE)
+        return "killed", failed[0] if failed else "a test that hangs or ends the process"
+    return "unknown", f"pytest says {status}: {' '.join(said.split()[-30:])}"
