@@ -13,13 +13,13 @@ import torch
 from PIL import Image
 from torch import nn
 
+import coursework.__main__
 import coursework.data
-from coursework import case, ladder, resnet, transfer
+from coursework import ladder, resnet, transfer
 from coursework.__main__ import main
 from coursework.data import CourseworkError, DataSet, Photos, augmentation, load, one_hot
 from coursework.engine import Recipe, Result, Run, Trainer, accepts, count_parameters, train
 from coursework.pages import Options, compared
-from reporting.page import Page
 from solution import EpochRow, Progress
 
 CPU = torch.device("cpu")
@@ -342,9 +342,7 @@ def test_an_augmentation_changes_photos_and_keeps_their_shape(name):
 # ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("name", "runs"), [("ladder", 9), ("transfer", 5), ("resnet", 6), ("case", 3)]
-)
+@pytest.mark.parametrize(("name", "runs"), [("ladder", 9), ("transfer", 5), ("resnet", 6)])
 def test_an_assignment_runs_from_data_to_report(name, runs, tmp_path, init, monkeypatch, capsys):
     state = torch.load(init, weights_only=True)
     monkeypatch.setattr(transfer, "imagenet_state", lambda weights: state)
@@ -382,10 +380,10 @@ def test_wrong_calls_are_refused(wrong, capsys):
 
 
 def test_an_interrupt_says_how_to_go_on(monkeypatch, capsys, tmp_path):
-    def interrupted(options, progress):
+    def interrupted(assignment, options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(case, "report", interrupted)
+    monkeypatch.setattr(coursework.__main__, "work", interrupted)
     assert main(["case", "--out", str(tmp_path)]) == 130
     assert "the same command" in capsys.readouterr().err
 
@@ -395,17 +393,6 @@ def result_of(data, label="x", losses=(2.0, 1.0), training=0.9, test=0.8) -> Res
     rows = [EpochRow("x", i, 1.0, 0.5, v, 1 / v, 0.1, 1.0) for i, v in enumerate(losses)]
     final = {"training_accuracy": training, "test_accuracy": test, "test_loss": 1.0}
     return Result(run, nn.Identity(), rows, final)
-
-
-def test_criteria_are_judged_by_the_numbers(digits):
-    data, page = digits.held_out(0.2), Page("")
-    good, bare = result_of(data), result_of(data, training=0.99)
-    met = {c.wanted: c.met for c in case.criteria(good, good, bare, page)}
-    assert [wanted for wanted, ok in met.items() if not ok] == [
-        "samples, curves and predictions shown"
-    ]
-    bad = result_of(digits, losses=(1.0, 2.0))
-    assert sum(not c.met for c in case.criteria(bad, bare, good, page)) == 5
 
 
 @pytest.mark.parametrize(
