@@ -271,6 +271,7 @@ def formats() -> list[str]:
 
 _lock = threading.Lock()
 _undo: list[ExitStack] = []  # one for each user of `tolerant_pillow`; the first one's counts
+_parallel: list[int] = []  # torch's threads as the first caller of `side_by_side` found them
 _reading = threading.local()  # its `path` is the photo that a thread reads
 
 
@@ -362,12 +363,8 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels of the de
 def preprocessing_of(settings: Settings) -> dict[str, Any]:
     """The constants of the looks, as the checkpoint keeps them."""
     names = ("input_size", "first_size", "box_threshold", "box_margin", "first_share")
-    constants = {
-        "mean": list(IMAGENET_MEAN),
-        "std": list(IMAGENET_STD),
-        "interpolation": "bilinear",
-    }
-    return {name: getattr(settings, name) for name in names} | constants
+    fixed = {"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD), "interpolation": "bilinear"}
+    return {name: getattr(settings, name) for name in names} | fixed
 
 
 def read_pixels(path: Path, preprocessing: Mapping[str, Any]) -> Tensor:
@@ -564,7 +561,9 @@ def side_by_side(work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[A
     Each thread computes on one core: different photos keep the cores busier than two halves of one
     photo, after each layer of which they wait. Few items are under way, so memory is bounded.
     """
-    threads, under_way = torch.get_num_threads(), deque()
+    with _lock:
+        _parallel.append(_parallel[0] if _parallel else torch.get_num_threads())
+    threads, under_way = _parallel[0], deque()
     torch.set_num_threads(1)
     try:
         with ThreadPoolExecutor(threads, "photos", torch.set_num_threads, (1,)) as pool:
@@ -575,7 +574,7 @@ def side_by_side(work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[A
             while under_way:
                 yield under_way.popleft().result()
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(_parallel.pop())
 
 
 # ---- Labels and split --------------------------------------------------------------------------
@@ -609,10 +608,9 @@ def split_photos(
 
 def imagenet_weights_file() -> Path:
     """Where torch's cache keeps MobileNetV2's ImageNet weights, whether or not they are there."""
-    from torchvision.models import MobileNet_V2_Weights
+    from torchvision.models import MobileNet_V2_Weights as Weights
 
-    name = MobileNet_V2_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[-1]
-    return Path(torch.hub.get_dir()) / "checkpoints" / name
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(Weights.IMAGENET1K_V1.url).name
 
 
 def pretrained(
@@ -682,11 +680,11 @@ def _load_file(path: Path) -> dict[str, Any]:
 def training_precision(settings: Settings) -> torch.dtype:
     """What views and the steps of training are computed in.
 
-    Mixed precision as in Micikevicius et al., ICLR 2018, with bfloat16 where the processor
-    multiplies it: weights, their average, validation and `classify` stay in float32.
+    Mixed precision as in Micikevicius et al., ICLR 2018, with bfloat16 where the processor and
+    ONEDNN_MAX_CPU_ISA have it: weights, average, validation and `classify` stay in float32.
     """
     in_hardware = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    wanted = settings.bfloat16 and in_hardware()
+    wanted = settings.bfloat16 and in_hardware() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return torch.bfloat16 if wanted else torch.float32
 
 
@@ -991,8 +989,7 @@ def train_classifier(
 def _validate(network: BirdNet, cache: TrunkCache, labels: Tensor) -> dict[str, Any] | None:
     """Train a copy of `network` without some photos; what it answers on those, as `classify` would.
 
-    The names of the `photos`, their `labels` (N,) as columns of the `logits` (N, classes), and what
-    was `seen` of each.
+    The `photos`' names, `labels` (N,) as columns of the `logits` (N, classes), what was `seen`.
     """
     settings, progress = cache.settings, cache.progress
     train, photos = split_photos(labels.numpy(), settings.validation_share, settings.seed)
@@ -1142,14 +1139,16 @@ def classify(model_path: str | Path, test_img_dir: str | Path) -> dict[str, int]
     A photo that cannot be decoded gets the most frequent class of the training photos, and a line
     on stderr. Raises SubmissionError: no such folder; the model is missing, damaged or foreign.
     """
-    classifier = load_classifier(model_path)
-    answers: dict[str, int] = {}
+    classifier, answers, undecoded = load_classifier(model_path), {}, 0
     for path, seen in classifier.answers(list_photos(test_img_dir)):
         if isinstance(seen, Exception):
+            undecoded += 1
             _say(f"cannot be decoded, answered with the most frequent class: {path} ({seen})")
             answers[path.name] = classifier.fallback_class
         else:
             answers[path.name] = classifier.class_ids[int(seen.logits.argmax())]
+    if undecoded:
+        _say(f"{undecoded} of {len(answers)} photos cannot be decoded: the lines above say why")
     return answers
 
 
@@ -1207,7 +1206,7 @@ def _save_picture(classifier: Classifier, photo: Path, seen: Seen, out: Path) ->
 
 def _shown(options: argparse.Namespace) -> int:
     """Print what the network says of each photo; the exit status."""
-    classifier, sources, status = load_classifier(options.model), options.photos, 0
+    classifier, sources, undecoded = load_classifier(options.model), options.photos, 0
     if missing := [source for source in sources if not source.exists()]:
         raise SubmissionError(f"no photo or folder {missing[0]}: check the path")
     photos = [p for s in sources for p in (list_photos(s) if s.is_dir() else [s])]
@@ -1217,13 +1216,15 @@ def _shown(options: argparse.Namespace) -> int:
     for path, seen in classifier.answers(photos):
         if isinstance(seen, Exception):
             _say(f"cannot be decoded: {path} ({seen}): is it a photo? copy it again")
-            status = 1
+            undecoded += 1
             continue
         _print_answer(classifier, path, seen.logits, options.top)
         if options.show:
             _save_picture(classifier, path, seen, options.show)
             print(f"Wrote {options.show}")
-    return status
+    if undecoded and len(photos) > 1:
+        _say(f"{undecoded} of {len(photos)} photos cannot be decoded: the lines above say why")
+    return int(undecoded > 0)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -12,6 +12,7 @@ history.json, and drawn from that report.md, report.html and their pictures.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import io
 import sys
 import time
@@ -29,7 +30,7 @@ from torchvision.models import MobileNet_V2_Weights
 import solution
 from birddata import DataError, layout
 from grader.marks import accuracy_text, mark_of, wilson_interval
-from grader.protocol import GraderError, check_writable, find_tests, written
+from grader.protocol import GraderError, check_writable, find_tests, script_remark, written
 from reporting import birds
 from solution import EpochRow, Settings, SubmissionError
 
@@ -87,12 +88,25 @@ def _or_dash(value: float | None) -> str:
 
 
 def fetch_imagenet_weights() -> None:
-    """Let torchvision download the pretrained weights into torch's cache, if they are not there."""
-    if solution.imagenet_weights_file().is_file():
-        return
+    """Download the pretrained weights into torch's cache, if they are not there whole.
+
+    Raises SubmissionError for a damaged file in the cache, if no other can be had.
+    """
+    file, damaged = solution.imagenet_weights_file(), False
+    start_of_hash = file.stem.rpartition("-")[2]  # of the SHA-256, by torch.hub's convention
+    if file.is_file():
+        if hashlib.sha256(file.read_bytes()).hexdigest().startswith(start_of_hash):
+            return
+        damaged = True
+        print(f"{file} is damaged: it is fetched again", file=sys.stderr)
     try:
-        MobileNet_V2_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        url = MobileNet_V2_Weights.IMAGENET1K_V1.url
+        torch.hub.download_url_to_file(url, str(file), hash_prefix=start_of_hash)
     except (URLError, OSError, HTTPException, RuntimeError) as error:  # RuntimeError: wrong hash
+        if damaged:
+            cure = f"delete {file}, or put it there by hand"
+            raise SubmissionError(f"no whole weights can be fetched ({error!r}): {cure}") from None
         print(f"The pretrained weights cannot be downloaded: {error!r}", file=sys.stderr)
 
 
@@ -118,10 +132,11 @@ def train(arguments: argparse.Namespace) -> None:
         )
     folder = tests[0].input / "train"
     gt = layout.read_labels(folder / "gt.csv")
-    if remark := layout.script_remark(folder / "gt.csv", gt):
+    if remark := script_remark(folder / "gt.csv", gt):
         print(f"note: {remark}", file=sys.stderr)
     there = [path.name for path in solution.list_photos(folder / "images")]
     gt = layout.labels_of_files(gt, folder / "images", there)
+    unlabelled = [name for name in there if name not in gt]
     if arguments.init is None:
         fetch_imagenet_weights()
     settings = Settings(seed=arguments.seed)
@@ -140,6 +155,10 @@ def train(arguments: argparse.Namespace) -> None:
             progress=table,
         )
     print(_verdict(network.facts["validation"]))
+    if gone := len(gt) - network.facts["training"]["photos"]:
+        print(f"Left out: {gone} of {len(gt)} labels, whose photos cannot be read; see above")
+    if unlabelled:
+        print(f"Left out: {len(unlabelled)} files without a label, such as {unlabelled[0]!a}")
     save(solution.to_checkpoint(network), arguments.out)
     size, seconds = arguments.out.stat().st_size / 1e6, time.perf_counter() - start
     print(f"Wrote {arguments.out} ({size:.1f} MB) after {seconds:.0f} s.")

@@ -2,8 +2,9 @@
 
 layout     the course's folders and csv files: how they are read and written
 sources    a folder, a zip or a tar becomes one table of files
+photos     one photo: is it readable, what are its bytes, can it be made a JPEG
 samples    what the files are: tests, CUB-200-2011, a table beside photos, class folders
-prepare    writes them in the course's layout
+writing    tests appear whole or not at all; prepare decides what is in them
 findings   what can be wrong with them
 doctor     finds it; copies finds photos that are there twice
 sketchbook draws the built-in sample; plumage draws its birds

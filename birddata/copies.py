@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
+from scipy.ndimage import affine_transform
 
 from birddata.findings import Findings
 
@@ -55,7 +56,14 @@ def thumbnail(photo: Image.Image) -> np.ndarray:
 
 def check_copies(photos: Sequence[Shot], found: Findings) -> None:
     """Find photos that are there more than once, byte by byte or by their looks."""
-    trained_tests = find_trained_tests(photos, found)
+    parts: dict[tuple[str, str], set[tuple[str, str]]] = defaultdict(set)
+    for shot in photos:
+        parts[shot.test, shot.role].add((shot.name, shot.facts.digest))
+    # Those that ask only for their own training photos, as the course's sample does.
+    asking = sorted(test for test, role in parts if role == "test")
+    trained_tests = {test for test in asking if parts[test, "test"] <= parts[test, "train"]}
+    for test in sorted(trained_tests):
+        found.add("trained-test", (), test)
     by_digest: dict[str, list[Shot]] = defaultdict(list)
     for shot in photos:
         by_digest[shot.facts.digest].append(shot)
@@ -66,19 +74,6 @@ def check_copies(photos: Sequence[Shot], found: Findings) -> None:
     for group in same_photos([shot.facts.thumb for shot in textured], found):
         shots = [shot for i in group for shot in by_digest[textured[i].facts.digest]]
         judge_copies(shots, "near-", trained_tests, found)
-
-
-def find_trained_tests(photos: Sequence[Shot], found: Findings) -> set[str]:
-    """Return the tests that ask only for their own training photos, as the course's sample does."""
-    parts: dict[tuple[str, str], set[tuple[str, str]]] = defaultdict(set)
-    for shot in photos:
-        parts[shot.test, shot.role].add((shot.name, shot.facts.digest))
-    trained = {
-        test for test, role in parts if role == "test" and parts[test, role] <= parts[test, "train"]
-    }
-    for test in sorted(trained):
-        found.add("trained-test", (), test)
-    return trained
 
 
 def judge_copies(
@@ -116,7 +111,8 @@ def same_photos(thumbs: Sequence[np.ndarray], found: Findings) -> list[list[int]
         found.add("look-alikes", (), f"{len(pairs):,} pairs, the {MAX_PAIRS:,} closest compared")
     groups = {i: [i] for i in range(len(thumbs))}
     for i, j in pairs[:MAX_PAIRS]:
-        if groups[i] is not groups[j] and alignment(thumbs[i], thumbs[j]) >= SAME:
+        p = thumbs[i], thumbs[j]
+        if groups[i] is not groups[j] and max(stretch(*p), stretch(*p[::-1])) >= SAME:
             groups[i] += groups[j]
             groups.update(dict.fromkeys(groups[j], groups[i]))
     return [group for i, group in groups.items() if i == min(group) and len(group) > 1]
@@ -147,50 +143,27 @@ def similar_hashes(bits: np.ndarray) -> list[tuple[int, int]]:
     return [(i, j) for _, i, j in sorted(pairs)]
 
 
-def alignment(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the best correlation of two thumbnails when either is stretched over the other."""
-    return max(stretch(first, second), stretch(second, first))
-
-
 def stretch(still: np.ndarray, moved: np.ndarray) -> float:
     """Stretch one thumbnail over another step by step; returns the best correlation on the way.
 
-    Each step refines scale and shift in x and y by least squares, together with gain and offset of
+    Each step refines scale and shift in y and x by least squares, together with gain and offset of
     the brightness: Lucas-Kanade (Baker and Matthews 2004, "Lucas-Kanade 20 Years On", section 2).
     """
-    axis = np.arange(THUMB) - (THUMB - 1) / 2  # pixels from the centre
-    y, x = np.meshgrid(axis, axis, indexing="ij")
-    slope_y, slope_x = np.gradient(moved)
-    warp = np.array([1.0, 0.0, 1.0, 0.0])  # scale and shift in x, scale and shift in y
+    middle = (THUMB - 1) / 2
+    y, x = np.mgrid[:THUMB, :THUMB] - middle
+    images = (moved, *np.gradient(moved))
+    scale, shift = np.ones(2), np.zeros(2)  # in y and x, from the middle
     best = -1.0
     for _ in range(ALIGN_STEPS):
-        across, inside_x = sampling(warp[0] * axis + warp[1])
-        down, inside_y = sampling(warp[2] * axis + warp[3])
-        inside = np.outer(inside_y, inside_x)
-        if inside.mean() < MIN_OVERLAP:
+        start = middle * (1 - scale) + shift
+        seen, dy, dx = (affine_transform(i, scale, start, order=1, cval=np.nan) for i in images)
+        inside = np.isfinite(seen)
+        if inside.mean() < MIN_OVERLAP or min(seen[inside].std(), still[inside].std()) < BLANK:
             break
-        seen, dx, dy = ((down @ image @ across.T)[inside] for image in (moved, slope_x, slope_y))
-        wanted = still[inside]
-        if min(seen.std(), wanted.std()) < BLANK:
-            break
-        best = max(best, float(np.corrcoef(seen, wanted)[0, 1]))
-        columns = [seen, np.ones_like(seen), dx * x[inside], dx, dy * y[inside], dy]
-        gain, _, *step = np.linalg.lstsq(np.stack(columns, axis=1), wanted, rcond=None)[0]
+        best = max(best, float(np.corrcoef(seen[inside], still[inside])[0, 1]))
+        columns = np.stack([seen, np.ones_like(seen), dy * y, dx * x, dy, dx], axis=2)[inside]
+        gain, _, *step = np.linalg.lstsq(columns, still[inside], rcond=None)[0]
         if gain <= 0:
             break
-        warp += np.array(step) / gain
+        scale, shift = scale + np.array(step[:2]) / gain, shift + np.array(step[2:]) / gain
     return best
-
-
-def sampling(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the matrix of linear interpolation (THUMB, THUMB) at positions from the centre.
-
-    Also returns which of them lie inside (THUMB,).
-    """
-    place = positions + (THUMB - 1) / 2
-    left = np.clip(np.floor(place), 0, THUMB - 2).astype(int)
-    matrix = np.zeros((THUMB, THUMB))
-    rows = np.arange(THUMB)
-    matrix[rows, left] = 1 - (place - left)
-    matrix[rows, left + 1] = place - left
-    return matrix, (place >= 0) & (place <= THUMB - 1)

@@ -6,24 +6,22 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFile
-from rich.console import Console
-from rich.progress import track
 
 import solution
 from birddata import DataError
 from birddata.copies import BLANK, Facts, Shot, check_copies, thumbnail
 from birddata.findings import FEW_PHOTOS, IMBALANCE, MAX_ASPECT, MIN_SIDE, OUTLIER, Findings, Item
-from birddata.samples import SIDE, digest_of, find_sample, reason
+from birddata.photos import SIDE, digest_of, reason, with_bar
+from birddata.samples import find_sample
 from birddata.sources import walk_folder
-from birddata.writing import Photo, Sample
-from grader.protocol import GraderError, write_json
+from birddata.writing import Sample
+from grader.protocol import GraderError, check_writable, write_json
 
 EXIT_STATUS = {"error": 4, "warning": 3, "note": 0}  # 1 and 2: the check itself could not be done
 VERDICTS = {
@@ -33,9 +31,7 @@ VERDICTS = {
 }
 SHOWN = 3  # items of a kind in the summary
 
-# ------------------------------------------------------------------------------------------------
-# One file
-# ------------------------------------------------------------------------------------------------
+# ---- One file ------------------------------------------------------------------------------------
 
 
 def examine(path: Path, known: dict[str, Facts]) -> Facts:
@@ -51,27 +47,21 @@ def examine(path: Path, known: dict[str, Facts]) -> Facts:
 
 def look(path: Path, digest: str) -> Facts:
     """Read a photo as training does, and say what a reader without patience would stumble over."""
-    facts = Facts(digest)
+    facts, damage = Facts(digest), "odd-metadata"
     try:
-        photo, facts.damage = read_twice(path)
-        facts.thumb = thumbnail(photo)
         with solution.tolerant_pillow(), solution.open_photo(path) as header:
             facts.format, facts.mode, facts.size = header.format, header.mode, header.size
-    except Exception as error:  # a damaged photo makes Pillow raise nearly anything
+        try:
+            with impatient_pillow(), solution.open_photo(path) as opened:
+                damage = "truncated"
+                photo = solution.decode(opened, SIDE)
+        except Exception as error:  # a damaged photo makes Pillow raise nearly anything
+            facts.damage = damage, reason(error)
+            photo = solution.read_photo(path, SIDE)
+        facts.thumb = thumbnail(photo)
+    except Exception as error:
         facts.problem = reason(error)
     return facts
-
-
-def read_twice(path: Path) -> tuple[Image.Image, tuple[str, str] | None]:
-    """Return a photo, and the code and cause of its damage if it is not read without tolerance."""
-    opened = False
-    try:
-        with impatient_pillow(), solution.open_photo(path) as photo:
-            opened = True
-            return solution.decode(photo, SIDE), None
-    except Exception as error:
-        damage = ("truncated" if opened else "odd-metadata"), reason(error)
-    return solution.read_photo(path, SIDE), damage
 
 
 @contextmanager
@@ -85,40 +75,21 @@ def impatient_pillow() -> Iterator[None]:
             ImageFile.LOAD_TRUNCATED_IMAGES = True
 
 
-def shots_of(sample: Sample, found: Findings) -> list[Shot]:
+def shots_of(sample: Sample) -> list[Shot]:
     """Read all photos of a sample, with a bar on a terminal."""
     parts = [
-        (test.stem, role, photo)
+        (photo, test.stem, role)
         for test in sample.tests
         for role, photos in (("train", test.train), ("test", test.test))
         for photo in photos
     ]
     known: dict[str, Facts] = {}
-    console = Console(stderr=True)
-    reading = {"console": console, "transient": True, "disable": not console.is_terminal}
-    return [
-        Shot(
-            photo.origin,
-            photo.name,
-            label_of(photo, sample),
-            test,
-            role,
-            examine(photo.path, known),
-        )
-        for test, role, photo in track(parts, "Reading photos", **reading)
-    ]
-
-
-def label_of(photo: Photo, sample: Sample) -> str | None:
-    """Return what a photo's species is called."""
-    if photo.class_id is None:
-        return None
-    return species_name(photo.class_id, sample)
-
-
-def species_name(class_id: int, sample: Sample) -> str:
-    """Return what a species is called."""
-    return sample.species.get(class_id, f"class {class_id}")
+    shots = []
+    for photo, test, role in with_bar(parts):
+        label = None if photo.class_id is None else sample.name_of(photo.class_id)
+        facts = examine(photo.path, known)
+        shots.append(Shot(photo.origin, photo.name, label, test, role, facts))
+    return shots
 
 
 def check_file(shot: Shot, found: Findings) -> bool:
@@ -143,9 +114,7 @@ def check_file(shot: Shot, found: Findings) -> bool:
     return True
 
 
-# ------------------------------------------------------------------------------------------------
-# Sizes and species
-# ------------------------------------------------------------------------------------------------
+# ---- Sizes and species ---------------------------------------------------------------------------
 
 
 def check_sizes(photos: Sequence[Shot], found: Findings) -> None:
@@ -170,11 +139,11 @@ def check_species(photos: Sequence[Shot], sample: Sample, found: Findings) -> No
     trained = Counter((shot.test, shot.label) for shot in photos if shot.role == "train")
     for test in sample.tests:
         if test.train_ids is not None:
-            names = [species_name(class_id, sample) for class_id in sorted(test.train_ids)]
+            names = [sample.name_of(class_id) for class_id in sorted(test.train_ids)]
             check_counts({name: trained[test.stem, name] for name in names}, found)
         if None not in (test.train_ids, test.test_ids):
             for class_id in sorted(test.test_ids - test.train_ids):
-                found.add("untrained-species", (), species_name(class_id, sample))
+                found.add("untrained-species", (), sample.name_of(class_id))
 
 
 def check_counts(count: dict[str, int], found: Findings) -> None:
@@ -188,9 +157,7 @@ def check_counts(count: dict[str, int], found: Findings) -> None:
         found.add("imbalance", (), f"{large} ({most}) and {small} ({fewest})")
 
 
-# ------------------------------------------------------------------------------------------------
-# The whole check
-# ------------------------------------------------------------------------------------------------
+# ---- The whole check -----------------------------------------------------------------------------
 
 
 def diagnose(folder: Path) -> tuple[Findings, int, int]:
@@ -202,7 +169,7 @@ def diagnose(folder: Path) -> tuple[Findings, int, int]:
         raise DataError(f"{folder} is not a folder; give one, an archive must be unpacked first")
     found = Findings()
     sample = find_sample(folder, walk_folder(folder, found), 0, found)
-    shots = shots_of(sample, found)
+    shots = shots_of(sample)
     distinct = {(shot.name, shot.facts.digest): shot for shot in reversed(shots)}
     whole = [shot for shot in list(distinct.values())[::-1] if check_file(shot, found)]
     if whole:
@@ -215,26 +182,14 @@ def diagnose(folder: Path) -> tuple[Findings, int, int]:
 
 def summary(found: Findings) -> list[str]:
     """Return a line for each kind of finding, most severe first, and one with the verdict."""
-    kinds = found.kinds()
-    lines = [
-        f"{kind.severity:<7}  {kind.code:<18} {len(found[kind.code]):>5,}  "
-        f"{examples(found[kind.code])} -> {kind.cure}"
-        for kind in kinds
-    ]
-    count = Counter(kind.severity for kind in kinds)
+    lines, count = [], Counter(kind.severity for kind in found.kinds())
+    for kind in found.kinds():
+        shown = [example(item) for item in found[kind.code]]
+        examples = ", ".join([*shown[:SHOWN], *["..."] * (len(shown) > SHOWN)])
+        line = f"{kind.severity:<7}  {kind.code:<18} {len(shown):>5,}  {examples} -> {kind.cure}"
+        lines.append(line)
     kinds_of = ", ".join(f"{count[severity]} of {severity}s" for severity in EXIT_STATUS)
-    return [*lines, f"Verdict: {VERDICTS[worst(found)]} (kinds of findings: {kinds_of})"]
-
-
-def worst(found: Findings) -> str:
-    """Return the highest severity among the findings, note if there is none."""
-    return next((kind.severity for kind in found.kinds()), "note")
-
-
-def examples(items: Iterable[Item]) -> str:
-    """Name the first few findings of a kind in short."""
-    shown = [example(item) for item in items]
-    return ", ".join([*shown[:SHOWN], *["..."] * (len(shown) > SHOWN)])
+    return [*lines, f"Verdict: {VERDICTS[found.worst()]} (kinds of findings: {kinds_of})"]
 
 
 def example(item: Item) -> str:
@@ -245,12 +200,6 @@ def example(item: Item) -> str:
     return " ".join(filter(None, [" = ".join(names), detail]))
 
 
-def details(found: Findings) -> list[dict[str, Any]]:
-    """Return all findings as plain values for JSON."""
-    items = {kind: [item._asdict() for item in found[kind.code]] for kind in found.kinds()}
-    return [{**kind._asdict(), "count": len(items[kind]), "items": items[kind]} for kind in items]
-
-
 def run(folder: Path, json_to: str | None = None) -> int:
     """Check a folder and print the summary; returns the exit status.
 
@@ -258,15 +207,21 @@ def run(folder: Path, json_to: str | None = None) -> int:
     """
     start = time.monotonic()
     try:
+        if json_to not in (None, "-"):
+            check_writable(Path(json_to))
         found, photos, species = diagnose(folder)
         seconds = round(time.monotonic() - start, 1)
+        of = {kind: [item._asdict() for item in found[kind.code]] for kind in found.kinds()}
         result = {
             "folder": str(folder),
             "photos": photos,
             "species": species,
             "seconds": seconds,
-            "verdict": worst(found),
-            "findings": details(found),
+            "verdict": found.worst(),
+            "findings": [
+                {**kind._asdict(), "count": len(items), "items": items}
+                for kind, items in of.items()
+            ],
         }
         if json_to == "-":
             print(json.dumps(result, indent=1))
@@ -277,4 +232,4 @@ def run(folder: Path, json_to: str | None = None) -> int:
         return 1
     head = f"Checked {photos:,} photos of {species} species in {folder} in {seconds} s"
     print("\n".join([head, *summary(found)]), file=sys.stderr if json_to == "-" else sys.stdout)
-    return EXIT_STATUS[worst(found)]
+    return EXIT_STATUS[found.worst()]

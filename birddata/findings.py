@@ -22,64 +22,63 @@ class Kind(NamedTuple):
     cure: str
 
 
-KINDS = (
-    Kind("bad-table", "error", "a table of labels that cannot be used",
+_KINDS = {
+    "error": (
+        ("bad-table", "a table of labels that cannot be used",
          f"write it as UTF-8 text whose first line is {HEADER}"),
-    Kind("bad-row", "error", "a row that is not a file name, a comma and an integer",
-         "mend the row"),
-    Kind("two-ids", "error", "a file with two class ids in one table",
-         "keep the row that is right"),
-    Kind("label-without-file", "error", "a label without a file",
-         "add the file or delete the row"),
-    Kind("unreadable", "error", "a file that cannot be decoded",
+        ("bad-row", "a row that is not a file name, a comma and an integer", "mend the row"),
+        ("two-ids", "a file with two class ids in one table", "keep the row that is right"),
+        ("label-without-file", "a label without a file", "add the file or delete the row"),
+        ("unreadable", "a file that cannot be decoded",
          "training leaves it out, classify answers with the commonest species: fetch it again"),
-    Kind("two-species", "error", "the same photo under two labels", "keep it where it belongs"),
-    Kind("leaked-copy", "error", "the same bytes in training and in test",
-         "take the photo out of training"),
-    Kind("untrained-species", "error", "a species of the test without training photos",
+        ("two-species", "the same photo under two labels", "keep it where it belongs"),
+        ("leaked-copy", "the same bytes in training and in test", "take the photo out of training"),
+        ("untrained-species", "a species of the test without training photos",
          "add training photos, or check the class ids"),
-    Kind("leaked-near-copy", "warning", "the same photo, altered, in training and in test",
+    ),
+    "warning": (
+        ("leaked-near-copy", "the same photo, altered, in training and in test",
          "take the photo out of training"),
-    Kind("truncated", "warning", "a photo of which only a part can be decoded",
+        ("truncated", "a photo of which only a part can be decoded",
          "training takes the part that is there: fetch it again, or delete it"),
-    Kind("file-without-label", "warning", "a photo without a label, which is not trained on",
+        ("file-without-label", "a photo without a label, which is not trained on",
          "add its label, or delete it"),
-    Kind("repeated-row", "warning", "a file with the same class id twice in one table",
+        ("repeated-row", "a file with the same class id twice in one table",
          "delete one of the rows"),
-    Kind("exact-copy", "warning", "the same bytes more than once in training", "keep one"),
-    Kind("near-copy", "warning", "the same photo, altered, more than once in training",
-         "keep one"),
-    Kind("blank", "warning", "a picture of a single colour", "delete it"),
-    Kind("tiny", "warning", f"a photo with a side under {MIN_SIDE} pixels",
+        ("exact-copy", "the same bytes more than once in training", "keep one"),
+        ("near-copy", "the same photo, altered, more than once in training", "keep one"),
+        ("blank", "a picture of a single colour", "delete it"),
+        ("tiny", f"a photo with a side under {MIN_SIDE} pixels",
          "find a larger version, or delete it"),
-    Kind("not-an-image", "warning", "another file among the photos", "move it elsewhere"),
-    Kind("lone-species", "warning", "a species with a single training photo or none",
+        ("not-an-image", "another file among the photos", "move it elsewhere"),
+        ("lone-species", "a species with a single training photo or none",
          "add photos, or leave the species out"),
-    Kind("imbalance", "warning", f"over {IMBALANCE} times as many photos in one species as in "
-         "another", "add photos to the small ones, or weight the loss"),
-    Kind("odd-metadata", "note", "a photo with damage beside its pixels, which is passed over",
+        ("imbalance", f"over {IMBALANCE} times as many photos in one species as in another",
+         "add photos to the small ones, or weight the loss"),
+    ),
+    "note": (
+        ("odd-metadata", "a photo with damage beside its pixels, which is passed over",
          "none needed"),
-    Kind("colour-mode", "note", "a photo that is neither RGB nor grey, and is converted",
-         "none needed"),
-    Kind("wrong-extension", "note", "a photo whose extension is not that of its format",
+        ("colour-mode", "a photo that is neither RGB nor grey, and is converted", "none needed"),
+        ("wrong-extension", "a photo whose extension is not that of its format",
          "none needed here; rename it for other programs"),
-    Kind("other-name", "note", "a photo that its table calls a little differently",
+        ("other-name", "a photo that its table calls a little differently",
          "none needed; the testing system's script compares names exactly"),
-    Kind("script-differs", "note", "a table that the testing system's script would read otherwise",
+        ("script-differs", "a table that the testing system's script would read otherwise",
          f"write it as UTF-8 text, {HEADER} in the first line and no quotes or blanks"),
-    Kind("few-photos", "note", f"a species with fewer than {FEW_PHOTOS} training photos",
-         "add photos"),
-    Kind("odd-shape", "note", f"a photo over {MAX_ASPECT} times as long as wide", "crop it"),
-    Kind("odd-size", "note", f"a photo over {OUTLIER} times as large or small as the median",
+        ("few-photos", f"a species with fewer than {FEW_PHOTOS} training photos", "add photos"),
+        ("odd-shape", f"a photo over {MAX_ASPECT} times as long as wide", "crop it"),
+        ("odd-size", f"a photo over {OUTLIER} times as large or small as the median",
          "look at it: it may not belong here"),
-    Kind("grey", "note", "a photo without colour", "none needed"),
-    Kind("look-alikes", "note", "more pairs look alike than are compared closely",
+        ("grey", "a photo without colour", "none needed"),
+        ("look-alikes", "more pairs look alike than are compared closely",
          "none needed; altered copies may have been missed"),
-    Kind("trained-test", "note", "a test that asks only for photos of its training set",
+        ("trained-test", "a test that asks only for photos of its training set",
          "none needed; its accuracy says nothing about new photos"),
-    Kind("no-true-labels", "note", "a test without true labels",
-         "add its _gt/gt.csv to grade it here"),
-)  # fmt: skip
+        ("no-true-labels", "a test without true labels", "add its _gt/gt.csv to grade it here"),
+    ),
+}  # fmt: skip
+KINDS = tuple(Kind(code, severity, *rest) for severity, of in _KINDS.items() for code, *rest in of)
 
 
 class Item(NamedTuple):
@@ -97,7 +96,8 @@ FATAL = ("bad-table", "bad-row", "two-ids")  # tests are not written from such a
 class Findings(defaultdict[str, dict[Item, None]]):
     """What was found, by the code of its kind, in the order in which it was found.
 
-    `passed-over` is no kind: files that the system made, and what is not part of the layout.
+    Two are no kinds: `passed-over`, files that the system made and what is not part of the layout;
+    and `converted`, photos that prepare made JPEG.
     """
 
     def __init__(self) -> None:
@@ -110,3 +110,15 @@ class Findings(defaultdict[str, dict[Item, None]]):
     def kinds(self) -> list[Kind]:
         """Return the kinds of which there is a finding, most severe first."""
         return [kind for kind in KINDS if self.get(kind.code)]
+
+    def worst(self) -> str:
+        """Return the highest severity among the findings, note if there is none."""
+        return next((kind.severity for kind in self.kinds()), "note")
+
+    def told(self, code: str, item: Item, with_cure: bool = False) -> str:
+        """Say what a finding is about, and what is the matter."""
+        kind = next((kind for kind in KINDS if kind.code == code), None)
+        plain = code in ("passed-over", "not-an-image", "unreadable", "bad-table")
+        detail = f" ({item.detail})" if item.detail else ""
+        what = item.detail if plain else f"{kind.what}{detail}"
+        return f"{' = '.join(item.files)}: {what}{f'; {kind.cure}' if with_cure else ''}"

@@ -3,7 +3,7 @@
 A folder of tests holds `NN_<name>_input/train/gt.csv`, `.../train/images`, `.../test/images` and
 `NN_<name>_gt/gt.csv`. People's tables are read tolerantly: with Excel's marks, semicolons, quotes,
 blanks and further columns, in UTF-8 or UTF-16. The testing system's script is not so tolerant:
-`read_as_script` reads as it does, and `script_remark` says what it would make of a table.
+grader/protocol.py reads as it does, and says what it would make of a table.
 """
 
 import csv
@@ -37,9 +37,7 @@ def find_inputs(folder: Path) -> list[Path]:
     return sorted(p for p in paths if TEST_INPUT.fullmatch(p.name) and p.is_dir())
 
 
-# ------------------------------------------------------------------------------------------------
-# Any table
-# ------------------------------------------------------------------------------------------------
+# ---- Any table -----------------------------------------------------------------------------------
 
 
 @dataclass
@@ -69,15 +67,11 @@ def read_rows(path: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
         rows = [
             (f"line {reader.line_num}", dict(zip(columns, map(str.strip, row), strict=False)))
             for row in reader
-            if any(row)
+            if any(map(str.strip, row))
         ]
     except csv.Error as error:
         raise DataError(f"{path} is no table: {error}") from None
     return columns, rows
-
-
-def _column(columns: list[str], known: tuple[str, ...]) -> str | None:
-    return next((name for name in known if name in columns), None)
 
 
 def read_table(path: Path, numbers: bool = False) -> Table | None:
@@ -86,7 +80,10 @@ def read_table(path: Path, numbers: bool = False) -> Table | None:
     With `numbers` a label that is no whole number is a fault.
     """
     columns, rows = read_rows(path)
-    file, label = _column(columns, FILE_COLUMNS), _column(columns, LABEL_COLUMNS)
+    file, label = (
+        next((name for name in known if name in columns), None)
+        for known in (FILE_COLUMNS, LABEL_COLUMNS)
+    )
     if file is None or label is None:
         return None
     table = Table()
@@ -102,9 +99,7 @@ def read_table(path: Path, numbers: bool = False) -> Table | None:
     return table
 
 
-# ------------------------------------------------------------------------------------------------
-# gt.csv
-# ------------------------------------------------------------------------------------------------
+# ---- gt.csv --------------------------------------------------------------------------------------
 
 
 def read_gt(path: Path) -> Table:
@@ -136,46 +131,13 @@ def read_labels(path: Path) -> dict[str, int]:
     return {name: class_id(text) for name, text in table.labels.items()}
 
 
-def read_as_script(path: Path) -> dict[str, int]:
-    """Class ids by file name as the testing system's script reads them; ValueError where it stops.
-
-    It knows no quotes, and lets Python's `int` decide what a number is.
-    """
-    text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
-    header, *rows = text.split("\n")
-    if header != HEADER:
-        raise ValueError(f"{path} begins with {header!r}: its header must be {HEADER!r}")
-    labels = {}
-    for number, row in enumerate(rows, start=2):
-        if row:
-            name, _, class_id = row.rpartition(",")
-            try:
-                labels[name] = int(class_id if name else "")
-            except ValueError:
-                raise ValueError(f"{path}, line {number}: {row!r} is not `{HEADER}`") from None
-    return labels
-
-
-def script_remark(path: Path, labels: Mapping[str, int]) -> str | None:
-    """What the testing system's script would make of a table that was read as `labels`."""
-    try:
-        differing = read_as_script(path).items() ^ labels.items()
-    except ValueError as error:
-        return f"the testing system's script would stop here: {error}"
-    if not differing:
-        return None
-    return f"the testing system's script would read {len(differing)} rows of {path} differently"
-
-
 def gt_bytes(labels: Mapping[str, int]) -> bytes:
     """What a gt.csv or output.csv with these class ids holds, its rows sorted by file name."""
     rows = "".join(f"{name},{class_id}\n" for name, class_id in sorted(labels.items()))
     return f"{HEADER}\n{rows}".encode(errors="surrogateescape")
 
 
-# ------------------------------------------------------------------------------------------------
-# species.csv
-# ------------------------------------------------------------------------------------------------
+# ---- species.csv ---------------------------------------------------------------------------------
 
 
 def read_species(path: Path) -> dict[int, str]:
@@ -186,7 +148,8 @@ def read_species(path: Path) -> dict[int, str]:
         columns, rows = read_rows(path)
         if not {"class_id", "name"} <= set(columns):
             raise ValueError
-        return {int(row["class_id"]): row["name"] for _, row in rows}
+        names = {int(row["class_id"]): russian(row["name"]) for _, row in rows}
+        return {key: name.encode(errors="replace").decode() for key, name in names.items()}
     except (ValueError, KeyError):
         raise DataError(
             f"{path} must have the header {SPECIES_HEADER} and a row per species; mend it"
@@ -201,14 +164,20 @@ def species_bytes(species: Mapping[int, str]) -> bytes:
     return file.getvalue().encode(errors="surrogateescape")
 
 
-# ------------------------------------------------------------------------------------------------
-# Names of photos
-# ------------------------------------------------------------------------------------------------
+# ---- Names of photos -----------------------------------------------------------------------------
+
+
+def russian(name: str, codec: str = "cp1251") -> str:
+    """A name with bytes that are no UTF-8, as a Russian Windows meant it; others as they are."""
+    if not re.search("[\udc80-\udcff]", name):
+        return name
+    text = name.encode(errors="surrogateescape").decode(codec, "replace")
+    return text if re.fullmatch("[\x00-\x7fа-яёА-ЯЁ]*", text) else name
 
 
 def name_key(name: str) -> str:
-    """What names are compared by: accents in one form, no folders, no blanks around, no case."""
-    name = unicodedata.normalize("NFC", name).replace("\\", "/").rpartition("/")[2]
+    """What names are compared by: text and accents in one form, no folders, blanks or case."""
+    name = unicodedata.normalize("NFC", russian(name)).replace("\\", "/").rpartition("/")[2]
     return name.strip().casefold()
 
 

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
@@ -17,9 +18,7 @@ OVERSAMPLING = 2  # shapes are drawn this much larger, then averaged down: smoot
 Colour = tuple[int, int, int]
 Points = np.ndarray  # (n, 2): x forward, y up, about 1 = half a body length
 
-# ------------------------------------------------------------------------------------------------
-# Genera and species
-# ------------------------------------------------------------------------------------------------
+# ---- Genera and species --------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -84,59 +83,101 @@ SPECIES = (
     Species("Ochre-billed Chalktail", WAGTAIL, ("plain", BLACK), None, None, (2, WHITE), OCHRE),
 )
 
-# ------------------------------------------------------------------------------------------------
-# Pose and scene: every chance of a photo, drawn without knowing the species
-# ------------------------------------------------------------------------------------------------
+# ---- Pose and scene: every chance of a photo, drawn without knowing the species ------------------
 
+SIZES = ((500, 375), (500, 333), (500, 400), (500, 375), (375, 500), (333, 500))  # pixels, w and h
+BIRD_SHARE = (0.1, 0.5)  # of the photo's area, of the box around a bird
 PERCHES = ((94, 74, 56), (72, 62, 56), (142, 120, 92), (104, 104, 100))
+# name: dark colour, light colour, patches across and down, grain (0 to 1), darkening downwards
+BACKGROUNDS = {
+    "sky": ((120, 160, 206), (226, 236, 244), (2, 4), 0.02, -0.2),
+    "dusk": ((92, 74, 104), (236, 172, 126), (2, 5), 0.02, 0.5),
+    "foliage": ((34, 62, 30), (140, 172, 84), (11, 11), 0.10, 0.1),
+    "autumn": ((88, 52, 24), (214, 156, 70), (10, 10), 0.10, 0.1),
+    "reeds": ((96, 98, 52), (206, 196, 128), (30, 3), 0.10, 0.2),
+    "water": ((44, 82, 106), (150, 184, 192), (4, 26), 0.06, 0.3),
+    "bark": ((66, 50, 40), (150, 124, 102), (22, 4), 0.22, 0.0),
+    "sand": ((176, 150, 110), (226, 206, 166), (5, 9), 0.25, 0.1),
+    "snow": ((176, 186, 204), (246, 248, 250), (4, 4), 0.06, 0.1),
+    "stone": ((82, 82, 84), (170, 166, 158), (9, 9), 0.30, 0.0),
+}
+
+
+def chance(draw: Callable[[np.random.Generator], Any]) -> Any:
+    """Return a field that is drawn for each photo."""
+    return field(metadata={"draw": draw})
+
+
+def one_of(values: Sequence) -> Any:
+    """Return a field that is one of the values."""
+    return chance(lambda rng: values[rng.integers(len(values))])
+
+
+def between(low: float, high: float) -> Any:
+    """Return a field that is evenly distributed; whole numbers for whole limits, `high` not."""
+    whole = isinstance(low, int) and isinstance(high, int)
+    return chance(lambda rng: int(rng.integers(low, high)) if whole else rng.uniform(low, high))
+
+
+T = TypeVar("T")
+
+
+def drawn(kind: type[T], rng: np.random.Generator) -> T:
+    """Return a Pose or a Scene, its fields drawn in order."""
+    return kind(**{chances.name: chances.metadata["draw"](rng) for chances in fields(kind)})
 
 
 @dataclass(frozen=True)
 class Pose:
     """How the bird sits, and where in the photo; angles in degrees."""
 
-    photo: tuple[int, int]  # pixels, width and height
-    faces_left: bool
-    squash: float  # 1 is a pure side view, less is turned towards or from the viewer
-    tilt: float
-    head_angle: float
-    looks_back: bool
-    wing_lift: float  # 0 is folded
-    tail_angle: float
-    tail_spread: float
-    share: float  # of the photo's area, of the box around the bird
-    place: tuple[float, float]  # of that box, 0 to 1: from one edge of the photo to the other
+    photo: tuple[int, int] = one_of(SIZES)  # pixels, width and height
+    faces_left: bool = chance(lambda rng: bool(rng.random() < 0.5))
+    squash: float = between(0.80, 1.0)  # 1 is a pure side view, less is turned from it
+    tilt: float = between(-18.0, 20.0)
+    head_angle: float = between(-28.0, 28.0)
+    looks_back: bool = chance(lambda rng: bool(rng.random() < 0.25))
+    wing_lift: float = chance(  # 0 is folded; in two birds of three the wing lies on the body
+        lambda rng: float(rng.choice([0.0, rng.uniform(0, 12), rng.uniform(12, 75)]))
+    )
+    tail_angle: float = between(-18.0, 22.0)
+    tail_spread: float = between(0.0, 1.0)
+    share: float = chance(  # of the photo's area, of the box around the bird
+        lambda rng: BIRD_SHARE[0] * (BIRD_SHARE[1] / BIRD_SHARE[0]) ** rng.random()
+    )
+    # of that box, 0 to 1: from one edge of the photo to the other
+    place: tuple[float, float] = chance(lambda rng: (rng.random(), rng.random()))
 
 
 @dataclass(frozen=True)
 class Scene:
     """Everything else in a photo."""
 
-    background: str
-    ground: str  # the background below the horizon
-    horizon: float  # part of the photo's height that is above it
-    branches: int  # out of focus, behind the bird
-    berries: int  # among them, in the colours of field marks
-    perch: Colour
-    perch_width: float  # half body lengths
-    perch_slope: float  # degrees
-    twigs: int  # in front of the bird
-    leaves: int  # on each of them
-    dapple: float  # depth of the shadows that fall on the scene, 0 to 1
-    light_angle: float  # degrees from overhead
-    gain: tuple[float, float, float]  # brightness and colour cast, a factor a channel
-    contrast: float
-    plumage: float  # paler or darker bird, a factor
-    wear: float  # how far the field marks have faded, 0 to 1
-    blur: float  # radius in pixels
-    noise: float  # standard deviation in grey levels
-    jpeg_quality: int
-    texture_seed: int
+    gain: tuple[float, float, float] = chance(  # brightness and colour cast, a factor a channel
+        lambda rng: tuple(rng.uniform(0.8, 1.18) * rng.uniform(0.88, 1.12, 3))
+    )
+    background: str = one_of(list(BACKGROUNDS))
+    ground: str = one_of(list(BACKGROUNDS))  # the background below the horizon
+    horizon: float = between(0.3, 1.6)  # part of the photo's height that is above it
+    branches: int = between(0, 9)  # out of focus, behind the bird
+    berries: int = between(0, 12)  # among them, in the colours of field marks
+    perch: tuple[int, int, int] = one_of(PERCHES)
+    perch_width: float = between(0.16, 0.50)  # half body lengths
+    perch_slope: float = between(-16.0, 16.0)  # degrees
+    twigs: int = one_of((0, 0, 1, 2))  # in front of the bird
+    leaves: int = between(0, 4)  # on each of them
+    dapple: float = between(0.0, 0.4)  # depth of the shadows that fall on the scene, 0 to 1
+    light_angle: float = between(-50.0, 50.0)  # degrees from overhead
+    contrast: float = between(0.8, 1.2)
+    plumage: float = between(0.85, 1.12)  # paler or darker bird, a factor
+    wear: float = between(0.0, 0.15)  # how far the field marks have faded, 0 to 1
+    blur: float = between(0.0, 1.3)  # radius in pixels
+    noise: float = between(2.0, 7.0)  # standard deviation in grey levels
+    jpeg_quality: int = between(70, 93)
+    texture_seed: int = between(0, 2**31)
 
 
-# ------------------------------------------------------------------------------------------------
-# Shapes
-# ------------------------------------------------------------------------------------------------
+# ---- Shapes --------------------------------------------------------------------------------------
 
 
 def mix(first: Colour, second: Colour, share: float) -> Colour:
@@ -222,9 +263,7 @@ class Canvas:
         return self.layer.reduce(OVERSAMPLING)
 
 
-# ------------------------------------------------------------------------------------------------
-# The bird, from back to front
-# ------------------------------------------------------------------------------------------------
+# ---- The bird, from back to front ----------------------------------------------------------------
 
 
 def draw_perch(canvas: Canvas, scene: Scene, ground: float, rng: np.random.Generator) -> None:

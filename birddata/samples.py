@@ -2,55 +2,58 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 import re
 import unicodedata
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
 from birddata import DataError, layout
 from birddata.findings import Findings
-from birddata.sources import Entry, Files, is_table
+from birddata.photos import problem
+from birddata.sources import EMPTY_FOLDER, Entry, Files, is_table
 from birddata.writing import Photo, Sample, Test
-from solution import DETAIL, Settings, read_photo
+from grader.protocol import script_remark
 
 MAX_WRAPPING = 2  # how many folders may lie between SOURCE and what is looked for
+MAX_NAME_BYTES = 200  # of a photo's name; most file systems take 255
 SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 NO_SPECIES = SPLITS | {"images", "imgs", "photos", "pictures", "jpegimages"}
+IN_TEST = re.compile(r"((?:[^/]+/)*?)[0-9]{2}_[^/]+_input/")  # see layout.TEST_INPUT
 CUB_TABLES = ("images.txt", "image_class_labels.txt", "classes.txt")
 # The course's sample, as far as it is known: the first species of CUB-200-2011, in its order, that
 # have exactly so many photos; some of them are public, and the others probably the hidden test.
 CUB_SPECIES, CUB_PHOTOS, CUB_PUBLIC = 50, 60, 50
-
-SIDE = DETAIL * Settings.input_size  # pixels, as training and classify read photos
 
 T = TypeVar("T")
 
 
 def find_sample(source: Path, files: Files, seed: int, found: Findings) -> Sample:
     """Recognise the layout of SOURCE and read it."""
-    root = choose_root(course_roots(files), "tests", source)
-    if root is not None:
+    tests = {match[1] for path in files if (match := IN_TEST.match(path))}
+    if (root := choose_root(tests, "tests", source)) is not None:
         return read_course(below(files, root, found), root, found)
-    root = choose_root(cub_roots(files), "CUB archives", source)
-    if root is not None:
+    split = [path.rpartition("/") for path in files]
+    tables = Counter(folder + slash for folder, slash, name in split if name in CUB_TABLES)
+    cub = {folder for folder in tables if tables[folder] > 1}
+    if (root := choose_root(cub, "CUB archives", source)) is not None:
         return read_cub(below(files, root), seed, found)
     if (sample := read_table_beside(source, files, found)) is not None:
         return sample
     return read_class_folders(source, files, found)
 
 
-def choose_root(roots: set[tuple[str, ...]], what: str, source: Path) -> str | None:
-    """Return the shallowest root as a prefix of paths ("" for SOURCE itself), None without any.
+def choose_root(roots: set[str], what: str, source: Path) -> str | None:
+    """Return the shallowest root, a prefix of paths ("" for SOURCE itself), None without any.
 
     Raises DataError when two roots are equally shallow.
     """
-    roots = {root for root in roots if len(root) <= MAX_WRAPPING}
-    depth = min(map(len, roots), default=0)
-    best = sorted("".join(f"{part}/" for part in root) for root in roots if len(root) == depth)
+    roots = {root for root in roots if root.count("/") <= MAX_WRAPPING}
+    depth = min((root.count("/") for root in roots), default=0)
+    best = sorted(root for root in roots if root.count("/") == depth)
     if len(best) > 1:
         raise DataError(
             f"{source} holds {what} in more than one place ({', '.join(best)}); give one of them"
@@ -66,33 +69,7 @@ def below(files: Files, root: str, found: Findings | None = None) -> Files:
     return {path[len(root) :]: file for path, file in files.items() if path.startswith(root)}
 
 
-# ------------------------------------------------------------------------------------------------
-# Photos and their labels
-# ------------------------------------------------------------------------------------------------
-
-
-def problem(path: Path) -> str | None:
-    """Say why training leaves a photo out and classify cannot read it; None if they can."""
-    try:
-        read_photo(path, SIDE)
-    except Exception as error:  # a damaged photo makes Pillow raise nearly anything
-        return reason(error)
-    return None
-
-
-def reason(error: Exception) -> str:
-    """Say in a few words why a photo cannot be read."""
-    told = error.strerror if isinstance(error, OSError) else None
-    return told or " ".join(str(error).split()) or type(error).__name__
-
-
-def digest_of(path: Path) -> str:
-    """Return the SHA-256 of a file of any size."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(2**20):
-            digest.update(chunk)
-    return digest.hexdigest()
+# ---- Photos and their labels ---------------------------------------------------------------------
 
 
 def worded(file: Entry, read: Callable[[Path], T]) -> T:
@@ -121,41 +98,47 @@ def match_labels(
     for name, path in matched.items():
         if name not in (path, path.rpartition("/")[2]):
             found.add("other-name", photos[path].origin, f"{name} in {gt}")
-    for path in sorted(photos.keys() - {*matched.values(), *faulty.values()}):
-        why = "not an image" if is_table(path) else problem(photos[path].path)
-        if why:
-            found.add("not-an-image", photos[path].origin, why)
-        else:
-            found.add("file-without-label", photos[path].origin)
+    name_unlabelled(photos, {*matched.values(), *faulty.values()}, found)
     return {path: table.labels[name] for name, path in matched.items()}
+
+
+def name_unlabelled(files: Files, labelled: Iterable[str], found: Findings, why: str = "") -> None:
+    """Name the photos without a label, and what is none."""
+    for path in sorted(files.keys() - labelled):
+        trouble = "not an image" if is_table(path) else problem(files[path].path)
+        code = "not-an-image" if trouble else "file-without-label"
+        found.add(code, files[path].origin, trouble or why)
 
 
 def match_paths(named: Mapping[str, str | None], photos: Files) -> dict[str, str]:
     """Return the path of the photo that each name in a table means."""
     paths = {name: name.replace("\\", "/").removeprefix("./") for name in named}
     exact = {name: path for name, path in paths.items() if path in photos}
-    others = photos.keys() - exact.values()
-    by_name = {path.rpartition("/")[2]: path for path in others}
-    if len(by_name) < len(others):  # such as 000.jpg in each folder
-        count = Counter(path.rpartition("/")[2] for path in others)
-        by_name = {name: path for name, path in by_name.items() if count[name] == 1}
+    others = [(path.rpartition("/")[2], path) for path in photos.keys() - exact.values()]
+    count = Counter(name for name, _ in others)  # there may be a 000.jpg in each folder
+    by_name = {name: path for name, path in others if count[name] == 1}
     matched = layout.match_names([name for name in named if name not in exact], by_name)
     return exact | {name: by_name[file] for name, file in matched.items()}
 
 
-def unique_name(name: str, taken: set[str]) -> str:
-    """Return a name that a csv row, UTF-8 and every system can hold, numbered if it is taken.
+def with_names(rows: Iterable[tuple[str, int | None, Entry]]) -> list[Photo]:
+    """Give photos with wished names and class ids names that a csv row and every system can hold.
 
-    Case is ignored in the comparison because the file systems of Windows and macOS ignore it.
+    They are numbered where they would be the same to Windows or macOS, which ignore case.
     """
-    name = unicodedata.normalize("NFC", name)
-    first = re.sub(r'[\x00-\x1f\x7f<>:"/\\|?*,\ud800-\udfff]', "_", name)
-    name, number = first, 2
-    while layout.name_key(name) in taken:
-        name = f"{Path(first).stem}_{number}{Path(first).suffix}"
-        number += 1
-    taken.add(layout.name_key(name))
-    return name
+    taken: set[str] = set()
+    photos = []
+    for wish, class_id, file in rows:
+        name = unicodedata.normalize("NFC", layout.russian(wish))
+        name = Path(re.sub(r'[\x00-\x1f\x7f<>:"/\\|?*,\ud800-\udfff]', "_", name))
+        room = MAX_NAME_BYTES - len(name.suffix.encode())
+        stem = name.stem.encode()[:room].decode(errors="ignore")
+        free, number = f"{stem}{name.suffix}", 2
+        while layout.name_key(free) in taken:
+            free, number = f"{stem}_{number}{name.suffix}", number + 1
+        taken.add(layout.name_key(free))
+        photos.append(Photo(free, class_id, *file))
+    return photos
 
 
 def without_number(folder: str) -> str:
@@ -165,138 +148,97 @@ def without_number(folder: str) -> str:
 
 def name_for_people(folder: str) -> str:
     """Return a species' name, which can be written as UTF-8: Black footed Albatross."""
-    name = re.sub(r"[\x00-\x1f\ud800-\udfff]", "_", without_number(folder))
+    name = re.sub(r"[\x00-\x1f\ud800-\udfff]", "_", without_number(layout.russian(folder)))
     return unicodedata.normalize("NFC", name.replace("_", " ").strip() or folder)
 
 
-# ------------------------------------------------------------------------------------------------
-# The course's archive
-# ------------------------------------------------------------------------------------------------
-
-
-def course_roots(files: Files) -> set[tuple[str, ...]]:
-    """Return the folders that hold a folder NN_<name>_input."""
-    split = [tuple(path.split("/")[:-1]) for path in files]
-    return {
-        parts[:depth]
-        for parts in split
-        for depth, part in enumerate(parts)
-        if layout.TEST_INPUT.fullmatch(part)
-    }
+# ---- The course's archive ------------------------------------------------------------------------
 
 
 def read_course(files: Files, root: str, found: Findings) -> Sample:
     """Read the tests of a folder in the course layout, and its species.csv if there is one."""
     inputs = sorted({path.split("/")[0] for path in files})
-    stems = [i.removesuffix("_input") for i in inputs if layout.TEST_INPUT.fullmatch(i)]
     tests, known = [], {"species.csv"}
-    for stem in stems:
-        here = f"{stem}_input"
-        train = read_part(files, f"{here}/train/gt.csv", f"{here}/train/images/", root, found)
-        test = read_part(files, f"{stem}_gt/gt.csv", f"{here}/test/images/", root, found)
-        tests.append(Test(stem, train[0], test[0], train[1], test[1]))
-        known |= {f"{here}/train/gt.csv", f"{stem}_gt/gt.csv"}
-    folders = tuple(f"{stem}_input/{part}/images" for stem in stems for part in ("train", "test"))
-    for path, file in sorted(files.items()):
-        if path not in known and path.rpartition("/")[0] not in folders:
-            lost = path.startswith(tuple(f"{stem}_input/" for stem in stems)) and not is_table(path)
-            code = "file-without-label" if lost else "passed-over"
-            found.add(code, file.origin, "not part of a test")
+    for stem in (i.removesuffix("_input") for i in inputs if layout.TEST_INPUT.fullmatch(i)):
+        parts = []
+        for part, gt in (("train", f"{stem}_input/train/gt.csv"), ("test", f"{stem}_gt/gt.csv")):
+            images = f"{stem}_input/{part}/images/"
+            here = {path for path in files if path.rpartition("/")[0] == images[:-1]}
+            photos = {path[len(images) :]: files[path] for path in here}
+            parts.append(read_part(files.get(gt), root + gt, photos, root + images, found))
+            known |= {gt, *here}
+        tests.append(Test(stem, parts[0][0], parts[1][0], parts[0][1], parts[1][1]))
+    for path in sorted(files.keys() - known):
+        lost = path.startswith(tuple(f"{test.stem}_input/" for test in tests))
+        code = "file-without-label" if lost and not is_table(path) else "passed-over"
+        found.add(code, files[path].origin, "not part of a test")
     species = worded(files["species.csv"], layout.read_species) if "species.csv" in files else {}
     return Sample("in the course's layout", tests, species)
 
 
 def read_part(
-    files: Files, gt: str, images: str, root: str, found: Findings
+    table_file: Entry | None, gt: str, photos: Files, images: str, found: Findings
 ) -> tuple[list[Photo], set[int] | None]:
     """Read the labelled photos of one folder, and all class ids of its table.
 
     Without a usable table the photos have no labels, and there are no class ids.
     """
-    here = {path: file for path, file in files.items() if path.rpartition("/")[0] == images[:-1]}
-    photos = {path[len(images) :]: file for path, file in here.items()}
-    taken: set[str] = set()
     try:
-        if gt not in files:
-            raise DataError(f"{root}{gt} is missing")
-        table = worded(files[gt], layout.read_gt)
+        if table_file is None:
+            raise DataError(f"{gt} is missing")
+        table = worded(table_file, layout.read_gt)
     except DataError as error:
-        missing_truth = gt not in files and gt.endswith("_gt/gt.csv")
-        found.add("no-true-labels" if missing_truth else "bad-table", root + gt, str(error))
-        loose = [(n, file) for n, file in sorted(photos.items()) if not is_table(n)]
-        return [Photo(unique_name(n, taken), None, *file) for n, file in loose], None
-    labels = match_labels(table, root + gt, photos, root + images, found)
-    remark = layout.script_remark(
-        files[gt].path, {name: layout.class_id(text) for name, text in table.labels.items()}
-    )
+        missing_truth = table_file is None and gt.endswith("_gt/gt.csv")
+        found.add("no-true-labels" if missing_truth else "bad-table", gt, str(error))
+        names = sorted(name for name in photos if not is_table(name))
+        return with_names((name, None, photos[name]) for name in names), None
+    ids = {name: layout.class_id(text) for name, text in table.labels.items()}
+    labels = match_labels(table, gt, photos, images, found)
+    remark = script_remark(table_file.path, ids)
     if remark and not table.faults:
-        found.add("script-differs", root + gt, remark.replace(str(files[gt].path), "it"))
-    read = [
-        Photo(unique_name(name, taken), layout.class_id(text), *photos[name])
-        for name, text in sorted(labels.items())
-    ]
-    return read, {layout.class_id(text) for text in table.labels.values()}
+        found.add("script-differs", gt, remark.replace(str(table_file.path), "it"))
+    rows = sorted(labels.items())
+    read = with_names((name, layout.class_id(text), photos[name]) for name, text in rows)
+    return read, set(ids.values())
 
 
-# ------------------------------------------------------------------------------------------------
-# A table beside photos
-# ------------------------------------------------------------------------------------------------
+# ---- A table beside photos -----------------------------------------------------------------------
 
 
 def read_table_beside(source: Path, files: Files, found: Findings) -> Sample | None:
-    """Read a table of files and labels, numbers or names, and the photos at its side or below."""
-    tables = {path: t for path in files if (t := table_at(path, files)) is not None}
-    matched = {
-        path: match_paths(t.labels, photos_beside(path, files)) for path, t in tables.items()
-    }
-    best = [path for path in tables if matched[path]]
+    """Read a table of files and labels, numbers or names, and the photos at its side or below.
+
+    None if there is none; DataError if there are several, or if only a table could tell the
+    species, and it names other photos.
+    """
+    photos = {path: file for path, file in files.items() if not is_table(path)}
+    tables: dict[str, layout.Table] = {}
+    for path in files.keys() - photos.keys():
+        if path.count("/") <= MAX_WRAPPING and not path.endswith("species.csv"):
+            with suppress(DataError):
+                if table := layout.read_table(files[path].path):
+                    tables[path] = table
+    beside = {path: below(photos, path[: path.rfind("/") + 1]) for path in tables}
+    best = [path for path in sorted(tables) if match_paths(tables[path].labels, beside[path])]
     if len(best) > 1:
         raise DataError(f"{source} has several tables of labels ({', '.join(best)}); leave one")
     if not best:
-        refuse_tables_of_others(source, files, tables)
+        if tables and len({path.rpartition("/")[0] for path in photos}) == 1:
+            path = min(tables)
+            raise DataError(
+                f"{source}: {path} names no photo that is there: it says "
+                f"{', '.join(list(tables[path].labels)[:2])}, there are "
+                f"{', '.join(sorted(beside[path])[:2])}; mend the names"
+            )
         return None
     (gt,) = best
-    prefix, table = gt[: gt.rfind("/") + 1], tables[gt]
+    prefix, table, photos = gt[: gt.rfind("/") + 1], tables[gt], beside[gt]
     below(files, prefix, found)  # names what lies elsewhere
-    photos = photos_beside(gt, files)
-    labels = match_labels(table, gt, photos, prefix, found)
+    labels = sorted(match_labels(table, gt, photos, prefix, found).items())
     ids, species = ids_of(set(table.labels.values()))
-    taken: set[str] = set()
-    read = [
-        Photo(unique_name(path.rpartition("/")[2], taken), ids[text], *photos[path])
-        for path, text in sorted(labels.items())
-    ]
+    read = with_names((path.rpartition("/")[2], ids[text], photos[path]) for path, text in labels)
     test = Test("", read, [], set(ids.values()))
     return Sample(f"photos with the table {gt}", [test], species)
-
-
-def table_at(path: str, files: Files) -> layout.Table | None:
-    """Read a file as a table of labels, if it is one."""
-    if not is_table(path) or path.count("/") > MAX_WRAPPING or path.endswith("species.csv"):
-        return None
-    try:
-        return layout.read_table(files[path].path)
-    except DataError:
-        return None
-
-
-def photos_beside(table: str, files: Files) -> Files:
-    """Return the photos beside a table or below its folder, by their path from there."""
-    prefix = table[: table.rfind("/") + 1]
-    here = {path: file for path, file in files.items() if path.startswith(prefix)}
-    return {path[len(prefix) :]: file for path, file in here.items() if not is_table(path)}
-
-
-def refuse_tables_of_others(source: Path, files: Files, tables: dict[str, layout.Table]) -> None:
-    """Raise DataError where only a table could tell the species, and it names other photos."""
-    folders = {path.rpartition("/")[0] for path in files if not is_table(path)}
-    if tables and len(folders) == 1:
-        path, table = next(iter(tables.items()))
-        there = sorted(photos_beside(path, files))[:2]
-        raise DataError(
-            f"{source}: {path} names no photo that is there: it says "
-            f"{', '.join(list(table.labels)[:2])}, there are {', '.join(there)}; mend the names"
-        )
 
 
 def ids_of(labels: set[str]) -> tuple[dict[str, int], dict[int, str]]:
@@ -307,9 +249,7 @@ def ids_of(labels: set[str]) -> tuple[dict[str, int], dict[int, str]]:
     return ids, {number: name_for_people(label) for label, number in ids.items()}
 
 
-# ------------------------------------------------------------------------------------------------
-# Class folders
-# ------------------------------------------------------------------------------------------------
+# ---- Class folders -------------------------------------------------------------------------------
 
 
 def read_class_folders(source: Path, files: Files, found: Findings) -> Sample:
@@ -317,21 +257,21 @@ def read_class_folders(source: Path, files: Files, found: Findings) -> Sample:
     root = class_root(source, [path for path in files if not is_table(path)])
     files = below(files, root, found)
     inside = {path: file for path, file in files.items() if "/" in path and not is_table(path)}
-    for path in sorted(files.keys() - inside.keys()):
-        why = "not an image" if is_table(path) else problem(files[path].path)
-        code = "not-an-image" if why else "file-without-label"
-        found.add(code, files[path].origin, why or "not in a species' folder")
+    name_unlabelled(files, inside, found, "not in a species' folder")
     folders = sorted({unicodedata.normalize("NFC", path.split("/")[0]) for path in inside})
     ids = {name: number for number, name in enumerate(folders)}
-    taken: set[str] = set()
-    photos = []
+    rows = []
     for path, file in sorted(inside.items()):
         folder, *_, name = unicodedata.normalize("NFC", path).split("/")
         prefix = f"{without_number(folder)}_"
         name = name if name.casefold().startswith(prefix.casefold()) else prefix + name
-        photos.append(Photo(unique_name(name, taken), ids[folder], *file))
+        rows.append((name, ids[folder], file))
     species = {number: name_for_people(name) for number, name in enumerate(folders)}
-    test = Test("", photos, [], set(species))
+    for item in found["passed-over"]:
+        root_of, _, name = item.files[0].rpartition("/")
+        if item.detail == EMPTY_FOLDER and f"{root_of}/".lstrip("/") == root:
+            found.add("lone-species", (), f"{name} (0)")
+    test = Test("", with_names(rows), [], set(species))
     deep = sum(path.count("/") > 1 for path in inside)
     more = f" (photos in folders further down: {deep:,}; the first folder is the species)"
     return Sample(f"a tree of class folders{more if deep else ''}", [test], species)
@@ -361,16 +301,7 @@ def class_root(source: Path, photos: list[str]) -> str:
     )
 
 
-# ------------------------------------------------------------------------------------------------
-# CUB-200-2011 (Wah et al. 2011, CNS-TR-2011-001)
-# ------------------------------------------------------------------------------------------------
-
-
-def cub_roots(files: Files) -> set[tuple[str, ...]]:
-    """Return the folders that hold two or more of the tables of CUB-200-2011."""
-    split = [tuple(path.split("/")) for path in files]
-    count = Counter(parts[:-1] for parts in split if parts[-1] in CUB_TABLES)
-    return {root for root in count if count[root] > 1}
+# ---- CUB-200-2011 (Wah et al. 2011, CNS-TR-2011-001) ---------------------------------------------
 
 
 def read_cub(files: Files, seed: int, found: Findings) -> Sample:
@@ -378,19 +309,23 @@ def read_cub(files: Files, seed: int, found: Findings) -> Sample:
 
     Which 10 the course hides is unknown: `seed` decides, and numbers the photos in mixed order.
     """
-    photos_of, classes = cub_photos(files)
-    chosen = [label for label in classes if len(photos_of[label]) == CUB_PHOTOS][:CUB_SPECIES]
-    if len(chosen) < CUB_SPECIES:
+    images, labels, classes = (cub_table(files, name) for name in CUB_TABLES)
+    images_of: dict[str, list[str]] = defaultdict(list)  # paths below images/, by CUB's class
+    for key, label in labels.items():
+        if key in images and label in classes:
+            images_of[label].append(images[key])
+    fitting = [label for label in sorted(classes, key=int) if len(images_of[label]) == CUB_PHOTOS]
+    if len(fitting) < CUB_SPECIES:
         raise DataError(
-            f"SOURCE has {len(chosen)} species of exactly {CUB_PHOTOS} photos, the course's sample "
-            f"{CUB_SPECIES}; give the whole CUB-200-2011 (or, for any photos, its folder images)"
+            f"SOURCE has {len(fitting)} species of exactly {CUB_PHOTOS} photos, the course's "
+            f"sample {CUB_SPECIES}; give the whole CUB-200-2011 (for any photos, its folder images)"
         )
-    mix = random.Random(seed)
+    mix, chosen = random.Random(seed), fitting[:CUB_SPECIES]
     public, hidden = [], []
     for class_id, label in enumerate(chosen):
-        images = mix.sample(photos_of[label], CUB_PHOTOS)
-        public += [(class_id, image) for image in images[:CUB_PUBLIC]]
-        hidden += [(class_id, image) for image in images[CUB_PUBLIC:]]
+        mixed = mix.sample(images_of[label], CUB_PHOTOS)
+        public += [(class_id, image) for image in mixed[:CUB_PUBLIC]]
+        hidden += [(class_id, image) for image in mixed[CUB_PUBLIC:]]
     train = cub_part(files, mix.sample(public, len(public)), 0, found)
     held = cub_part(files, mix.sample(hidden, len(hidden)), len(public), found)
     species = {class_id: name_for_people(classes[label]) for class_id, label in enumerate(chosen)}
@@ -408,16 +343,6 @@ def cub_part(files: Files, part: list[tuple[int, str]], first: int, found: Findi
         else:
             found.add("label-without-file", f"images/{image}", "in images.txt")
     return photos
-
-
-def cub_photos(files: Files) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """Return the photos' paths below images/ and the species' folder names, by CUB's class."""
-    images, labels, classes = (cub_table(files, name) for name in CUB_TABLES)
-    photos_of: dict[str, list[str]] = {label: [] for label in classes}
-    for key, label in labels.items():
-        if key in images and label in classes:
-            photos_of[label].append(images[key])
-    return photos_of, dict(sorted(classes.items(), key=lambda item: int(item[0])))
 
 
 def cub_table(files: Files, name: str) -> dict[str, str]:

@@ -8,112 +8,29 @@ and plumage and differ in small field marks only, such as an eye ring, wing bars
 bill. Pose, light, surroundings and occlusion are drawn blind to the species, so colours averaged
 over a photo say next to nothing. The same seed gives the same bytes with the same Pillow and NumPy.
 
-How hard it is: `plumage.MARK_SIZE` scales all field marks, `BIRD_SHARE` the birds.
+How hard it is: `MARK_SIZE` in plumage.py scales all field marks, `BIRD_SHARE` the birds.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from birddata import DataError
-from birddata.plumage import (
-    BLACK,
-    OCHRE,
-    PERCHES,
-    RED,
-    SPECIES,
-    WHITE,
-    Canvas,
-    Genus,
-    Pose,
-    Scene,
-    Species,
-    draw_bird,
-    feather,
-    mix,
-    oval,
-    turn,
-)
+from birddata import DataError, plumage
+from birddata.plumage import BACKGROUNDS, BLACK, WHITE, Canvas, Pose, Scene, feather, mix, turn
 from birddata.writing import Photo, Sample, Test, new_tests, write_tests
 
-SIZES = ((500, 375), (500, 333), (500, 400), (500, 375), (375, 500), (333, 500))  # pixels, w and h
-BIRD_SHARE = (0.1, 0.5)  # of the photo's area, of the box around a bird
 TRAIN_PER_SPECIES, HIDDEN_PER_SPECIES = 16, 10
 SHEET_COLUMNS, SHEET_CELL = 7, 240  # photos of each species on the contact sheet; pixels
-
-# ------------------------------------------------------------------------------------------------
-# Chance: every photo is drawn without knowing the species
-# ------------------------------------------------------------------------------------------------
-
-# name: dark colour, light colour, patches across and down, grain (0 to 1), darkening downwards
-BACKGROUNDS = {
-    "sky": ((120, 160, 206), (226, 236, 244), (2, 4), 0.02, -0.2),
-    "dusk": ((92, 74, 104), (236, 172, 126), (2, 5), 0.02, 0.5),
-    "foliage": ((34, 62, 30), (140, 172, 84), (11, 11), 0.10, 0.1),
-    "autumn": ((88, 52, 24), (214, 156, 70), (10, 10), 0.10, 0.1),
-    "reeds": ((96, 98, 52), (206, 196, 128), (30, 3), 0.10, 0.2),
-    "water": ((44, 82, 106), (150, 184, 192), (4, 26), 0.06, 0.3),
-    "bark": ((66, 50, 40), (150, 124, 102), (22, 4), 0.22, 0.0),
-    "sand": ((176, 150, 110), (226, 206, 166), (5, 9), 0.25, 0.1),
-    "snow": ((176, 186, 204), (246, 248, 250), (4, 4), 0.06, 0.1),
-    "stone": ((82, 82, 84), (170, 166, 158), (9, 9), 0.30, 0.0),
-}
 LEAVES = ((70, 110, 46), (116, 140, 58), (48, 84, 52), (176, 126, 48), (142, 74, 44))
+BERRIES = (plumage.RED, WHITE, plumage.OCHRE, BLACK)
+random_pose, random_scene = (partial(plumage.drawn, kind) for kind in (Pose, Scene))
 
-
-def random_pose(rng: np.random.Generator) -> Pose:
-    """Draw a pose; in two birds of three the wing lies on the body."""
-    low, high = BIRD_SHARE
-    return Pose(
-        photo=SIZES[rng.integers(len(SIZES))],
-        faces_left=bool(rng.random() < 0.5),
-        squash=rng.uniform(0.80, 1.0),
-        tilt=rng.uniform(-18, 20),
-        head_angle=rng.uniform(-28, 28),
-        looks_back=bool(rng.random() < 0.25),
-        wing_lift=float(rng.choice([0.0, rng.uniform(0, 12), rng.uniform(12, 75)])),
-        tail_angle=rng.uniform(-18, 22),
-        tail_spread=rng.uniform(0.0, 1.0),
-        share=low * (high / low) ** rng.random(),
-        place=(rng.random(), rng.random()),
-    )
-
-
-def random_scene(rng: np.random.Generator) -> Scene:
-    """Draw surroundings, perch, light, lens and occlusion."""
-    brightness = rng.uniform(0.8, 1.18)
-    red, green, blue = brightness * rng.uniform(0.88, 1.12, 3)
-    return Scene(
-        background=str(rng.choice(list(BACKGROUNDS))),
-        ground=str(rng.choice(list(BACKGROUNDS))),
-        horizon=rng.uniform(0.3, 1.6),
-        branches=int(rng.integers(0, 9)),
-        berries=int(rng.integers(0, 12)),
-        perch=PERCHES[rng.integers(len(PERCHES))],
-        perch_width=rng.uniform(0.16, 0.50),
-        perch_slope=rng.uniform(-16, 16),
-        twigs=int(rng.choice([0, 0, 1, 2])),
-        leaves=int(rng.integers(0, 4)),
-        dapple=rng.uniform(0.0, 0.4),
-        light_angle=rng.uniform(-50, 50),
-        gain=(red, green, blue),
-        contrast=rng.uniform(0.8, 1.2),
-        plumage=rng.uniform(0.85, 1.12),
-        wear=rng.uniform(0.0, 0.15),
-        blur=rng.uniform(0.0, 1.3),
-        noise=rng.uniform(2, 7),
-        jpeg_quality=int(rng.integers(70, 93)),
-        texture_seed=int(rng.integers(2**31)),
-    )
-
-
-# ------------------------------------------------------------------------------------------------
-# Around the bird
-# ------------------------------------------------------------------------------------------------
+# ---- Around the bird -----------------------------------------------------------------------------
 
 
 def value_noise(
@@ -163,20 +80,20 @@ def draw_branch(photo: Image.Image, near: float, scene: Scene, rng: np.random.Ge
     ends[:, rng.integers(2)] = (-20, max(photo.size) + 20)  # from edge to edge
     knots = ends[0] + np.linspace(0, 1, 9)[:, None] * (ends[1] - ends[0])
     knots += rng.normal(0, 10, knots.shape)
-    colour = mix(PERCHES[rng.integers(len(PERCHES))], (128, 128, 120), 0.5 * (1 - near))
+    bark = plumage.PERCHES[rng.integers(len(plumage.PERCHES))]
+    colour = mix(bark, (128, 128, 120), 0.5 * (1 - near))
     draw.line(list(map(tuple, knots)), colour, 1 + round(13 * near**2), "curve")
     for knot in knots[rng.random(len(knots)) < 0.6]:
         colour, length = LEAVES[rng.integers(len(LEAVES))], rng.uniform(14, 46) * near
         shape = feather(knot, rng.uniform(0, 360), length, length / 2)
         draw.polygon(list(map(tuple, shape)), mix(colour, BLACK, 0.3))
     for spot in knots[rng.random(len(knots)) < scene.berries / 40]:
-        colour, radius = (RED, WHITE, OCHRE, BLACK)[rng.integers(4)], rng.uniform(2, 7) * near
-        draw.polygon(list(map(tuple, oval(spot, radius, radius))), colour)
+        colour, radius = BERRIES[rng.integers(4)], rng.uniform(2, 7) * near
+        draw.polygon(list(map(tuple, plumage.oval(spot, radius, radius))), colour)
 
 
-def draw_twigs(genus: Genus, pose: Pose, scene: Scene, rng: np.random.Generator) -> Image.Image:
+def draw_twigs(canvas: Canvas, scene: Scene, rng: np.random.Generator) -> Image.Image:
     """Return the twigs and their leaves in front of the bird, (H, W) RGBA."""
-    canvas = Canvas(genus, pose)
     for _ in range(scene.twigs):
         start, slope = rng.uniform((-1.9, -1.3), (1.3, 1.1)), rng.uniform(-90, 90)
         twig = turn([(-14, 0), (0, 0.1), (14, -0.1)], slope, start)
@@ -200,34 +117,33 @@ def develop(photo: Image.Image, scene: Scene, rng: np.random.Generator) -> Image
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
 
-def draw_photo(species: Species, pose: Pose, scene: Scene) -> Image.Image:
+def draw_photo(species: plumage.Species, pose: Pose, scene: Scene) -> Image.Image:
     """Return a photo, (H, W) RGB; the species decides about nothing but the bird."""
     rng = np.random.default_rng(scene.texture_seed)
     photo = draw_surroundings(pose.photo, scene, rng)
-    bird = draw_bird(species, pose, scene)
-    for layer in (bird, draw_twigs(species.genus, pose, scene, rng)):
+    bird = plumage.draw_bird(species, pose, scene)
+    for layer in (bird, draw_twigs(Canvas(species.genus, pose), scene, rng)):
         photo.paste(layer, mask=layer.getchannel("A"))
     return develop(photo, scene, rng)
 
 
-# ------------------------------------------------------------------------------------------------
-# The sample
-# ------------------------------------------------------------------------------------------------
+# ---- The sample ----------------------------------------------------------------------------------
 
 
 def photo_of(class_id: int, number: int, seed: int) -> tuple[Image.Image, int]:
     """Return photo `number` (from 0) of a species, (H, W) RGB, and its JPEG quality."""
     rng = np.random.default_rng([seed, class_id, number])
     pose, scene = random_pose(rng), random_scene(rng)
-    return draw_photo(SPECIES[class_id], pose, scene), scene.jpeg_quality
+    return draw_photo(plumage.SPECIES[class_id], pose, scene), scene.jpeg_quality
 
 
 def draw_photos(folder: Path, numbers: range, seed: int) -> list[Photo]:
     """Draw these photos of every species in mixed order."""
-    photos = [(class_id, number) for class_id in range(len(SPECIES)) for number in numbers]
-    order = np.random.default_rng([seed, len(SPECIES), numbers.start]).permutation(len(photos))
+    count = len(plumage.SPECIES)
+    photos = [(class_id, number) for class_id in range(count) for number in numbers]
+    order = np.random.default_rng([seed, count, numbers.start]).permutation(len(photos))
     drawn = []
-    for place, index in enumerate(order, start=numbers.start * len(SPECIES)):
+    for place, index in enumerate(order, start=numbers.start * count):
         path = folder / f"{place:03d}.jpg"
         photo, quality = photo_of(*photos[index], seed)
         photo.save(path, quality=quality)
@@ -249,16 +165,16 @@ def draw_sample(folder: Path, seed: int = 0) -> None:
         train = draw_photos(scratch, range(TRAIN_PER_SPECIES), seed)
         hidden = draw_photos(scratch, range(TRAIN_PER_SPECIES, last), seed)
         tests = [Test("00_sketch", train, train), Test("01_hidden", train, hidden)]
-        species = {class_id: species.name for class_id, species in enumerate(SPECIES)}
+        species = {class_id: species.name for class_id, species in enumerate(plumage.SPECIES)}
         write_tests(Sample("drawn", tests, species), scratch, folder)
 
 
 def save_contact_sheet(path: Path, seed: int = 0) -> None:
     """Write a PNG with a labelled row of photos for every species, for a person to look at."""
     margin, cell = 280, SHEET_CELL
-    sheet = Image.new("RGB", (margin + SHEET_COLUMNS * cell, len(SPECIES) * cell), WHITE)
+    sheet = Image.new("RGB", (margin + SHEET_COLUMNS * cell, len(plumage.SPECIES) * cell), WHITE)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=20)
-    for class_id, species in enumerate(SPECIES):
+    for class_id, species in enumerate(plumage.SPECIES):
         top = class_id * cell
         draw.text((12, top + cell // 2), f"{class_id} {species.name}", BLACK, font, "lm")
         for number in range(SHEET_COLUMNS):
@@ -279,7 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         draw_sample(options.out, options.seed)
-        print(f"Wrote the photos of {len(SPECIES)} species to {options.out}")
+        print(f"Wrote the photos of {len(plumage.SPECIES)} species to {options.out}")
         if options.contact_sheet:
             save_contact_sheet(options.contact_sheet, options.seed)
             print(f"Wrote {options.contact_sheet}")

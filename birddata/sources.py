@@ -18,10 +18,13 @@ from typing import IO, NamedTuple, NoReturn
 
 from birddata import DataError
 from birddata.findings import Findings
+from birddata.layout import russian
 from birddata.writing import STAGING_PREFIX
 from solution import may_be_photo
 
 TABLE_SUFFIXES = {".csv", ".tsv", ".txt"}
+EMPTY_FOLDER = "an empty folder"
+SYSTEM_FILES = {"__macosx", "thumbs.db", "desktop.ini"}
 MAX_UNPACKED_BYTES = 8 * 2**30  # the whole of CUB-200-2011 is 1.2 GB, the course's sample far less
 
 
@@ -47,7 +50,7 @@ def read_source(source: Path, unpack_to: Path, found: Findings) -> Files:
             with zipfile.ZipFile(source) as archive:
                 return unpack(zip_members(archive, source), source, unpack_to, found)
         with tarfile.open(source) as archive:
-            return unpack(tar_members(archive, source), source, unpack_to, found)
+            return unpack(tar_members(archive), source, unpack_to, found)
     except tarfile.ReadError:
         raise DataError(
             f"{source} is neither a folder nor a whole zip or tar; unpack it and give the folder"
@@ -56,89 +59,79 @@ def read_source(source: Path, unpack_to: Path, found: Findings) -> Files:
         raise DataError(f"{source} cannot be unpacked ({error}); download it again") from None
 
 
-# ------------------------------------------------------------------------------------------------
-# Folders
-# ------------------------------------------------------------------------------------------------
-
-
-def walk_folder(source: Path, found: Findings) -> Files:
-    """List the files below a folder in sorted order; links to folders are followed."""
-    files: Files = {}
-    for place, folders, names in os.walk(source, followlinks=True, onerror=raise_error):
-        here = Path(place)
-        if is_loop(here, source):
-            folders.clear()
-            found.add("passed-over", below_source(here, source), "a link to a folder above it")
-            continue
-        paths = [below_source(here / name, source) for name in sorted(names)]
-        files.update((path, Entry(path, source / path)) for path in paths if is_wanted(path, found))
-        hidden = {name for name in folders if is_hidden(name)}
-        for name in sorted(hidden):
-            if not name.startswith(STAGING_PREFIX):
-                found.add("passed-over", below_source(here / name, source), "hidden folder")
-        folders[:] = sorted(set(folders) - hidden)
-    return files
-
-
-def is_loop(here: Path, source: Path) -> bool:
-    """Tell whether a folder is a link to one of the folders that led to it."""
-    above = [folder for folder in here.parents if folder.is_relative_to(source)]
-    return here.is_symlink() and here.resolve() in {folder.resolve() for folder in above}
-
-
-def below_source(path: Path, source: Path) -> str:
-    """Return a path as seen from SOURCE, with slashes on every system."""
-    return path.relative_to(source).as_posix()
-
-
-def raise_error(error: OSError) -> NoReturn:
-    """Make os.walk fail on a folder that it may not read, instead of passing over it."""
-    raise error
-
-
-def is_wanted(path: str, found: Findings) -> bool:
-    """Tell whether a file may be a photo or a table of labels; otherwise name it as passed over."""
-    parts = path.split("/")
-    for depth, part in enumerate(parts, start=1):
-        if is_hidden(part):
-            reason = "hidden" if depth == len(parts) else "hidden folder"
-            found.add("passed-over", "/".join(parts[:depth]), reason)
-            return False
-    if is_table(path) or may_be_photo(parts[-1]):
-        return True
-    found.add("not-an-image", path, "not an image")
-    return False
-
-
-def is_hidden(name: str) -> bool:
-    """Tell whether a file or folder is one that the system made for itself."""
-    return name.startswith(".") or name.lower() in {"__macosx", "thumbs.db", "desktop.ini"}
-
-
 def is_table(path: str) -> bool:
     """Tell by the extension whether a file may be a table."""
     return Path(path).suffix.lower() in TABLE_SUFFIXES
 
 
-# ------------------------------------------------------------------------------------------------
-# Archives
-# ------------------------------------------------------------------------------------------------
+def is_wanted(path: str, found: Findings) -> bool:
+    """Tell whether a file, or a folder/, may hold photos or labels; otherwise name it."""
+    *folders, name = path.split("/")
+    for depth, part in enumerate((*folders, name), start=1):
+        if part.startswith(".") or part.lower() in SYSTEM_FILES:
+            if not part.startswith(STAGING_PREFIX):
+                why = "hidden" if depth > len(folders) else "hidden folder"
+                found.add("passed-over", "/".join(path.split("/")[:depth]), why)
+            return False
+    if is_table(path) or may_be_photo(name):
+        return True
+    found.add("not-an-image", path, "not an image")
+    return False
+
+
+def walk_folder(source: Path, found: Findings) -> Files:
+    """List the files below a folder in sorted order; links to folders are followed."""
+    files: Files = {}
+    for place, folders, names in os.walk(source, followlinks=True, onerror=_raise):
+        here = Path(place)
+        below = "" if here == source else f"{here.relative_to(source).as_posix()}/"
+        above = {folder.resolve() for folder in here.parents if folder.is_relative_to(source)}
+        if here.is_symlink() and here.resolve() in above:
+            found.add("passed-over", below[:-1], "a link to a folder above it")
+            folders.clear()
+        elif not folders and not names:
+            found.add("passed-over", below[:-1] or ".", EMPTY_FOLDER)
+        else:
+            folders[:] = [name for name in sorted(folders) if is_wanted(f"{below}{name}/", found)]
+            for name in sorted(names):
+                path, file = f"{below}{name}", here / name
+                if file.exists() and not file.is_file():  # it would be waited for in vain
+                    found.add("passed-over", path, "a device or a pipe")
+                elif is_wanted(path, found):
+                    files[path] = Entry(path, file)
+    return files
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise error
+
+
+# ---- Archives ------------------------------------------------------------------------------------
 
 
 class Member(NamedTuple):
-    """A file in an archive: its path there, its size in bytes and how to open it."""
+    """A file in an archive: its path there, its size in bytes, how to open it; is it a link?"""
 
     name: str
     size: int
     open: Callable[[], IO[bytes]]
+    is_link: bool
 
 
 def unpack(members: Iterable[Member], source: Path, folder: Path, found: Findings) -> Files:
-    """Unpack what is wanted into numbered files, so that no member's name ever becomes a path."""
+    """Unpack what is wanted into numbered files, so that no member's name ever becomes a path.
+
+    Raises DataError for links, for names that lead out of the folder, and for too much.
+    """
     folder.mkdir()
     files: Files = {}
     room = MAX_UNPACKED_BYTES
-    for name, size, opened in members:
+    for name, size, opened, is_link in members:
+        if is_link or ".." in name.split("/") or re.match(r"/|[A-Za-z]:", name) or "\0" in name:
+            raise DataError(
+                f"{source} is refused: its member {name!r} is a link or leads out of the folder "
+                "(.., absolute path, drive letter); get the archive from its own source"
+            )
         if not is_wanted(name, found):
             continue
         if name in files:
@@ -158,23 +151,22 @@ def unpack(members: Iterable[Member], source: Path, folder: Path, found: Finding
 
 
 def zip_members(archive: zipfile.ZipFile, source: Path) -> Iterator[Member]:
-    """Yield the files in a zip; raises DataError for what cannot or must not be unpacked."""
+    """Yield the files in a zip; raises DataError for a password or a strange method."""
     for member in archive.infolist():
-        refuse_bad_name(source, member_name(member), stat.S_ISLNK(member.external_attr >> 16))
         if member.flag_bits & 0x1:
             raise DataError(f"{source} has a password; unpack it yourself and give the folder")
-    for member in archive.infolist():
-        if member.is_dir():
-            continue
-        try:
-            archive.open(member).close()
-        except NotImplementedError:
-            method = zipfile.compressor_names.get(member.compress_type, member.compress_type)
-            raise DataError(
-                f"{source} is packed by the method {method}, which Python does not know; unpack it "
-                "yourself and give the folder"
-            ) from None
-        yield Member(member_name(member), member.file_size, partial(archive.open, member))
+        if not member.is_dir():
+            try:
+                archive.open(member).close()
+            except NotImplementedError:
+                method = zipfile.compressor_names.get(member.compress_type, member.compress_type)
+                raise DataError(
+                    f"{source} is packed by the method {method}, which Python does not know; "
+                    "unpack it yourself and give the folder"
+                ) from None
+            is_link = stat.S_ISLNK(member.external_attr >> 16)
+            opened = partial(archive.open, member)
+            yield Member(member_name(member), member.file_size, opened, is_link)
 
 
 def member_name(member: zipfile.ZipInfo) -> str:
@@ -184,29 +176,17 @@ def member_name(member: zipfile.ZipInfo) -> str:
     and a Russian Windows code page 866, which we believe where it gives Russian letters.
     """
     name = member.orig_filename
-    if not member.flag_bits & 0x800 and not name.isascii():
-        raw = name.encode("cp437", "replace")
-        russian = raw.decode("cp866")
-        if all(letter.isascii() or re.match("[а-яёА-ЯЁ]", letter) for letter in russian):
-            name = russian
+    if not member.flag_bits & 0x800:
         with suppress(UnicodeError):
-            name = raw.decode("utf-8")
+            read = russian(name.encode("cp437").decode(errors="surrogateescape"), "cp866")
+            name = read if read.isprintable() else name
     return name.replace("\\", "/")
 
 
-def tar_members(archive: tarfile.TarFile, source: Path) -> Iterator[Member]:
-    """Yield the files in a tar; raises DataError for what must not be unpacked."""
+def tar_members(archive: tarfile.TarFile) -> Iterator[Member]:
+    """Yield the files and links in a tar."""
     for member in archive:
-        name = member.name.removeprefix("./")
-        refuse_bad_name(source, name, member.issym() or member.islnk())
-        if member.isfile():
-            yield Member(name, member.size, partial(archive.extractfile, member))
-
-
-def refuse_bad_name(source: Path, name: str, is_link: bool) -> None:
-    """Raise DataError for a link, or a name that leads out of the archive's folder."""
-    if is_link or ".." in name.split("/") or re.match(r"/|[A-Za-z]:", name) or "\0" in name:
-        raise DataError(
-            f"{source} is refused: its member {name!r} is a link or leads out of the folder "
-            "(.., absolute path, drive letter); get the archive from its own source"
-        )
+        is_link = member.issym() or member.islnk()
+        if member.isfile() or is_link:
+            opened = partial(archive.extractfile, member)
+            yield Member(member.name.removeprefix("./"), member.size, opened, is_link)

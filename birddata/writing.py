@@ -54,6 +54,10 @@ class Sample:
     tests: list[Test]
     species: dict[int, str] = field(default_factory=dict)
 
+    def name_of(self, class_id: int) -> str:
+        """Return what a species is called."""
+        return self.species.get(class_id, f"class {class_id}")
+
 
 @contextmanager
 def new_tests(out: Path) -> Iterator[Path]:
@@ -87,26 +91,18 @@ def write_tests(sample: Sample, scratch: Path, out: Path) -> tuple[list[str], in
     placed: dict[Path, Path] = {}
     linked: Counter[bool] = Counter()
     for test in sample.tests:
-        train, asked = (built / f"{test.stem}_input" / part for part in ("train", "test"))
-        linked += write_photos(test.train, train / "images", placed)
-        linked += write_photos(test.test, asked / "images", placed)
-        write_gt(test.train, train / "gt.csv")
-        (built / f"{test.stem}_gt").mkdir()
-        write_gt(test.test, built / f"{test.stem}_gt" / "gt.csv")
+        of = built / f"{test.stem}_input"
+        for photos, images, gt in (
+            (test.train, of / "train/images", of / "train"),
+            (test.test, of / "test/images", built / f"{test.stem}_gt"),
+        ):
+            images.mkdir(parents=True)
+            linked.update(link_or_copy(p.path, images / p.name, placed) for p in photos)
+            gt.mkdir(exist_ok=True)
+            (gt / "gt.csv").write_bytes(layout.gt_bytes({p.name: p.class_id for p in photos}))
     if sample.species:
         (built / "species.csv").write_bytes(layout.species_bytes(sample.species))
     return move_into_place(built, out), linked[True], linked[False]
-
-
-def write_gt(photos: list[Photo], path: Path) -> None:
-    """Write the labels of photos."""
-    path.write_bytes(layout.gt_bytes({photo.name: photo.class_id for photo in photos}))
-
-
-def write_photos(photos: list[Photo], folder: Path, placed: dict[Path, Path]) -> Counter[bool]:
-    """Put photos into a new folder; returns how many became hard links (True), copies (False)."""
-    folder.mkdir(parents=True)
-    return Counter(link_or_copy(photo.path, folder / photo.name, placed) for photo in photos)
 
 
 def link_or_copy(source: Path, target: Path, placed: dict[Path, Path]) -> bool:

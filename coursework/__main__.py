@@ -15,18 +15,18 @@ try:
     from coursework import case, ladder, resnet, transfer
 except ModuleNotFoundError as missing:
     sys.exit(
-        f"Error: {missing.name} is not installed, which the courseworks need: "
+        f"Error: {missing.name.partition('.')[0]} is not installed, which the courseworks need: "
         "pip install -r requirements-coursework.txt"
     )
 from coursework.data import CourseworkError
 from coursework.engine import Hardware
-from coursework.pages import Options
+from coursework.options import Options
 from coursework.report import work
 from grader.protocol import GraderError
 from train_full import positive
 
 PRESETS = ("quick", "night", "full")
-ONLY_OF = {"network": "transfer", "object": "transfer", "photo": "ladder"}
+ONLY_OF = {"network": "transfer", "weights": "transfer", "object": "transfer", "photo": "ladder"}
 ASSIGNMENTS = {"ladder": ladder, "transfer": transfer, "resnet": resnet, "case": case}
 
 
@@ -55,7 +55,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--object", type=int, metavar="N", help="of transfer: the test photo to be looked at")
     add("--smoothing", type=positive, default=1, metavar="N",
         help="draw curves as moving averages over N epochs")  # fmt: skip
-    add("--network", choices=sorted(transfer.NETWORKS), help="of transfer; default: mobilenet_v2")
+    add("--network", choices=sorted(transfer.NETWORKS),
+        help="of transfer; default: the first of vgg11, googlenet and mobilenet_v2 whose ImageNet "
+        "weights can be had")  # fmt: skip
+    add("--weights", choices=("imagenet", "random"),
+        help="of transfer; random: one run from scratch, for a network without weights; "
+        "default: imagenet")  # fmt: skip
     _add_training(parser.add_argument_group("training, of every run"))
     _add_hardware(parser.add_argument_group("hardware, in the words of Lightning's Trainer"))
     parsed = parser.parse_args(arguments)
@@ -85,18 +90,14 @@ def _add_training(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_hardware(group: argparse._ArgumentGroup) -> None:
-    own = Hardware()
-    group.add_argument("--accelerator", choices=("auto", "cpu", "gpu"), default=own.accelerator,
-        help="default: %(default)s, a GPU where there is one")  # fmt: skip
-    group.add_argument("--devices", type=positive, metavar="N",
-        help="GPUs or processes of each machine; default: all GPUs, or one process")  # fmt: skip
-    group.add_argument("--num-nodes", type=positive, default=own.num_nodes, metavar="M",
-        help="machines; default: %(default)s")  # fmt: skip
-    group.add_argument("--strategy", default=own.strategy, metavar="NAME",
-        help="such as ddp; default: %(default)s")  # fmt: skip
-    group.add_argument("--precision", metavar="NAME",
-        help="such as bf16-mixed or 32-true; default: the first where a run asks for it and the "
-        "processor multiplies such matrices, else the second")  # fmt: skip
+    add = group.add_argument
+    add("--accelerator", choices=("auto", "cpu", "gpu"), help="default: a GPU where there is one")
+    add("--devices", type=positive, metavar="N", help="processes on each machine, one a GPU if "
+        "there are GPUs; default: all GPUs, or one process")  # fmt: skip
+    add("--num-nodes", type=positive, metavar="M", help="machines; default: 1")
+    add("--strategy", metavar="NAME", help="such as ddp; default: what fits the devices")
+    add("--precision", metavar="NAME", help="such as bf16-mixed or 32-true; default: the first "
+        "where a run asks for it and the processor multiplies such matrices")  # fmt: skip
 
 
 def _seed(text: str) -> int:

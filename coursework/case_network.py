@@ -11,7 +11,7 @@ from torch import nn
 
 from coursework.data import DataSet
 from coursework.engine import Normalise, Recipe, Result, Run
-from coursework.pages import Options
+from coursework.options import Options
 
 SIDE = 28
 VALIDATION_SHARE = 0.1

@@ -19,7 +19,12 @@ from torch.nn import functional
 from torchvision import datasets
 from torchvision.transforms import v2
 
-from solution import may_be_photo, read_photo
+from birddata import DataError
+from birddata.findings import Findings
+from birddata.prepare import name_left_out
+from birddata.samples import read_class_folders, reason
+from birddata.sources import walk_folder
+from solution import read_photo
 
 # What a data set of torchvision is, and the folder below its root by which it is recognised.
 TORCHVISION = {
@@ -27,6 +32,8 @@ TORCHVISION = {
     "FashionMNIST": (datasets.FashionMNIST, "FashionMNIST/raw"),
 }
 DIGITS = "digits"
+SMALL = 32  # pixels a side of a small photo, which need not be enlarged further
+HELD = ("val", "valid", "validation", "test", "testing")  # folders beside train/; the first counts
 
 
 class CourseworkError(Exception):
@@ -159,7 +166,8 @@ def load(wanted: str, source: str | None, side: int) -> DataSet:
         source: a folder that holds one of those data sets or a tree of class folders, or
             "digits"; None: torch's cache, into which the wanted one is downloaded if need be, and
             the digits where that fails.
-        side: pixels, for photos from class folders and, up to 32, for the digits.
+        side: pixels, for photos from class folders; smaller photos of the others are enlarged
+            to it, or to `SMALL` if that is less.
 
     Raises:
         CourseworkError: nothing usable in the folder.
@@ -170,7 +178,7 @@ def load(wanted: str, source: str | None, side: int) -> DataSet:
         return _from_folder(Path(source), side)
     root = Path(torch.hub.get_dir()).parent / "datasets"
     try:
-        return _from_torchvision(wanted, root)
+        return _from_torchvision(wanted, root, side)
     except (OSError, RuntimeError) as error:
         print(
             f"{wanted} is not in {root} and cannot be downloaded ({error}): training on "
@@ -182,19 +190,27 @@ def load(wanted: str, source: str | None, side: int) -> DataSet:
 
 def digits(side: int) -> DataSet:
     """scikit-learn's 1,797 real handwritten digits, 8 x 8 pixels, enlarged to `side` or 32."""
-    bundled, side = load_digits(), min(side, 32)
+    bundled = load_digits()
     pixels = torch.from_numpy(bundled.images).float()[:, None] * (255 / 16)  # (N, 1, 8, 8)
-    pixels = functional.interpolate(pixels, (side, side), mode="bilinear").round().byte()
-    photos = Photos(pixels, torch.from_numpy(bundled.target).long())
+    photos = Photos(enlarged(pixels, side), torch.from_numpy(bundled.target).long())
     train, test = photos.split(1437)
     return DataSet(f"{DIGITS} (scikit-learn)", [str(i) for i in range(10)], train, test)
+
+
+def enlarged(pixels: Tensor, side: int) -> Tensor:
+    """Photos (N, C, h, w) as uint8, with at least `side` or else `SMALL` pixels a side."""
+    side = min(side, SMALL)
+    if pixels.shape[-1] >= side:
+        return pixels
+    sized = functional.interpolate(pixels.float(), (side, side), mode="bilinear")
+    return sized.round().byte()  # (N, C, side, side)
 
 
 def _from_folder(folder: Path, side: int) -> DataSet:
     for name, (_, marker) in TORCHVISION.items():
         if (folder / marker).is_dir():
             try:
-                return _from_torchvision(name, folder)
+                return _from_torchvision(name, folder, side)
             except (OSError, RuntimeError) as error:
                 raise CourseworkError(
                     f"{folder / marker} is not whole and cannot be downloaded ({error}): "
@@ -208,7 +224,7 @@ def _from_folder(folder: Path, side: int) -> DataSet:
     )
 
 
-def _from_torchvision(name: str, root: Path) -> DataSet:
+def _from_torchvision(name: str, root: Path, side: int) -> DataSet:
     """Raises OSError or RuntimeError if the files are neither there nor to be downloaded."""
     kind = TORCHVISION[name][0]
     parts = []
@@ -217,58 +233,63 @@ def _from_torchvision(name: str, root: Path) -> DataSet:
         read = kind(root, train=train, download=True)
         pixels = torch.as_tensor(read.data)  # (N, H, W) or (N, H, W, 3)
         pixels = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2).contiguous()
-        parts.append(Photos(pixels, torch.as_tensor(read.targets)))
+        parts.append(Photos(enlarged(pixels, side), torch.as_tensor(read.targets)))
     return DataSet(name, read.classes, *parts)
 
 
 def _from_class_folders(folder: Path, side: int) -> DataSet:
-    """A folder with train/ and val/ or test/ in it, or one tree of class folders to be split."""
-    train = folder / "train"
-    held = [folder / name for name in ("val", "test") if (folder / name).is_dir()]
+    """A folder with photos to train on and others to test on, or one tree to be split."""
+    parts = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_dir()}
+    trained = [parts[name] for name in ("train", "training") if name in parts]
+    held = [parts[name] for name in HELD if name in parts]
+    found = Findings()
     try:
-        if not train.is_dir() or not held:
-            read = _class_folders(folder)
-            photos = _photos_of(read.samples, side)
-            parts = photos.split(round(0.8 * len(photos)))
+        classes, files = _class_folders(trained[0] if trained and held else folder, found)
+        read = [_photos_of(files, side, found)]
+        if trained and held:
+            read.append(_photos_of(_tested(held[0], classes, found), side, found))
         else:
-            read = _class_folders(train)
-            parts = [_photos_of(read.samples, side), _photos_of(_tested(held[0], read), side)]
-    except (OSError, ValueError) as error:  # an empty class, a damaged photo, a class of one photo
+            read = read[0].split(round(0.8 * len(read[0])))
+    except (DataError, OSError, ValueError) as error:
         raise CourseworkError(f"{folder} cannot be read as class folders: {error}") from None
-    return DataSet(folder.name, read.classes, *parts)
+    finally:
+        name_left_out(found)
+    return DataSet(folder.name, classes, *read)
 
 
-def _class_folders(folder: Path) -> datasets.ImageFolder:
-    """Files are told by their content, as everywhere: see solution.may_be_photo."""
-    return datasets.ImageFolder(folder, is_valid_file=lambda path: may_be_photo(Path(path).name))
+def _class_folders(folder: Path, found: Findings) -> tuple[list[str], list[tuple[Path, int]]]:
+    """Names of classes, and files with their class, by the rules of the birds' photos."""
+    sample = read_class_folders(folder, walk_folder(folder, found), found)
+    files = [(photo.path, photo.class_id) for photo in sample.tests[0].train]
+    return [sample.species[number] for number in sorted(sample.species)], files
 
 
-def _tested(folder: Path, trained: datasets.ImageFolder) -> list[tuple[str, int]]:
+def _tested(folder: Path, classes: Sequence[str], found: Findings) -> list[tuple[Path, int]]:
     """Files and classes of class folders, or of Tiny ImageNet's one folder with a list."""
     listed = folder / "val_annotations.txt"
     if not listed.is_file():
-        read = _class_folders(folder)
-        if read.classes != trained.classes:
-            raise ValueError(f"the classes in {folder} are not those in {trained.root}")
-        return read.samples
+        names, files = _class_folders(folder, found)
+        if names != classes:
+            raise ValueError(f"the classes in {folder} are not those that are trained on")
+        return files
     with listed.open(encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file, delimiter="\t"))
-    unknown = {row[1] for row in rows} - trained.class_to_idx.keys()
+    unknown = {row[1] for row in rows}.difference(classes)
     if unknown:
         raise ValueError(f"{listed} names {sorted(unknown)[0]}, a class without training photos")
-    return [(str(folder / "images" / row[0]), trained.class_to_idx[row[1]]) for row in rows]
+    return [(folder / "images" / row[0], classes.index(row[1])) for row in rows]
 
 
-def _photos_of(samples: Sequence[tuple[str, int]], side: int) -> Photos:
+def _photos_of(files: Sequence[tuple[Path, int]], side: int, found: Findings) -> Photos:
     """Each photo's shorter side brought to `side` pixels, and the middle kept."""
     shape = v2.Compose([v2.PILToTensor(), v2.Resize(side, antialias=True), v2.CenterCrop(side)])
     pixels, labels = [], []
-    for path, label in samples:
+    for path, label in files:
         try:
-            pixels.append(shape(read_photo(Path(path), 2 * side)))
+            pixels.append(shape(read_photo(path, 2 * side)))
             labels.append(label)
         except Exception as error:  # see read_photo
-            print(f"left out: {path} ({error})", file=sys.stderr)
+            found.add("unreadable", str(path), reason(error))
     if not pixels:
         raise ValueError("not one of its files is a photo that can be read")
     return Photos(torch.stack(pixels), torch.tensor(labels))

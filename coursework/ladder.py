@@ -12,13 +12,12 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from PIL import Image, ImageDraw
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
-from torchvision.transforms.v2.functional import pil_to_tensor, resize
+from torchvision.transforms.v2.functional import resize
 
-from coursework.data import CourseworkError, DataSet, Photos, one_hot
-from coursework.engine import Result, accepts, count_parameters, probabilities, save
+from coursework.data import DataSet, Photos, one_hot
+from coursework.engine import Result, accepts, count_parameters, probabilities
 from coursework.ladder_networks import (
     ANY_SIZE,
     ASSIGNED,
@@ -34,15 +33,18 @@ from coursework.ladder_networks import (
     WIDER,
     blocks,
     conv_block,
+    first_gradient,
     glorot,
+    layers,
     minimal,
     networks,
+    receptive_field,
     runs,
 )
-from coursework.pages import Options
-from coursework.report import Assignment, Point, Report, as_image, described, verdict_on
-from reporting.charts import bars, photo_grid
-from solution import read_photo
+from coursework.ladder_photo import JUDGED, answer_photo, new_photo, read_back
+from coursework.options import Options
+from coursework.report import Assignment, Point, Report, described, noise, verdict_on
+from reporting.charts import bars
 
 SUMMARY = """\
 What: eight networks on CIFAR-10, from two convolutions of 5 filters to four blocks with batch
@@ -53,9 +55,7 @@ Time: 12 minutes on 2 cores (AMD EPYC, Zen 4); --preset night up to three hours;
 
 ASSIGNED_PHOTOS = 50_000
 SHOWN = 4  # test photos whose probabilities are written out
-JUDGED = 1_000  # test photos, at most, that a sentence rests on: the report is drawn many times
 OTHER_SIZES = ((28, 32), (36, 30), (48, 64))  # height, width
-LONGEST = 16  # times the shorter side of a new photo: more of it is memory, and no photo
 
 
 # ------------------------------------------------------------------------------------------------
@@ -71,7 +71,7 @@ def _samples(report: Report) -> None:
     counts = torch.bincount(data.train.labels, minlength=len(data.classes))
     report.text("classes", fewest=f"{counts.min():,}", most=f"{counts.max():,}")
     within = variance_within(data.train)
-    report.text("diverse" if within > 0.9 else "alike", share=f"{within:.1%}")
+    report.text("diverse" if within > 0.9 else "alike", share=f"{100 * within:.1f} %")
     if data.name == "CIFAR10":
         report.text("diverse CIFAR10")
 
@@ -96,8 +96,8 @@ def _one_hot(report: Report) -> None:
     rows = [(n, *v) for n, v in zip(names, vectors.int().tolist(), strict=True)]
     report.page.table((report.say("label"), *data.classes), rows)
     logits = probabilities(network, data.train.inputs[:6]).log()
-    losses = (functional.cross_entropy(logits, target).item() for target in (vectors, labels))
-    report.text("one-hot", **dict(zip(("vectors", "indices"), map("{:.4f}".format, losses))))
+    losses = [functional.cross_entropy(logits, target) for target in (vectors, labels)]
+    report.text("one-hot", vectors=f"{losses[0]:.4f}", indices=f"{losses[1]:.4f}")
 
 
 def _minimal(report: Report) -> None:
@@ -109,12 +109,12 @@ def _minimal(report: Report) -> None:
 def _parameters(report: Report) -> None:
     for label in (MINIMAL, WIDER):
         _layers(report, label)
-    counts = (f"{count_parameters(minimal(3, 10, filters)):,}" for filters in (5, 20))
-    report.text("assigned parameters", **dict(zip(("few", "many"), counts)))
+    few, many = (f"{count_parameters(minimal(3, 10, filters)):,}" for filters in (5, 20))
+    report.text("assigned parameters", few=few, many=many)
 
 
 def _layers(report: Report, label: str) -> None:
-    """A row a layer: the shape of its output for one photo, and how its parameters are counted."""
+    """A row a layer, with its output for one photo, and how its parameters are counted."""
     data = report.data
     network = networks(data.channels, len(data.classes))[label]()
     rows = layers(network, (data.channels, SIDE, SIDE))
@@ -123,27 +123,6 @@ def _layers(report: Report, label: str) -> None:
     header = ("layer", "output", "formula", "parameters")
     rows = [*rows, (report.say("sum"), "", "", total)]
     report.page.table([report.say(word) for word in header], rows)
-
-
-def layers(network: nn.Sequential, shape: Sequence[int]) -> list[tuple[str, str, str, str]]:
-    """Layer, shape of its output for an input (C, H, W), formula and number of its parameters."""
-    x, rows = torch.zeros(1, *shape), []
-    for layer in network.eval():
-        x = layer(x)
-        size, count = " x ".join(map(str, x.shape[1:])), f"{count_parameters(layer):,}"
-        rows.append((type(layer).__name__, size, formula(layer), count))
-    return rows
-
-
-def formula(layer: nn.Module) -> str:
-    """How the parameters of a layer are counted: outputs times (inputs and bias)."""
-    if isinstance(layer, nn.Conv2d):
-        height, width = layer.kernel_size
-        bias = "" if layer.bias is None else " + 1"
-        return f"{layer.out_channels} x ({height} x {width} x {layer.in_channels}{bias})"
-    if isinstance(layer, nn.Linear):
-        return f"{layer.out_features} x ({layer.in_features} + 1)"
-    return f"2 x {layer.num_features}" if isinstance(layer, nn.BatchNorm2d) else ""
 
 
 # ------------------------------------------------------------------------------------------------
@@ -177,11 +156,12 @@ def _comparability(report: Report) -> None:
     """What the preset has of the assignment's recipe, and which numbers stand beside which."""
     run = report.results[MINIMAL].run
     recipe, photos = run.recipe, len(run.data.train)
-    whole = ASSIGNED_PHOTOS * ASSIGNED.epochs * ASSIGNED.learning_rate
-    share = photos * recipe.epochs * recipe.learning_rate / whole
+    steps = ASSIGNED_PHOTOS / ASSIGNED.batch_size * ASSIGNED.epochs
+    share = photos / recipe.batch_size * recipe.epochs * recipe.learning_rate
+    share /= steps * ASSIGNED.learning_rate
     same = replace(recipe, seed=ASSIGNED.seed) == ASSIGNED and photos == ASSIGNED_PHOTOS
-    values = {"epochs": recipe.epochs, "rate": f"{recipe.learning_rate:g}"}
-    values |= {"preset": report.options.preset, "photos": f"{photos:,}", "share": f"{share:.2%}"}
+    values = {"epochs": recipe.epochs, "rate": f"{recipe.learning_rate:g}", "photos": f"{photos:,}"}
+    values |= {"preset": report.options.preset, "share": f"{100 * share:.3g} %"}
     report.text("as assigned" if same else "not as assigned", **values)
     report.text("comparable", first=MINIMAL, last=ANY_SIZE, tuned=TUNED)
 
@@ -285,19 +265,13 @@ def _sigmoid(report: Report) -> None:
 
 def _relu(report: Report) -> None:
     _step(report, SIGMOID, RELU)
-    sizes = [first_gradient(report.results[label], report.data) for label in (SIGMOID, RELU)]
-    sigmoid, relu = (f"{size:.1e}" for size in sizes)
-    ratio = sizes[1] / sizes[0]
-    larger = "gradient larger" if ratio > 1 else "gradient not larger"
-    report.text(larger, sigmoid=sigmoid, relu=relu, ratio=f"{ratio:,.3g}")
-
-
-def first_gradient(result: Result, data: DataSet) -> float:
-    """Root mean square of the loss's gradient by the first layer's weights, before training."""
-    network = result.run.fresh()
-    logits = network(data.train.inputs[:64].float() / 255)
-    functional.cross_entropy(logits, data.train.labels[:64]).backward()
-    return network[0].weight.grad.square().mean().sqrt().item()
+    train = report.data.train
+    batch = Photos(train.inputs[:64], train.labels[:64])
+    fresh = [report.results[label].run.fresh() for label in (SIGMOID, RELU)]
+    sigmoid, relu = (first_gradient(network, batch) for network in fresh)
+    values = {"sigmoid": f"{sigmoid:.1e}", "relu": f"{relu:.1e}", "ratio": f"{relu / sigmoid:,.1f}"}
+    larger = "gradient larger" if relu > sigmoid else "gradient not larger"
+    report.text(larger, photos=len(batch), **values)
 
 
 def _deeper_network(report: Report) -> None:
@@ -315,21 +289,10 @@ def _deeper_effect(report: Report) -> None:
     two, four = (report.results[label] for label in (RELU, DEEPER))
     fields = {"two": receptive_field(two.network), "four": receptive_field(four.network)}
     share = {
-        f"{name}_last": f"{count_parameters(result.network[-1]) / result.parameters:.0%}"
+        f"{name}_last": f"{100 * count_parameters(result.network[-1]) / result.parameters:.0f} %"
         for name, result in (("two", two), ("four", four))
     }
     report.text("receptive fields", side=SIDE, **fields, **share)
-
-
-def receptive_field(network: nn.Sequential) -> int:
-    """Pixels, along a side, that one value before the last layer depends on."""
-    field, jump = 1, 1
-    for layer in network:
-        if isinstance(layer, nn.Conv2d | nn.MaxPool2d):
-            kernel = layer.kernel_size if isinstance(layer, nn.MaxPool2d) else layer.kernel_size[0]
-            field += (kernel - 1) * jump
-            jump *= layer.stride if isinstance(layer, nn.MaxPool2d) else 1
-    return field
 
 
 def _norm(report: Report) -> None:
@@ -343,9 +306,11 @@ def _norm(report: Report) -> None:
 
 def _dropout(report: Report) -> None:
     _step(report, NORM, DROPPED)
-    before, after = (gap(report.results[label]) for label in (NORM, DROPPED))
-    verdict = "gap smaller" if after < before else "gap not smaller"
-    report.text(verdict, before=f"{before:+.4f}", after=f"{after:+.4f}")
+    pair = [report.results[label] for label in (NORM, DROPPED)]
+    before, after = map(gap, pair)
+    smaller = after < before - noise(*pair)
+    values = {"before": f"{before:+.4f}", "after": f"{after:+.4f}"}
+    report.text("gap smaller" if smaller else "gap not smaller", **values)
 
 
 def gap(result: Result) -> float:
@@ -359,12 +324,12 @@ def _any_size(report: Report) -> None:
     result, before = (report.results[label] for label in (ANY_SIZE, DROPPED))
     counts = {"after": result.parameters, "before": before.parameters}
     counts["saved"] = before.parameters - result.parameters
-    written = {name: f"{count:,}" for name, count in counts.items()}
+    values = {name: f"{count:,}" for name, count in counts.items()}
     path, network = read_back(report, ANY_SIZE)
     shown = report.data.test.inputs[:SHOWN]
     same = torch.equal(*(probabilities(n, shown) for n in (result.network, network)))
-    verdict = report.say("read back" if same else "read back differently")
-    report.text("parameters saved", file=path.name, **written, verdict=verdict)
+    values["verdict"] = report.say("read back" if same else "read back differently")
+    report.text("parameters saved", file=f"{path.parent.name}/{path.name}", **values)
 
 
 def _sizes(report: Report) -> None:
@@ -386,115 +351,6 @@ def _sizes(report: Report) -> None:
     report.text("accuracy by size", run=ANY_SIZE, photos=len(some), values=values)
 
 
-def read_back(report: Report, label: str) -> tuple[Any, nn.Module]:
-    """The file into which a run's parameters are saved, and a new network with those read there."""
-    result = report.results[label]
-    path = report.options.out / "parameters" / f"{label.replace(' ', '_')}.pt"
-    save(result.network.state_dict(), path)
-    network = result.run.fresh()
-    network.load_state_dict(torch.load(path, weights_only=True))
-    return path, network.eval()
-
-
-# ------------------------------------------------------------------------------------------------
-# Point 13: a new photo
-# ------------------------------------------------------------------------------------------------
-
-
-def new_photo(options: Options) -> tuple[Image.Image, str | None]:
-    """The photo that was given, or else a drawn one; and its class, where that is known.
-
-    Raises CourseworkError if the photo cannot be read, or is hardly more than a line.
-    """
-    path = options.photo
-    if path is None:
-        return draw_ship(), "ship"
-    try:
-        photo = read_photo(path, 2 * SIDE)
-    except Exception as error:  # see read_photo
-        cause = " ".join(str(getattr(error, "strerror", None) or error).split())
-        raise CourseworkError(
-            f"{path} cannot be read as a photo ({cause}): give --photo another file"
-        ) from None
-    if max(photo.size) > LONGEST * min(photo.size):
-        raise CourseworkError(
-            f"{path} is more than {LONGEST} times as long as it is wide "
-            f"({photo.width} x {photo.height} pixels): give --photo another file"
-        )
-    return photo, None
-
-
-def draw_ship() -> Image.Image:
-    """A ship on the sea, 300 x 200 pixels."""
-    photo = Image.new("RGB", (300, 200), (150, 190, 225))  # sky
-    draw = ImageDraw.Draw(photo)
-    draw.rectangle((0, 125, 300, 200), fill=(35, 80, 125))  # sea
-    draw.polygon(((30, 105), (275, 105), (245, 150), (60, 150)), fill=(45, 45, 55))  # hull
-    draw.rectangle((60, 138, 249, 150), fill=(150, 40, 40))
-    draw.rectangle((85, 75, 205, 105), fill=(240, 240, 240))  # cabins
-    draw.rectangle((105, 52, 165, 75), fill=(225, 225, 225))
-    draw.rectangle((125, 22, 147, 52), fill=(190, 60, 40))  # funnel
-    for left in range(95, 200, 18):
-        draw.rectangle((left, 84, left + 9, 93), fill=(60, 90, 120))  # windows
-    draw.line((230, 45, 230, 105), fill=(90, 90, 90), width=3)  # mast
-    return photo
-
-
-def scaled(photo: Image.Image, channels: int) -> Tensor:
-    """(C, H, W) uint8: the shorter side brought to `SIDE` pixels, the proportions kept."""
-    size = [round(side * SIDE / min(photo.size)) for side in photo.size]  # width, height
-    small = photo.convert("L" if channels == 1 else "RGB").resize(size, Image.Resampling.BILINEAR)
-    return pil_to_tensor(small)
-
-
-def _photo(report: Report) -> None:
-    photo, truth = new_photo(report.options)
-    pixels = scaled(photo, report.data.channels)
-    size = f"{pixels.shape[2]} x {pixels.shape[1]}"
-    _show_photo(report, photo, pixels, size)
-    labels = [label for label in (ANY_SIZE, TUNED) if label in report.results]
-    networks_read = [read_back(report, label)[1] for label in labels]
-    outputs = [probabilities(network, pixels[None])[0] for network in networks_read]
-    rows = zip(report.data.classes, *([f"{p:.3f}" for p in o] for o in outputs), strict=True)
-    report.page.table((report.say("class"), *labels), rows)
-    for label, network, output in zip(labels, networks_read, outputs, strict=True):
-        _photo_verdict(report, label, output, truth)
-        _trust(report, network, output.max().item(), known=truth is not None)
-
-
-def _show_photo(report: Report, photo: Image.Image, pixels: Tensor, size: str) -> None:
-    given = report.options.photo
-    report.text("photo given" if given else "photo drawn", name=given and given.name)
-    if photo.width == photo.height:
-        report.text("photo square")
-    report.text("photo scaled", full=f"{photo.width} x {photo.height}", size=size)
-    titles = [report.say("photo whole"), report.say("photo small", size=size)]
-    shown = [photo, as_image(pixels)]
-    report.page.picture(photo_grid("new_photo", shown, titles, 2, report.say("photo caption")))
-
-
-def _photo_verdict(report: Report, label: str, output: Tensor, truth: str | None) -> None:
-    """The answer and the one after it, and whether it is right, where that is known."""
-    classes = report.data.classes
-    first, second = (classes[index] for index in output.argsort(descending=True)[:2])
-    p, q = (f"{value:.3f}" for value in output.sort(descending=True).values[:2])
-    report.text("photo answer", run=label, first=first, p=p, second=second, q=q)
-    if truth:
-        verdict = "foreign" if truth not in classes else "right" if first == truth else "wrong"
-        report.text(f"photo {verdict}", run=label, truth=report.say("ship"), answer=first)
-
-
-def _trust(report: Report, network: nn.Module, probability: float, known: bool) -> None:
-    """How often such an answer is right on test photos; a verdict where the truth is unknown."""
-    labels = report.data.test.labels[:JUDGED]
-    p = probabilities(network, report.data.test.inputs[:JUDGED])  # (N, classes)
-    sure = p.amax(1) >= probability
-    right, count = int((p.argmax(1) == labels)[sure].sum()), int(sure.sum())
-    report.text("trust", photos=len(labels), count=count, right=right, p=f"{probability:.3f}")
-    if not known:
-        report.text("photo believed" if right > 0.8 * count > 16 else "photo doubted")
-
-
 # ------------------------------------------------------------------------------------------------
 # Point 14: conclusions
 # ------------------------------------------------------------------------------------------------
@@ -504,7 +360,7 @@ def _conclusions(report: Report) -> None:
     results = report.results
     missing = [label for label in (*COMPARED, TUNED) if label not in results]
     if missing:
-        report.text("not yet", runs=", ".join(missing))
+        report.text("unfinished", runs=", ".join(missing))
     report.runs_table()
     report.overview()
     accuracies = {label: result.final["test_accuracy"] for label, result in results.items()}
@@ -538,12 +394,15 @@ def _changes(report: Report, compared: Sequence[Result]) -> None:
         up, down = (verdict_on(*p) == "verdict better" for p in ((before, after), (after, before)))
         kind = "raised" if up else "lowered" if down else "neither"
         listed[kind].append(f"{after.run.label} ({gain:+.4f})")
-        gains |= {after.run.label: gain} if up else {}
+        gains |= {gain: (before, after.run.label)} if up else {}
     none = report.say("none")
     report.text("changes", **{kind: ", ".join(names) or none for kind, names in listed.items()})
     if gains:
-        best = max(gains, key=gains.get)
-        report.text("best change", run=best, change=report.change(best), gain=f"{gains[best]:+.4f}")
+        before, best = gains[max(gains)]
+        accuracy = f"{before.final['test_accuracy']:.4f}"
+        values = {"before": before.run.label, "accuracy": accuracy}
+        values |= {"run": best, "change": report.change(best), "gain": f"{max(gains):+.4f}"}
+        report.text("best change", **values)
     idle = [result.run.label for result in compared if guesses(result)]
     if idle:
         report.text("at chance", runs=", ".join(idle), **_chance(report))
@@ -561,7 +420,7 @@ def _sizes_and_gaps(report: Report, compared: Sequence[Result]) -> None:
     report.text("gaps", high=f"{gap(ranked[-1]):+.4f}", low=f"{gap(ranked[0]):+.4f}", **named)
     ranked = sorted(compared, key=seconds)
     named = {"fast": ranked[0].run.label, "slow": ranked[-1].run.label}
-    costs = {"less": f"{seconds(ranked[0]):.2g}", "more": f"{seconds(ranked[-1]):.2g}"}
+    costs = {"less": f"{seconds(ranked[0]):.1f}", "more": f"{seconds(ranked[-1]):.1f}"}
     report.text("costs", **named, **costs)
 
 
@@ -572,7 +431,10 @@ def seconds(result: Result) -> float:
 
 def _recipe(report: Report) -> None:
     """What the other recipe makes of the same network, beside what the architectures made."""
+    report.text(f"about {TUNED}")
     report.recipes([ANY_SIZE, TUNED])
+    report.curves(TUNED)
+    report.page.text(report.compare(ANY_SIZE, TUNED))
     first, last, tuned = (report.results[label] for label in (MINIMAL, ANY_SIZE, TUNED))
     a, b, c = (result.final["test_accuracy"] for result in (first, last, tuned))
     counts = {
@@ -604,7 +466,7 @@ POINTS = (
     Point("10", _norm, (DEEPER, NORM)),
     Point("11", _dropout, (NORM, DROPPED)),
     Point("12", _any_size, (DROPPED, ANY_SIZE)),
-    Point("13", _photo, (ANY_SIZE,)),
+    Point("13", answer_photo, (ANY_SIZE,)),
     Point("14", _conclusions, (MINIMAL,)),
 )
 

@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
+import torch
 from torch import nn
+from torch.nn import functional
 
-from coursework.data import DataSet
-from coursework.engine import Recipe, Result, Run
-from coursework.pages import Options
+from coursework.data import DataSet, Photos
+from coursework.engine import Recipe, Result, Run, count_parameters
+from coursework.options import Options
 from coursework.report import Phrases
 
 SIDE = 32  # pixels
@@ -157,3 +159,47 @@ def runs(data: DataSet, options: Options, results: Mapping[str, Result]) -> Iter
     for label, build in steps.items():
         yield Run(label, say(f"change {label}"), build, part, assigned)
     yield Run(TUNED, say(f"change {TUNED}"), steps[ANY_SIZE], data, other)
+
+
+# ------------------------------------------------------------------------------------------------
+# What can be said of a network before it is trained
+# ------------------------------------------------------------------------------------------------
+
+
+def layers(network: nn.Sequential, shape: Sequence[int]) -> list[tuple[str, str, str, str]]:
+    """Layer, shape of its output for an input (C, H, W), formula and number of its parameters."""
+    x, rows = torch.zeros(1, *shape), []
+    for layer in network.eval():
+        x = layer(x)
+        size, count = " x ".join(map(str, x.shape[1:])), f"{count_parameters(layer):,}"
+        rows.append((type(layer).__name__, size, formula(layer), count))
+    return rows
+
+
+def formula(layer: nn.Module) -> str:
+    """How the parameters of a layer are counted: outputs times (inputs and bias)."""
+    if isinstance(layer, nn.Conv2d):
+        height, width = layer.kernel_size
+        bias = "" if layer.bias is None else " + 1"
+        return f"{layer.out_channels} x ({height} x {width} x {layer.in_channels}{bias})"
+    if isinstance(layer, nn.Linear):
+        return f"{layer.out_features} x ({layer.in_features} + 1)"
+    return f"2 x {layer.num_features}" if isinstance(layer, nn.BatchNorm2d) else ""
+
+
+def receptive_field(network: nn.Sequential) -> int:
+    """Pixels, along a side, that one value before the last layer depends on."""
+    field, jump = 1, 1
+    for layer in network:
+        if isinstance(layer, nn.Conv2d | nn.MaxPool2d):
+            kernel = layer.kernel_size if isinstance(layer, nn.MaxPool2d) else layer.kernel_size[0]
+            field += (kernel - 1) * jump
+            jump *= layer.stride if isinstance(layer, nn.MaxPool2d) else 1
+    return field
+
+
+def first_gradient(network: nn.Sequential, photos: Photos) -> float:
+    """Root mean square of the loss's gradient by the weights of the first convolution."""
+    logits = network.train()(photos.inputs.float() / 255)
+    functional.cross_entropy(logits, photos.labels).backward()
+    return network[0].weight.grad.square().mean().sqrt().item()

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from coursework.data import DIGITS, DataSet
 from coursework.engine import Result, Run, probabilities, write_history
-from coursework.pages import Options
+from coursework.options import Options
 from reporting.charts import COLOURS, Frame, curves, photo_grid
 from reporting.page import Page
 
@@ -53,6 +53,7 @@ class Assignment:
     load: Callable[[Options], DataSet]
     runs: Callable[[DataSet, Options, Mapping[str, Result]], Iterator[Run]]  # given those ended
     points: Sequence[Point]
+    preface: Callable[[Report], None] | None = None  # what its first lines say
 
 
 def work(assignment: Assignment, options: Options) -> None:
@@ -123,9 +124,12 @@ class Report:
         self.say = Phrases(assignment.name, options.language)
         self.page = Page(self.say("title"), options.language)
         self.colours = dict(zip(results, COLOURS * 3, strict=False))  # one a run throughout
+        self.explained: set[str] = set()  # captions that were given once, for all plots like it
 
     def draw(self) -> Page:
         """All points, and which of them are answered."""
+        if self.assignment.preface:
+            self.assignment.preface(self)
         self._facts()
         rows = []
         for point in self.assignment.points:
@@ -248,12 +252,15 @@ class Report:
             rows = self.results[label].rows
             kept = {} if together else {self.say("training"): [getattr(row, value) for row in rows]}
             runs[label] = kept | {watched: [getattr(row, f"val_{value}") for row in rows]}
-        caption = self.say("overview caption" if together else "curves caption", watched=watched)
         smoothing = self.options.smoothing
+        key = "overview caption" if together else "curves caption"
+        captions = [] if key in self.explained else [self.say(key, watched=watched)]
+        self.explained.add(key)
         if smoothing > 1:
-            caption += " " + self.say("smoothed", epochs=smoothing)
+            captions.append(self.say("smoothed", epochs=smoothing))
         what = self.say(f"axis {value}")
         style = {"epoch": self.say("epoch"), "frame": self._frame(value), "colours": self.colours}
+        caption = " ".join(captions)
         self.page.picture(curves(name, runs, what, smoothing, caption, direct=together, **style))
 
     def _frame(self, value: str) -> Frame:
@@ -315,13 +322,18 @@ def verdict_on(before: Result, after: Result) -> str:
         after.final[f"{kind}_accuracy"] - before.final[f"{kind}_accuracy"]
         for kind in ("test", "training")
     )
-    p = (after.final["test_accuracy"] + before.final["test_accuracy"]) / 2
-    chance = 2 * math.sqrt(2 * p * (1 - p) / len(after.run.data.test))
+    chance = noise(before, after)
     if test > chance:
         return "verdict better"
     if test >= -chance:
         return "verdict overfits more" if training > chance else "verdict no difference"
     return "verdict overfits" if training > chance else "verdict harder"
+
+
+def noise(before: Result, after: Result) -> float:
+    """Two standard errors of the difference of two test accuracies."""
+    p = (after.final["test_accuracy"] + before.final["test_accuracy"]) / 2
+    return 2 * math.sqrt(2 * p * (1 - p) / len(after.run.data.test))
 
 
 def as_image(pixels: Tensor) -> Image.Image:

@@ -55,15 +55,41 @@ def find_tests(tests_dir: Path) -> list[TestFolder]:
 
 
 def read_csv(path: str | Path) -> dict[str, int]:
-    """Class id by file name, as strictly as the testing system's script reads its csv files."""
+    """Class id by file name, as strictly as the testing system's script reads its csv files.
+
+    It knows no quotes, and lets Python's `int` decide what a number is.
+    """
     try:
-        return layout.read_as_script(Path(path))
+        text = Path(path).read_text(encoding="utf-8-sig", errors="surrogateescape")
     except FileNotFoundError:
         raise CheckerError(f"no file {path}") from None
     except OSError as error:
         raise CheckerError(f"{path} cannot be read: {error}") from None
-    except ValueError as error:
-        raise CheckerError(str(error)) from None
+    header, *rows = text.split("\n")
+    if header != layout.HEADER:
+        raise CheckerError(f"{path} begins with {header!r}: its header must be {layout.HEADER!r}")
+    labels = {}
+    for number, row in enumerate(rows, start=2):
+        if row:
+            name, _, class_id = row.rpartition(",")
+            try:
+                labels[name] = int(class_id if name else "")
+            except ValueError:
+                raise CheckerError(
+                    f"{path}, line {number}: {row!r} is not `{layout.HEADER}`"
+                ) from None
+    return labels
+
+
+def script_remark(path: Path, labels: Mapping[str, int]) -> str | None:
+    """What the testing system's script would make of a table that was read as `labels`."""
+    try:
+        differing = read_csv(path).items() ^ labels.items()
+    except CheckerError as error:
+        return f"the testing system's script would stop here: {error}"
+    if not differing:
+        return None
+    return f"the testing system's script would read {len(differing)} rows of {path} differently"
 
 
 def save_csv(answer: Mapping[str, int], path: str | Path) -> None:

@@ -10,11 +10,10 @@ import signal
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-
 if __name__ == "__main__":
-    sys.path.insert(0, str(HERE.parent))
+    here = Path(__file__).resolve().parent
+    sys.path.insert(0, str(here.parent))
     from birddata.prepare import main
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that it cleans up, too
-    raise SystemExit(main(out=HERE))
+    raise SystemExit(main(out=here))

@@ -22,10 +22,11 @@ DOTS_PER_INCH = 144
 PAGE_WIDTH = 12  # of a picture that a laptop shows whole
 WIDTH = 5.6  # of a picture that a phone shows whole
 CELL = WIDTH / 4  # of a photo in a grid of four columns or more
-# Told apart by people with any kind of colour vision: Paul Tol's muted scheme, and black. There are
-# enough of them for the nine runs of coursework.ladder.
+# Told apart by people with any kind of colour vision: Paul Tol's muted scheme, and black; then some
+# of his vibrant one and brown, so that the 15 runs of coursework.resnet have one each.
 COLOURS = ("#332288", "#cc6677", "#117733", "#88ccee", "#882255")
 COLOURS += ("#999933", "#44aa99", "#aa4499", "#ddcc77", "#000000")
+COLOURS += ("#ee7733", "#0077bb", "#cc3311", "#777777", "#6b4c1e")
 CALIBRATION_BINS = 15
 MARKED_EPOCHS = 30  # more points than these hide their line
 # From the end of a line to the left edge of its name.
@@ -146,7 +147,13 @@ def moving_average(values: Sequence[float], width: int) -> np.ndarray:
     return sums / np.minimum(np.arange(1, len(values) + 1), width)
 
 
-def confusion(name: str, matrix: Any, names: Sequence[str], caption: str = "") -> Picture:
+def confusion(
+    name: str,
+    matrix: Any,
+    names: Sequence[str],
+    caption: str = "",
+    axes_labels: tuple[str, str] = ("answer", "true class"),
+) -> Picture:
     """Counts (C, C) as a map: row of the true class, column of the answer.
 
     Colours are shares of the row: blue for right answers, red for wrong ones.
@@ -167,7 +174,7 @@ def confusion(name: str, matrix: Any, names: Sequence[str], caption: str = "") -
     ticks = {"ticks": range(len(names)), "labels": labels, "fontsize": size, "parse_math": False}
     axes.set_xticks(**ticks, rotation=90)
     axes.set_yticks(**ticks)
-    axes.set(xlabel="answer", ylabel="true class")
+    axes.set(xlabel=axes_labels[0], ylabel=axes_labels[1])
     axes.set_xticks(np.arange(len(names) + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(len(names) + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="#e0e0e0", linewidth=0.5)

@@ -14,7 +14,7 @@ from coursework.case_measures import Effect, course, effects, fit
 from coursework.case_network import DROPOUT, OWN, RECIPE, SIDE, WITH, WITHOUT, few, layers, network
 from coursework.data import DataSet
 from coursework.engine import Result, Run, count_parameters
-from coursework.pages import Options
+from coursework.options import Options
 from coursework.report import Report
 from solution import EpochRow
 

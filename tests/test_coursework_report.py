@@ -11,7 +11,7 @@ from torch import nn
 import coursework.data
 from coursework import report as frame
 from coursework.engine import Recipe, Result, Run
-from coursework.pages import Options
+from coursework.options import Options
 from coursework.report import Assignment, Point, Report
 from solution import EpochRow
 

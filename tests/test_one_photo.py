@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -163,6 +164,24 @@ def test_side_by_side_keeps_the_order_and_the_callers_threads():
     assert list(solution.side_by_side(work, range(50))) == [i * i for i in range(50)]
     assert 1 <= len(names) <= before
     assert torch.get_num_threads() == before
+
+
+def test_callers_side_by_side_leave_torchs_threads_as_they_were():
+    """Each used to restore what it had found, which was another caller's one thread."""
+    before, seen = torch.get_num_threads(), []
+
+    def call(items: int) -> None:
+        list(solution.side_by_side(lambda _: time.sleep(0.01), range(items)))
+
+    callers = [threading.Thread(target=call, args=(items,)) for items in (3, 5, 7)]
+    callers.append(threading.Thread(target=lambda: seen.append(torch.get_num_threads())))
+    for caller in callers[:3]:
+        caller.start()
+    for caller in callers[:3]:
+        caller.join()
+    callers[3].start()
+    callers[3].join()
+    assert [torch.get_num_threads(), *seen] == [before, before]
 
 
 def test_side_by_side_holds_few_items_at_a_time_and_passes_errors_on():

@@ -2,9 +2,12 @@
 
 import csv
 import errno
+import hashlib
 import os
+import shutil
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.error import URLError
 
 import pytest
@@ -13,6 +16,7 @@ from conftest import TINY
 
 import solution
 import train_full
+from birddata import layout
 from grader.protocol import read_csv
 from reporting import birds
 
@@ -132,6 +136,61 @@ def test_without_network_and_weights_the_error_says_what_to_do(tests_dir, monkey
     assert "no route" in said
     assert "mobilenet_v2-b0353104.pth" in said
     assert "--init" in said
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_half_a_checkpoint_in_the_cache_is_fetched_again(there, monkeypatch, capsys, tmp_path):
+    whole = b"the whole file"
+    name = f"net-{hashlib.sha256(whole).hexdigest()[:8]}.pth"
+    file = tmp_path / "checkpoints" / name
+    monkeypatch.setattr(solution, "imagenet_weights_file", lambda: file)
+    served = (tmp_path / "served.pth").as_uri()
+    weights = SimpleNamespace(IMAGENET1K_V1=SimpleNamespace(url=served))
+    monkeypatch.setattr(train_full, "MobileNet_V2_Weights", weights)
+    if there:
+        file.parent.mkdir()
+        file.write_bytes(whole[:5])
+    (tmp_path / "served.pth").write_bytes(b"<html>Log in to the wireless network</html>")
+    if there:
+        with pytest.raises(solution.SubmissionError, match=f"delete .*{name}, or put it there"):
+            train_full.fetch_imagenet_weights()
+    else:
+        train_full.fetch_imagenet_weights()
+        assert "cannot be downloaded" in capsys.readouterr().err
+        assert not file.exists()
+    (tmp_path / "served.pth").write_bytes(whole)
+    train_full.fetch_imagenet_weights()
+    assert file.read_bytes() == whole
+    assert ("is damaged: it is fetched again" in capsys.readouterr().err) == there
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such names on Windows")
+def test_names_that_are_no_utf8_are_trained_on_and_reported(tests_dir, init, tmp_path, photos):
+    """Those of a Russian Windows, of photos and of species."""
+    train = tests_dir / "00_test_img_input/train"
+    (train / "images").unlink()
+    shutil.copytree(photos[1], train / "images")
+    other = "\u0434\u0440\u043e\u0437\u0434.jpg".encode("cp1251").decode("utf-8", "surrogateescape")
+    (train / "images/00.jpg").rename(train / "images" / other)
+    gt = {other if name == "00.jpg" else name: class_id for name, class_id in photos[0].items()}
+    (train / "gt.csv").write_bytes(layout.gt_bytes(gt))
+    names = "class_id,name\n3,\u0414\u0440\u043e\u0437\u0434\n-7,\xfc\n".encode("cp1251", "replace")
+    (tests_dir / "species.csv").write_bytes(names + b"1000,\xa5\xb6\n")
+    arguments = [str(tests_dir), "--init", str(init), "--out", str(tmp_path / "model.pt")]
+    assert train_full.main([*arguments, "--epochs", "1"]) == 0
+    assert other in birds.read_history(tmp_path / "report").labels
+    assert (tmp_path / "report/report.html").is_file()
+
+
+def test_what_is_left_out_is_counted_at_the_end(tests_dir, init, tmp_path, capsys):
+    train = tests_dir / "00_test_img_input/train"
+    rows = (train / "gt.csv").read_text().splitlines()
+    (train / "gt.csv").write_text("\n".join([*rows[:-1], "gone.jpg,3", ""]))
+    arguments = [str(tests_dir), "--init", str(init), "--out", str(tmp_path / "model.pt")]
+    assert train_full.main([*arguments, "--epochs", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "Left out: 1 of 24 labels, whose photos cannot be read; see above\n" in out
+    assert f"Left out: 1 files without a label, such as '{rows[-1].split(',')[0]}'\n" in out
 
 
 @pytest.mark.parametrize("arguments", [["--epochs", "0"], ["--colour", "red"], ["a", "b"]])

@@ -1,10 +1,14 @@
 """train_classifier: what it is shown, what a step does, what stays frozen, what it leaves alone."""
 
 import copy
+import os
 import random
 import shutil
 import statistics
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -510,12 +514,35 @@ def test_few_steps_have_rates_too(epochs):
     assert epochs == 1 or rates[-1] == pytest.approx(0.4 * 0.05)
 
 
+def test_the_callers_torch_settings_change_nothing(photos, network, init):
+    gt, folder = photos
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.inference_mode():
+            again = train_classifier(gt, folder, settings=TINY, init=init)
+        assert torch.get_default_dtype() is torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert states_equal(network.state_dict(), again.state_dict())
+
+
 # ---- The same numbers, faster ----
 
 needs_bfloat16 = pytest.mark.skipif(
     solution.training_precision(TINY) is torch.float32,
     reason="this processor has no bfloat16",
 )
+
+
+@needs_bfloat16
+def test_where_onednn_may_not_use_bfloat16_it_is_float32():
+    """It would compute bfloat16 by its reference kernels, many times slower."""
+    script = "import solution; print(solution.training_precision(solution.Settings()))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=Path(solution.__file__).parent, check=True,
+        env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout == "torch.float32\n"
 
 
 @needs_bfloat16

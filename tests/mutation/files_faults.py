@@ -13,7 +13,7 @@ FAULTS = [
     Fault("train_full.py", "epochs=arguments.epochs or settings.epochs", "epochs=settings.epochs",
           "--epochs", TRAIN),
     Fault("train_full.py", "            init=arguments.init,\n", "", "--init", TRAIN),
-    Fault("train_full.py", "check_hash=True", "check_hash=False",
+    Fault("train_full.py", "hash_prefix=start_of_hash", "hash_prefix=None",
           "the check of the downloaded weights", TRAIN),
     Fault("train_full.py",
           "        with written(out) as temporary:\n"
