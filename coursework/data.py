@@ -21,8 +21,9 @@ from torchvision.transforms import v2
 
 from birddata import DataError
 from birddata.findings import Findings
+from birddata.photos import reason
 from birddata.prepare import name_left_out
-from birddata.samples import read_class_folders, reason
+from birddata.samples import read_class_folders
 from birddata.sources import walk_folder
 from solution import read_photo
 
