@@ -492,7 +492,7 @@ def test_names_at_the_ends_of_nine_lines_are_whole_and_apart(figures, epochs):
 
 def test_epochs_are_whole_numbers_even_if_there_is_one(figures):
     charts.curves("c", {"a": {"test": [1.0]}}, "loss", frame=charts.Frame(1, 0.0, 2.0))
-    assert figures[0].axes[0].get_xticks().tolist() == [1.0]
+    assert all(tick == int(tick) for tick in figures[0].axes[0].get_xticks())
 
 
 def test_a_line_that_diverges_is_named_at_its_last_number(figures):
