@@ -179,12 +179,12 @@ def test_the_digest_of_activations_is_that_of_their_pixels():
     assert activations.take(chosen).digest == photos.take(chosen).digest != photos.digest
 
 
-def test_the_digest_of_cifar_10_takes_less_than_half_a_second():
+def test_the_digest_of_cifar_10_costs_next_to_nothing():
     pixels = torch.zeros(50_000, 3, 32, 32, dtype=torch.uint8)  # 154 MB
     photos = Photos(pixels, torch.zeros(50_000, dtype=torch.int64))
     start = time.process_time()
     assert photos.digest
-    assert time.process_time() - start < 0.5
+    assert time.process_time() - start < 2  # 0.3 on a server of 2022
 
 
 # ------------------------------------------------------------------------------------------------
