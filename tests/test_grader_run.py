@@ -17,8 +17,12 @@ import pytest
 from submissions.course import copy_submission, make_test
 
 import run_tests
+from grader.process import Outcome, Phase
+from grader.protocol import TestFolder
+from grader.report import show_errors, show_phases
 from grader.sample import trained_sample
 from grader.sandbox import why_no_sandbox
+from grader.session import TestResult
 
 SCRIPT = Path(run_tests.__file__)
 
@@ -76,6 +80,16 @@ def test_a_failing_run_prints_the_traceback_and_exits_with_1(course):
     assert not any("grader" in line for line in lines if line.startswith("  File"))
     assert lines[-1] == "Mark: 0"
     assert results_of(course / "tests") == [{"status": "Runtime error"}] * 2
+
+
+def test_a_test_that_fails_counts_whatever_the_last_one_says(course):
+    code = (course / "good" / "solution.py").read_text()
+    head = "def classify(model_path, test_img_dir):\n"
+    assert head in code
+    fails = head + '    assert not Path(test_img_dir, "photo_0.png").exists()\n'
+    (course / "good" / "solution.py").write_text(code.replace(head, fails))
+    status, lines, _ = call(course / "tests", "--submission", course / "good")
+    assert (status, lines[-1]) == (1, "Mark: 10 1.0000")
 
 
 def test_the_end_of_what_a_failing_submission_printed_is_shown(course):
@@ -310,8 +324,30 @@ def test_json_report(course):
     assert "portable" in first["layers"][0]
 
 
+def test_costs_are_told_in_their_units(capsys):
+    phase = Phase("classify", 900, wall=1.75, cpu=2.5, peak=300 * 2**20, verdict="ok")
+    show_phases(Outcome([], [phase]))
+    row = capsys.readouterr().out.splitlines()[-1]
+    assert row.split() == ["classify", "900", "s", "1.8", "s", "2.5", "s", "300", "MiB", "ok"]
+
+
+def test_the_most_frequent_confusions_are_told_first(capsys):
+    truth = {"a.png": 0, "b.png": 1, "c.png": 1, "d.png": 2}
+    outcome = Outcome([], answer={"a.png": 2, "b.png": 3, "c.png": 3, "d.png": 2})
+    test = TestFolder(Path("00_test_img_input"))
+    show_errors([TestResult(test, outcome, truth, 1, 4)], {1: "Wren"})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "Misclassified in test 00: 3 photos"
+    assert [line.split() for line in lines[2:]] == [
+        ["b.png", "Wren", "3"],
+        ["c.png", "Wren", "3"],
+        ["a.png", "0", "2"],
+    ]
+
+
 def test_errors_file_names_the_species(course):
-    (course / "tests" / "species.csv").write_text('class_id,name\n0,"Wren, Winter"\n3,Robin\n')
+    text = 'class_id,name\n0,"Wren, Winter"\n3,Robin\n'
+    (course / "tests" / "species.csv").write_text(text, encoding="utf-8-sig")  # as Excel does
     folder = copy_submission("constant_class", course / "constant")
     path = course / "errors.csv"
     _, lines, _ = call(course / "tests", "--submission", folder, "--errors", path)

@@ -80,6 +80,9 @@ def make_history(images, classes, names=None):
     )
 
 
+COARSE = 72  # dots per inch, where it is not about the pixels: drawn in half the time
+
+
 class Tags(HTMLParser):
     """The start tags of a page, with their attributes."""
 
@@ -105,8 +108,9 @@ def drawn(tmp_path_factory):
 
 
 @pytest.fixture
-def few(tmp_path):
+def few(tmp_path, monkeypatch):
     """The history of three species whose names look like markup, with photos."""
+    monkeypatch.setattr(charts, "DOTS_PER_INCH", COARSE)
     history = make_history(
         tmp_path, 3, ["Jay | <b>blue</b>", "$x_1$ & *Wren*", "[Tit](http://a.b)"]
     )
@@ -190,6 +194,12 @@ LABELLED = (5, 2, 2, 3, 9)  # training photos of each species
 @pytest.fixture(scope="module")
 def counted(tmp_path_factory):
     """History, photos and report whose numbers are easily counted; each photo has its own grey."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(charts, "DOTS_PER_INCH", COARSE)
+        yield draw_counted(tmp_path_factory)
+
+
+def draw_counted(tmp_path_factory):
     images, folder = tmp_path_factory.mktemp("greys"), tmp_path_factory.mktemp("counted")
     names = [f"{name}_{k}.png" for name, n in zip(NAMES, LABELLED, strict=True) for k in range(n)]
     names[5:7] = ["Bee_2.png", "Bee_3.png"]
