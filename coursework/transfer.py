@@ -138,8 +138,8 @@ What: VGG11, GoogLeNet or, without their weights, MobileNetV2 (--network) from I
 Needs: Fashion-MNIST or class folders (--data DIR, or a download of 30 MB; without it, digits),
       and a network's ImageNet weights in torch's cache, or a download of 14 to 500 MB
       (--weights random: one run from scratch, without them).
-Time: 7 minutes with MobileNetV2 on 2 cores (AMD EPYC, Zen 4) before the run with augmentation;
-      --full trains for 20 epochs on all photos in every run.""",
+Time: 8 minutes with MobileNetV2 on 2 cores (AMD EPYC, Zen 4); --full trains for 20 epochs on all
+      photos in every run.""",
     load=load,
     runs=runs,
     points=(*POINTS, *QUESTIONS),
