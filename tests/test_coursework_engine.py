@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from collections import OrderedDict
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -144,7 +145,7 @@ def minimal_run() -> Run:
     """No batch norm, no random numbers but the order: the same on one process and on two."""
     data = digits_of(101, 41)
     recipe = Recipe(epochs=2, batch_size=32, learning_rate=0.05)
-    return Run("minimal", "", ladder.networks(1, 10)["2 minimal"][1], data, recipe)
+    return Run("minimal", "", ladder.networks(1, 10)[ladder.MINIMAL], data, recipe)
 
 
 def residual_run() -> Run:
@@ -222,6 +223,26 @@ def test_fewer_epochs_than_there_are_are_refused(digits, tmp_path):
         train(small_run(digits, epochs=1), tmp_path, CPU)
 
 
+def test_an_epoch_has_its_own_order_and_random_numbers_which_follow_the_seed(
+    digits, tmp_path, monkeypatch
+):
+    taken, get = [], engine.Batches.__getitems__
+
+    def listed(self, indices):
+        taken.append((tuple(indices), torch.initial_seed()))
+        return get(self, indices)
+
+    monkeypatch.setattr(engine.Batches, "__getitems__", listed)
+    for number, seed in enumerate((0, 0, 1)):
+        run = small_run(digits, epochs=2, batch_size=100, seed=seed)
+        train(run, tmp_path / str(number), CPU)
+    orders, seeds = zip(*taken, strict=True)  # of the one batch of each epoch
+    assert all(sorted(order) == list(range(100)) for order in orders)
+    for drawn in (orders, seeds):
+        assert drawn[:2] == drawn[2:4]
+        assert len(set(drawn)) == 4
+
+
 def test_another_seed_gives_other_epochs(digits, tmp_path):
     runs = [small_run(digits, epochs=1, seed=seed) for seed in (0, 1)]
     one, other = (train(run, tmp_path / str(run.recipe.seed), CPU) for run in runs)
@@ -246,11 +267,12 @@ def with_another_pixel(data: DataSet, part: str) -> DataSet:
     return replace(data, **{part: Photos(inputs, photos.labels)})
 
 
-@pytest.mark.parametrize("part", ["train", "test"])
+@pytest.mark.parametrize("part", ["train", "validation", "test"])
 def test_a_folder_with_a_run_on_other_pixels_is_refused(digits, tmp_path, part):
-    train(small_run(digits, epochs=1), tmp_path, CPU)
+    data = digits.held_out(0.2)
+    train(small_run(data, epochs=1), tmp_path, CPU)
     with pytest.raises(CourseworkError, match="other data"):
-        train(small_run(with_another_pixel(digits, part), epochs=1), tmp_path, CPU)
+        train(small_run(with_another_pixel(data, part), epochs=1), tmp_path, CPU)
 
 
 def test_a_folder_with_another_run_is_refused(digits, tmp_path):
@@ -289,6 +311,15 @@ def test_the_backbone_learns_at_its_own_rate(digits):
     assert len(optimiser.param_groups[1]["params"]) == 2  # weight and bias of the head
 
 
+def test_the_rate_that_is_told_is_the_heads(digits, tmp_path):
+    def build() -> nn.Module:
+        return nn.Sequential(OrderedDict(backbone=Idle(), head=nn.Linear(10, 10)))
+
+    recipe = Recipe(epochs=1, learning_rate=0.1, backbone_rate=0.01)
+    (row,) = train(Run("two rates", "", build, digits, recipe), tmp_path, CPU).rows
+    assert row.learning_rate == pytest.approx(0.1)
+
+
 class Idle(nn.Module):
     """Learns nothing, so that its loss stays."""
 
@@ -313,6 +344,32 @@ def test_the_rate_of_an_epoch_is_that_of_its_last_step(digits, tmp_path, setting
     recipe = Recipe(epochs=5, learning_rate=1.0, **settings)
     rows = train(Run("idle", "", Idle, digits, recipe), tmp_path, CPU).rows
     assert [row.learning_rate for row in rows] == pytest.approx(rates)
+
+
+class Sure(nn.Module):
+    """Always answers 0, at first with too much confidence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.confidence = nn.Parameter(torch.tensor(5.0))
+
+    def forward(self, x):
+        return self.confidence * torch.eye(10)[0].expand(len(x), -1)
+
+
+def test_a_falling_loss_is_no_plateau_whatever_the_accuracy_does(digits, tmp_path):
+    recipe = Recipe(epochs=3, batch_size=100, learning_rate=0.5, schedule="plateau", patience=0)
+    rows = train(Run("sure", "", Sure, digits, recipe), tmp_path, CPU).rows
+    assert rows[0].val_loss > rows[1].val_loss > rows[2].val_loss
+    assert rows[0].val_accuracy == rows[1].val_accuracy == rows[2].val_accuracy
+    assert [row.learning_rate for row in rows] == [0.5, 0.5, 0.5]
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+def test_weights_decay_by_the_rate_and_the_share_that_were_set(digits, tmp_path, optimiser):
+    recipe = Recipe(epochs=1, batch_size=25, learning_rate=0.5, momentum=0.0, weight_decay=0.2)
+    run = Run("idle", "", Idle, digits, replace(recipe, optimiser=optimiser))
+    assert train(run, tmp_path, CPU).network.weight.item() == pytest.approx(0.9**4)
 
 
 def test_one_cycle_ends_with_the_rate_of_the_last_step(digits, tmp_path):
@@ -343,6 +400,13 @@ def test_the_last_measures_are_those_of_the_network(digits, tmp_path):
         loss, accuracy = evaluate(result.network, photos, run.recipe.bfloat16)
         assert result.final[f"{kind}_loss"] == pytest.approx(loss, rel=1e-5)
         assert result.final[f"{kind}_accuracy"] == pytest.approx(accuracy)
+
+
+def test_measures_are_without_dropout(digits):
+    """In whatever mode the network is."""
+    made = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(32 * 32, 10))
+    measured = [evaluate(made.train(), digits.test, bfloat16=False) for _ in range(2)]
+    assert measured[0] == measured[1]
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])

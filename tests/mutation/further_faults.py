@@ -202,8 +202,8 @@ FAULTS = [
     ),
     Fault(
         "reporting/charts.py",
-        'line, point = ("--", "x") if kind == "training"',
-        'line, point = ("--", "x") if kind != "training"',
+        'line = "-" if kind == list(kinds)[-1]',
+        'line = "-" if kind != list(kinds)[-1]',
         "dashed lines for training",
         "test_report.py::test_training_is_dashed_and_validation_solid",
     ),
