@@ -55,7 +55,10 @@ def test_list_says_what_each_is_needs_and_takes(capsys):
 
 @pytest.mark.parametrize(
     "wrong",
-    ["no", "case --epochs 0", "case --accelerator x", "case --network vgg11", "case --devices 0"],
+    [
+        *("no", "case --epochs 0", "case --accelerator x", "case --network vgg11"),
+        *("case --devices 0", "case --lang pl"),
+    ],
 )
 def test_wrong_calls_are_refused(wrong, capsys):
     with pytest.raises(SystemExit) as refused:

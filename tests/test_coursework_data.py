@@ -156,8 +156,19 @@ def test_the_parts_of_a_data_set_keep_the_proportion_of_classes(digits):
 
 
 def test_grey_photos_have_one_channel(digits):
-    photos = Photos(torch.randint(0, 256, (3, 3, 8, 8), dtype=torch.uint8), torch.zeros(3))
-    assert replace(digits, train=photos).grey().train.inputs.shape == (3, 1, 8, 8)
+    primary = torch.eye(3, dtype=torch.uint8)[:, :, None, None] * 200  # red, green, blue
+    photos = Photos(primary.expand(3, 3, 8, 8), torch.zeros(3))
+    grey = replace(digits, train=photos).grey().train.inputs
+    assert grey.shape == (3, 1, 8, 8)
+    red, green, blue = grey[:, 0, 0, 0].tolist()
+    assert 0 < blue < red < green
+
+
+def test_the_statistics_are_those_of_the_training_photos():
+    shape, labels = (2, 1, 4, 4), torch.zeros(2, dtype=torch.int64)
+    dark, bright = (Photos(torch.full(shape, v, dtype=torch.uint8), labels) for v in (0, 255))
+    data = DataSet("made up", ["a"], train=dark, test=bright, validation=bright)
+    assert data.statistics() == ([0.0], [0.0])
 
 
 def test_the_digest_tells_photos_apart_that_differ_in_one_pixel():

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 from torch import nn
 
 import coursework.data
@@ -19,8 +20,8 @@ DATA = coursework.data.digits(8)
 
 
 def made_up(label, training=0.9, test=0.8, losses=(2.0, 1.0), data=DATA) -> Result:
-    """A run that was not trained, with these numbers."""
-    rows = [EpochRow(label, i + 1, v, 0.5, v, 0.5, 0.1, 1.0) for i, v in enumerate(losses)]
+    """A run that was not trained, with these numbers; watched losses are half as large."""
+    rows = [EpochRow(label, i + 1, v, 0.5, v / 2, 0.5, 0.1, 1.0) for i, v in enumerate(losses)]
     final = {"training_accuracy": training, "test_accuracy": test}
     final |= {"training_loss": 0.1, "test_loss": 0.2}
     return Result(
@@ -195,6 +196,7 @@ def test_all_plots_have_the_same_axes_and_a_run_one_colour(tmp_path, drawn):
     assert [(f.epochs, f.low, f.high) for f in frames] == [(3, 0.0, pytest.approx(2.1))]
     assert len({tuple(asked["colours"].items()) for asked in drawn.values()}) == 1
     assert list(drawn["a_loss"]["runs"]["a"]) == ["training", "test"]
+    assert drawn["a_loss"]["runs"]["a"] == {"training": [2.0, 1.0], "test": [1.0, 0.5]}
     assert list(drawn["all_loss"]["runs"]["a"]) == ["test"]
 
 
@@ -204,6 +206,19 @@ def test_a_loss_that_diverges_does_not_flatten_the_others(tmp_path, drawn, losse
     Report(ASSIGNMENT, DATA, Options(tmp_path), results).overview()
     highest = drawn["all_loss"]["frame"].high
     assert 2.0 < highest <= 1.05 * 2 * math.log(10) + 1e-9
+
+
+class Seven(nn.Module):
+    """Answers 7, whatever the photo."""
+
+    def forward(self, x):
+        return 100 * torch.eye(10)[7].expand(len(x), -1)
+
+
+def test_a_wrong_answer_stands_beside_the_truth(tmp_path):
+    report = Report(ASSIGNMENT, DATA, Options(tmp_path), {})
+    report.predictions("answers", Seven(), DATA.test.inputs[:2], torch.tensor([7, 3]))
+    assert report.page.pictures[0].alt == "2 photos: 7 1.00; 7 1.00, (is 3)."
 
 
 def test_lines_in_the_russian_report_are_named_in_russian(tmp_path, drawn):

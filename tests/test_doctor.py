@@ -255,6 +255,7 @@ def plant_imbalance(sample):
 def plant_few_photos(sample):
     for number in range(4):
         sample.add(f"few{number}.jpg", 4)
+    sample.ask("few_asked.jpg", 4)
     return [("class 4 (4)",)]
 
 

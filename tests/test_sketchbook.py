@@ -125,6 +125,17 @@ def test_the_same_seed_gives_the_same_bytes(small, tmp_path):
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
+def test_another_seed_gives_another_sample(small, tmp_path):
+    tables, photos = [], []
+    for seed in (0, 1):
+        folder = tmp_path / str(seed)
+        sketchbook.draw_sample(folder, seed)
+        tables.append(list(read_gt(folder / "00_sketch_gt/gt.csv").values()))
+        photos.append(set(contents(folder / "00_sketch_input/test/images").values()))
+    assert tables[0] != tables[1]
+    assert not photos[0] & photos[1]
+
+
 def test_another_seed_gives_other_photos():
     photos = [sketchbook.photo_of(4, 0, seed)[0].tobytes() for seed in (0, 1, 2)]
     assert len(set(photos)) == 3

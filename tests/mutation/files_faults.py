@@ -6,6 +6,10 @@ TRAIN = "test_train_full.py"
 REPORT = "test_report.py"
 PREPARE = "test_prepare.py"
 INPUTS = "test_inputs.py"
+DOCTOR = "test_doctor.py"
+SKETCHES = "test_sketchbook.py::test_another_seed_gives_another_sample"
+HOLDOUT = f"{PREPARE}::test_holdout_photos_are_kept_out_of_training"
+CUB = f"{PREPARE}::test_cub_becomes_the_courses_sample"
 
 FAULTS = [
     Fault("train_full.py", "Settings(seed=arguments.seed)", "Settings()",
@@ -56,4 +60,55 @@ FAULTS = [
     Fault("birddata/writing.py", "        shutil.rmtree(scratch, ignore_errors=True)\n"
           "        for path in missing:", "        for path in missing:",
           "a clean folder after an interrupt", PREPARE),
+    Fault("birddata/writing.py", "                (out / name).rename(built / name)\n",
+          "                pass\n", "tests that appear whole or not at all", PREPARE),
+    Fault("birddata/prepare.py", "first.setdefault(digest_of(photo.path), photo)",
+          "first.setdefault(photo.name, photo)",
+          "a holdout without copies of training photos",
+          f"{PREPARE}::test_holdout_leaves_out_copies"),
+    Fault("birddata/prepare.py", 'Test("01_holdout", train, held)',
+          'Test("01_holdout", train + held, held)',
+          "a holdout that is not trained on", HOLDOUT),
+    Fault("birddata/prepare.py", "split_photos(labels, fraction, seed)",
+          "split_photos(labels, fraction, 0)", "--seed of a holdout",
+          f"{PREPARE}::test_holdout_depends_on_the_seed_alone"),
+    Fault("birddata/prepare.py", "message, status = str(error), 1",
+          "message, status = str(error), 0", "an exit status that tells an error", PREPARE),
+    Fault("birddata/samples.py", "sorted(classes, key=int)", "sorted(classes)",
+          "the course's species: the first by number", CUB),
+    Fault("birddata/samples.py", "while layout.name_key(free) in taken:", "while free in taken:",
+          "names that differ on Windows and macOS, too",
+          f"{PREPARE}::test_names_never_collide"),
+    Fault("birddata/sources.py", 'if is_link or ".." in', 'if ".." in',
+          "safety from links in archives", f"{PREPARE}::test_zip_with_a_link"),
+    Fault("birddata/layout.py", "for name in there.difference(named):", "for name in there:",
+          "a photo has one row only",
+          f"{INPUTS}::test_names_match_where_only_one_photo_can_be_meant"),
+    Fault("birddata/layout.py", 'delimiter=max(",;\\t", key=first.count)', 'delimiter=","',
+          "tables of a Russian Excel", f"{INPUTS}::test_every_command_reads_the_same_labels"),
+    Fault("birddata/doctor.py", "return EXIT_STATUS[found.worst()]", "return 0",
+          "the doctor's exit status", f"{DOCTOR}::test_one_kind"),
+    Fault("birddata/doctor.py", "        ImageFile.LOAD_TRUNCATED_IMAGES = False\n", "",
+          "the doctor's word about truncated photos", f"{DOCTOR}::test_one_kind"),
+    Fault("birddata/doctor.py", ' for shot in photos if shot.role == "train")',
+          " for shot in photos)", "the doctor's word about species with few training photos",
+          f"{DOCTOR}::test_one_kind"),
+    Fault("birddata/copies.py", "max(stretch(*p), stretch(*p[::-1])) >= SAME", "True",
+          "look-alikes that are not taken for copies",
+          f"{DOCTOR}::test_look_alikes_are_no_copies"),
+    Fault("birddata/copies.py", "if len({shot.label for shot in here} - {None}) > 1:",
+          "if False:", "the doctor's word about one photo of two species",
+          f"{DOCTOR}::test_one_kind"),
+    Fault("birddata/copies.py", "elif train and asked:", "elif False:",
+          "the doctor's word about test photos that are trained on",
+          f"{DOCTOR}::test_one_kind"),
+    Fault("birddata/sketchbook.py", "train = draw_photos(scratch, range(TRAIN_PER_SPECIES), seed)",
+          "train = draw_photos(scratch, range(TRAIN_PER_SPECIES), 0)",
+          "--seed of the drawn sample", SKETCHES),
+    Fault("birddata/sketchbook.py", "default_rng([seed, count, numbers.start]).permutation(",
+          "default_rng([count, numbers.start]).permutation(",
+          "another order of the species with another seed", SKETCHES),
+    Fault("reporting/charts.py", "np.ones(width))[: len(values)]",
+          "np.ones(width))[width - 1 :]", "smoothing that does not look ahead",
+          f"{REPORT}::test_moving_average"),
 ]  # fmt: skip
