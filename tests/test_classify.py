@@ -192,7 +192,7 @@ def test_what_is_there_of_a_truncated_jpeg_is_used(folder, model_path, capsys):
 
 
 @pytest.mark.parametrize("content", [b"", b"no photo at all", b"\xff\xd8\xff\xe0\x00\x10JFIF"])
-def test_what_cannot_be_decoded_is_answered_with_one_line(
+def test_what_cannot_be_decoded_is_answered_told_and_counted(
     content, photos, folder, model_path, tmp_path, capsys
 ):
     (folder / "broken.jpg").write_bytes(content)
@@ -203,7 +203,8 @@ def test_what_cannot_be_decoded_is_answered_with_one_line(
     assert answers.keys() == {"broken.jpg", "good.jpg"}
     assert answers["broken.jpg"] == 1000
     said = capsys.readouterr().err
-    assert said.count("\n") == 1
+    assert said.count("\n") == 2
+    assert said.splitlines()[1].startswith("1 of 2 photos cannot be decoded")
     assert "broken.jpg" in said
 
 

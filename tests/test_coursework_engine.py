@@ -105,6 +105,7 @@ from coursework.engine import Batches, Hardware, Training, train
 from test_coursework_engine import CHILDREN, before_step
 import pytest
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells ignore it in the background
 name, folder, devices, kill, point = sys.argv[1:]
 rank = os.environ.get("LOCAL_RANK", "0")
 patch = pytest.MonkeyPatch()
@@ -144,7 +145,7 @@ def child(folder: Path, name: str, devices: int = 1, kill: str = "", point: str 
 def minimal_run() -> Run:
     """No batch norm, no random numbers but the order: the same on one process and on two."""
     data = digits_of(101, 41)
-    recipe = Recipe(epochs=2, batch_size=32, learning_rate=0.05)
+    recipe = Recipe(epochs=2, batch_size=32, learning_rate=0.05, bfloat16=False)
     return Run("minimal", "", ladder.networks(1, 10)[ladder.MINIMAL], data, recipe)
 
 
@@ -153,10 +154,11 @@ def residual_run() -> Run:
     data = digits_of(101, 41).held_out(0.2)
     build = partial(network, data, BasicBlock, (1, 1, 1, 1), 4, small_stem=True)
     recipe = Recipe(epochs=2, batch_size=16, learning_rate=0.05, schedule="plateau", patience=0)
-    recipe = replace(recipe, bfloat16=False)  # its rounding depends on the size of a batch
+    recipe = replace(recipe, bfloat16=False)
     return Run("residual", "", build, data, recipe)
 
 
+# In float32: the rounding of bfloat16 depends on the size of a batch.
 CHILDREN = {
     "small": lambda: small_run(digits_of()),
     "minimal": minimal_run,

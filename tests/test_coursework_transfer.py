@@ -204,7 +204,7 @@ def test_from_random_weights_there_is_one_run_and_no_comparison(weights, tmp_pat
     assert "СЛУЧАЙНЫМИ" in text.split("\n\n")[1]
     assert text.count("Ответа пока нет") == 3  # Q1 to Q3 compare with pretrained weights
     assert "Тестовое изображение 3" in text
-    assert [path.stem for path in (tmp_path / "runs").glob("*.json")] == ["random-weights"]
+    assert [path.stem for path in (tmp_path / "runs").glob("*.ckpt")] == ["random-weights"]
 
 
 @pytest.mark.parametrize(
