@@ -239,7 +239,8 @@ class Score(nn.Module):
     def update(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Count a batch (B, classes); its mean cross-entropy."""
         loss = functional.cross_entropy(logits, labels)
-        self.loss.update(loss.detach(), len(labels))
+        # Once a photo: where it does not look for NaN, torchmetrics 1.9 forgets a weight.
+        self.loss.update(loss.detach().expand(len(labels)))
         self.accuracy.update(logits.detach(), labels)
         return loss
 
