@@ -37,7 +37,7 @@ from torch.nn import functional
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import MultiStepLR, OneCycleLR, ReduceLROnPlateau
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
-from torchmetrics import SumMetric
+from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from coursework.data import CourseworkError, DataSet, Photos, augmentation
@@ -233,24 +233,22 @@ class Score(nn.Module):
 
     def __init__(self, classes: int) -> None:
         super().__init__()
-        # Not a MeanMetric, which forgets the weights where it is told to let NaN pass (1.9).
-        self.losses, self.photos = (SumMetric(nan_strategy="disable") for _ in range(2))
+        self.loss = MeanMetric(nan_strategy="disable")
         self.accuracy = MulticlassAccuracy(classes, average="micro", validate_args=False)
 
     def update(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Count a batch (B, classes); its mean cross-entropy."""
         loss = functional.cross_entropy(logits, labels)
-        self.losses.update(loss.detach() * len(labels))
-        self.photos.update(len(labels))
+        # Once a photo: where it does not look for NaN, torchmetrics 1.9 forgets a weight.
+        self.loss.update(loss.detach().expand(len(labels)))
         self.accuracy.update(logits.detach(), labels)
         return loss
 
     def take(self) -> tuple[float, float]:
         """Loss and accuracy of what was counted, and begin anew."""
-        loss = self.losses.compute() / self.photos.compute()
-        values = loss.item(), self.accuracy.compute().item()
-        for metric in (self.losses, self.photos, self.accuracy):
-            metric.reset()
+        values = self.loss.compute().item(), self.accuracy.compute().item()
+        self.loss.reset()
+        self.accuracy.reset()
         return values
 
 

@@ -343,7 +343,7 @@ class Idle(nn.Module):
     ],
 )
 def test_the_rate_of_an_epoch_is_that_of_its_last_step(digits, tmp_path, settings, rates):
-    recipe = Recipe(epochs=5, learning_rate=1.0, **settings)
+    recipe = Recipe(epochs=5, batch_size=50, learning_rate=1.0, **settings)  # two steps each
     rows = train(Run("idle", "", Idle, digits, recipe), tmp_path, CPU).rows
     assert [row.learning_rate for row in rows] == pytest.approx(rates)
 
@@ -402,6 +402,14 @@ def test_the_last_measures_are_those_of_the_network(digits, tmp_path):
         loss, accuracy = evaluate(result.network, photos, run.recipe.bfloat16)
         assert result.final[f"{kind}_loss"] == pytest.approx(loss, rel=1e-5)
         assert result.final[f"{kind}_accuracy"] == pytest.approx(accuracy)
+
+
+def test_each_photo_counts_once_in_a_mean_over_batches_of_different_sizes():
+    score, logits = engine.Score(10), torch.randn(5, 10)
+    labels = torch.arange(5)
+    for part in (slice(0, 4), slice(4, 5)):
+        score.update(logits[part], labels[part])
+    assert score.take()[0] == pytest.approx(nn.functional.cross_entropy(logits, labels).item())
 
 
 def test_measures_are_without_dropout(digits):

@@ -66,8 +66,9 @@ def test_it_trains_and_says_what_it_wrote(tests_dir, photos, init, tmp_path, cap
         "final",
     ]
     assert [line for line in lines if line.startswith("val: one look")]
-    assert lines[-3].startswith("Validation accuracy of both looks 0.")
-    assert "mark " in lines[-3]
+    assert lines[-4].startswith("Validation accuracy of both looks 0.")
+    assert "mark " in lines[-4]
+    assert lines[-3].startswith("Left out: 1 of 25 labels")
     assert lines[-2].startswith(f"Wrote {out} (9.")
     assert lines[-1] == f"Wrote {tmp_path / 'report' / 'report.html'}"
     checkpoint = torch.load(out, weights_only=True)
