@@ -167,7 +167,12 @@ CHILDREN = {
 
 
 @pytest.mark.parametrize(
-    ("kill", "point"), [("SIGINT", "step"), ("SIGKILL", "step"), ("SIGKILL", "write")]
+    ("kill", "point"),
+    [
+        pytest.param("SIGINT", "step", marks=pytest.mark.slow),
+        pytest.param("SIGKILL", "step", marks=pytest.mark.slow),
+        ("SIGKILL", "write"),
+    ],
 )
 def test_a_killed_process_ends_with_the_same_bits_and_leaves_nothing(digits, tmp_path, kill, point):
     run, folder = small_run(digits), tmp_path / "out"
@@ -451,6 +456,7 @@ def seen(folder: Path) -> list[int]:
     return sorted(int(line) for file in files for line in file.read_text().split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["minimal", "residual"])
 def test_two_processes_see_the_same_photos_and_measure_all_of_them(tmp_path, name):
     for devices in (1, 2):

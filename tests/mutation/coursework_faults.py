@@ -16,10 +16,10 @@ VERDICT = f"{REPORT}::test_a_verdict_turns_at_two_standard_errors"
 CHECKED = f"{REPORT}::test_the_self_check_counts_what_is_there"
 
 FAULTS = [
-    Fault("coursework/engine.py", "trainer.global_rank, seed=self.recipe.seed, drop_last=True",
+    Fault("coursework/engine.py", "trainer.global_rank, seed=seed, drop_last=True",
           "trainer.global_rank, shuffle=False, drop_last=True",
           "photos in another order each epoch", EPOCHS),
-    Fault("coursework/engine.py", "trainer.global_rank, seed=self.recipe.seed, drop_last=True",
+    Fault("coursework/engine.py", "trainer.global_rank, seed=seed, drop_last=True",
           "trainer.global_rank, drop_last=True", "another order with another seed", EPOCHS),
     Fault("coursework/engine.py", "(self.recipe.seed, self.current_epoch, self.global_rank)",
           "(self.recipe.seed, self.global_rank)",
