@@ -456,8 +456,7 @@ def seen(folder: Path) -> list[int]:
     return sorted(int(line) for file in files for line in file.read_text().split())
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["minimal", "residual"])
+@pytest.mark.parametrize("name", ["minimal", pytest.param("residual", marks=pytest.mark.slow)])
 def test_two_processes_see_the_same_photos_and_measure_all_of_them(tmp_path, name):
     for devices in (1, 2):
         done = child(tmp_path / str(devices), name, devices)

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PASSED, FAILED = 0, 1  # pytest's exit statuses
 # Seconds for one test, which hangs because of a fault if it takes longer: that is noticed too.
 OPTIONS = ["-x", "-p", "no:cacheprovider", "-o", "faulthandler_timeout=120"]
-OPTIONS += ["-o", "faulthandler_exit_on_timeout=true", "-m", ""]  # slow ones, too
+OPTIONS += ["-o", "faulthandler_exit_on_timeout=true"]
 # Slow to import, and not the project's: each process that runs tests begins as a copy of one that
 # has imported them.
 PRELOAD = ["numpy", "torch", "torchvision.transforms.v2", "torchvision.models", "timm.data.mixup"]
