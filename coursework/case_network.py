@@ -22,7 +22,7 @@ ABLATION_PHOTOS, ABLATION_WATCHED = 1_000, 500
 
 DROPOUT = 0.2
 RECIPE = Recipe(
-    epochs=7,
+    epochs=6,
     optimiser="adamw",
     batch_size=64,
     learning_rate=5e-3,
