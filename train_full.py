@@ -12,7 +12,6 @@ history.json, and drawn from that report.md, report.html and their pictures.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import io
 import sys
 import time
@@ -29,6 +28,7 @@ from torchvision.models import MobileNet_V2_Weights
 
 import solution
 from birddata import DataError, layout
+from birddata.photos import digest_of
 from grader.marks import accuracy_text, mark_of, wilson_interval
 from grader.protocol import GraderError, check_writable, find_tests, script_remark, written
 from reporting import birds
@@ -95,7 +95,7 @@ def fetch_imagenet_weights() -> None:
     file, damaged = solution.imagenet_weights_file(), False
     start_of_hash = file.stem.rpartition("-")[2]  # of the SHA-256, by torch.hub's convention
     if file.is_file():
-        if hashlib.sha256(file.read_bytes()).hexdigest().startswith(start_of_hash):
+        if digest_of(file).startswith(start_of_hash):
             return
         damaged = True
         print(f"{file} is damaged: it is fetched again", file=sys.stderr)

@@ -21,9 +21,10 @@ except ModuleNotFoundError as missing:
 from coursework.data import CourseworkError
 from coursework.engine import Hardware
 from coursework.options import Options
+from coursework.pretrained import NETWORKS
 from coursework.report import work
 from grader.protocol import GraderError
-from train_full import positive
+from train_full import positive, seed
 
 PRESETS = ("quick", "night", "full")
 ONLY_OF = {"network": "transfer", "weights": "transfer", "object": "transfer", "photo": "ladder"}
@@ -55,7 +56,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--object", type=int, metavar="N", help="of transfer: the test photo to be looked at")
     add("--smoothing", type=positive, default=1, metavar="N",
         help="draw curves as moving averages over N epochs")  # fmt: skip
-    add("--network", choices=sorted(transfer.NETWORKS),
+    add("--network", choices=sorted(NETWORKS),
         help="of transfer; default: the first of vgg11, googlenet and mobilenet_v2 whose ImageNet "
         "weights can be had")  # fmt: skip
     add("--weights", choices=("imagenet", "random"),
@@ -83,7 +84,7 @@ def languages(name: str) -> Sequence[str]:
 
 
 def _add_training(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--seed", type=_seed, metavar="N", help="default: 0")
+    group.add_argument("--seed", type=seed, metavar="N", help="default: 0")
     group.add_argument("--lr", type=_rate, metavar="X", dest="learning_rate",
         help="the greatest learning rate, instead of each run's own")  # fmt: skip
     group.add_argument("--batch-size", type=positive, metavar="N", help="of all processes together")
@@ -98,12 +99,6 @@ def _add_hardware(group: argparse._ArgumentGroup) -> None:
     add("--strategy", metavar="NAME", help="such as ddp; default: what fits the devices")
     add("--precision", metavar="NAME", help="such as bf16-mixed or 32-true; default: the first "
         "where a run asks for it and the processor multiplies such matrices")  # fmt: skip
-
-
-def _seed(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 on")
-    return int(text)
 
 
 def _rate(text: str) -> float:

@@ -272,7 +272,8 @@ class Training(L.LightningModule):
                 "another --batch-size or number of --devices"
             )
         data = Batches(photos, augmentation(self.recipe.augment, photos.inputs.shape[-1]))
-        seed = 1_000_003 * self.recipe.seed  # or epochs of neighbouring seeds would be the same
+        # Apart, or epochs of neighbouring seeds would be the same; within torch's seeds.
+        seed = 1_000_003 * self.recipe.seed % 2**63
         sampler = DistributedSampler(data, world, trainer.global_rank, seed=seed, drop_last=True)
         return DataLoader(
             data,

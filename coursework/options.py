@@ -9,7 +9,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from coursework.data import CourseworkError, DataSet, load
 from coursework.engine import Hardware, Recipe, Result, Run, train
-from grader.protocol import check_writable, remove_left_over
+from grader.protocol import check_writable, remove_left_over, written
 
 
 @dataclass(frozen=True)
@@ -71,4 +71,5 @@ def claim(folder: Path, assignment: str) -> None:
     for name in (mark.name, "history.json", "report.html", "report.md"):
         check_writable(folder / name)
         remove_left_over(folder / name)
-    mark.write_text(f"{assignment}\n", encoding="utf-8")
+    with written(mark) as temporary:
+        temporary.write_text(f"{assignment}\n", encoding="utf-8")

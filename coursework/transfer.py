@@ -17,12 +17,10 @@ from torch import nn
 from coursework.data import CourseworkError, DataSet, Photos
 from coursework.engine import Recipe, Result, Run, forward_all
 from coursework.options import Options
-from coursework.pretrained import NETWORKS, SIDE, Backbone, Upper, choose, lower
+from coursework.pretrained import SIDE, Backbone, Upper, choose, lower
 from coursework.report import Assignment
 from coursework.transfer_questions import QUESTIONS
 from coursework.transfer_report import POINTS, preface
-
-__all__ = ["ASSIGNMENT", "NETWORKS"]
 
 VALIDATION_SHARE = 0.1
 COMPARED_PHOTOS = 10_000  # in the comparisons

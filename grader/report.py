@@ -41,7 +41,7 @@ def show_result(result: TestResult, submission: Submission) -> None:
     """The testing system's line for a test, then its costs, accuracy, warnings."""
     number, status = result.test.number, result.status
     if result.ok:
-        say(f"{number} {result.outcome.seconds:.2f}s {status}")
+        say(f"{number} {result.entry()['time']:.2f}s {status}")
     else:
         say(f"{number} {status}")
         _show_failure(result, submission)
