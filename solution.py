@@ -641,7 +641,7 @@ def pretrained(
 
 def _load_backbone(network: BirdNet, path: Path) -> Head:
     """Take over the backbone that a file holds; gives the head that it holds."""
-    content = _load_file(path)
+    content = load_file(path)
     state = content.get("state_dict", content)
     layer = "head" if "head.weight" in state else "classifier.1"  # ours; torchvision's
     try:
@@ -658,7 +658,7 @@ def _backbone_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
 
 
-def _load_file(path: Path) -> dict[str, Any]:
+def load_file(path: Path) -> dict[str, Any]:
     """What torch.save wrote to `path`: tensors and plain values only, nothing is executed."""
     if not path.is_file():
         raise SubmissionError(f"no file {path}: `python train_full.py` makes birds_model.pt")
@@ -1069,7 +1069,7 @@ def load_classifier(model_path: str | Path) -> Classifier:
 
     Raises SubmissionError, and executes nothing, if the file is missing, damaged or foreign.
     """
-    checkpoint = _load_file(Path(model_path))
+    checkpoint = load_file(Path(model_path))
     cure = "make one with `python train_full.py`"
     if (checkpoint.get("format"), checkpoint.get("format_version")) != (FORMAT, FORMAT_VERSION):
         kind = f"{FORMAT} checkpoint of version {FORMAT_VERSION}"

@@ -90,22 +90,27 @@ def _or_dash(value: float | None) -> str:
 def fetch_imagenet_weights() -> None:
     """Download the pretrained weights into torch's cache, if they are not there whole.
 
-    Raises SubmissionError for a damaged file in the cache, if no other can be had.
+    What is there and can be read is taken: it may have been put there by hand. Raises
+    SubmissionError for a damaged file in the cache, if no other can be had.
     """
-    file, damaged = solution.imagenet_weights_file(), False
+    file, cure = solution.imagenet_weights_file(), ""
     start_of_hash = file.stem.rpartition("-")[2]  # of the SHA-256, by torch.hub's convention
     if file.is_file():
-        if digest_of(file).startswith(start_of_hash):
+        try:
+            solution.load_file(file)
+        except SubmissionError:
+            cure = f"delete {file}, or put it there by hand"
+            print(f"{file} is damaged: it is fetched again", file=sys.stderr)
+        else:
+            if not digest_of(file).startswith(start_of_hash):
+                print(f"note: {file} is not the file that torchvision publishes", file=sys.stderr)
             return
-        damaged = True
-        print(f"{file} is damaged: it is fetched again", file=sys.stderr)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         url = MobileNet_V2_Weights.IMAGENET1K_V1.url
         torch.hub.download_url_to_file(url, str(file), hash_prefix=start_of_hash)
     except (URLError, OSError, HTTPException, RuntimeError) as error:  # RuntimeError: wrong hash
-        if damaged:
-            cure = f"delete {file}, or put it there by hand"
+        if cure:
             raise SubmissionError(f"no whole weights can be fetched ({error!r}): {cure}") from None
         print(f"The pretrained weights cannot be downloaded: {error!r}", file=sys.stderr)
 

@@ -3,6 +3,7 @@
 import csv
 import errno
 import hashlib
+import io
 import os
 import shutil
 from functools import partial
@@ -149,30 +150,53 @@ def test_without_network_and_weights_the_error_says_what_to_do(tests_dir, monkey
     assert "--init" in said
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_half_a_checkpoint_in_the_cache_is_fetched_again(there, monkeypatch, capsys, tmp_path):
-    whole = b"the whole file"
-    name = f"net-{hashlib.sha256(whole).hexdigest()[:8]}.pth"
-    file = tmp_path / "checkpoints" / name
+@pytest.fixture
+def cached_weights(monkeypatch, tmp_path):
+    """Where the cache would hold a file, what the published one holds, and where it is served."""
+    buffer = io.BytesIO()
+    torch.save({"weight": torch.zeros(3)}, buffer)
+    name = f"net-{hashlib.sha256(buffer.getvalue()).hexdigest()[:8]}.pth"
+    file, served = tmp_path / "checkpoints" / name, tmp_path / "served.pth"
     monkeypatch.setattr(solution, "imagenet_weights_file", lambda: file)
-    served = (tmp_path / "served.pth").as_uri()
-    weights = SimpleNamespace(IMAGENET1K_V1=SimpleNamespace(url=served))
+    weights = SimpleNamespace(IMAGENET1K_V1=SimpleNamespace(url=served.as_uri()))
     monkeypatch.setattr(train_full, "MobileNet_V2_Weights", weights)
+    return file, buffer.getvalue(), served
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_half_a_checkpoint_in_the_cache_is_fetched_again(there, cached_weights, capsys):
+    file, whole, served = cached_weights
     if there:
         file.parent.mkdir()
-        file.write_bytes(whole[:5])
-    (tmp_path / "served.pth").write_bytes(b"<html>Log in to the wireless network</html>")
+        file.write_bytes(whole[: len(whole) // 2])
+    served.write_bytes(b"<html>Log in to the wireless network</html>")
     if there:
-        with pytest.raises(solution.SubmissionError, match=f"delete .*{name}, or put it there"):
+        cure = f"delete .*{file.name}, or put it there"
+        with pytest.raises(solution.SubmissionError, match=cure):
             train_full.fetch_imagenet_weights()
     else:
         train_full.fetch_imagenet_weights()
         assert "cannot be downloaded" in capsys.readouterr().err
         assert not file.exists()
-    (tmp_path / "served.pth").write_bytes(whole)
+    served.write_bytes(whole)
     train_full.fetch_imagenet_weights()
     assert file.read_bytes() == whole
     assert ("is damaged: it is fetched again" in capsys.readouterr().err) == there
+
+
+def test_other_weights_that_were_put_there_by_hand_are_taken(cached_weights, capsys):
+    """They were once called damaged, and without a network the training did not start."""
+    file, whole, _ = cached_weights  # nothing is served: a download would be told
+    file.parent.mkdir()
+    torch.save({"weight": torch.ones(3)}, file)
+    by_hand = file.read_bytes()
+    assert by_hand != whole
+    train_full.fetch_imagenet_weights()
+    assert capsys.readouterr().err == f"note: {file} is not the file that torchvision publishes\n"
+    assert file.read_bytes() == by_hand
+    file.write_bytes(whole)
+    train_full.fetch_imagenet_weights()
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no such names on Windows")

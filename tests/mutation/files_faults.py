@@ -17,6 +17,8 @@ FAULTS = [
     Fault("train_full.py", "epochs=arguments.epochs or settings.epochs", "epochs=settings.epochs",
           "--epochs", TRAIN),
     Fault("train_full.py", "            init=arguments.init,\n", "", "--init", TRAIN),
+    Fault("train_full.py", "            solution.load_file(file)\n", "            pass\n",
+          "half a checkpoint in the cache that is noticed", TRAIN),
     Fault("train_full.py", "hash_prefix=start_of_hash", "hash_prefix=None",
           "the check of the downloaded weights", TRAIN),
     Fault("train_full.py",
