@@ -1,5 +1,6 @@
 """Drawn photos and small networks that the tests share."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,12 @@ TINY = solution.Settings(
     head_learning_rate=0.05,
 )
 IDS = (-7, 3, 1000)  # with gaps, and below zero
+
+
+def pytest_configure(config):
+    """Tests that run side by side compute on one core each, with all that they start."""
+    if config.getoption("numprocesses", None):
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True)

@@ -18,6 +18,7 @@ PASSED, FAILED = 0, 1  # pytest's exit statuses
 # Seconds for one test, which hangs because of a fault if it takes longer: that is noticed too.
 OPTIONS = ["-x", "-p", "no:cacheprovider", "-o", "faulthandler_timeout=120"]
 OPTIONS += ["-o", "faulthandler_exit_on_timeout=true"]
+OPTIONS += ["-o", "addopts=-q -m 'not slow'"]  # one after the other: few tests, many trials
 # Slow to import, and not the project's: each process that runs tests begins as a copy of one that
 # has imported them.
 PRELOAD = ["numpy", "torch", "torchvision.transforms.v2", "torchvision.models", "timm.data.mixup"]
