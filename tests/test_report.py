@@ -451,7 +451,7 @@ def test_the_wrong_answer_is_shown_with_its_map_and_its_second_look(few, tmp_pat
     text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
     answers = birds.answers_of(few)
     first, both = answers.looks["first"][1].max(), answers.confidence[1]
-    assert rf"![2 photos: is: Jay \| \<b>blue\</b>, {first:.2f} \[Tit\](http://a.b), " in text
+    assert rf"![is: Jay \| \<b>blue\</b>, {first:.2f} \[Tit\](http://a.b), " in text
     assert rf"; both: {both:.2f} $x 1$ \& \*Wren\*, " in text
 
 
