@@ -50,7 +50,7 @@ SUMMARY = """\
 What: eight networks on CIFAR-10, from two convolutions of 5 filters to four blocks with batch
       norm, dropout and global average pooling; what each change brings; a new photo (--photo FILE).
 Needs: CIFAR-10 (--data DIR, or a download of 170 MB); without it, digits.
-Time: 12 minutes on 2 cores (AMD EPYC, Zen 4); --preset night up to three hours; --full trains each
+Time: 15 minutes on 2 cores (AMD EPYC, Zen 4); --preset night up to three hours; --full trains each
       of the nine runs for 150 epochs."""
 
 ASSIGNED_PHOTOS = 50_000

@@ -130,7 +130,7 @@ def test_the_share_of_variance_within_classes():
 @pytest.mark.parametrize(
     ("preset", "photos", "epochs", "rate", "tuned"),
     [
-        ("quick", 200, 6, 1e-3, 6),
+        ("quick", 200, 6, 0.015, 8),
         ("night", 1437, 10, 15e-3, 12),
         ("full", 1437, 150, 1e-3, 150),
     ],
