@@ -405,13 +405,13 @@ def test_more_look_alikes_than_are_compared(sample, tmp_path, monkeypatch):
     assert len(found["near-copy"][0]["files"]) == 2
 
 
-def test_blocks_of_hashes(sample, monkeypatch):
-    """Pairs are found whatever the block of rows that they fall into."""
-    bits = np.random.default_rng(0).choice(np.float32([-1, 1]), (50, 264))
+def test_similar_hashes_are_paired_the_closest_first():
+    bits = np.random.default_rng(0).integers(0, 2, (50, 264)).astype(bool)
     bits[41] = bits[3]
+    bits[41, :9] ^= True
     bits[[7, 8]] = bits[7]
-    monkeypatch.setattr(copies, "HASH_BLOCK", 16)
-    assert copies.similar_hashes(bits) == [(3, 41), (7, 8)]
+    assert copies.similar_hashes(bits) == [(7, 8), (3, 41)]
+    assert copies.similar_hashes(bits[:1]) == []
 
 
 def test_tests_that_share_photos_are_told_once(sample, tmp_path):
