@@ -179,11 +179,7 @@ def confusion(
     axes.set_yticks(np.arange(len(names) + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="#e0e0e0", linewidth=0.5)
     axes.tick_params(which="minor", length=0)
-    alt = (
-        f"Confusion matrix of {len(names)} classes: {np.trace(matrix)} of {matrix.sum()} on the "
-        "diagonal."
-    )
-    return _picture(name, figure, alt, caption)
+    return _picture(name, figure, f"{caption} {np.trace(matrix)} / {matrix.sum()}", caption)
 
 
 def bars(name: str, values: Mapping[str, float], what: str, caption: str = "") -> Picture:
@@ -282,8 +278,8 @@ def photo_grid(
         axes.imshow(small, extent=(left, left + x, top + y, top))
         axes.text(left, top - 0.06, title, va="bottom", fontsize=9, parse_math=False)
     axes.set(xlim=(0, width), ylim=(height, 0), aspect="auto")
-    alt = f"{len(photos)} photos: {'; '.join(titles)}."
-    return _picture(name, figure, alt.replace("\n", ", "), caption, photos=True)
+    alt = "; ".join(titles).replace("\n", ", ")
+    return _picture(name, figure, alt, caption, photos=True)
 
 
 def _shortened(labels: Iterable[str]) -> list[str]:

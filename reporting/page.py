@@ -19,6 +19,7 @@ from pygments.lexers import PythonLexer
 from grader.protocol import written
 
 CSS_PIXELS_PER_INCH = 96
+SENTENCE = 40  # letters; on a phone, columns with a longer cell stand below the rest of their row
 PHONE_WIDTH = 560  # CSS pixels; a wider picture keeps its size on a phone and scrolls in its box
 
 STYLE = """
@@ -29,6 +30,7 @@ h1, h2, h3 { line-height: 1.2 }
 pre { font-size: .8125rem; line-height: 1.4; overflow-wrap: normal }
 h2 { margin-top: 3rem; border-bottom: 1px solid #ccc }
 .box { overflow-x: auto }
+.box:has(table) { margin: 1rem 0 }
 table { border-collapse: collapse; overflow-wrap: normal; font-variant-numeric: tabular-nums }
 th, td { padding: .25rem .75rem .25rem 0; text-align: left; vertical-align: top;
   border-bottom: 1px solid #e4e4e4 }
@@ -36,7 +38,13 @@ th, td { padding: .25rem .75rem .25rem 0; text-align: left; vertical-align: top;
 td.number { white-space: nowrap }
 figure { margin: 1.5rem 0 }
 img { height: auto }
-@media (max-width: 40rem) { table { font-size: .875rem } }
+@media (max-width: 40rem) {
+  table { font-size: .875rem }
+  table:has(.sentence), table:has(.sentence) :is(thead, tbody) { display: block }
+  tr:has(.sentence) { display: flex; flex-wrap: wrap; border-bottom: 1px solid #e4e4e4 }
+  tr:has(.sentence) > * { flex: 1; border: 0; box-sizing: border-box }
+  tr > .sentence { flex: 0 0 100% }
+}
 .fits { max-width: 100% }
 figcaption { color: #555 }
 """
@@ -94,13 +102,13 @@ class Page:
     def table(self, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """Add a table; cells are shown by `str`, numbers to the right."""
         cells = [[str(cell) for cell in row] for row in rows]
-        numeric = [all(map(_is_number, column)) for column in zip(*cells, strict=True)]
-        rule = ["---:" if right else "---" for right in numeric]
+        kinds = [_kind(column) for column in zip(*cells, strict=True)]
+        rule = ["---:" if kind == "number" else "---" for kind in kinds]
         markdown = [list(map(_escaped, header)), rule, *(list(map(_escaped, c)) for c in cells)]
-        html = "\n".join(_row("td", row, numeric) for row in cells)
+        html = "\n".join(_row("td", row, kinds) for row in cells)
         self._add(
             "\n".join(f"| {' | '.join(row)} |" for row in markdown),
-            f'<div class="box"><table>\n<thead>{_row("th", header, numeric)}</thead>\n'
+            f'<div class="box"><table>\n<thead>{_row("th", header, kinds)}</thead>\n'
             f"<tbody>\n{html}\n</tbody></table></div>",
         )
 
@@ -162,8 +170,15 @@ def _is_number(text: str) -> bool:
     return re.fullmatch(r"[-+]?\d[\d.,]*(e[-+]\d+)?( %)?|-", text) is not None
 
 
-def _row(tag: str, cells: Sequence[str], numeric: Sequence[bool]) -> str:
-    styles = (' class="number"' if right else "" for right in numeric)
+def _kind(column: Sequence[str]) -> str:
+    """What the cells of a column are, for their style."""
+    if all(map(_is_number, column)):
+        return "number"
+    return "sentence" if max(map(len, column)) > SENTENCE else ""
+
+
+def _row(tag: str, cells: Sequence[str], kinds: Sequence[str]) -> str:
+    styles = (f' class="{kind}"' if kind else "" for kind in kinds)
     pairs = zip(styles, cells, strict=True)
     html = "".join(f"<{tag}{style}>{escape(cell)}</{tag}>" for style, cell in pairs)
     return f"<tr>{html}</tr>"

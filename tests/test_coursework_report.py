@@ -218,7 +218,7 @@ class Seven(nn.Module):
 def test_a_wrong_answer_stands_beside_the_truth(tmp_path):
     report = Report(ASSIGNMENT, DATA, Options(tmp_path), {})
     report.predictions("answers", Seven(), DATA.test.inputs[:2], torch.tensor([7, 3]))
-    assert report.page.pictures[0].alt == "2 photos: 7 1.00; 7 1.00, (is 3)."
+    assert report.page.pictures[0].alt == "7 1.00; 7 1.00, (is 3)"
 
 
 def test_lines_in_the_russian_report_are_named_in_russian(tmp_path, drawn):

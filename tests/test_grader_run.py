@@ -128,6 +128,14 @@ def test_an_old_answer_is_not_graded_again(course):
     assert list((course / "tests").glob("*_check/output/*")) == []
 
 
+def test_true_labels_of_an_old_run_are_not_checked_with(course):
+    call(course / "tests", "--submission", course / "good")
+    (course / "tests" / "01_hidden_gt" / "gt.csv").unlink()
+    status, _, _ = call(course / "tests", "--submission", course / "good")
+    statuses = [entry["status"] for entry in results_of(course / "tests")]
+    assert (status, statuses) == (1, ["Ok, accuracy 1.0000", "Checker error"])
+
+
 def test_the_default_submission_is_the_one_beside_the_script(course, monkeypatch, capsys):
     monkeypatch.setattr(run_tests, "ROOT", course / "good")
     assert run_tests.main([str(course / "tests")]) == 0

@@ -451,7 +451,7 @@ def test_the_wrong_answer_is_shown_with_its_map_and_its_second_look(few, tmp_pat
     text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
     answers = birds.answers_of(few)
     first, both = answers.looks["first"][1].max(), answers.confidence[1]
-    assert rf"![2 photos: is: Jay \| \<b>blue\</b>, {first:.2f} \[Tit\](http://a.b), " in text
+    assert rf"![is: Jay \| \<b>blue\</b>, {first:.2f} \[Tit\](http://a.b), " in text
     assert rf"; both: {both:.2f} $x 1$ \& \*Wren\*, " in text
 
 
@@ -545,9 +545,9 @@ def test_long_names_leave_room_for_the_chart(classes):
 
 def test_a_table_is_aligned_by_its_cells():
     page = Page("t")
-    page.table(["name", "n"], [("a|b", 1), ("c", "2,5")])
-    assert page.markdown[1].splitlines()[1:3] == ["| --- | ---: |", r"| a\|b | 1 |"]
-    assert '<th class="number">n</th>' in page.html[1]
+    page.table(["name", "n", "why"], [("a|b", 1, "short"), ("c", "2,5", "a sentence " * 5)])
+    assert page.markdown[1].splitlines()[1:3] == ["| --- | ---: | --- |", r"| a\|b | 1 | short |"]
+    assert '<th>name</th><th class="number">n</th><th class="sentence">' in page.html[1]
 
 
 def test_a_caption_is_no_markup_and_an_old_page_is_kept_by_who_holds_it(tmp_path):

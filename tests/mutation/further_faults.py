@@ -296,7 +296,7 @@ FAULTS = [
         'shutil.rmtree(test.check / "gt", ignore_errors=True)',
         "pass",
         "true labels of this test: old ones are checked with",
-        "test_grader_run.py::test_an_old_answer_is_not_graded_again test_grader_run.py::test_a_passing_run",
+        "test_grader_run.py::test_true_labels_of_an_old_run_are_not_checked_with",
     ),
     Fault(
         "grader/protocol.py",
