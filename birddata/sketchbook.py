@@ -26,8 +26,8 @@ from birddata.writing import Photo, Sample, Test, new_tests, write_tests
 TRAIN, HIDDEN = range(16), range(16, 26)  # the numbers of each species' photos
 SIZES = ((500, 375), (500, 333), (500, 400), (375, 500), (333, 500))  # pixels, width and height
 BIRD_SHARE = (0.1, 0.5)  # of the photo's area, of the box around a bird
-# A factor on all field marks: smaller ones make relatives harder to tell apart. To tune it, draw a
-# sample with another seed than the built-in one's 0, train on it, and grade test 01.
+# A factor on all field marks, by which relatives are told apart. To tune it, draw a sample with
+# another seed than the built-in one's 0, train on it, and grade test 01.
 MARK_SIZE = 2.0
 OVERSAMPLING = 2  # birds are drawn this much larger, then averaged down: smooth edges
 
@@ -86,7 +86,7 @@ SPECIES = (
     Species("Ringed Quillthrush", THRUSH, eye_ring=WHITE),
     Species("Masked Quillthrush", THRUSH, mask=BLACK, bill_tip=OCHRE),
     Species("Black-capped Pencil-tit", TIT, cap=BLACK),
-    Species("Two-barred Pencil-tit", TIT, wing_bars=2, bill_tip=OCHRE),
+    Species("Two-barred Pencil-tit", TIT, wing_bars=2, cap=RUFOUS),
     Species("Spectacled Chalktail", WAGTAIL, eye_ring=WHITE),
     Species("Ochre-billed Chalktail", WAGTAIL, wing_bars=2, bill_tip=OCHRE),
 )
@@ -128,7 +128,7 @@ class Scene:
         self.tail_angle = rng.uniform(-18, 22)
         self.perch, self.perch_slope = pick(WOOD, rng), rng.uniform(-16, 16)
         self.background = pick(tuple(BACKGROUNDS), rng)
-        self.branches, self.twigs = rng.integers((12, 4))  # behind the bird, before it
+        self.branches, self.twigs = rng.integers((10, 3))  # behind the bird, before it
         self.gain = rng.uniform(0.8, 1.18) * rng.uniform(0.88, 1.12, 3)  # brightness of R, G, B
         self.light_angle = rng.uniform(-50, 50)  # from overhead
         self.blur = rng.uniform(0, 1.3)  # radius in pixels
