@@ -7,7 +7,7 @@ samples    what the files are: tests, CUB-200-2011, a table beside photos, class
 writing    tests appear whole or not at all; prepare decides what is in them
 findings   what can be wrong with them
 doctor     finds it; copies finds photos that are there twice
-sketchbook draws the built-in sample; plumage draws its birds
+sketchbook draws the built-in sample
 
 What a photo is, and which photo a name in a table means, is solution.py's to say.
 """

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
+from scipy.cluster.hierarchy import DisjointSet
 from scipy.ndimage import affine_transform
+from scipy.sparse import triu
+from sklearn.neighbors import radius_neighbors_graph
 
 from birddata.findings import Findings
 
@@ -19,7 +22,6 @@ MAX_PAIRS = 2_000  # that are looked at, a quarter of a minute; drawn pictures m
 SAME = 0.95  # correlation of two thumbnails, laid over one another, from which on they are copies
 BLANK = 2  # standard deviation of the grey values, of 255, below which a picture shows nothing
 ALIGN_STEPS = 12
-HASH_BLOCK = 1024  # rows of the table of distances that are in memory at a time
 MIN_OVERLAP = 0.6  # of the thumbnail
 
 
@@ -106,20 +108,18 @@ def same_photos(thumbs: Sequence[np.ndarray], found: Findings) -> list[list[int]
     """
     if not thumbs:
         return []
-    pairs = similar_hashes(difference_hash(thumbs))
+    pairs, groups = similar_hashes(difference_hash(thumbs)), DisjointSet(range(len(thumbs)))
     if len(pairs) > MAX_PAIRS:
         found.add("look-alikes", (), f"{len(pairs):,} pairs, the {MAX_PAIRS:,} closest compared")
-    groups = {i: [i] for i in range(len(thumbs))}
     for i, j in pairs[:MAX_PAIRS]:
         p = thumbs[i], thumbs[j]
-        if groups[i] is not groups[j] and max(stretch(*p), stretch(*p[::-1])) >= SAME:
-            groups[i] += groups[j]
-            groups.update(dict.fromkeys(groups[j], groups[i]))
-    return [group for i, group in groups.items() if i == min(group) and len(group) > 1]
+        if not groups.connected(i, j) and max(stretch(*p), stretch(*p[::-1])) >= SAME:
+            groups.merge(i, j)
+    return [sorted(group) for group in groups.subsets() if len(group) > 1]
 
 
 def difference_hash(thumbs: Sequence[np.ndarray]) -> np.ndarray:
-    """Return bits (N, 2 * CELLS * (CELLS - 1)), as float32 of -1 and 1, of N thumbnails.
+    """Return bits (N, 2 * CELLS * (CELLS - 1)) of N thumbnails.
 
     A bit tells whether a cell is brighter than its neighbour: dHash (Krawetz 2013, "Kind of Like
     That", The Hacker Factor Blog), in both directions and on a finer grid.
@@ -128,19 +128,15 @@ def difference_hash(thumbs: Sequence[np.ndarray]) -> np.ndarray:
     pixels = np.stack(thumbs).reshape(-1, CELLS, step, CELLS, step)
     cells = pixels.mean(axis=(2, 4))  # (N, THUMB, THUMB) -> (N, CELLS, CELLS)
     brighter = [np.diff(cells, axis=axis).reshape(len(cells), -1) > 0 for axis in (1, 2)]
-    return np.concatenate(brighter, axis=1).astype(np.float32) * 2 - 1
+    return np.concatenate(brighter, axis=1)
 
 
 def similar_hashes(bits: np.ndarray) -> list[tuple[int, int]]:
-    """Return the pairs of hashes (N, bits) of -1 and 1 within HASH_DISTANCE, the closest first."""
-    pairs: list[tuple[float, int, int]] = []
-    for start in range(0, len(bits), HASH_BLOCK):
-        block = bits[start : start + HASH_BLOCK]
-        distance = (1 - block @ bits.T / bits.shape[1]) / 2  # Hamming: (block, N)
-        rows, columns = np.nonzero(distance <= HASH_DISTANCE)
-        found = zip(distance[rows, columns], rows + start, columns, strict=True)
-        pairs += [(float(d), int(i), int(j)) for d, i, j in found if j > i]
-    return [(i, j) for _, i, j in sorted(pairs)]
+    """Return the pairs of hashes (N, bits) within HASH_DISTANCE, the closest first."""
+    near = radius_neighbors_graph(bits, HASH_DISTANCE, mode="distance", metric="hamming")
+    pairs = triu(near, 1, format="coo")
+    order = np.lexsort([pairs.col, pairs.row, pairs.data])
+    return list(zip(pairs.row[order].tolist(), pairs.col[order].tolist(), strict=True))
 
 
 def stretch(still: np.ndarray, moved: np.ndarray) -> float:

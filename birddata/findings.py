@@ -25,7 +25,7 @@ class Kind(NamedTuple):
 _KINDS = {
     "error": (
         ("bad-table", "a table of labels that cannot be used",
-         f"write it as UTF-8 text whose first line is {HEADER}"),
+         f"write it as UTF-8 text: {HEADER} in the first line, then the names that photos have"),
         ("bad-row", "a row that is not a file name, a comma and an integer", "mend the row"),
         ("two-ids", "a file with two class ids in one table", "keep the row that is right"),
         ("label-without-file", "a label without a file", "add the file or delete the row"),
@@ -75,7 +75,7 @@ _KINDS = {
          "none needed; altered copies may have been missed"),
         ("trained-test", "a test that asks only for photos of its training set",
          "none needed; its accuracy says nothing about new photos"),
-        ("no-true-labels", "a test without true labels", "add its _gt/gt.csv to grade it here"),
+        ("no-true-labels", "a test without true labels", "add _gt/gt.csv from the whole archive"),
     ),
 }  # fmt: skip
 KINDS = tuple(Kind(code, severity, *rest) for severity, of in _KINDS.items() for code, *rest in of)
@@ -90,7 +90,7 @@ class Item(NamedTuple):
 
 # Why a file or a row is left out, wherever photos are read.
 LEFT_OUT = ("passed-over", "not-an-image", "unreadable", "label-without-file", "file-without-label")
-FATAL = ("bad-table", "bad-row", "two-ids")  # tests are not written from such a table
+FATAL = ("bad-table", "bad-row", "two-ids", "no-true-labels")  # tests cannot be written with these
 
 
 class Findings(defaultdict[str, dict[Item, None]]):

@@ -197,6 +197,25 @@ def match_names(named: Iterable[str], there: Iterable[str]) -> dict[str, str]:
     return {name: files.pop() for name, files in found.items() if len(files) == 1}
 
 
+def check_match(matched: Mapping, named: Iterable[str], there: Iterable[str], table: str) -> None:
+    """Raise DataError, with examples and the likely cause, if no name in a table fits a photo."""
+    if matched or not (named := sorted(named)):
+        return
+    there = sorted(there)
+    stems, others = ({name_key(Path(name).stem) for name in names} for names in (named, there))
+    first = name_key(Path(named[0]).stem)
+    if stems & others:
+        cause = "other extensions, or names that differ in case only"
+    elif any(other.endswith(first) or first.endswith(other) for other in others):
+        cause = "a prefix before the names"
+    else:
+        cause = "labels of other photos, or another folder"
+    raise DataError(
+        f"no name in {table} is that of a photo: labelled are {', '.join(named[:2])}, the photos "
+        f"are {', '.join(there[:2]) or 'missing'}; the likely cause: {cause}"
+    )
+
+
 def labels_of_files(
     labels: Mapping[str, int], folder: Path, there: Iterable[str]
 ) -> dict[str, int]:
@@ -206,12 +225,7 @@ def labels_of_files(
     """
     there = sorted(there)
     matched = match_names(sorted(labels), there)
-    if labels and not matched:
-        raise DataError(
-            f"no name in the labels is that of a photo in {folder}: they say "
-            f"{', '.join(sorted(labels)[:2])}, there are {', '.join(there[:2]) or 'no photos'}; "
-            "check the folder's path, and the names' prefixes and extensions"
-        )
+    check_match(matched, labels, there, f"the labels of {folder}")
     if other := {name: file for name, file in matched.items() if name != file}:
         example = " for ".join(min(other.items()))
         print(f"{len(other)} labels name photos differently, such as {example}", file=sys.stderr)

@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from contextlib import suppress
 from dataclasses import astuple, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
@@ -36,18 +37,10 @@ def usable(sample: Sample, scratch: Path, found: Findings) -> Sample:
     for code in FATAL:
         for item in found[code]:
             raise DataError(found.told(code, item, with_cure=True))
-    for item in found["no-true-labels"]:
-        raise DataError(f"{item.files[0]} is missing; a test needs it, give the whole archive")
     every = {photo.path: None for test in sample.tests for photo in (*test.train, *test.test)}
     bad = {path: why for path in with_bar(list(every)) if (why := problem(path))}
-    tests = [
-        replace(
-            test,
-            train=readable(test.train, bad, scratch, found),
-            test=readable(test.test, bad, scratch, found),
-        )
-        for test in sample.tests
-    ]
+    keep = partial(readable, bad=bad, scratch=scratch, found=found)
+    tests = [replace(test, train=keep(test.train), test=keep(test.test)) for test in sample.tests]
     if not tests[0].stem:
         tests = [Test(ONLY_TEST, tests[0].train, tests[0].train)]
     for test in tests:

@@ -86,12 +86,14 @@ def match_labels(
     """Return the label, as it is written, of each photo that a table names, by the photo's path.
 
     The photos have paths below `images`, where the table may name them by path or by name. What
-    does not fit is added to the findings.
+    does not fit is added to the findings. Raises DataError if nothing fits.
     """
+    matched = match_paths(table.labels, photos)
+    there = [path for path in photos if not is_table(path)]
+    layout.check_match(matched, table.labels, there, "it")
     for code, name, what in table.faults:
         bad_row = code == "bad-row"
         found.add(code, gt if bad_row else f"{images}{name}", what if bad_row else f"{gt} {what}")
-    matched = match_paths(table.labels, photos)
     faulty = match_paths(dict.fromkeys(name for _, name, _ in table.faults), photos)
     for name in sorted(table.labels.keys() - matched.keys()):
         found.add("label-without-file", f"{images}{name}", f"in {gt}")
@@ -187,13 +189,13 @@ def read_part(
         if table_file is None:
             raise DataError(f"{gt} is missing")
         table = worded(table_file, layout.read_gt)
+        labels = match_labels(table, gt, photos, images, found)
     except DataError as error:
         missing_truth = table_file is None and gt.endswith("_gt/gt.csv")
         found.add("no-true-labels" if missing_truth else "bad-table", gt, str(error))
         names = sorted(name for name in photos if not is_table(name))
         return with_names((name, None, photos[name]) for name in names), None
     ids = {name: layout.class_id(text) for name, text in table.labels.items()}
-    labels = match_labels(table, gt, photos, images, found)
     remark = script_remark(table_file.path, ids)
     if remark and not table.faults:
         found.add("script-differs", gt, remark.replace(str(table_file.path), "it"))
@@ -225,11 +227,7 @@ def read_table_beside(source: Path, files: Files, found: Findings) -> Sample | N
     if not best:
         if tables and len({path.rpartition("/")[0] for path in photos}) == 1:
             path = min(tables)
-            raise DataError(
-                f"{source}: {path} names no photo that is there: it says "
-                f"{', '.join(list(tables[path].labels)[:2])}, there are "
-                f"{', '.join(sorted(beside[path])[:2])}; mend the names"
-            )
+            layout.check_match({}, tables[path].labels, beside[path], f"{path} of {source}")
         return None
     (gt,) = best
     prefix, table, photos = gt[: gt.rfind("/") + 1], tables[gt], beside[gt]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import secrets
 import shutil
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from birddata import DataError, layout
 
@@ -71,17 +71,14 @@ def new_tests(out: Path) -> Iterator[Path]:
         if re.match(r"[0-9]{2}_", path.name) or path.name == "species.csv":
             raise DataError(f"{path} exists already; move or delete it, or give another folder")
     missing = [path for path in (out, *out.parents) if not path.exists()]
-    scratch = out / f"{STAGING_PREFIX}{secrets.token_hex(4)}"
     try:
-        scratch.mkdir(parents=True)
-        yield scratch
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
+        out.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory("", STAGING_PREFIX, out, ignore_cleanup_errors=True) as scratch:
+            yield Path(scratch)
+    finally:
         for path in missing:
-            with suppress(OSError):
+            with suppress(OSError):  # it is not empty: all went well
                 path.rmdir()
-        raise
-    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def write_tests(sample: Sample, scratch: Path, out: Path) -> tuple[list[str], int, int]:

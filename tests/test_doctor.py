@@ -1,6 +1,7 @@
 """birddata/doctor.py: planted defects are named, all of them and nothing else."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -89,7 +90,10 @@ def plant_bad_table(sample):
     sample.write("01_table_input/train/gt.csv", b"filename\ntrain0.jpg\n")
     sample.draw_test("02_missing")
     (sample.root / "02_missing_input/train/gt.csv").unlink()
-    return [("01_table_input/train/gt.csv",), ("02_missing_input/train/gt.csv",)]
+    sample.draw_test("06_others")
+    sample.write("06_others_input/train/gt.csv", b"filename,class_id\nowl.jpg,0\n")
+    tests = ("01_table", "02_missing", "06_others")
+    return [(f"{test}_input/train/gt.csv",) for test in tests]
 
 
 def plant_bad_row(sample):
@@ -405,13 +409,13 @@ def test_more_look_alikes_than_are_compared(sample, tmp_path, monkeypatch):
     assert len(found["near-copy"][0]["files"]) == 2
 
 
-def test_blocks_of_hashes(sample, monkeypatch):
-    """Pairs are found whatever the block of rows that they fall into."""
-    bits = np.random.default_rng(0).choice(np.float32([-1, 1]), (50, 264))
+def test_similar_hashes_are_paired_the_closest_first():
+    bits = np.random.default_rng(0).integers(0, 2, (50, 264)).astype(bool)
     bits[41] = bits[3]
+    bits[41, :9] ^= True
     bits[[7, 8]] = bits[7]
-    monkeypatch.setattr(copies, "HASH_BLOCK", 16)
-    assert copies.similar_hashes(bits) == [(3, 41), (7, 8)]
+    assert copies.similar_hashes(bits) == [(7, 8), (3, 41)]
+    assert copies.similar_hashes(bits[:1]) == []
 
 
 def test_tests_that_share_photos_are_told_once(sample, tmp_path):
@@ -503,6 +507,24 @@ def test_prepared_tests_are_sound(sample, tmp_path, capsys):
 
 
 # --- command line --------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="this system has no pseudo-terminals")
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_bar_is_shown_on_a_terminal_alone(sample, monkeypatch, terminal):
+    for name in ("FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    reader, writer = os.openpty() if terminal else os.pipe()
+    with os.fdopen(reader, "rb", 0) as screen, os.fdopen(writer, "w") as stderr:
+        monkeypatch.setattr(sys, "stderr", stderr)
+        assert doctor.run(sample.root) == 0
+        stderr.write("Done.")
+        stderr.flush()
+        shown = screen.read(100_000)
+    assert (b"Reading photos" in shown) == terminal
+    assert shown.endswith(b"Done.")
+    assert terminal or shown == b"Done."
 
 
 def test_command_and_json_on_stdout(sample):

@@ -434,9 +434,38 @@ def test_labels_take_the_names_of_the_files(tmp_path, capsys):
     assert "1 labels name photos differently" in capsys.readouterr().err
 
 
-def test_labels_of_other_photos_are_an_error(tmp_path):
-    with pytest.raises(DataError, match=r"they say b\.jpg, c\.jpg, there are a\.jpg; check"):
-        layout.labels_of_files({"b.jpg": 0, "c.jpg": 1, "d.jpg": 1}, tmp_path, ["a.jpg"])
+UNMATCHED = {
+    ("b.png", "a.png", "c.png"): "other extensions, or names that differ in case only",
+    ("bird_a.jpg", "bird_b.jpg", "bird_c.jpg"): "a prefix before the names",
+    ("owl.jpg", "auk.jpg", "emu.jpg"): "labels of other photos, or another folder",
+}
+
+
+@pytest.mark.parametrize("named", UNMATCHED)
+@pytest.mark.parametrize("how", ["training", "prepare", "table beside photos"])
+def test_labels_that_name_no_photo_are_refused_in_one_line(named, how, tmp_path, capsys):
+    images = tmp_path / "source/00_x_input/train/images"
+    images.mkdir(parents=True)
+    (tmp_path / "source/00_x_gt").mkdir()
+    for name in "abc":
+        picture().save(images / f"{name}.jpg")
+    labels = dict.fromkeys(named, 1)
+    for folder in (images.parent, tmp_path / "source/00_x_gt"):
+        (folder / "gt.csv").write_bytes(layout.gt_bytes(labels))
+    if how == "training":
+        with pytest.raises(DataError) as stop:
+            layout.labels_of_files(labels, images, [path.name for path in images.iterdir()])
+        told = f"Error: {stop.value}\n"
+    else:
+        source = tmp_path / "source" if how == "prepare" else images.parent
+        assert prepare.main([str(source), "--out", str(tmp_path / "out")]) == 1
+        told = capsys.readouterr().err
+    first, second, _ = sorted(named)
+    assert f"is that of a photo: labelled are {first}, {second}, the photos are " in told
+    assert f"a.jpg, {'images/' if 'beside' in how else ''}b.jpg; the likely cause: " in told
+    assert f"the likely cause: {UNMATCHED[named]}" in told
+    assert told.startswith("Error: ")
+    assert told.count("\n") == 1
 
 
 DROZD = "\u0434\u0440\u043e\u0437\u0434.jpg"  # a thrush, as UTF-8 and as a Russian Windows has it
@@ -463,8 +492,8 @@ def test_tables_and_files_in_different_encodings(tmp_path, capsys, row, file):
     told = capsys.readouterr().err
     if file is None:
         assert status == 1
-        assert "a label without a file (in 00_x_input/train/gt.csv)" in told
-        with pytest.raises(DataError, match="no name in the labels is that of a photo"):
+        assert "00_x_input/train/gt.csv: no name in it is that of a photo: labelled are" in told
+        with pytest.raises(DataError, match="is that of a photo: labelled are"):
             layout.labels_of_files({row: 5}, train, there)
     else:
         assert status == 0
@@ -610,7 +639,7 @@ def test_one_folder_of_photos_is_no_species(tmp_path, capsys, table):
         (tmp_path / "source/labels.csv").write_text(table)
     assert prepare.main([str(tmp_path / "source"), "--out", str(tmp_path / "out")]) == 1
     told = capsys.readouterr().err
-    expected = "labels.csv names no photo that is there: it says x1, x2, there are train/a.jpg"
+    expected = "is that of a photo: labelled are x1, x2, the photos are train/a.jpg; the likely"
     assert (expected if table else "a table of labels beside the photos") in told
 
 

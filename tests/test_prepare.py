@@ -370,7 +370,7 @@ def test_accents_match_however_they_are_stored(course, tmp_path, capsys):
         ("filename,class_id\na.jpg,one\n", "line 2: 'a.jpg,one'"),
         ("filename,class_id\na.jpg\n", "line 2: 'a.jpg'"),
         ("filename,class_id\na.jpg,1\n\na.jpg,2\n", "a file with two class ids in one table"),
-        ("filename,class_id\nnobody.jpg,1\n", "no readable, labelled photo"),
+        ("filename,class_id\nnobody.jpg,1\n", "labelled are nobody.jpg, the photos are a.jpg"),
     ],
 )
 def test_bad_labels_are_one_line(course, tmp_path, capsys, text, word):
@@ -383,7 +383,7 @@ def test_labels_in_another_encoding(course, tmp_path, capsys):
     labels = course / "public" / "00_test_img_gt" / "gt.csv"
     labels.write_bytes("filename,class_id\nü.png,1\n".encode("latin-1"))
     result = run(capsys, course, "--out", tmp_path / "out")
-    assert_refused(result, tmp_path / "out", "no readable, labelled photo for test 00_test_img")
+    assert_refused(result, tmp_path / "out", "00_test_img_gt/gt.csv", "the photos are a.jpg, b.jpg")
 
 
 def test_course_without_truth(course, tmp_path, capsys):

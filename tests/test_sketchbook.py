@@ -2,6 +2,7 @@
 
 import csv
 import inspect
+from copy import copy
 from dataclasses import fields, replace
 from itertools import combinations
 from pathlib import Path
@@ -10,9 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from birddata import plumage, sketchbook
+from birddata import sketchbook
+from birddata.sketchbook import SPECIES, Scene, Species
 
-FIELD_MARKS = ("crown", "eye_ring", "throat", "wing_bars", "bill_tip")
+FIELD_MARKS = ("wing_bars", "cap", "mask", "eye_ring", "bill_tip")
 
 
 def read_gt(path: Path) -> dict[str, int]:
@@ -38,15 +40,15 @@ def sample(tmp_path_factory):
 
 @pytest.fixture
 def small(monkeypatch):
-    """Two photos a species, a contact sheet of one column."""
-    monkeypatch.setattr(sketchbook, "TRAIN_PER_SPECIES", 1)
-    monkeypatch.setattr(sketchbook, "HIDDEN_PER_SPECIES", 1)
-    monkeypatch.setattr(sketchbook, "SHEET_COLUMNS", 1)
+    """Two photos a species."""
+    monkeypatch.setattr(sketchbook, "TRAIN", range(1))
+    monkeypatch.setattr(sketchbook, "HIDDEN", range(1, 2))
 
 
-def some_photo(number: int) -> tuple[plumage.Pose, plumage.Scene]:
-    rng = np.random.default_rng(number)
-    return sketchbook.random_pose(rng), sketchbook.random_scene(rng)
+def some_scene(number: int, **changes) -> Scene:
+    scene = copy(Scene([number]))
+    vars(scene).update(changes)
+    return scene
 
 
 # Layout
@@ -112,7 +114,7 @@ def test_species_csv_names_every_class(sample):
         rows = list(csv.reader(file))
     assert rows[0] == ["class_id", "name"]
     assert [(int(row[0]), row[1]) for row in rows[1:]] == [
-        (class_id, species.name) for class_id, species in enumerate(plumage.SPECIES)
+        (class_id, species.name) for class_id, species in enumerate(SPECIES)
     ]
 
 
@@ -136,8 +138,8 @@ def test_another_seed_gives_another_sample(small, tmp_path):
     assert not photos[0] & photos[1]
 
 
-def test_another_seed_gives_other_photos():
-    photos = [sketchbook.photo_of(4, 0, seed)[0].tobytes() for seed in (0, 1, 2)]
+def test_another_number_gives_another_photo():
+    photos = [sketchbook.draw_photo(SPECIES[4], some_scene(n)).tobytes() for n in (0, 1, 2, 0)]
     assert len(set(photos)) == 3
 
 
@@ -145,43 +147,40 @@ def test_another_seed_gives_other_photos():
 
 
 def test_ten_species_in_four_genera():
-    genera = [species.genus for species in plumage.SPECIES]
-    assert len(plumage.SPECIES) == len({species.name for species in plumage.SPECIES}) == 10
+    genera = [species.genus for species in SPECIES]
+    assert len(SPECIES) == len({species.name for species in SPECIES}) == 10
     assert len(set(genera)) == 4
     assert all(genera.count(genus) >= 2 for genus in genera)
 
 
 def test_species_have_nothing_of_their_own_but_field_marks():
-    own = {field.name for field in fields(plumage.Species)}
+    own = {field.name for field in fields(Species)}
     assert own == {"name", "genus", *FIELD_MARKS}
 
 
 def test_relatives_differ_in_two_field_marks_or_more():
-    for one, other in combinations(plumage.SPECIES, 2):
+    for one, other in combinations(SPECIES, 2):
         if one.genus == other.genus:
             differing = [mark for mark in FIELD_MARKS if getattr(one, mark) != getattr(other, mark)]
             assert len(differing) >= 2, f"{one.name} and {other.name}"
 
 
-GREY, BLUE = (90, 90, 90), (0, 0, 255)
-UNMARKED = plumage.Species("Plain", plumage.FINCH, ("plain", GREY), None, None, (0, GREY), None)
+BLUE = (0, 0, 255)
+UNMARKED = Species("Plain", replace(sketchbook.FINCH, bars=BLUE), wing_bars=0)
 MARKS = [
-    ("crown", ("cap", BLUE)),
-    ("crown", ("brow", BLUE)),
-    ("crown", ("mask", BLUE)),
+    ("wing_bars", 1),
+    ("wing_bars", 2),
+    ("cap", BLUE),
+    ("mask", BLUE),
     ("eye_ring", BLUE),
-    ("throat", BLUE),
-    ("wing_bars", (1, BLUE)),
-    ("wing_bars", (2, BLUE)),
     ("bill_tip", BLUE),
 ]
 
 
-def pixels_of_mark(mark, value, pose, scene) -> np.ndarray:
+def pixels_of_mark(mark, value, scene) -> np.ndarray:
     """Where a mark changes the bird: (H, W), and how much of its outline."""
-    plain = np.asarray(plumage.draw_bird(UNMARKED, pose, scene), int)
-    bird = replace(UNMARKED, **{mark: value})
-    marked = np.asarray(plumage.draw_bird(bird, pose, scene), int)
+    plain = np.asarray(sketchbook.draw_bird(UNMARKED, scene), int)
+    marked = np.asarray(sketchbook.draw_bird(replace(UNMARKED, **{mark: value}), scene), int)
     # Rounded tips of feathers may add a few pixels of outline, no more.
     moved = np.abs(marked - plain)[..., 3] > 127
     assert moved.sum() <= 0.01 * (plain[..., 3] > 127).sum()
@@ -190,38 +189,34 @@ def pixels_of_mark(mark, value, pose, scene) -> np.ndarray:
 
 @pytest.mark.parametrize(("mark", "value"), MARKS)
 def test_every_field_mark_is_small_and_keeps_to_the_bird(mark, value):
-    pose, scene = some_photo(0)
-    changed = pixels_of_mark(mark, value, replace(pose, share=0.3), scene)
+    changed = pixels_of_mark(mark, value, some_scene(0, share=0.3))
     assert 20 <= changed.sum() <= 0.015 * changed.size
 
 
 @pytest.mark.parametrize(("mark", "value"), MARKS)
 def test_mark_size_scales_every_field_mark(mark, value, monkeypatch):
-    pose, scene = some_photo(0)
-    pose = replace(pose, share=0.5)
     areas = []
-    for size in (0.5, 1.0):
-        monkeypatch.setattr(plumage, "MARK_SIZE", size)
-        areas.append(pixels_of_mark(mark, value, pose, scene).sum())
+    for size in (1.0, 2.0):
+        monkeypatch.setattr(sketchbook, "MARK_SIZE", size)
+        areas.append(pixels_of_mark(mark, value, some_scene(0, share=0.5)).sum())
     assert areas[0] < 0.75 * areas[1]
 
 
-def test_all_marks_drawn_are_marks_tested():
-    used = {(mark, getattr(species, mark)[0] if mark in {"crown", "wing_bars"} else BLUE)
-            for species in plumage.SPECIES for mark in FIELD_MARKS
-            if getattr(species, mark)}  # fmt: skip
-    tested = {(mark, value[0] if mark in {"crown", "wing_bars"} else BLUE) for mark, value in MARKS}
-    assert used - {("crown", "plain"), ("wing_bars", 0)} == tested
+def test_all_marks_are_drawn_and_tested():
+    used = {mark for mark in FIELD_MARKS for species in SPECIES if getattr(species, mark)}
+    assert used == {mark for mark, _ in MARKS} == set(FIELD_MARKS)
 
 
 # Scenes
 
 
-def box_of_bird(pose, scene) -> tuple[np.ndarray, np.ndarray]:
+def box_of_bird(scene) -> tuple[np.ndarray, np.ndarray]:
     """The least and the greatest row and column of the pixels that a bird's plumage changes."""
-    colours = {"back": BLUE, "wing": BLUE, "belly": BLUE, "bill_colour": BLUE}
-    blue = replace(UNMARKED, genus=replace(plumage.FINCH, **colours))
-    birds = [np.asarray(plumage.draw_bird(b, pose, scene), int) for b in (UNMARKED, blue)]
+    blue = replace(sketchbook.FINCH, back=BLUE, wing=BLUE, belly=BLUE)
+    birds = [
+        np.asarray(sketchbook.draw_bird(bird, scene), int)
+        for bird in (UNMARKED, replace(UNMARKED, genus=blue))
+    ]
     places = np.argwhere((birds[0] != birds[1]).any(axis=-1))
     return places.min(axis=0), places.max(axis=0)
 
@@ -229,11 +224,11 @@ def box_of_bird(pose, scene) -> tuple[np.ndarray, np.ndarray]:
 def test_birds_take_a_tenth_to_a_half_of_the_photo_and_are_anywhere():
     shares, centres = [], []
     for number in range(40):
-        pose, scene = some_photo(number)
-        low, high = box_of_bird(replace(pose, wing_lift=0.0), scene)
-        shares.append((high - low).prod() / np.prod(pose.photo))
-        centres.append((low + high) / 2 / np.array(pose.photo[::-1]))
-    # The box is that of a bird at its genus' posture; tilted and turned ones differ a little.
+        scene = some_scene(number, wing_lift=0.0)
+        low, high = box_of_bird(scene)
+        shares.append((high - low).prod() / np.prod(scene.size))
+        centres.append((low + high) / 2 / np.array(scene.size[::-1]))
+    # The box is that of a bird with its legs; tilted and turned ones differ a little.
     assert 0.05 < min(shares) < 0.13
     assert 0.25 < max(shares) < 0.6
     assert np.ptp(centres, axis=0).min() > 0.45
@@ -243,32 +238,30 @@ def test_birds_take_a_tenth_to_a_half_of_the_photo_and_are_anywhere():
 # Backgrounds
 
 
-def test_pose_and_scene_are_drawn_blind_to_the_species():
-    for draw in (sketchbook.random_pose, sketchbook.random_scene, sketchbook.draw_surroundings):
+def test_a_scene_is_drawn_blind_to_the_species():
+    for draw in (Scene, sketchbook.draw_background, sketchbook.draw_branch, sketchbook.develop):
         assert not {"species", "class_id"} & set(inspect.signature(draw).parameters)
 
 
 def test_relatives_in_one_scene_differ_on_the_bird_only():
-    pose, scene = some_photo(1)
-    pose = replace(pose, share=0.5)
-    scene = replace(scene, blur=0.0)
-    one, other = (np.asarray(sketchbook.draw_photo(plumage.SPECIES[i], pose, scene), int)
-                  for i in (0, 1))  # fmt: skip
-    bird = np.asarray(plumage.draw_bird(plumage.SPECIES[0], pose, scene))[..., 3] > 0
+    scene = some_scene(1, share=0.5, blur=0.0)
+    one, other = (np.asarray(sketchbook.draw_photo(SPECIES[i], scene), int) for i in (0, 1))
+    bird = np.asarray(sketchbook.draw_bird(SPECIES[0], scene))[..., 3] > 0
     changed = (one != other).any(axis=-1)
     assert changed.sum() > 100
     assert not (changed & ~bird).any()
 
 
-def test_every_species_is_met_before_most_backgrounds(monkeypatch):
-    met = {species.name: set() for species in plumage.SPECIES}
-    monkeypatch.setattr(
-        sketchbook, "draw_photo", lambda bird, pose, scene: met[bird.name].add(scene.background)
-    )
-    for class_id in range(10):
-        for number in range(26):
-            sketchbook.photo_of(class_id, number, seed=0)
-    assert min(len(backgrounds) for backgrounds in met.values()) >= 7
+def test_every_species_is_met_before_most_backgrounds(monkeypatch, tmp_path):
+    met = {species.name: set() for species in SPECIES}
+
+    def note(species, scene):
+        met[species.name].add(scene.background)
+        return Image.new("RGB", (1, 1))
+
+    monkeypatch.setattr(sketchbook, "draw_photo", note)
+    sketchbook.draw_photos(tmp_path, range(26), seed=0)
+    assert min(len(backgrounds) for backgrounds in met.values()) >= len(sketchbook.BACKGROUNDS) - 1
 
 
 @pytest.mark.parametrize("name", sketchbook.BACKGROUNDS)
@@ -312,18 +305,12 @@ def features(images: Path, gt: dict[str, int], feature) -> np.ndarray:
 # Errors and the command line
 
 
-def test_the_command_line_writes_sample_and_contact_sheet(small, tmp_path, capsys):
-    sheet = tmp_path / "sheet.png"
+def test_the_command_line_writes_a_sample(small, tmp_path, capsys):
     out = tmp_path / "out"
-    assert sketchbook.main([str(out), "--seed", "5", "--contact-sheet", str(sheet)]) == 0
-    printed = capsys.readouterr()
-    assert str(out) in printed.out
-    assert str(sheet) in printed.out
-    assert printed.err == ""
-    with Image.open(sheet) as image:
-        assert image.format == "PNG"
-        assert image.height == 10 * sketchbook.SHEET_CELL
-    assert {path.name for path in tmp_path.iterdir()} == {"out", "sheet.png"}
+    assert sketchbook.main([str(out), "--seed", "5"]) == 0
+    assert capsys.readouterr() == (f"Wrote the photos of 10 species to {out}\n", "")
+    assert len(list(out.rglob("*.jpg"))) == 10 + 10 + 10 + 10
+    assert {path.name for path in tmp_path.iterdir()} == {"out"}
 
 
 def test_a_sample_is_never_overwritten(tmp_path, capsys):
