@@ -59,6 +59,7 @@ def show_result(result: TestResult, submission: Submission) -> None:
         say(f"   Warning: {warning}")
     for note in _library_notes(result.outcome):
         say(f"   Note: {note}")
+    _show_log(result)
 
 
 def _show_failure(result: TestResult, submission: Submission) -> None:
@@ -71,9 +72,14 @@ def _show_failure(result: TestResult, submission: Submission) -> None:
     if traceback and problem is not failure:
         say(f"   what followed from it in {failure.phase}:")
         say(traceback)
-    if result.outcome.log:
+
+
+def _show_log(result: TestResult) -> None:
+    """The end of what the submission printed, such as how many photos it could not read."""
+    if lines := result.outcome.log.splitlines():
+        shown = lines[-3 if result.ok else -20 :]
         say("   the end of what it printed:")
-        say("\n".join(f"   | {line}" for line in result.outcome.log.splitlines()[-20:]))
+        say("\n".join(f"   | {line}" for line in shown))
 
 
 def _show_advice(problem: Any, submission: Submission) -> None:

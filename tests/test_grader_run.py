@@ -100,6 +100,16 @@ def test_the_end_of_what_a_failing_submission_printed_is_shown(course):
     assert "   |  loading the weights" in lines
 
 
+def test_what_a_passing_submission_printed_is_shown(course):
+    """Such as how many photos it could not read: nothing is left out in silence."""
+    with (course / "good" / "solution.py").open("a") as code:
+        code.write("\nfor i in range(9):\n    print('row', i)\n")
+    status, lines, _ = call(course / "tests", "--submission", course / "good")
+    assert status == 0
+    shown = [line for line in lines if line.startswith("   | ")]
+    assert shown == ["   | row 6", "   | row 7", "   | row 8"] * 2
+
+
 ASKS_ITS_SURROUNDINGS = """
 import os
 for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"):

@@ -8,6 +8,9 @@ REPORT = "test_grader_report.py"
 SUBMISSIONS = "test_grader_submissions.py"
 
 FAULTS = [
+    Fault("grader/report.py", "    _show_log(result)\n", "",
+          "what a submission says that it left out",
+          f"{RUN}::test_what_a_passing_submission_printed_is_shown"),
     Fault("grader/limits.py", '"fast_train": 15 * 60', '"fast_train": 60 * 60',
           "the assignment's quarter of an hour for fast_train", PROTOCOL),
     Fault("grader/limits.py", "limits[name] = _positive(name, text)",
