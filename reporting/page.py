@@ -19,7 +19,9 @@ from pygments.lexers import PythonLexer
 from grader.protocol import written
 
 CSS_PIXELS_PER_INCH = 96
-SENTENCE = 40  # letters; on a phone, columns with a longer cell stand below the rest of their row
+# On a phone, columns with a cell of more letters stand below the rest of their row, if that has at
+# most so many columns; wider tables scroll in their box.
+SENTENCE, PHONE_COLUMNS = 40, 3
 PHONE_WIDTH = 560  # CSS pixels; a wider picture keeps its size on a phone and scrolls in its box
 
 STYLE = """
@@ -43,7 +45,9 @@ img { height: auto }
   table:has(.sentence), table:has(.sentence) :is(thead, tbody) { display: block }
   tr:has(.sentence) { display: flex; flex-wrap: wrap; border-bottom: 1px solid #e4e4e4 }
   tr:has(.sentence) > * { flex: 1; border: 0; box-sizing: border-box }
-  tr > .sentence { flex: 0 0 100% }
+  tr > .sentence { flex: 0 0 100%; order: 1 }
+  td.sentence::before { content: attr(data-name); color: #555 }
+  th.sentence { display: none }
 }
 .fits { max-width: 100% }
 figcaption { color: #555 }
@@ -102,13 +106,14 @@ class Page:
     def table(self, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """Add a table; cells are shown by `str`, numbers to the right."""
         cells = [[str(cell) for cell in row] for row in rows]
-        kinds = [_kind(column) for column in zip(*cells, strict=True)]
+        kinds = _kinds([*zip(*cells, strict=True)])
         rule = ["---:" if kind == "number" else "---" for kind in kinds]
         markdown = [list(map(_escaped, header)), rule, *(list(map(_escaped, c)) for c in cells)]
-        html = "\n".join(_row("td", row, kinds) for row in cells)
+        styles = [_style(kind, name) for kind, name in zip(kinds, header, strict=True)]
+        html = "\n".join(_row("td", row, styles) for row in cells)
         self._add(
             "\n".join(f"| {' | '.join(row)} |" for row in markdown),
-            f'<div class="box"><table>\n<thead>{_row("th", header, kinds)}</thead>\n'
+            f'<div class="box"><table>\n<thead>{_row("th", header, styles)}</thead>\n'
             f"<tbody>\n{html}\n</tbody></table></div>",
         )
 
@@ -170,15 +175,23 @@ def _is_number(text: str) -> bool:
     return re.fullmatch(r"[-+]?\d[\d.,]*(e[-+]\d+)?( %)?|-", text) is not None
 
 
-def _kind(column: Sequence[str]) -> str:
-    """What the cells of a column are, for their style."""
-    if all(map(_is_number, column)):
-        return "number"
-    return "sentence" if max(map(len, column)) > SENTENCE else ""
+def _kinds(columns: Sequence[Sequence[str]]) -> list[str]:
+    """What the cells of each column are, for their style."""
+    long = [max(map(len, column)) > SENTENCE for column in columns]
+    stacked = long.count(False) <= PHONE_COLUMNS
+    return [
+        "number" if all(map(_is_number, column)) else "sentence" if stacked and words else ""
+        for column, words in zip(columns, long, strict=True)
+    ]
 
 
-def _row(tag: str, cells: Sequence[str], kinds: Sequence[str]) -> str:
-    styles = (f' class="{kind}"' if kind else "" for kind in kinds)
+def _style(kind: str, header: str) -> str:
+    """Attributes of a column's cells; where a sentence stands below its row, it needs a name."""
+    name = f' data-name="{escape(header)}: "' if kind == "sentence" else ""
+    return f' class="{kind}"{name}' if kind else ""
+
+
+def _row(tag: str, cells: Sequence[str], styles: Sequence[str]) -> str:
     pairs = zip(styles, cells, strict=True)
     html = "".join(f"<{tag}{style}>{escape(cell)}</{tag}>" for style, cell in pairs)
     return f"<tr>{html}</tr>"

@@ -547,7 +547,10 @@ def test_a_table_is_aligned_by_its_cells():
     page = Page("t")
     page.table(["name", "n", "why"], [("a|b", 1, "short"), ("c", "2,5", "a sentence " * 5)])
     assert page.markdown[1].splitlines()[1:3] == ["| --- | ---: | --- |", r"| a\|b | 1 | short |"]
-    assert '<th>name</th><th class="number">n</th><th class="sentence">' in page.html[1]
+    assert '<th>name</th><th class="number">n</th><th class="sentence" ' in page.html[1]
+    assert '<td class="sentence" data-name="why: ">a sentence' in page.html[1]
+    page.table("abcde", [("x", "x", "x", "x", "a sentence " * 5)])
+    assert 'sentence"' not in page.html[2], "too wide for a phone anyway"
 
 
 def test_a_caption_is_no_markup_and_an_old_page_is_kept_by_who_holds_it(tmp_path):
