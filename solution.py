@@ -659,7 +659,10 @@ def _backbone_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_file(path: Path) -> dict[str, Any]:
-    """What torch.save wrote to `path`: tensors and plain values only, nothing is executed."""
+    """What torch.save wrote to `path`: tensors and plain values only, nothing is executed.
+
+    Raises SubmissionError if there is no such file, or if it cannot be read.
+    """
     if not path.is_file():
         raise SubmissionError(f"no file {path}: `python train_full.py` makes birds_model.pt")
     try:

@@ -69,7 +69,8 @@ def _samples(report: Report) -> None:
     names = [data.classes[label] for label in data.train.labels[chosen]]
     report.samples("samples", data.train.inputs[chosen], names, "samples caption")
     counts = torch.bincount(data.train.labels, minlength=len(data.classes))
-    report.text("classes", fewest=f"{counts.min():,}", most=f"{counts.max():,}")
+    ends = sorted({counts.min().item(), counts.max().item()})
+    report.text("classes", counts=" – ".join(f"{count:,}" for count in ends))
     within = variance_within(data.train)
     report.text("diverse" if within > 0.9 else "alike", share=f"{100 * within:.1f} %")
     if data.name == "CIFAR10":

@@ -179,7 +179,9 @@ def confusion(
     axes.set_yticks(np.arange(len(names) + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="#e0e0e0", linewidth=0.5)
     axes.tick_params(which="minor", length=0)
-    return _picture(name, figure, f"{caption} {np.trace(matrix)} / {matrix.sum()}", caption)
+    return _picture(
+        name, figure, f"{caption} {np.trace(matrix)} / {matrix.sum()}".lstrip(), caption
+    )
 
 
 def bars(name: str, values: Mapping[str, float], what: str, caption: str = "") -> Picture:
