@@ -221,10 +221,20 @@ def test_a_training_that_fails_reproduces_nothing(course, capsys):
     assert (status, lines[-1]) == (1, "Mark: 10 1.0000")
 
 
+def test_a_submission_that_fails_is_not_trained_again(course, capsys):
+    edit(course, "    return {", "    assert not fast_train\n    return {", count=1)
+    status, lines = grade(course, capsys, "--reproduce", training=public(course))
+    assert status == 1
+    assert not any("reproduced" in line for line in lines)
+
+
 def test_pretrained_weights_of_this_machine_are_there_to_retrain_only(course, capsys, monkeypatch):
-    monkeypatch.setenv("TORCH_HOME", "/caches/of/this/user")
+    names = ("TORCH_HOME", "HF_HOME")  # timm's are in the second
+    for name in names:
+        monkeypatch.setenv(name, "/caches/of/this/user")
     edit(course, "from pathlib import Path\n", "import os\nfrom pathlib import Path\n")
-    check = '    assert (os.environ["TORCH_HOME"] == "/caches/of/this/user") != fast_train\n'
+    there = f'[os.environ[name] == "/caches/of/this/user" for name in {names}]'
+    check = f"    assert {there} == [not fast_train] * 2\n"
     edit(course, "    return {", f"{check}    return {{", count=1)
     status, lines = grade(course, capsys, "--reproduce", training=public(course))
     assert (status, lines[-1]) == (0, "Mark: 10 1.0000")

@@ -141,9 +141,10 @@ def test_an_old_answer_is_not_graded_again(course):
 def test_true_labels_of_an_old_run_are_not_checked_with(course):
     call(course / "tests", "--submission", course / "good")
     (course / "tests" / "01_hidden_gt" / "gt.csv").unlink()
-    status, _, _ = call(course / "tests", "--submission", course / "good")
+    status, _, errors = call(course / "tests", "--submission", course / "good")
     statuses = [entry["status"] for entry in results_of(course / "tests")]
     assert (status, statuses) == (1, ["Ok, accuracy 1.0000", "Checker error"])
+    assert errors == "", "no traceback of the grader's"
 
 
 def test_the_default_submission_is_the_one_beside_the_script(course, monkeypatch, capsys):
@@ -453,6 +454,17 @@ def test_what_the_code_imports_from_its_folder_is_packed_and_named(course):
     assert any(line.endswith(f"MB, {', '.join(names)}") for line in lines)
     with zipfile.ZipFile(path) as archive:
         assert archive.namelist() == names
+        times = {member.date_time for member in archive.infolist()}
+    assert times == {(1980, 1, 1, 0, 0, 0)}, "the same files make the same archive"
+
+
+def test_a_phase_that_ran_out_of_time_says_so_in_its_row(course):
+    with (course / "good" / "solution.py").open("a") as code:
+        code.write("\nimport time\ntime.sleep(60)\n")
+    run = (course / "tests", "--submission", course / "good", "--limit", "import=1")
+    status, lines, _ = call(*run)
+    assert status == 1
+    assert any(line.split()[:1] == ["import"] and line.endswith("over time") for line in lines)
 
 
 def test_an_archive_that_does_not_work_alone_is_not_kept(course):

@@ -224,6 +224,14 @@ def test_random_views_are_mirrored_and_lit_at_random():
     assert torch.corrcoef(light.T).fill_diagonal_(0).abs().max() < 0.2
 
 
+def test_a_larger_photo_is_averaged_down():
+    """Or what lies between the pixels that are kept would be lost, and stripes would show."""
+    stripes = torch.tensor([0, 200], dtype=torch.uint8).repeat(3, 128, 64)  # (3, 128, 128)
+    small = solution.look(stripes, (0, 0, 128, 128), (33, 33), LOOKS).float()
+    assert small.shape == (3, 33, 33)
+    assert (small - 100).abs().max() < 30
+
+
 def test_a_view_is_cut_resized_mirrored_and_lit():
     """Against the formulas, to a grey level or two."""
     torch.manual_seed(0)

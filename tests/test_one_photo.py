@@ -113,6 +113,16 @@ def test_mistakes_are_told_in_one_line(photos, named_model, tmp_path, capsys):
         assert "absent" in captured.err or "empty" in captured.err
 
 
+def test_the_frame_on_the_photo_is_around_what_the_second_look_saw():
+    pixels = torch.randint(0, 60, (3, 80, 120), dtype=torch.uint8)
+    nothing, heat = torch.zeros(2), torch.zeros(3, 4)
+    seen = solution.Seen(nothing, nothing, nothing, heat, box=(60, 10, 110, 60))
+    first, second = (np.asarray(picture) for picture in solution.pictures_of_looks(pixels, seen))
+    rows, columns = np.nonzero((first == 255).all(2))  # the frame is white
+    assert (columns.min(), rows.min(), columns.max(), rows.max()) == (60, 10, 109, 59)
+    assert np.array_equal(second, pixels[:, 10:60, 60:110].permute(1, 2, 0).numpy())
+
+
 def test_show_draws_both_looks_and_replaces_the_file(photos, named_model, tmp_path, capsys):
     _, folder = photos
     out = tmp_path / "out.png"
