@@ -18,12 +18,12 @@ except ModuleNotFoundError as missing:
         f"Error: {missing.name.partition('.')[0]} is not installed, which the courseworks need: "
         "pip install -r requirements-coursework.txt"
     )
+from course.files import UserError
 from coursework.data import CourseworkError
 from coursework.engine import Hardware
 from coursework.options import Options
 from coursework.pretrained import NETWORKS
 from coursework.report import work
-from grader.protocol import GraderError
 from train_full import positive, seed
 
 PRESETS = ("quick", "night", "full")
@@ -137,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _report(options: Options) -> int:
     try:
         work(ASSIGNMENTS[options.name].ASSIGNMENT, options)
-    except (CourseworkError, GraderError) as error:
+    except (CourseworkError, UserError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
     except OSError as error:  # such as a full disk

@@ -19,12 +19,12 @@ from torch.nn import functional
 from torchvision import datasets
 from torchvision.transforms import v2
 
-from birddata import DataError
 from birddata.findings import Findings
 from birddata.photos import reason
 from birddata.prepare import name_left_out
 from birddata.samples import read_class_folders
 from birddata.sources import walk_folder
+from course.files import UserError
 from solution import read_photo
 
 # What a data set of torchvision is, and the folder below its root by which it is recognised.
@@ -251,7 +251,7 @@ def _from_class_folders(folder: Path, side: int) -> DataSet:
             read.append(_photos_of(_tested(held[0], classes, found), side, found))
         else:
             read = read[0].split(round(0.8 * len(read[0])))
-    except (DataError, OSError, ValueError) as error:
+    except (UserError, OSError, ValueError) as error:
         raise CourseworkError(f"{folder} cannot be read as class folders: {error}") from None
     finally:
         name_left_out(found)

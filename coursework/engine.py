@@ -40,8 +40,8 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
+from course.files import atomic_write, check_writable, remove_leftovers, write_json
 from coursework.data import CourseworkError, DataSet, Photos, augmentation
-from grader.protocol import check_writable, remove_left_over, write_json, written
 from solution import EpochRow, Settings, training_precision
 
 EVALUATION_BATCH = 50  # photos; larger ones fall out of the processor's cache
@@ -429,7 +429,7 @@ def train(run: Run, folder: Path, hardware: Hardware) -> Result:
     path = folder / "runs" / f"{slug}.ckpt"
     if rank_zero_only.rank == 0:
         check_writable(path)
-        remove_left_over(path)
+        remove_leftovers(path)
     state = _load(path, run)
     training = Training(run, path)
     if "final" in state and len(state["rows"]) == run.recipe.epochs:
@@ -510,7 +510,7 @@ def save(content: Mapping[str, Any], path: Path) -> None:
     """Write a checkpoint in one step: until then the file there is as it was."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    with written(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(buffer.getbuffer())
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_only
 
+from course.files import atomic_write, check_writable, remove_leftovers
 from coursework.data import CourseworkError, DataSet, load
 from coursework.engine import Hardware, Recipe, Result, Run, train
-from grader.protocol import check_writable, remove_left_over, written
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Options:
 def claim(folder: Path, assignment: str) -> None:
     """Mark the folder of results as the assignment's, before anything is trained.
 
-    Raises CourseworkError if it holds another's, GraderError if it cannot be written.
+    Raises CourseworkError if it holds another's, UserError if it cannot be written.
     """
     mark = folder / "assignment.txt"
     holds = mark.read_text(encoding="utf-8").strip() if mark.is_file() else assignment
@@ -70,6 +70,6 @@ def claim(folder: Path, assignment: str) -> None:
         )
     for name in (mark.name, "history.json", "report.html", "report.md"):
         check_writable(folder / name)
-        remove_left_over(folder / name)
-    with written(mark) as temporary:
+        remove_leftovers(folder / name)
+    with atomic_write(mark) as temporary:
         temporary.write_text(f"{assignment}\n", encoding="utf-8")

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 import coursework.data
+from course.files import UserError
 from coursework import engine, ladder
 from coursework.data import CourseworkError, DataSet, Photos
 from coursework.engine import Hardware, Recipe, Result, Run, Training, evaluate, train
@@ -101,6 +102,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(
 CHILD = """
 import os, signal, sys
 from pathlib import Path
+from course.files import UserError
 from coursework.engine import Batches, Hardware, Training, train
 from test_coursework_engine import CHILDREN, before_step
 import pytest
@@ -194,7 +196,7 @@ def test_a_full_disk_loses_nothing(digits, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         before_step(patch, 5, lambda: patch.setattr(Path, "write_bytes", full))
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(UserError, match="the disk is full"):
             train(run, tmp_path / "full", CPU)
     assert [path.name for path in (tmp_path / "full" / "runs").iterdir()] == ["small.ckpt"]
     assert_same(train(run, tmp_path / "full", CPU), train(run, tmp_path / "whole", CPU))
