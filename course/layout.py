@@ -7,7 +7,7 @@ A folder of tests holds `NN_<name>_input/train/gt.csv`, `.../train/images`, `...
 import hashlib
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,6 +108,16 @@ def save_csv(answer: Mapping[str, int], path: str | Path) -> None:
 def labels_fingerprint(gt: Mapping[str, int]) -> str:
     """Return the SHA-256, in hex, of the rows of a gt.csv: which photos, labelled how."""
     return hashlib.sha256(_rows(gt).encode(errors="surrogateescape")).hexdigest()
+
+
+def photo_digests(paths: Iterable[Path]) -> str:
+    """Return what tells photos again by their bytes, whatever they are called: see `digest_of`."""
+    return "".join(sorted(digest_of(path) for path in paths))
+
+
+def digest_of(path: Path) -> str:
+    """Return the first eight hex digits of the SHA-256 of a file's bytes."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:8]
 
 
 def _rows(labels: Mapping[str, int]) -> str:
