@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def problem(path: Path) -> str | None:
-    """Say why training leaves a photo out and classify cannot read it; None if they can."""
+    """Return why training leaves a photo out and classify cannot read it; None if they can."""
     try:
         read_photo(path, SIDE)
     except Exception as error:  # a damaged photo makes Pillow raise nearly anything
@@ -27,9 +27,9 @@ def problem(path: Path) -> str | None:
 
 
 def reason(error: Exception) -> str:
-    """Say in a few words why a photo cannot be read."""
-    told = error.strerror if isinstance(error, OSError) else None
-    return told or " ".join(str(error).split()) or type(error).__name__
+    """Return in a few words why a photo cannot be read."""
+    cause = error.strerror if isinstance(error, OSError) else None
+    return cause or " ".join(str(error).split()) or type(error).__name__
 
 
 def digest_of(path: Path) -> str:

@@ -1,7 +1,7 @@
 """Input kind by command: what people really have, and what each command makes of it.
 
-Every photo kind is `read`, `damaged` (read, and the doctor names it) or `unreadable` (left out of
-training, the fallback in classify, skipped by prepare, an error to the doctor). Every kind of table
+Every photo kind is `read`, `damaged` (read, and the check names it) or `unreadable` (left out of
+training, the fallback in classify, skipped by prepare, an error to the check). Every kind of table
 is read as the same two labels by all but the testing system's script.
 """
 
@@ -19,11 +19,12 @@ import pytest
 from PIL import Image
 
 import solution
-from birddata import doctor, prepare
+from birddata import dataset_check, prepare
 from course import layout, tables
 from course.files import UserError
 from course.layout import CheckerError, read_csv, script_remark
 from grader.check import check_answer
+from tests.commands import call
 
 READ, DAMAGED, UNREADABLE = "read", "damaged", "unreadable"
 RNG = np.random.default_rng(0)
@@ -257,7 +258,7 @@ def test_training_leaves_out_what_cannot_be_read_and_saves(kinds, init, tmp_path
 
 
 def test_prepare_takes_what_training_takes(kinds, tmp_path, capfd):
-    assert prepare.main([str(kinds), "--out", str(tmp_path / "out")]) == 0
+    assert call(prepare.main, kinds, "--out", tmp_path / "out") == 0
     out, told = capfd.readouterr()
     assert left_out(told) == WITH[UNREADABLE]
     taken = tables.read_labels(tmp_path / "out" / f"{TEST}_gt/gt.csv")
@@ -265,8 +266,10 @@ def test_prepare_takes_what_training_takes(kinds, tmp_path, capfd):
     assert f"{2 * len(WITH[UNREADABLE])} unreadable" in out  # in train and in test
 
 
-def test_the_doctor_finds_what_training_leaves_out_and_nothing_else(kinds, tmp_path):
-    assert doctor.run(kinds, str(tmp_path / "found.json")) == doctor.EXIT_STATUS["error"]
+def test_the_check_finds_what_training_leaves_out_and_nothing_else(kinds, tmp_path):
+    assert (
+        dataset_check.run(kinds, str(tmp_path / "found.json")) == dataset_check.EXIT_STATUS["error"]
+    )
     findings = json.loads((tmp_path / "found.json").read_text())["findings"]
     found = {
         kind["code"]: {Path(file).name for item in kind["items"] for file in item["files"]}
@@ -294,7 +297,7 @@ def damaged_photo(number) -> bytes:
     return bytes(data)
 
 
-def test_the_doctor_agrees_with_training_on_300_damaged_photos(tmp_path):
+def test_the_check_agrees_with_training_on_300_damaged_photos(tmp_path):
     """Training reads photos as `read_photo` does with this side; see TrunkCache."""
     for number in range(300):
         (tmp_path / f"{number}.jpg").write_bytes(damaged_photo(number))
@@ -305,7 +308,9 @@ def test_the_doctor_agrees_with_training_on_300_damaged_photos(tmp_path):
         except Exception:
             left_out.add(path.name)
     known = {}
-    facts = {path.name: doctor.examine(path, known) for path in solution.list_photos(tmp_path)}
+    facts = {
+        path.name: dataset_check.examine(path, known) for path in solution.list_photos(tmp_path)
+    }
     assert {name for name in facts if facts[name].problem} == left_out
     assert 25 < len(left_out) < 250
     assert sum(bool(fact.damage) for fact in facts.values()) > 20
@@ -372,9 +377,9 @@ def test_every_command_reads_the_same_labels(table, tmp_path, capsys):
     read = tables.read_labels(gt)
     matched = {file: read[name] for name, file in tables.match_names(read, images).items()}
     assert matched == {"a.jpg": 0, "b.jpg": 3}
-    assert prepare.main([str(root), "--out", str(tmp_path / "out")]) == 0
+    assert call(prepare.main, root, "--out", tmp_path / "out") == 0
     assert tables.read_labels(tmp_path / "out/00_x_input/train/gt.csv") == matched
-    doctor.run(root, str(tmp_path / "found.json"))
+    dataset_check.run(root, str(tmp_path / "found.json"))
     codes = {k["code"] for k in json.loads((tmp_path / "found.json").read_text())["findings"]}
     assert not codes & {"bad-table", "bad-row", "label-without-file", "file-without-label"}
     tidied = any(mark in gt.read_text(errors="ignore") for mark in ('"', " b.jpg"))
@@ -467,7 +472,7 @@ def test_labels_that_name_no_photo_are_refused_in_one_line(named, how, tmp_path,
         told = f"Error: {stop.value}\n"
     else:
         source = tmp_path / "source" if how == "prepare" else images.parent
-        assert prepare.main([str(source), "--out", str(tmp_path / "out")]) == 1
+        assert call(prepare.main, source, "--out", tmp_path / "out") == 1
         told = capsys.readouterr().err
     first, second, _ = sorted(named)
     assert f"is that of a photo: labelled are {first}, {second}, the photos are " in told
@@ -496,7 +501,7 @@ def test_tables_and_files_in_different_encodings(tmp_path, capsys, row, file):
     (tmp_path / "t/00_x_gt/gt.csv").write_bytes(layout.gt_bytes({row: 5}))
     (train.parent / "test").mkdir()
     (train.parent / "test/images").symlink_to(train / "images")
-    status = prepare.main([str(tmp_path / "t"), "--out", str(tmp_path / "out")])
+    status = call(prepare.main, tmp_path / "t", "--out", tmp_path / "out")
     told = capsys.readouterr().err
     if file is None:
         assert status == 1
@@ -534,7 +539,7 @@ def test_heic_becomes_jpeg_where_pillow_heif_is(tmp_path, capsys):
     exif[0x0112] = 6
     pillow_heif.from_pillow(photo).save(tmp_path / "photo.heic", exif=exif.tobytes())
     source = folders_with(tmp_path, (tmp_path / "photo.heic").read_bytes())
-    assert prepare.main([str(source), "--out", str(tmp_path / "out")]) == 0
+    assert call(prepare.main, source, "--out", tmp_path / "out") == 0
     told = capsys.readouterr()
     assert told.err == ""
     assert "HEIC photos that became JPEG: 1\n" in told.out
@@ -549,7 +554,7 @@ def test_heic_becomes_jpeg_where_pillow_heif_is(tmp_path, capsys):
 def test_without_pillow_heif_it_is_named(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     source = folders_with(tmp_path, b"\0\0\0\x18ftypheic" + bytes(99))
-    assert prepare.main([str(source), "--out", str(tmp_path / "out")]) == 0
+    assert call(prepare.main, source, "--out", tmp_path / "out") == 0
     told = capsys.readouterr()
     assert "skipped: Auk/phone.heic: HEIC or AVIF, which Pillow lacks here" in told.err
     assert "note: 1 are HEIC; after `pip install pillow-heif` they become JPEG\n" in told.err
@@ -574,9 +579,9 @@ def test_a_species_without_a_photo_is_named(tmp_path, capsys):
     (source / "Dodo").mkdir()
     (source / "Wren").mkdir()
     (source / "Wren/1.jpg").write_bytes(b"no photo")
-    assert doctor.run(source) == doctor.EXIT_STATUS["error"]
+    assert dataset_check.run(source) == dataset_check.EXIT_STATUS["error"]
     assert "Dodo (0)" in capsys.readouterr().out
-    assert prepare.main([str(source), "--out", str(tmp_path / "out")]) == 0
+    assert call(prepare.main, source, "--out", tmp_path / "out") == 0
     told = capsys.readouterr()
     assert "skipped: Dodo: an empty folder" in told.err
     *_, lost, skipped, _ = told.out.splitlines()
@@ -599,15 +604,15 @@ def test_who_has_seen_enough_of_the_output_ends_it_quietly(tmp_path, how):
         )
     assert "Traceback" not in done.stderr
     assert "BrokenPipe" not in done.stderr
-    assert done.returncode == 1
+    assert done.returncode == (4 if "--check" in how else 0)
 
 
 def test_what_cannot_be_written_is_told_before_the_work(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(doctor, "diagnose", None)
+    monkeypatch.setattr(dataset_check, "check_folder", None)
     monkeypatch.setattr(prepare, "read_source", None)
     (tmp_path / "file").write_text("")
     for words in (["--check", ".", "--json"], [".", "--out"]):
-        assert prepare.main([*words, str(tmp_path / "file/below")]) == 1
+        assert call(prepare.main, *words, tmp_path / "file/below") == 1
         told = capsys.readouterr().err
         assert told.startswith("Error: ")
         assert str(tmp_path / "file") in told
@@ -631,7 +636,7 @@ def test_a_table_beside_photos_gives_the_labels(tmp_path, capsys, header, rows, 
     for name in "abc":
         picture().save(source / "train" / f"{name}.jpg")
     (source / "labels.csv").write_text("\n".join([header, *rows, ""]))
-    assert prepare.main([str(source), "--out", str(tmp_path / "out")]) == 0
+    assert call(prepare.main, source, "--out", tmp_path / "out") == 0
     told = capsys.readouterr()
     assert "photos with the table labels.csv" in told.out
     assert "skipped: train/c.jpg: a photo without a label" in told.err
@@ -645,7 +650,7 @@ def test_one_folder_of_photos_is_no_species(tmp_path, capsys, table):
     picture().save(tmp_path / "source/train/a.jpg")
     if table:
         (tmp_path / "source/labels.csv").write_text(table)
-    assert prepare.main([str(tmp_path / "source"), "--out", str(tmp_path / "out")]) == 1
+    assert call(prepare.main, tmp_path / "source", "--out", tmp_path / "out") == 1
     told = capsys.readouterr().err
     expected = "is that of a photo: labelled are x1, x2, the photos are train/a.jpg; the likely"
     assert (expected if table else "a table of labels beside the photos") in told
@@ -655,7 +660,7 @@ def test_the_first_folder_is_the_species_at_any_depth(tmp_path, capsys):
     for path in ("birds/Auk/one/a/1.jpg", "birds/Auk/two/1.jpg", "birds/Owl/three/1.jpg"):
         (tmp_path / path).parent.mkdir(parents=True)
         picture().save(tmp_path / path)
-    assert prepare.main([str(tmp_path / "birds"), "--out", str(tmp_path / "out")]) == 0
+    assert call(prepare.main, tmp_path / "birds", "--out", tmp_path / "out") == 0
     assert "further down: 3; the first folder is the species" in capsys.readouterr().out
     labels = tables.read_labels(tmp_path / "out/00_test_img_gt/gt.csv")
     assert labels == {"Auk_1.jpg": 0, "Auk_1_2.jpg": 0, "Owl_1.jpg": 1}
@@ -665,7 +670,7 @@ def test_the_first_folder_is_the_species_at_any_depth(tmp_path, capsys):
 def test_a_folder_with_a_name_in_another_encoding(tmp_path, capsys):
     (tmp_path / "birds" / CYRILLIC).mkdir(parents=True)
     picture().save(tmp_path / "birds" / CYRILLIC / "1.jpg")
-    assert prepare.main([str(tmp_path / "birds"), "--out", str(tmp_path / "out")]) == 0
+    assert call(prepare.main, tmp_path / "birds", "--out", tmp_path / "out") == 0
     assert len(tables.read_labels(tmp_path / "out/00_test_img_gt/gt.csv")) == 1
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from birddata import sketchbook
-from birddata.sketchbook import SPECIES, Scene, Species
+from birddata import drawn_sample
+from birddata.drawn_sample import SPECIES, Scene, Species
 
 FIELD_MARKS = ("wing_bars", "cap", "mask", "eye_ring", "bill_tip")
 
@@ -34,15 +34,15 @@ def contents(folder: Path) -> dict[str, bytes]:
 def sample(tmp_path_factory):
     """The whole sample as a user gets it, drawn once."""
     folder = tmp_path_factory.mktemp("sample") / "drawn"
-    sketchbook.draw_sample(folder)
+    drawn_sample.draw_sample(folder)
     return folder
 
 
 @pytest.fixture
 def small(monkeypatch):
     """Two photos a species."""
-    monkeypatch.setattr(sketchbook, "TRAIN", range(1))
-    monkeypatch.setattr(sketchbook, "HIDDEN", range(1, 2))
+    monkeypatch.setattr(drawn_sample, "TRAIN", range(1))
+    monkeypatch.setattr(drawn_sample, "HIDDEN", range(1, 2))
 
 
 def some_scene(number: int, **changes) -> Scene:
@@ -122,8 +122,8 @@ def test_species_csv_names_every_class(sample):
 
 
 def test_the_same_seed_gives_the_same_bytes(small, tmp_path):
-    sketchbook.draw_sample(tmp_path / "a", seed=3)
-    sketchbook.draw_sample(tmp_path / "b", seed=3)
+    drawn_sample.draw_sample(tmp_path / "a", seed=3)
+    drawn_sample.draw_sample(tmp_path / "b", seed=3)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
@@ -131,7 +131,7 @@ def test_another_seed_gives_another_sample(small, tmp_path):
     tables, photos = [], []
     for seed in (0, 1):
         folder = tmp_path / str(seed)
-        sketchbook.draw_sample(folder, seed)
+        drawn_sample.draw_sample(folder, seed)
         tables.append(list(read_gt(folder / "00_sketch_gt/gt.csv").values()))
         photos.append(set(contents(folder / "00_sketch_input/test/images").values()))
     assert tables[0] != tables[1]
@@ -139,7 +139,7 @@ def test_another_seed_gives_another_sample(small, tmp_path):
 
 
 def test_another_number_gives_another_photo():
-    photos = [sketchbook.draw_photo(SPECIES[4], some_scene(n)).tobytes() for n in (0, 1, 2, 0)]
+    photos = [drawn_sample.draw_photo(SPECIES[4], some_scene(n)).tobytes() for n in (0, 1, 2, 0)]
     assert len(set(photos)) == 3
 
 
@@ -166,7 +166,7 @@ def test_relatives_differ_in_two_field_marks_or_more():
 
 
 BLUE = (0, 0, 255)
-UNMARKED = Species("Plain", replace(sketchbook.FINCH, bars=BLUE), wing_bars=0)
+UNMARKED = Species("Plain", replace(drawn_sample.FINCH, bars=BLUE), wing_bars=0)
 MARKS = [
     ("wing_bars", 1),
     ("wing_bars", 2),
@@ -179,8 +179,8 @@ MARKS = [
 
 def pixels_of_mark(mark, value, scene) -> np.ndarray:
     """Where a mark changes the bird: (H, W), and how much of its outline."""
-    plain = np.asarray(sketchbook.draw_bird(UNMARKED, scene), int)
-    marked = np.asarray(sketchbook.draw_bird(replace(UNMARKED, **{mark: value}), scene), int)
+    plain = np.asarray(drawn_sample.draw_bird(UNMARKED, scene), int)
+    marked = np.asarray(drawn_sample.draw_bird(replace(UNMARKED, **{mark: value}), scene), int)
     # Rounded tips of feathers may add a few pixels of outline, no more.
     moved = np.abs(marked - plain)[..., 3] > 127
     assert moved.sum() <= 0.01 * (plain[..., 3] > 127).sum()
@@ -197,7 +197,7 @@ def test_every_field_mark_is_small_and_keeps_to_the_bird(mark, value):
 def test_mark_size_scales_every_field_mark(mark, value, monkeypatch):
     areas = []
     for size in (1.0, 2.0):
-        monkeypatch.setattr(sketchbook, "MARK_SIZE", size)
+        monkeypatch.setattr(drawn_sample, "MARK_SIZE", size)
         areas.append(pixels_of_mark(mark, value, some_scene(0, share=0.5)).sum())
     assert areas[0] < 0.75 * areas[1]
 
@@ -212,9 +212,9 @@ def test_all_marks_are_drawn_and_tested():
 
 def box_of_bird(scene) -> tuple[np.ndarray, np.ndarray]:
     """The least and the greatest row and column of the pixels that a bird's plumage changes."""
-    blue = replace(sketchbook.FINCH, back=BLUE, wing=BLUE, belly=BLUE)
+    blue = replace(drawn_sample.FINCH, back=BLUE, wing=BLUE, belly=BLUE)
     birds = [
-        np.asarray(sketchbook.draw_bird(bird, scene), int)
+        np.asarray(drawn_sample.draw_bird(bird, scene), int)
         for bird in (UNMARKED, replace(UNMARKED, genus=blue))
     ]
     places = np.argwhere((birds[0] != birds[1]).any(axis=-1))
@@ -239,14 +239,19 @@ def test_birds_take_a_tenth_to_a_half_of_the_photo_and_are_anywhere():
 
 
 def test_a_scene_is_drawn_blind_to_the_species():
-    for draw in (Scene, sketchbook.draw_background, sketchbook.draw_branch, sketchbook.develop):
+    for draw in (
+        Scene,
+        drawn_sample.draw_background,
+        drawn_sample.draw_branch,
+        drawn_sample.develop,
+    ):
         assert not {"species", "class_id"} & set(inspect.signature(draw).parameters)
 
 
 def test_relatives_in_one_scene_differ_on_the_bird_only():
     scene = some_scene(1, share=0.5, blur=0.0)
-    one, other = (np.asarray(sketchbook.draw_photo(SPECIES[i], scene), int) for i in (0, 1))
-    bird = np.asarray(sketchbook.draw_bird(SPECIES[0], scene))[..., 3] > 0
+    one, other = (np.asarray(drawn_sample.draw_photo(SPECIES[i], scene), int) for i in (0, 1))
+    bird = np.asarray(drawn_sample.draw_bird(SPECIES[0], scene))[..., 3] > 0
     changed = (one != other).any(axis=-1)
     assert changed.sum() > 100
     assert not (changed & ~bird).any()
@@ -259,14 +264,16 @@ def test_every_species_is_met_before_most_backgrounds(monkeypatch, tmp_path):
         met[species.name].add(scene.background)
         return Image.new("RGB", (1, 1))
 
-    monkeypatch.setattr(sketchbook, "draw_photo", note)
-    sketchbook.draw_photos(tmp_path, range(26), seed=0)
-    assert min(len(backgrounds) for backgrounds in met.values()) >= len(sketchbook.BACKGROUNDS) - 1
+    monkeypatch.setattr(drawn_sample, "draw_photo", note)
+    drawn_sample.draw_photos(tmp_path, range(26), seed=0)
+    assert (
+        min(len(backgrounds) for backgrounds in met.values()) >= len(drawn_sample.BACKGROUNDS) - 1
+    )
 
 
-@pytest.mark.parametrize("name", sketchbook.BACKGROUNDS)
+@pytest.mark.parametrize("name", drawn_sample.BACKGROUNDS)
 def test_a_background_is_no_flat_colour(name):
-    background = sketchbook.draw_background(name, (500, 333), np.random.default_rng(0))
+    background = drawn_sample.draw_background(name, (500, 333), np.random.default_rng(0))
     assert background.size == (500, 333)
     assert np.asarray(background).std(axis=(0, 1)).max() > 5
 
@@ -307,7 +314,7 @@ def features(images: Path, gt: dict[str, int], feature) -> np.ndarray:
 
 def test_the_command_line_writes_a_sample(small, tmp_path, capsys):
     out = tmp_path / "out"
-    assert sketchbook.main([str(out), "--seed", "5"]) == 0
+    assert drawn_sample.main([str(out), "--seed", "5"]) == 0
     assert capsys.readouterr() == (f"Wrote the photos of 10 species to {out}\n", "")
     assert len(list(out.rglob("*.jpg"))) == 10 + 10 + 10 + 10
     assert {path.name for path in tmp_path.iterdir()} == {"out"}
@@ -316,7 +323,7 @@ def test_the_command_line_writes_a_sample(small, tmp_path, capsys):
 def test_a_sample_is_never_overwritten(tmp_path, capsys):
     taken = tmp_path / "species.csv"
     taken.write_text("mine")
-    assert sketchbook.main([str(tmp_path)]) == 1
+    assert drawn_sample.main([str(tmp_path)]) == 1
     error = capsys.readouterr().err
     assert error.startswith(f"Error: {taken} exists already")
     assert error.count("\n") == 1
@@ -324,7 +331,7 @@ def test_a_sample_is_never_overwritten(tmp_path, capsys):
 
 
 def test_a_negative_seed_is_refused(tmp_path, capsys):
-    assert sketchbook.main([str(tmp_path / "out"), "--seed", "-1"]) == 1
+    assert drawn_sample.main([str(tmp_path / "out"), "--seed", "-1"]) == 1
     assert capsys.readouterr().err == "Error: the seed is -1; give a whole number from 0\n"
     assert not (tmp_path / "out").exists()
 
@@ -334,7 +341,7 @@ def test_an_interrupted_drawing_leaves_nothing(tmp_path, monkeypatch):
         (folder / "00_sketch_input").mkdir()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sketchbook, "draw_photos", interrupt)
+    monkeypatch.setattr(drawn_sample, "draw_photos", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        sketchbook.draw_sample(tmp_path)
+        drawn_sample.draw_sample(tmp_path)
     assert list(tmp_path.iterdir()) == []
