@@ -212,11 +212,12 @@ def _fill_descriptors() -> None:
 
 def _tolerant(stream: TextIO | None) -> TextIO:
     if stream is None:  # closed at the start, as under pythonw or by >&-
-        return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123
+        return open(os.devnull, "w", errors="replace")  # noqa: PTH123
     if type(stream) is not io.TextIOWrapper:
         return stream  # put there by someone else
     stream.flush()
     encoding, lines = stream.encoding, stream.line_buffering
-    raw = stream.detach()
-    sink = io.BufferedWriter(Sink(getattr(raw, "raw", raw)))
+    buffer = stream.detach()
+    raw = buffer.detach() if isinstance(buffer, io.BufferedWriter) else buffer  # python -u
+    sink = io.BufferedWriter(Sink(raw))
     return io.TextIOWrapper(sink, encoding, "backslashreplace", line_buffering=lines)

@@ -434,6 +434,18 @@ def test_tests_that_share_photos_are_told_once(sample, tmp_path):
     }
 
 
+def test_the_projects_own_files_beside_the_tests_are_no_findings(sample, tmp_path):
+    for name in ("README.md", "prepare.py", "results.json", "archive.zip", "report/a.html"):
+        sample.write(name, b"x")
+    sample.write("00_birds_check/output/output.csv", b"x")
+    assert check(sample.root, tmp_path) == (0, {})
+    wrapped = tmp_path / "wrapped"
+    wrapped.mkdir()
+    sample.write("00_birds_input/train/images/notes.md", b"x")
+    sample.root.rename(wrapped / "public")
+    assert check(wrapped, tmp_path)[1].keys() == {"not-an-image"}
+
+
 def test_a_link_to_nothing_is_a_finding(sample, tmp_path):
     link = sample.root / TRAIN / "images" / "link.jpg"
     try:

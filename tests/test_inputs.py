@@ -355,10 +355,10 @@ TABLES = {
 }
 
 
-@pytest.fixture(params=TABLES)
+@pytest.fixture(params=TABLES.values(), ids=TABLES)
 def table(request, tmp_path):
     """A test whose two tables are of a kind; its folder and what the script makes of it."""
-    text, script = TABLES[request.param]
+    text, script = request.param
     for images in ("train", "test"):
         for name in ("a.jpg", "b.jpg"):
             path = tmp_path / f"t/00_x_input/{images}/images/{name}"
@@ -396,6 +396,36 @@ def test_the_grader_reads_as_strictly_as_the_script(table):
         assert script_remark(gt, {}).startswith("the testing system's script would stop")
     else:
         assert (read_csv(gt) == {"a.jpg": 0, "b.jpg": 3}) == (script == SAME)
+
+
+BROKEN_TABLES = {
+    "a header only": "filename,class_id\n",
+    "empty": "",
+    "two ids for a photo": PLAIN + "a.jpg,1\n",
+    "a NUL byte": PLAIN + "c\0.jpg,1\n",
+    "an open quote": PLAIN.replace("b.jpg", '"b.jpg'),
+    "17 MB": PLAIN + "c.jpg,1\n" * 2_200_000,
+    "binary": bytes(range(256)) * 99,
+}
+
+
+@pytest.mark.parametrize(
+    "table", [(text, STOPS) for text in BROKEN_TABLES.values()], ids=BROKEN_TABLES, indirect=True
+)
+def test_every_command_refuses_a_broken_table_in_one_line(table, tmp_path, capsys):
+    root, _ = table
+    with pytest.raises(UserError) as stop:
+        layout.load_training_set(root)
+    assert "gt.csv" in str(stop.value)
+    assert call(prepare.main, root, "--out", tmp_path / "out") == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    for line in (str(stop.value), error):
+        assert "\n" not in line
+        assert len(line) < 400
+    assert error.startswith("Error: 00_x_")
+    assert call(prepare.main, "--check", root) == 4
+    with pytest.raises(CheckerError):
+        check_answer({}, read_csv(root / "00_x_gt/gt.csv"))
 
 
 @pytest.mark.parametrize("row", ["a.jpg", "a.jpg,one", "a.jpg,2.5", ",3", "a.jpg,"])

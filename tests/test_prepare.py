@@ -20,6 +20,7 @@ from PIL import Image
 
 import solution
 from birddata import prepare, samples, sources
+from course import layout
 from tests.commands import call
 
 SCRIPT = Path(__file__).parents[1] / "public_data" / "prepare.py"
@@ -592,6 +593,58 @@ def test_class_folders_of_cub_get_names_for_people(tmp_path, capsys):
     }
     names = [["0", "Black footed Albatross"], ["1", "Laysan Albatross"]]
     assert species(tmp_path / "out")[1:] == names
+
+
+# --- class ids and names --------------------------------------------------------------------------
+
+
+def test_ids_of_an_earlier_sample_are_kept(tree, tmp_path, capsys):
+    """Positions in sorted order would shift: Bee-eater comes before Dodo and Wren."""
+    run(capsys, tree, "--out", tmp_path / "first")
+    draw(tree / "Bee-eater" / "0.jpg")
+    names = tmp_path / "first" / "species.csv"
+    assert run(capsys, tree, "--out", tmp_path / "out", "--ids", names)[0] == 0
+    old, new = gt(tmp_path / "first", "00_test_img"), gt(tmp_path / "out", "00_test_img")
+    assert new == old | {"Bee-eater_0.jpg": 3}
+    assert species(tmp_path / "out")[1:] == [
+        ["0", "Auk"], ["1", "Dodo"], ["2", "Wren"], ["3", "Bee-eater"]
+    ]  # fmt: skip
+
+
+def test_ids_that_cannot_be_kept_are_refused(course, tree, tmp_path, capsys):
+    out = tmp_path / "out"
+    result = run(capsys, tree, "--out", out, "--ids", tmp_path / "none.csv")
+    assert_refused(result, out, "none.csv names no species")
+    (tmp_path / "names.csv").write_text("class_id,name\n0,Auk\n")
+    result = run(capsys, course, "--out", out, "--ids", tmp_path / "names.csv")
+    assert_refused(result, out, "--ids goes with class folders")
+
+
+@pytest.mark.parametrize("photos", [50, 49])
+def test_the_courses_sample_gets_the_inferred_names(tmp_path, photos, capsys):
+    source = tmp_path / "course"
+    names = [f"{number:04d}.jpg" for number in range(50 * photos)]
+    labels = {name: number % 50 for number, name in enumerate(names)}
+    images = source / "00_test_img_input/train/images"
+    picture = draw(images / names[0])
+    for name in names[1:]:
+        (images / name).hardlink_to(picture)
+    (images.parent.parent / "test").mkdir()
+    (images.parent.parent / "test/images").symlink_to(images)
+    for folder in (images.parent, source / "00_test_img_gt"):
+        folder.mkdir(exist_ok=True)
+        (folder / "gt.csv").write_bytes(layout.gt_bytes(labels))
+    status, stdout, _ = run(capsys, source, "--out", tmp_path / "out")
+    assert status == 0
+    assert bool(layout.load_training_set(source).species) == (photos == 50)
+    if photos == 50:
+        assert "names of the species: inferred" in stdout
+        rows = species(tmp_path / "out")
+        assert rows[0] == ["class_id", "name", "source"]
+        assert rows[1] == ["0", "Black footed Albatross", "inferred"]
+        assert len(layout.load_training_set(tmp_path / "out").species) == 50
+    else:
+        assert not (tmp_path / "out/species.csv").exists()
 
 
 # --- tars ---------------------------------------------------------------------------------------
