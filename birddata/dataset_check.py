@@ -16,7 +16,7 @@ from PIL import Image, ImageFile
 import solution
 from birddata.copies import BLANK, Content, PhotoRecord, check_copies, thumbnail
 from birddata.findings import FEW_PHOTOS, IMBALANCE, MAX_ASPECT, MIN_SIDE, OUTLIER, Findings, Item
-from birddata.photos import SIDE, digest_of, reason, with_bar
+from birddata.photos import HEIC, SIDE, digest_of, is_heic, reason, with_bar
 from birddata.samples import find_sample
 from birddata.sources import walk_folder
 from birddata.writing import Sample
@@ -49,7 +49,7 @@ def decode(path: Path, digest: str) -> Content:
     """Read a photo as training does, and note what a stricter reader would not take."""
     content, damage = Content(digest), "odd-metadata"
     try:
-        with tolerant_pillow(), solution.open_photo(path) as header:
+        with solution.open_photo(path) as header:
             content.format, content.mode = header.format or "", header.mode
             content.size = header.size
         try:
@@ -62,23 +62,18 @@ def decode(path: Path, digest: str) -> Content:
             photo = solution.read_photo(path, SIDE)
         content.thumb = thumbnail(photo)
     except Exception as error:
-        content.problem = reason(error)
+        content.problem = HEIC if is_heic(path) else reason(error)
     return content
-
-
-tolerant_pillow = solution.tolerant_pillow
 
 
 @contextmanager
 def strict_pillow() -> Iterator[None]:
     """Let Pillow refuse damaged photos, which training reads as far as they go."""
-    with tolerant_pillow():
-        solution.formats()  # sets Pillow up as training has it
-        ImageFile.LOAD_TRUNCATED_IMAGES = False
-        try:
-            yield
-        finally:
-            ImageFile.LOAD_TRUNCATED_IMAGES = True
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = True
 
 
 def read_records(sample: Sample) -> list[PhotoRecord]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,6 +15,8 @@ from solution import DETAIL, Settings, read_photo
 
 SIDE = DETAIL * Settings.input_size  # pixels, as training and classify read photos
 
+HEIC = "HEIC, which Pillow lacks here"
+HEIC_BRANDS = {b"ftyp" + brand for brand in (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"heif")}
 T = TypeVar("T")
 
 
@@ -22,8 +25,15 @@ def problem(path: Path) -> str | None:
     try:
         read_photo(path, SIDE)
     except Exception as error:  # a damaged photo makes Pillow raise nearly anything
-        return reason(error)
+        return HEIC if is_heic(path) else reason(error)
     return None
+
+
+def is_heic(path: Path) -> bool:
+    """Return whether a file begins as HEIC photos do, whatever its name."""
+    with suppress(OSError), path.open("rb") as file:
+        return file.read(12)[4:] in HEIC_BRANDS
+    return False
 
 
 def reason(error: Exception) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 
 from birddata import dataset_check
 from birddata.findings import FATAL, LEFT_OUT, Findings
-from birddata.photos import as_jpeg, digest_of, problem, with_bar
+from birddata.photos import HEIC, as_jpeg, digest_of, problem, with_bar
 from birddata.samples import find_sample, with_ids, with_names
 from birddata.sources import Entry, read_source
 from birddata.writing import Photo, Sample, Test, new_tests, write_tests
@@ -61,7 +61,7 @@ def readable(
     for name, class_id, origin, path in map(astuple, photos):
         why = bad.get(path, "")
         jpeg = scratch / f"{secrets.token_hex(8)}.jpg"
-        if why.startswith("HEIC") and as_jpeg(path, jpeg):
+        if why == HEIC and as_jpeg(path, jpeg):
             found.add("converted", origin)
             name, path = str(Path(name).with_suffix(".jpg")), jpeg
         elif why:
@@ -79,7 +79,7 @@ def name_left_out(found: Findings) -> int:
         if items := list(found[code]):
             more = f" (and {len(items) - 1} more)" if len(items) > 1 else ""
             lines.append(f"note: {found.format_finding(code, items[0])}{more}")
-    heic = sum(item.detail.startswith("HEIC") for item in found["unreadable"])
+    heic = sum(item.detail == HEIC for item in found["unreadable"])
     if heic and not find_spec("pillow_heif"):
         lines.append(f"note: {heic} are HEIC; after `pip install pillow-heif` they become JPEG")
     if lines:
