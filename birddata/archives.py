@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import errno
 import gzip
+import io
 import lzma
 import re
 import stat
@@ -84,8 +85,8 @@ def _damage_named(source: Path) -> Iterator[None]:
         raise UserError(describe_error(error, source)) from None
 
 
-def _chunks(opened: Callable[[], IO[bytes]], source: Path) -> Iterator[bytes]:
-    with _damage_named(source), opened() as packed:
+def _chunks(opened: Callable[[], IO[bytes] | None], source: Path) -> Iterator[bytes]:
+    with _damage_named(source), opened() or io.BytesIO() as packed:
         while chunk := packed.read(BLOCK):
             yield chunk
 
@@ -132,10 +133,9 @@ def _open_in_zip(archive: zipfile.ZipFile, member: zipfile.ZipInfo, source: Path
     try:
         return archive.open(member)
     except NotImplementedError:
-        method = zipfile.compressor_names.get(member.compress_type, member.compress_type)
         raise UserError(
-            f"{source} is packed by the method {method}, which Python does not know; unpack it "
-            "yourself and give the folder"
+            f"{source} is packed by the method {member.compress_type}, which Python does not know; "
+            "unpack it yourself and give the folder"
         ) from None
 
 

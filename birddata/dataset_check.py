@@ -142,7 +142,7 @@ def check_species(photos: Sequence[PhotoRecord], sample: Sample, found: Findings
         if test.train_ids is not None:
             names = [sample.name_of(class_id) for class_id in sorted(test.train_ids)]
             check_counts({name: trained[test.stem, name] for name in names}, found)
-        if None not in (test.train_ids, test.test_ids):
+        if test.train_ids is not None and test.test_ids is not None:
             for class_id in sorted(test.test_ids - test.train_ids):
                 found.add("untrained-species", (), sample.name_of(class_id))
 

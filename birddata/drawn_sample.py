@@ -125,7 +125,7 @@ CIRCLE = np.array([(math.cos(angle), math.sin(angle)) for angle in np.arange(28)
 
 def pick(values: Sequence, rng: np.random.Generator) -> Any:
     """Return one of the values."""
-    return values[rng.integers(len(values))]
+    return values[int(rng.integers(len(values)))]
 
 
 def mix(first: Colour, second: Colour, share: float) -> Any:
@@ -247,7 +247,7 @@ def draw_branch(photo: Image.Image, near: float, rng: np.random.Generator) -> No
     draw = ImageDraw.Draw(photo)
     ends = rng.uniform(-0.1, 1.1, (2, 2)) * photo.size
     ends[:, rng.integers(2)] = (-20, max(photo.size) + 20)  # from edge to edge
-    knots = np.linspace(*ends, 9) + rng.normal(0, 10, (9, 2))
+    knots = np.linspace(ends[0], ends[1], 9) + rng.normal(0, 10, (9, 2))
     draw.line(list(map(tuple, knots)), pick(WOOD, rng), 1 + round(13 * near**2), "curve")
     for knot in knots[rng.random(len(knots)) < 0.6]:
         length = near * rng.uniform(14, 46)

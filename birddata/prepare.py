@@ -112,8 +112,8 @@ def hold_out(source: Path, sample: Sample, fraction: float, seed: int, found: Fi
         if (kept := first.setdefault(digest_of(photo.path), photo)) is not photo:
             found.add("passed-over", photo.origin, f"the same bytes as {kept.origin}")
     train, held = stratified_split(list(first.values()), fraction, seed)
-    seen = Counter(photo.class_id for photo in train)
-    for class_id in sorted(seen.keys() - {photo.class_id for photo in held}):
+    seen = Counter(photo.known_id for photo in train)
+    for class_id in sorted(seen.keys() - {photo.known_id for photo in held}):
         name = sample.name_of(class_id)
         print(f"not in the holdout: {name} (photos: {seen[class_id]})", file=sys.stderr)
     tests = [Test(ONLY_TEST, train, train), Test("01_holdout", train, held)]

@@ -64,8 +64,8 @@ def choose_root(roots: set[str], what: str, source: Path) -> str | None:
 
 def below(files: Files, root: str, found: Findings | None = None) -> Files:
     """Return the files below a root, by their path from there; name the others if asked to."""
-    for path in sorted(files) if found is not None else []:
-        if not path.startswith(root):
+    if found is not None:
+        for path in sorted(path for path in files if not path.startswith(root)):
             found.add("passed-over", path, f"not below {root}")
     return {path[len(root) :]: file for path, file in files.items() if path.startswith(root)}
 
@@ -132,8 +132,8 @@ def with_names(rows: Iterable[tuple[str, int | None, Entry]]) -> list[Photo]:
     taken: set[str] = set()
     photos = []
     for wish, class_id, file in rows:
-        name = unicodedata.normalize("NFC", tables.decode_russian(wish))
-        name = Path(re.sub(r'[\x00-\x1f\x7f<>:"/\\|?*,\ud800-\udfff]', "_", name))
+        wish = unicodedata.normalize("NFC", tables.decode_russian(wish))
+        name = Path(re.sub(r'[\x00-\x1f\x7f<>:"/\\|?*,\ud800-\udfff]', "_", wish))
         room = MAX_NAME_BYTES - len(name.suffix.encode())
         stem = name.stem.encode()[:room].decode(errors="ignore")
         free, number = f"{stem}{name.suffix}", 2
@@ -178,7 +178,8 @@ def read_course(files: Files, root: str, found: Findings) -> Sample:
     if "species.csv" in files:
         species, source = with_original_path(files["species.csv"], tables.read_species), ""
     else:
-        species = layout.inferred_species(photo.class_id for photo in tests[0].train)
+        labelled = [photo.class_id for photo in tests[0].train if photo.class_id is not None]
+        species = layout.inferred_species(labelled)
         source = "inferred" if species else ""
     return Sample("in the course's layout", tests, species, source, root)
 
@@ -258,7 +259,7 @@ def with_ids(sample: Sample, known: Mapping[int, str]) -> Sample:
     for old, name in sample.species.items():
         new[old] = id_of.setdefault(tables.name_key(name), max(id_of.values()) + 1)
     (test,) = sample.tests
-    photos = [replace(photo, class_id=new[photo.class_id]) for photo in test.train]
+    photos = [replace(photo, class_id=new[photo.known_id]) for photo in test.train]
     species = dict(known) | {new[old]: name for old, name in sample.species.items()}
     return replace(sample, tests=[Test("", photos, [], set(new.values()))], species=species)
 

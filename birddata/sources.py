@@ -113,9 +113,8 @@ def unpack(source: Path, folder: Path, found: Findings) -> Files:
         elif member.target is not None:
             links[name] = member.target
         else:
-            target = folder / f"{len(files):06d}"
-            room -= _save(member, target, room, source)
-            files[name] = Entry(name, target)
+            files[name] = Entry(name, folder / f"{len(files):06d}")
+            room -= _save(member, files[name].path, room, source)
     for name in links:
         target = _follow(name, links)
         if target in files:

@@ -189,18 +189,19 @@ def _lost_output() -> str | None:
     """Flush stdout; return why a part of what was printed is lost, once."""
     sys.stdout.flush()
     sink = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
-    failure = sink.failure if isinstance(sink, Sink) else None
-    if failure is None:
+    if not isinstance(sink, Sink) or sink.failure is None:
         return None
-    sink.failure = None
+    failure, sink.failure = sink.failure, None
     return describe_error(failure, "stdout", writing=True)
 
 
 def set_up_streams() -> None:
     """Make stdout and stderr take everything: no stream, a lost pipe, letters it has not."""
     _fill_descriptors()
-    sys.stderr = sys.__stderr__ = _tolerant(sys.stderr)
-    sys.stdout = sys.__stdout__ = _tolerant(sys.stdout)
+    for name in ("stderr", "stdout"):
+        stream = _tolerant(getattr(sys, name))
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)  # which the interpreter flushes at its end
 
 
 def _fill_descriptors() -> None:
