@@ -148,10 +148,11 @@ def svg(figure: Figure, description: str) -> Markup:
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "birds"}):
         figure.savefig(stream, format="svg", metadata={"Date": None})
     text = stream.getvalue()
-    text = text[text.index("<svg") :].replace("#000000", "currentColor")
+    text = text[text.index("<svg") + 4 :].replace("#000000", "currentColor")
+    text = re.sub(r' (?:width|height)="[\d.]+pt"', "", text, count=2)
     width = round(96 * figure.get_figwidth())  # CSS pixels
-    size = Markup('<svg role="img" aria-label="{}" width="{}"').format(description, width)
-    return Markup(re.sub(r'<svg(.*?) height="\S+"(.*?) width="\S+"', rf"{size}\1\2", text, count=1))
+    start = Markup('<svg role="img" aria-label="{}" width="{}"').format(description, width)
+    return start + Markup(text)
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:
