@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from solution import BirdNet, EpochRow, Settings
 
 HEADER = (
-    "Validation while training is by the whole photo alone; by all views, at the end.\n"
+    "Validation while training is by the whole photo alone; by all views at the end.\n"
     "run             epoch    loss  accuracy  val loss  val accuracy  rate     seconds"
 )
 
