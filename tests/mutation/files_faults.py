@@ -105,7 +105,7 @@ FAULTS = [
     Fault("birddata/dataset_check.py", ' for record in photos if record.role == "train")',
           " for record in photos)", "the check's word about species with few training photos",
           f"{DOCTOR}::test_one_kind"),
-    Fault("birddata/copies.py", ") >= SAME:", ") >= -1:",
+    Fault("birddata/copies.py", "best_correlation(*p[::-1])) >= SAME", "1) >= SAME",
           "look-alikes that are not taken for copies",
           f"{DOCTOR}::test_look_alikes_are_no_copies"),
     Fault("birddata/copies.py", "if len({record.label for record in here} - {None}) > 1:",
