@@ -7,7 +7,8 @@ A folder of tests holds `NN_<name>_input/train/gt.csv`, `.../train/images`, `...
 import hashlib
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,10 +59,11 @@ def find_tests(tests_dir: Path) -> list[TestFolder]:
 # ---- gt.csv and output.csv -----------------------------------------------------------------------
 
 
-def read_csv(path: str | Path) -> dict[str, int]:
+def read_csv(path: str | Path, empty_names: bool = False) -> dict[str, int]:
     """Return class ids by file name, read as strictly as the course's script reads a csv.
 
-    It knows no quotes, and lets Python's `int` decide what a number is. Raises CheckerError.
+    It knows no quotes, and lets Python's `int` decide what a number is. It takes an empty name,
+    too, which is right for an answer and a mistake in labels. Raises CheckerError.
     """
     try:
         text = Path(path).read_text(encoding="utf-8-sig", errors="surrogateescape")
@@ -75,9 +77,9 @@ def read_csv(path: str | Path) -> dict[str, int]:
     labels = {}
     for number, row in enumerate(rows, start=2):
         if row:
-            name, _, class_id = row.rpartition(",")
+            name, _, class_id = row.partition(",")  # a second comma makes it no number
             try:
-                labels[name] = int(class_id if name else "")
+                labels[name] = int(class_id if name or empty_names else "")
             except ValueError:
                 raise CheckerError(f"{path}, line {number}: {row!r} is not `{HEADER}`") from None
     return labels
@@ -108,6 +110,27 @@ def save_csv(answer: Mapping[str, int], path: str | Path) -> None:
 def labels_fingerprint(gt: Mapping[str, int]) -> str:
     """Return the SHA-256, in hex, of the rows of a gt.csv: which photos, labelled how."""
     return hashlib.sha256(_rows(gt).encode(errors="surrogateescape")).hexdigest()
+
+
+DIGEST_DIGITS = 8  # of SHA-256, in hex: two of 10,000 photos share them once in 100 samples
+
+
+def photo_digest(path: Path) -> str:
+    """Return the first digits of the SHA-256 of a photo's bytes. Raises OSError."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:DIGEST_DIGITS]
+
+
+def photo_digests(paths: Iterable[Path]) -> str:
+    """Return the digests of photos, sorted, in one string: what a model was trained on.
+
+    A checkpoint keeps it as `metadata["training"]["photo_digests"]`. Photos that cannot be read
+    are left out.
+    """
+    digests = []
+    for path in paths:
+        with suppress(OSError):
+            digests.append(photo_digest(path))
+    return "".join(sorted(digests))
 
 
 def _rows(labels: Mapping[str, int]) -> str:

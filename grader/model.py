@@ -1,68 +1,90 @@
 """What birds_model.pt says about itself, held against the tests it was graded with.
 
-The facts were read in the submission's process (grader/child.py); here they are plain values.
+The facts were read in the submission's process (grader/rules.py); here they are plain values.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from course.layout import CheckerError, TestFolder, labels_fingerprint, read_csv
+from course.layout import (
+    DIGEST_DIGITS,
+    CheckerError,
+    TestFolder,
+    labels_fingerprint,
+    photo_digest,
+    read_csv,
+)
 from course.marks import accuracy_text, mark_probabilities, wilson_interval
 
-KNOWN_ANSWER_TOLERANCE = 1e-3  # of a logit: another processor or torch rounds differently
-
-
-@dataclass(frozen=True)
-class Seen:
-    """The labelled photos that a model was trained on, found among those of the tests."""
-
-    what: str
-    labels: Mapping[str, int]
-
-    def count(self, photos: Mapping[str, int]) -> int:
-        """How many of these photos the model was trained on."""
-        return len(photos.keys() & self.labels.keys())
-
-
-def label_sets(tests: Sequence[TestFolder]) -> dict[str, dict[str, int]]:
-    """All readable labels of the tests, by what they are, as in "training photos of test 00"."""
-    found = {}
-    for test in tests:
-        with suppress(CheckerError):
-            found[f"training photos of test {test.number}"] = read_csv(test.input / "train/gt.csv")
-        with suppress(CheckerError):
-            found[f"test photos of test {test.number}"] = read_csv(test.gt / "gt.csv")
-    # The model to upload learns from all photos, a part of which --holdout makes a test of.
-    together = {name: class_id for labels in found.values() for name, class_id in labels.items()}
-    return found | {"photos of all these tests": together}
+TOLERANCE = 1e-3  # of a logit: another processor or torch rounds differently
 
 
 def training_of(facts: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The checkpoint's record of its training; {} if it holds none."""
+    """Return the checkpoint's record of its training; {} if it holds none."""
     training = (facts or {}).get("training")
     return training if isinstance(training, dict) else {}
 
 
-def find_seen(facts: Mapping[str, Any] | None, tests: Sequence[TestFolder]) -> Seen | None:
-    """Which of the tests' photos the model was trained on, by the fingerprint of their labels."""
-    fingerprint = training_of(facts).get("labels_sha256")
-    for what, labels in label_sets(tests).items():
-        if labels_fingerprint(labels) == fingerprint:
-            return Seen(what, labels)
-    return None
+def trained_digests(facts: Mapping[str, Any] | None) -> set[str] | None:
+    """Return the digests of the photos that the model was trained on; None if it keeps none."""
+    text = training_of(facts).get("photo_digests")
+    if not isinstance(text, str) or not text:
+        return None
+    return {text[i : i + DIGEST_DIGITS] for i in range(0, len(text), DIGEST_DIGITS)}
+
+
+@functools.cache
+def digests_in(images: Path) -> dict[str, str]:
+    """Return the digest of each photo in a folder, by name."""
+    found = {}
+    for path in images.iterdir() if images.is_dir() else ():
+        with suppress(OSError):
+            found[path.name] = photo_digest(path)
+    return found
+
+
+def trained_photos(facts: Mapping[str, Any] | None, test: TestFolder) -> set[str] | None:
+    """Return which of the test's photos the model was trained on, by what is in the files.
+
+    None if the model does not say: names tell nothing, since every sample starts at 0000.jpg.
+    """
+    trained = trained_digests(facts)
+    if trained is None:
+        return None
+    photos = digests_in(test.input / "test" / "images")
+    return {name for name, digest in photos.items() if digest in trained}
 
 
 def is_demonstration(facts: Mapping[str, Any] | None, tests: Sequence[TestFolder]) -> bool:
-    """Whether the model says that it was trained on other photos than those at hand."""
-    return bool(training_of(facts).get("labels_sha256")) and find_seen(facts, tests) is None
+    """Tell whether the model says that it was trained on other photos than those at hand."""
+    trained = trained_digests(facts)
+    if trained is not None:
+        folders = [test.input / part / "images" for test in tests for part in ("train", "test")]
+        return not any(trained & set(digests_in(folder).values()) for folder in folders)
+    fingerprint = training_of(facts).get("labels_sha256")
+    return bool(fingerprint) and fingerprint not in [*map(labels_fingerprint, _label_sets(tests))]
+
+
+def _label_sets(tests: Sequence[TestFolder]) -> list[dict[str, int]]:
+    """Return all readable labels of the tests, one by one and together.
+
+    The model to upload learns from all photos, a part of which --holdout makes a test of.
+    """
+    found = []
+    for test in tests:
+        for path in (test.input / "train" / "gt.csv", test.gt / "gt.csv"):
+            with suppress(CheckerError):
+                found.append(read_csv(path))
+    return [*found, {name: class_id for labels in found for name, class_id in labels.items()}]
 
 
 def mismatch(
     facts: Mapping[str, Any], truth: Mapping[str, int], correct: int, trained_on: bool
 ) -> str:
-    """Why the stored validation accuracy cannot hold on these photos; "" if it may.
+    """Return why the stored validation accuracy cannot hold on these photos; "" if it may.
 
     Args:
         facts: what the model says about itself.
@@ -75,7 +97,7 @@ def mismatch(
     if unknown:
         return (
             f"the model knows other species than the test asks for: {len(unknown)} of "
-            f"{len(asked)} class ids are strange to it, such as {unknown[0]}"
+            f"{len(asked)} class ids are unknown to it, such as {unknown[0]}"
         )
     validation = validation_of(facts)
     if validation is None or not trained_on:
@@ -90,29 +112,26 @@ def mismatch(
 
 
 def validation_of(facts: Mapping[str, Any] | None) -> tuple[int, int] | None:
-    """Right answers and photos of the stored validation; None if there is none to be used."""
-    validation = (facts or {}).get("validation")
+    """Return right answers and photos of the stored validation; None if it cannot be used."""
+    validation: Any = (facts or {}).get("validation")
     with suppress(TypeError, KeyError, ValueError):
         correct, total = int(validation["correct"]), int(validation["total"])
         return (correct, total) if 0 <= correct <= total and total else None
     return None
 
 
-def known_answer_line(facts: Mapping[str, Any]) -> str:
-    """Whether the network computes here what it computed where it was made."""
-    error = facts.get("known_answer_error")
-    if error is None:
-        return "known answer: not checked, solution.py has no known_answer_error"
-    right = error <= KNOWN_ANSWER_TOLERANCE
+def reference_line(facts: Mapping[str, Any]) -> str:
+    """Say whether the network computes here what it computed where it was made."""
+    error = facts.get("reference_error")
+    if not isinstance(error, float):
+        return "reference logits: not checked, the code has no reference_error(model_path)"
+    right = error <= TOLERANCE
     verdict = "right on this machine" if right else "WRONG on this machine"
-    return (
-        f"known answer: {verdict} "
-        f"(largest difference {error:.1e}, allowed {KNOWN_ANSWER_TOLERANCE:.0e})"
-    )
+    return f"reference logits: {verdict} (largest difference {error:.1e}, allowed {TOLERANCE:.0e})"
 
 
 def expectation_lines(correct: int, total: int, photos: int) -> list[str]:
-    """The stored validation accuracy, and the mark to expect on so many hidden photos."""
+    """Return the stored validation accuracy, and the mark to expect on so many hidden photos."""
     low, high = wilson_interval(correct, total)
     chances = mark_probabilities(correct, total, photos)
     ranked = sorted(chances.items(), key=lambda item: -item[1])

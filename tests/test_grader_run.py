@@ -18,9 +18,9 @@ from submissions.course import copy_submission, make_test
 
 import run_tests
 from course.layout import TestFolder
-from grader.process import Outcome, Phase
+from grader.outcome import Outcome, Phase
 from grader.report import show_errors, show_phases
-from grader.sample import trained_sample
+from grader.sample import drawn_sample
 from grader.sandbox import why_no_sandbox
 from grader.session import TestResult
 
@@ -113,9 +113,9 @@ def test_what_a_passing_submission_printed_is_shown(course):
 ASKS_ITS_SURROUNDINGS = """
 import os
 for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"):
-    assert os.environ[name] == "", name
-for name in ("TORCH_HOME", "HF_HOME"):
-    assert not os.path.exists(os.environ[name]), name
+    assert os.environ.get(name, "") == "", name
+assert not {"TORCH_HOME", "HF_HOME", "PYTHONPATH"} & set(os.environ)
+assert not os.path.exists(os.path.expanduser("~/.cache"))
 assert os.listdir() == os.listdir(os.environ["TMPDIR"]) == []
 """
 
@@ -125,7 +125,7 @@ def test_a_run_finds_nothing_of_this_machine(course):
     code = (course / "good" / "solution.py").read_text()
     (course / "good" / "solution.py").write_text(f"{code}\n{ASKS_ITS_SURROUNDINGS}")
     devices = dict.fromkeys(("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"), "0")
-    caches = dict.fromkeys(("TORCH_HOME", "HF_HOME", "TMPDIR"), str(course))
+    caches = dict.fromkeys(("TORCH_HOME", "HF_HOME", "TMPDIR", "PYTHONPATH"), str(course))
     status, lines, _ = call(course / "tests", "--submission", course / "good", **devices, **caches)
     assert (status, lines[-1]) == (0, "Mark: 10 1.0000"), lines
 
@@ -211,7 +211,7 @@ def test_results_are_there_whatever_ends_the_run(course, number):
     process = subprocess.Popen(command, env={**os.environ, "TMPDIR": str(course)}, **quiet)
     assert waits_for(lambda: len(results_of(course / "tests")) == 2)
     process.send_signal(number)
-    assert process.wait(60) == (-9 if number == signal.SIGKILL else 1)
+    assert process.wait(60) == (-9 if number == signal.SIGKILL else 128 + number)
     assert results_of(course / "tests") == [{"status": "Runtime error"}] * 2
 
 
@@ -220,7 +220,7 @@ def test_results_are_there_whatever_ends_the_run(course, number):
 HANGS_WITH_OTHERS = """
 import os, subprocess, sys, time
 
-RUN = os.environ["BIRDS_TEST_RUN"]
+RUN = os.environ["LC_BIRDS_TEST_RUN"]
 PROGRAM = [sys.executable, "-c", "import time; time.sleep(300)", RUN]
 
 
@@ -251,7 +251,7 @@ import sys
 from pathlib import Path
 from grader.session import Submission
 submission = Submission.at(Path(sys.argv[1]), use_sandbox=sys.argv[2] == "os")
-submission.run("classify", test_images=sys.argv[1])
+submission.run("classify", Path(sys.argv[3]))
 """
 
 
@@ -283,7 +283,7 @@ def ended_when(processes, folder, number, code, *arguments):
     grader = subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)],
         cwd=SCRIPT.parent,
-        env={**os.environ, "BIRDS_TEST_RUN": run, "TMPDIR": str(folder)},
+        env={**os.environ, "LC_BIRDS_TEST_RUN": run, "TMPDIR": str(folder)},
         stderr=subprocess.DEVNULL,
     )
     try:
@@ -302,9 +302,10 @@ def test_a_killed_grader_leaves_no_process_behind(course, layer):
     if layer == "os" and why_no_sandbox():
         pytest.skip(why_no_sandbox())
     (course / "good" / "solution.py").write_text(HANGS_WITH_OTHERS)
-    # The grader, the submission's process and four others; the watcher, or two of bwrap's.
-    processes = 8 if layer == "os" else 7
-    with ended_when(processes, course, signal.SIGKILL, GRADES, course / "good", layer) as run:
+    # The grader, the supervisor, the submission's process and four others; two of bwrap's.
+    processes = 9 if layer == "os" else 7
+    data = course / "tests" / "00_test_img_input"
+    with ended_when(processes, course, signal.SIGKILL, GRADES, course / "good", layer, data) as run:
         assert waits_for(lambda: not processes_of(run)), processes_of(run)
 
 
@@ -312,10 +313,10 @@ TRAINS = """
 import signal, sys
 from pathlib import Path
 from birddata import sketchbook
-from grader.sample import trained_sample
+from grader.sample import drawn_sample
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
 sketchbook.draw_sample = lambda *_, **__: None
-with trained_sample(Path(sys.argv[1]), Path(sys.argv[1], "birds_model.pt")):
+with drawn_sample(Path(sys.argv[1]), Path(sys.argv[1], "birds_model.pt")):
     pass
 """
 
@@ -352,15 +353,15 @@ def test_costs_are_told_in_their_units(capsys):
 
 def test_the_most_frequent_confusions_are_told_first(capsys):
     truth = {"a.png": 0, "b.png": 1, "c.png": 1, "d.png": 2}
-    outcome = Outcome([], answer={"a.png": 2, "b.png": 3, "c.png": 3, "d.png": 2})
+    answer = {"a.png": 2, "b.png": 3, "c.png": 3, "d.png": 2}
     test = TestFolder(Path("00_test_img_input"))
-    show_errors([TestResult(test, outcome, truth, 1, 4)], {1: "Wren"})
+    show_errors([TestResult(test, Outcome(), answer, truth, 1, 4)], {1: "Wren"})
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "Misclassified in test 00: 3 photos"
     assert [line.split() for line in lines[2:]] == [
-        ["b.png", "Wren", "3"],
-        ["c.png", "Wren", "3"],
-        ["a.png", "0", "2"],
+        ["b.png", "Wren", "class", "3"],
+        ["c.png", "Wren", "class", "3"],
+        ["a.png", "class", "0", "class", "2"],
     ]
 
 
@@ -509,8 +510,8 @@ def test_the_code_is_named_as_an_edition_of_the_course_does(course, name, code):
             "memory_hog",
             [
                 "Traceback (most recent call last):",
-                "   classify: MemoryError (solution.py:11)",
-                "   Why: it took more memory than the 0.5 GiB that this run allows",
+                "   classify: MemoryError",
+                "   Why: it took more memory than the 0.5 GiB that each process may have",
                 "   What to do: take smaller batches or one photo at a time; --limit memory=GIB",
             ],
         ),
@@ -530,7 +531,7 @@ def test_what_happened_why_and_what_to_do(course, name, lines):
     folder = copy_submission(name, course / "bad")
     run = (course / "tests", "--submission", folder, "--limit", "memory=0.5")
     printed = call(*run)[1]
-    assert not any("rules.py" in line for line in printed)  # the grader's own frames
+    assert not any("<grader>" in line for line in printed)  # the grader's own frames
     said = iter(printed)
     for start in lines:
         assert any(line.startswith(start) for line in said), start
@@ -576,7 +577,7 @@ def test_without_course_data_the_sample_is_drawn_trained_and_graded(clone, capfd
 
 
 def test_the_sample_is_gone_afterwards(clone):
-    with trained_sample(clone, clone / "birds_model.pt") as (tests, model, _):
+    with drawn_sample(clone, clone / "birds_model.pt") as (tests, model):
         assert model.read_text() == f"toy weights\n{tests}"
     assert not tests.exists()
     assert not model.exists()
@@ -598,7 +599,7 @@ def test_a_fresh_clone_earns_a_10_on_its_own_sample(tmp_path):
     root = SCRIPT.parent
     for name in ("run_tests.py", "solution.py", "train_full.py", "birds_model.pt"):
         shutil.copy(root / name, tmp_path / name)
-    for name in ("birddata", "grader", "reporting", "public_data"):
+    for name in ("birddata", "course", "grader", "reporting", "public_data"):
         shutil.copytree(root / name, tmp_path / name, ignore=only_programs)
     before = (tmp_path / "birds_model.pt").read_bytes()
     empty = {"TORCH_HOME": str(tmp_path / "no_cache"), "PYTHONDONTWRITEBYTECODE": "1"}
