@@ -1,0 +1,161 @@
+"""Tell the species of the birds on photos.
+
+    python predict.py PHOTO_OR_FOLDER ... [--model FILE] [--top N] [--csv OUT.csv] [--show OUT.png]
+
+Prints the likeliest species of each photo with their probabilities, the views that the network
+needed, and where it is uncertain; with --csv writes a table of all photos instead. --show draws
+what the network sees in both stages. The exit status is 1 if a photo could not be decoded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from course.cli import run
+from course.files import UserError, atomic_write, check_writable
+
+if TYPE_CHECKING:
+    from solution import Classifier, Prediction
+
+CSV_COLUMNS = ("file", "species", "probability", "second", "third")
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Return the options of the command line."""
+    parser = argparse.ArgumentParser(description="Tell the species of the birds on photos.")
+    add, model = parser.add_argument, Path(__file__).with_name("birds_model.pt")
+    add("photos", type=Path, nargs="+", metavar="PHOTO_OR_FOLDER")
+    add("--model", type=Path, default=model, metavar="FILE", help="default: birds_model.pt")
+    add("--top", type=int, default=5, metavar="N", help="species printed; default: %(default)s")
+    add("--csv", type=Path, metavar="OUT.csv", help="write a table instead: a row for each photo")
+    add("--show", type=Path, metavar="OUT.png", help="draw what both stages see of one photo")
+    options = parser.parse_args(arguments)
+    if options.top < 1:
+        parser.error(f"--top {options.top}: print at least one species")
+    return options
+
+
+def find_photos(sources: Sequence[Path]) -> list[Path]:
+    """Return the photos named, and those in the folders named. Raises UserError."""
+    from solution import list_photos
+
+    if missing := [source for source in sources if not source.exists()]:
+        raise UserError(f"no photo or folder {missing[0]}: check the path")
+    photos = [path for s in sources for path in (list_photos(s) if s.is_dir() else [s])]
+    if not photos:
+        raise UserError(f"no photo in {sources[0]}: name a photo, or a folder that holds some")
+    return photos
+
+
+def print_prediction(
+    classifier: Classifier, path: Path, prediction: Prediction, number: int
+) -> None:
+    """Print the `number` likeliest species of a photo, and what they rest on."""
+    from reporting.drawing import describe_views, likeliest
+
+    best = likeliest(classifier, prediction.logits, number)
+    lines = [f"{probability:7.2%}  {name}" for probability, name in best]
+    print(path, *lines, describe_views(prediction), sep="\n  ")
+    threshold = classifier.confidence_threshold
+    if best[0][0] < threshold:
+        print(
+            f"  uncertain: 95 % of the validation photos got more than {threshold:.0%}; perhaps "
+            "none of the species it knows, or no bird"
+        )
+
+
+def write_csv(rows: Sequence[Sequence[Any]], out: Path) -> None:
+    """Write the table of all photos. Raises UserError."""
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows([CSV_COLUMNS, *rows])
+    with atomic_write(out) as temporary:
+        temporary.write_bytes(table.getvalue().encode(errors="surrogateescape"))
+
+
+def csv_row(classifier: Classifier, name: str, prediction: Prediction | Exception) -> list[str]:
+    """Return a photo's row; its cells are empty if it could not be decoded, or has no third."""
+    from reporting.drawing import likeliest
+
+    row = [name]
+    if not isinstance(prediction, Exception):
+        (probability, species), *others = likeliest(classifier, prediction.logits, 3)
+        row += [species, f"{probability:.4f}", *(name for _, name in others)]
+    return row + [""] * (len(CSV_COLUMNS) - len(row))
+
+
+def predictions_of(
+    classifier: Classifier, photos: Sequence[Path], progress: bool
+) -> Iterator[tuple[Path, Prediction | Exception]]:
+    """Yield each photo with its prediction; say which cannot be decoded."""
+    from rich.console import Console
+    from rich.progress import track
+
+    from solution import predict_photos
+
+    console = Console(stderr=True)
+    pairs = zip(photos, predict_photos(photos, classifier.predictor), strict=True)
+    shown = track(
+        pairs,
+        "photos",
+        len(photos),
+        console=console,
+        transient=True,
+        disable=not (progress and console.is_terminal),
+    )
+    for path, prediction in shown:
+        if isinstance(prediction, Exception):
+            why = f"cannot be decoded: {path} ({prediction}): is it a photo? copy it again"
+            print(why, file=sys.stderr)
+        yield path, prediction
+
+
+def draw(classifier: Classifier, path: Path, prediction: Prediction, out: Path) -> None:
+    """Write a picture of what both stages see. Raises UserError."""
+    from reporting.drawing import stages_figure
+    from solution import read_pixels
+
+    pixels = read_pixels(path, classifier.predictor.preprocessing)
+    figure = stages_figure(classifier, pixels, prediction)
+    with atomic_write(out) as temporary:
+        figure.savefig(temporary, format="png", dpi=100, bbox_inches="tight")
+    print(f"Wrote {out}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status."""
+    options = parse(arguments)
+    from solution import load_classifier
+
+    classifier, photos = load_classifier(options.model), find_photos(options.photos)
+    if options.show and len(photos) > 1:
+        raise UserError(f"--show draws one photo, but {len(photos)} are named: name one")
+    for out in filter(None, (options.csv, options.show)):
+        check_writable(out)
+    one_folder, rows, views = len(options.photos) == 1, [], []
+    for path, prediction in predictions_of(classifier, photos, bool(options.csv)):
+        rows.append(csv_row(classifier, path.name if one_folder else str(path), prediction))
+        if isinstance(prediction, Exception):
+            continue
+        views.append(len(prediction.view_logits))
+        if not options.csv:
+            print_prediction(classifier, path, prediction, options.top)
+        if options.show:
+            draw(classifier, path, prediction, options.show)
+    if options.csv:
+        write_csv(rows, options.csv)
+        mean = f", {sum(views) / len(views):.2f} views a photo" if views else ""
+        print(f"Wrote {options.csv}: {len(rows)} photos{mean}")
+    if (undecoded := len(photos) - len(views)) and len(photos) > 1:
+        why = f"{undecoded} of {len(photos)} photos cannot be decoded: the lines above say why"
+        print(why, file=sys.stderr)
+    return int(undecoded > 0)
+
+
+if __name__ == "__main__":
+    run(main)

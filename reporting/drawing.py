@@ -1,0 +1,68 @@
+"""Draw what the two stages of a prediction see."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+from torch.nn import functional
+
+from solution import VIEWS, Box, Classifier, Prediction
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PART_NAMES = {"whole": "whole photo", "crop": "crop"}
+VIEW_NAMES = [PART_NAMES[part] + ", mirrored" * mirrored for part, mirrored in VIEWS]
+
+
+def draw_stages(pixels: Tensor, cam: Tensor, box: Box) -> tuple[Image.Image, Image.Image]:
+    """Return the photo (3, H, W), uint8, with its map (h, w) in red and its box; the crop."""
+    shares = (cam / cam.max().clamp(min=1e-6))[None, None]  # (1, 1, h, w), 0 to 1
+    shares = functional.interpolate(shares, pixels.shape[1:], mode="bilinear")[0]
+    red = torch.tensor([255.0, 0.0, 0.0]).view(3, 1, 1)
+    tinted = torch.lerp(pixels.float(), red, 0.5 * shares).byte()  # (3, H, W)
+    left, top, right, bottom = box
+    parts = tinted, pixels[:, top:bottom, left:right]
+    whole, crop = (Image.fromarray(part.permute(1, 2, 0).numpy()) for part in parts)
+    frame, width = (left, top, right - 1, bottom - 1), max(3, whole.width // 150)
+    ImageDraw.Draw(whole).rectangle(frame, outline="white", width=width)
+    return whole, crop
+
+
+def likeliest(classifier: Classifier, logits: Tensor, number: int) -> list[tuple[float, str]]:
+    """Return the likeliest species by logits (classes,): probability and name, at most `number`."""
+    best = classifier.probabilities(logits).topk(min(number, len(classifier.class_names)))
+    names = [classifier.class_names[index] for index in best.indices.tolist()]
+    return list(zip(best.values.tolist(), names, strict=True))
+
+
+def describe_views(prediction: Prediction) -> str:
+    """Return how many views a prediction took, and which: "2 views: whole photo; crop"."""
+    count = len(prediction.view_logits)
+    return f"{count} view{'s' * (count > 1)}: {'; '.join(VIEW_NAMES[:count])}"
+
+
+def stages_figure(classifier: Classifier, pixels: Tensor, prediction: Prediction) -> Figure:
+    """Return a figure of both stages: what the whole photo alone says, and all views together."""
+    from matplotlib.figure import Figure  # takes longer to import than a photo to classify
+
+    shape = min(max(pixels.shape[2] / pixels.shape[1], 0.5), 2)  # width by height
+    figure = Figure((4 * shape + 4.4, 5), layout="constrained")
+    axes = figure.subplots(1, 2, width_ratios=(shape, 1))
+    needless = "" if len(prediction.view_logits) > 1 else ", which was not needed"
+    stages = (
+        ("First stage: the whole photo", "1 view", prediction.view_logits[0]),
+        (f"Second stage{needless}: the bird", describe_views(prediction), prediction.logits),
+    )
+    pictures = draw_stages(pixels, prediction.cam, prediction.box)
+    for axis, picture, (title, views, logits) in zip(axes, pictures, stages, strict=True):
+        axis.imshow(picture)
+        axis.set_axis_off()
+        axis.set_title(title, loc="left", fontweight="bold")
+        lines = [f"{p:7.1%}  {name}" for p, name in likeliest(classifier, logits, 3)]
+        text = "\n".join([f"After {views}", *lines])
+        axis.text(0, -0.03, text, transform=axis.transAxes, va="top", parse_math=False)
+    return figure

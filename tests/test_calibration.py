@@ -1,0 +1,92 @@
+"""Calibration: the temperature, and thresholds that hold on the photos they were chosen on."""
+
+import pytest
+import torch
+
+import solution
+from reporting import calibration
+
+GENERATOR = torch.Generator().manual_seed(0)
+
+
+def validation(view_logits, labels):
+    """A validation whose photos have these logits (N, views, classes)."""
+    empty = torch.zeros(1, 1)
+    predictions = [
+        solution.Prediction(solution.average_logits(rows, 0.25), rows, empty, (0, 0, 1, 1))
+        for rows in view_logits
+    ]
+    names = [f"{i}.jpg" for i in range(len(labels))]
+    return solution.Validation(names, torch.as_tensor(labels), predictions)
+
+
+def test_temperature_makes_confidence_agree_with_accuracy():
+    truth = torch.randn(4000, 5, generator=GENERATOR)
+    labels = torch.multinomial(truth.softmax(1), 1, generator=GENERATOR)[:, 0]
+    for factor in (3, 0.5):
+        assert calibration.fit_temperature(factor * truth, labels) == pytest.approx(factor, rel=0.1)
+
+
+def test_views_are_those_that_the_predictor_computes():
+    """The thresholds are chosen by the same rule that `classify` stops by."""
+    view_logits = 3 * torch.randn(50, 4, 6, generator=GENERATOR)
+    probabilities = calibration.logits_after_views(view_logits, 0.3).softmax(-1)
+    views = calibration.views_needed(probabilities, 0.9)
+    assert set(views.tolist()) == {1, 2, 3, 4}
+    for photo, rows in enumerate(view_logits):
+        for count in range(1, 5):
+            logits = solution.average_logits(rows[:count], 0.3)
+            if logits.softmax(0).max() > 0.9:
+                break
+        assert views[photo] == count
+        torch.testing.assert_close(
+            calibration.after(probabilities, views)[photo], logits.softmax(0)
+        )
+
+
+@pytest.mark.parametrize(("wrong", "early_exit"), [(49, 0.95), (None, 0.9), (99, 1.0)])
+def test_early_exit_lies_above_all_thresholds_that_cost_accuracy(wrong, early_exit):
+    """The first view is ever surer of 100 photos, up to 0.9995; all views together are right."""
+    probability = torch.linspace(0.9005, 0.9995, 100)
+    first = torch.stack([probability, 1 - probability], 1)  # (N, classes)
+    if wrong is not None:
+        first[wrong] = first[wrong].flip(0)
+    probabilities = torch.stack([first, torch.tensor([1.0, 0.0]).expand(100, 2)])
+    labels = torch.zeros(100, dtype=torch.long)
+    assert calibration.choose_early_exit(probabilities, labels) == early_exit
+
+
+def test_metadata_is_what_classify_achieves_with_it():
+    labels = torch.arange(400) % 4
+    view_logits = torch.randn(400, 4, 4, generator=GENERATOR)
+    view_logits[torch.arange(400), :, labels] += 2 * torch.rand(400, 1, generator=GENERATOR) + 1
+    found = calibration.calibrate(validation(view_logits, labels), 0.25)
+    confidences, correct, views = [], 0, 0
+    for rows, label in zip(view_logits, labels, strict=True):
+        for count in range(1, 5):
+            logits = solution.average_logits(rows[:count], 0.25)
+            best = (logits / found["temperature"]).softmax(0).max()
+            if best > found["early_exit"]:
+                break
+        confidences.append(best)
+        correct, views = correct + int(logits.argmax() == label), views + count
+    assert found["validation"] == {
+        "correct": correct,
+        "total": 400,
+        "accuracy": correct / 400,
+        "mean_views": views / 400,
+    }
+    assert 1 < views / 400 < 4
+    threshold = torch.tensor(confidences).quantile(0.05).item()
+    assert found["confidence_threshold"] == pytest.approx(threshold, abs=1e-6)
+    whole = torch.stack([solution.average_logits(rows, 0.25) for rows in view_logits])
+    assert correct >= (whole.argmax(1) == labels).sum() - 0.4
+
+
+def test_without_validation_nothing_changes_and_no_view_is_saved():
+    assert calibration.calibrate(None, 0.25) == {
+        "temperature": 1.0,
+        "early_exit": 1.0,
+        "confidence_threshold": 0.0,
+        "validation": None,
+    }
