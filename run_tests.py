@@ -7,10 +7,11 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent
 sys.path[:] = [str(ROOT), *(path for path in sys.path if path != str(ROOT))]  # python -P and -I
@@ -21,14 +22,13 @@ from course.layout import CheckerError, find_tests, read_csv, save_csv  # noqa: 
 from course.tables import read_species  # noqa: E402
 from grader.check import check_test, grade  # noqa: E402
 from grader.limits import LIMITS, limits_with  # noqa: E402
-from grader.model import is_demonstration  # noqa: E402
+from grader.model import is_demonstration, read_facts  # noqa: E402
 from grader.outcome import Outcome  # noqa: E402
 from grader.pack import PackError, files_to_pack, pack  # noqa: E402
 from grader.report import (  # noqa: E402
     DEMONSTRATION,
     Progress,
     as_json,
-    facts_of,
     harmless,
     say,
     show_errors,
@@ -161,18 +161,19 @@ def grade_folder(submission: Submission, options: argparse.Namespace, watch: Pro
         show_result(result, submission)
 
     results = grade_tests(submission, tests, options.tests / "results.json", report, watch.start)
-    show_model(results)
+    facts = read_facts(submission.model)
+    show_model(facts, results)
     show_errors(results, names)
     if options.errors:
         count = write_errors(options.errors, results, names)
         say(f"{options.errors}: {count} misclassified photos")
     if options.json:
-        write_json(options.json, as_json(results))
+        write_json(options.json, as_json(facts, results))
     passed = all(result.ok for result in results) and _reaches(results[-1], options.require)
     if options.reproduce and passed:
-        passed = show_reproduction(submission, results)
+        passed = show_reproduction(submission, facts, results)
     if options.pack:
-        passed = show_pack(options, submission, results, passed)
+        passed = show_pack(options, submission, facts, results, passed)
     show_mark(results)
     return 0 if passed else 1
 
@@ -185,11 +186,14 @@ def _reaches(last: TestResult, required: float | None) -> bool:
     return False
 
 
-def show_reproduction(submission: Submission, results: Sequence[TestResult]) -> bool:
+Facts = Mapping[str, Any] | None  # what the model file says about itself
+
+
+def show_reproduction(submission: Submission, facts: Facts, results: Sequence[TestResult]) -> bool:
     """Retrain and compare; returns whether the training function reaches the accuracy."""
     say("Reproduction: training anew with fast_train=False")
     tests = [result.test for result in results]
-    comparison, outcomes = reproduce(submission, tests, facts_of(results))
+    comparison, outcomes = reproduce(submission, tests, facts)
     show_phases(outcomes[0])
     if comparison is None:
         say(f"   NOT reproduced: {harmless(str(outcomes[-1].problem))}")
@@ -200,7 +204,11 @@ def show_reproduction(submission: Submission, results: Sequence[TestResult]) -> 
 
 
 def show_pack(
-    options: argparse.Namespace, submission: Submission, results: Sequence[TestResult], passed: bool
+    options: argparse.Namespace,
+    submission: Submission,
+    facts: Facts,
+    results: Sequence[TestResult],
+    passed: bool,
 ) -> bool:
     """Write and verify the archive after a passing run; returns whether there is one now."""
     path = options.pack
@@ -208,7 +216,7 @@ def show_pack(
         say(f"{path} not written: only a submission that passes is packed")
         return False
     tests = [result.test for result in results]
-    if is_demonstration(facts_of(results), tests) and not options.demonstration:
+    if is_demonstration(facts, tests) and not options.demonstration:
         say(f"{path} not written: {DEMONSTRATION}; --demonstration packs it all the same")
         return False
     try:

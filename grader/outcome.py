@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import dataclass, field
-from typing import Any
 
 from grader.rules import LIBRARY_INTERNAL
 
@@ -75,7 +74,6 @@ class Outcome:
     layers: list[str] = field(default_factory=list)
     phases: list[Phase] = field(default_factory=list)
     output: bytes | None = None  # the file that the script wrote
-    facts: dict[str, Any] | None = None  # what the model file says about itself
     failure: Failure | None = None
     refusals: list[Refusal] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -94,7 +92,7 @@ class Outcome:
     @property
     def swallowed_refusals(self) -> list[Refusal]:
         """Refusals that are no library's own affair, and that the submission went on after."""
-        others = [r for r in self.refusals if r.kind != LIBRARY_INTERNAL and r.phase != "inspect"]
+        others = [r for r in self.refusals if r.kind != LIBRARY_INTERNAL]
         problem = self.problem
         told = (
             (problem.phase, problem.rule, problem.where) if isinstance(problem, Refusal) else None
@@ -104,4 +102,4 @@ class Outcome:
     @property
     def seconds(self) -> float:
         """Wall time of the phases that the testing system goes through."""
-        return sum(p.wall or 0.0 for p in self.phases if p.name != "inspect")
+        return sum(phase.wall or 0.0 for phase in self.phases)

@@ -86,7 +86,7 @@ class Run:
                 "one that can"
             ) from None
         with folder as name:
-            parts = (self.submission, self.code, self.model, self.data, self.boxed, self.task)
+            parts = (self.submission, self.code, self.model, self.data, self.boxed)
             stage, token = prepare(Path(name).resolve(), *parts)
             with _opened(stage.channel) as channel:
                 self.reports, self.copy = Reports(channel, token), str(stage.code)
@@ -169,8 +169,6 @@ class Run:
                 self._fail("too many reports of the hook")
             elif self._elapsed() > self.phase.limit:
                 self._over_time()
-                if self.phase.name == "inspect":
-                    return None
             elif time.monotonic() - sampled > SAMPLE:
                 sampled = time.monotonic()
                 self._sample()
@@ -197,8 +195,6 @@ class Run:
                     self._end_phase(**report)
                 case "progress":
                     self.photos[report["process"]] = int(report["photos"])
-                case "facts":
-                    self.outcome.facts = dict(report["facts"])
                 case "modules":
                     self.outcome.modules = list(report["own"])
                     self.outcome.imported = list(report["imported"])
@@ -222,7 +218,7 @@ class Run:
             return
         self.phase = Phase(phase, self.limits[phase])
         self.began, self.photos = time.monotonic(), {}
-        self.answered = self.answered or phase in ("inspect", "exit")
+        self.answered = self.answered or phase == "exit"
         self.tree.start_phase()
         self.total = self._count_photos({"classify": "test"}.get(phase, "train"))
         if phase != "exit":
@@ -241,7 +237,6 @@ class Run:
             phase.verdict = "ok"
 
     def _add_refusal(self, refusal: Refusal) -> None:
-        refusal = replace(refusal, breach=refusal.breach and refusal.phase != "inspect")
         self.outcome.refusals.append(refusal)
         if refusal.kind != LIBRARY_INTERNAL:
             self.phase.verdict = "rule broken" if refusal.breach else "refused"
@@ -276,10 +271,6 @@ class Run:
         self, message: str, where: str = "", traceback: str = "", refusal: Refusal | None = None
     ) -> None:
         name = self.phase.name
-        if name == "inspect":  # the answer is there: the test is not in doubt
-            self.outcome.facts = {"unreadable": message}
-            self.phase.verdict = "error"
-            return
         # What a worker process raises comes back as a text, without what it was raised from.
         in_workers = (r for r in self.outcome.swallowed_refusals if r.in_worker and r.phase == name)
         refusal = refusal or next(in_workers, None)
@@ -295,7 +286,7 @@ class Run:
         after = ": the process does not end after its answer" if self.phase.name == "exit" else ""
         self._fail(f"over its time limit of {self.phase.limit:g} s{after}")
         self.phase.wall, self.phase.cpu = self.phase.limit, self.tree.phase_cpu()
-        self.phase.verdict = "over time" if self.outcome.failure else self.phase.verdict
+        self.phase.verdict = "over time"
 
     def _judge_end(self, status: int) -> None:
         """Judge how the process ended: as the testing system does, by its exit status."""
@@ -320,7 +311,7 @@ class Run:
             else:
                 call = f"native code wrote OUTPUT_DIR/{path.name}"
                 self._add_refusal(Refusal("classify", FILES, call, "direct", "", (), True))
-        if self.outcome.output is None and self.phase.name != "inspect":
+        if self.outcome.output is None:
             self._fail("the output is gone")
 
     def _own_words(self, stage: Stage, text: str) -> str:

@@ -18,7 +18,6 @@ from grader.model import (
     expectation_lines,
     is_demonstration,
     mismatch,
-    reference_line,
     trained_photos,
     training_of,
     validation_of,
@@ -212,16 +211,14 @@ def _show_rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> N
     Console().print(table)
 
 
-def show_model(results: Sequence[TestResult]) -> None:
-    """Print what a real grader would not say: is it computed right, has it seen these photos?"""
-    facts = facts_of(results)
+def show_model(facts: Mapping[str, Any] | None, results: Sequence[TestResult]) -> None:
+    """Print what a real grader would not say: has the model seen these photos?"""
     if facts is None:
         return
     say("Model")
     if "unreadable" in facts:
         say(f"   cannot be inspected: {harmless(str(facts['unreadable']))}")
         return
-    say(f"   {reference_line(facts)}")
     tests, last = [result.test for result in results], results[-1]
     if is_demonstration(facts, tests):
         say(f"   {DEMONSTRATION}")
@@ -254,11 +251,6 @@ def _expectation(facts: Mapping[str, Any], last: TestResult) -> list[str]:
         return [f"WRONG: {wrong}", "no mark to expect: train on these photos first"]
     validation = validation_of(facts)
     return expectation_lines(*validation, last.total) if validation and trained_on else []
-
-
-def facts_of(results: Sequence[TestResult]) -> dict[str, Any] | None:
-    """Return what the first run that could read it found in birds_model.pt."""
-    return next((r.outcome.facts for r in results if r.outcome.facts), None)
 
 
 def show_errors(results: Sequence[TestResult], names: Mapping[int, str]) -> None:
@@ -299,12 +291,12 @@ def show_mark(results: Sequence[TestResult]) -> None:
     say(f"Mark: {grade['mark']} {grade['description']}".rstrip())
 
 
-def as_json(results: Sequence[TestResult]) -> dict[str, Any]:
+def as_json(facts: Mapping[str, Any] | None, results: Sequence[TestResult]) -> dict[str, Any]:
     """Return everything in the report, for programs."""
     return {
         **grade_results([result.entry() for result in results]),
         "tests": [_test_json(result) for result in results],
-        "model": facts_of(results),
+        "model": facts,
     }
 
 

@@ -99,7 +99,7 @@ class Rules:
 
     Args:
         config: `code`, the folder of the script and the code; `submission`, the folder that it was
-            made from; `module`, the code's; `data` and `output`, the script's; `base`, the run's;
+            made from; `data` and `output`, the script's; `base`, the run's;
             `scratch`, folders that libraries may write in; `known`, folders that the testing
             system has, too; `channel`, the file that reports go to, after the word `token`;
             `limit_files`, whether no file may grow where native code writes.
@@ -188,7 +188,6 @@ class Rules:
             self.end()
         if phase == "exit":
             self.send("modules", own=self._own_modules(), imported=self._foreign_modules())
-            self._inspect()
         self.phase, self.opened = phase, set()
         part = {"fast_train": "train", "train": "train", "classify": "test"}.get(phase)
         self.images = os.path.join(self.config["data"], part, "images", "") if part else ""
@@ -230,20 +229,6 @@ class Rules:
             )
         except MemoryError:  # the parent sees the exit status and Python's own words
             pass
-
-    def _inspect(self) -> None:
-        """Report what birds_model.pt says about itself, where torch is there to read it."""
-        torch, self.phase = sys.modules.get("torch"), "inspect"
-        self.began = time.monotonic(), _cpu_seconds()
-        if torch is None or self.config["task"] != "run_single_test":
-            return
-        self.send("start", phase="inspect")
-        try:
-            facts = _model_facts(torch, sys.modules[self.config["module"]], self.config["model"])
-        except Exception as error:  # no reason to take back an answer that was given
-            facts = {"unreadable": _message(error).split("\n")[0]}
-        self.send("facts", facts=facts)
-        self.send("end", **self.cost())
 
     # ---- Files ----
 
@@ -858,30 +843,3 @@ def _peak_memory() -> int:
     except (OSError, StopIteration):
         return 0
     return int(line.split()[1]) * 1024
-
-
-# ---- The model ----
-
-
-def _model_facts(torch: "Any", module: "ModuleType", path: str) -> "dict[str, Any]":
-    """Return what the checkpoint says of its training and validation, and its reference check."""
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    checkpoint = checkpoint if isinstance(checkpoint, dict) else {}
-    facts = {**checkpoint, **(checkpoint.get("metadata") or {})}
-    names = ("format", "training", "validation", "class_ids")
-    found = {name: _plain(facts.get(name)) for name in names}
-    check = getattr(module, "reference_error", getattr(module, "known_answer_error", None))
-    if check:
-        found["reference_error"] = float(check(path))
-    return found
-
-
-def _plain(value: "Any") -> "Any":
-    """Return a value of plain types as it is; raises TypeError for any other."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    raise TypeError(f"a {type(value).__name__} among the facts that the model file keeps")

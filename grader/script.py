@@ -62,12 +62,14 @@ def classify_only(data_dir, output_dir):
 def train(data_dir, output_dir):
     """Train in full and save the network, as the submission turns it into a checkpoint."""
     audit("grader.phase", "import")
-    from solution import to_checkpoint, train_classifier
+    import solution
 
     train_gt = read_csv(os.path.join(data_dir, "train", "gt.csv"))
     train_images = os.path.join(data_dir, "train", "images")
     audit("grader.phase", "train")
-    checkpoint = to_checkpoint(train_classifier(train_gt, train_images, fast_train=False))
+    network = solution.train_classifier(train_gt, train_images, fast_train=False)
+    settings = [solution.Settings()] if hasattr(solution, "Settings") else []
+    checkpoint = solution.to_checkpoint(network, *settings)
     audit("grader.phase", "save")
     sys.modules["torch"].save(checkpoint, os.path.join(output_dir, "birds_model.pt"))
 

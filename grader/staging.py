@@ -94,7 +94,7 @@ class Stage:
 
 
 def prepare(
-    base: Path, submission: Path, code: str, model: Path, data: Path, boxed: bool, task: str
+    base: Path, submission: Path, code: str, model: Path, data: Path, boxed: bool
 ) -> tuple[Stage, str]:
     """Make the folders of a run; returns them and the word that the hook's reports begin with.
 
@@ -109,11 +109,10 @@ def prepare(
         stage.channel.touch()
     module = code.partition("/")[0].removesuffix(".py")
     config = {
-        **{"code": str(stage.code), "submission": str(submission), "module": module},
-        **{"data": str(data), "output": str(stage.output), "base": str(base), "task": task},
+        **{"code": str(stage.code), "submission": str(submission), "base": str(base)},
+        **{"data": str(data), "output": str(stage.output)},
         **{"current": str(stage.current), "scratch": [str(stage.temporary), "/dev/shm"]},
         **{"known": [*_SYSTEM, *stage.python], "channel": str(stage.channel), "token": token},
-        **{"model": str(stage.code / "birds_model.pt")},
         **{"limit_files": os.name == "posix" and not boxed},
     }
     try:
