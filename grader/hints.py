@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from grader.environment import VERSIONS, differing_versions, python_versions
+from course.environment import VERSIONS, differing_versions, python_versions
 from grader.outcome import Failure, Outcome, Refusal
 from grader.rules import ACCELERATOR, FILES, NETWORK
 

@@ -40,7 +40,7 @@ class Run:
     """One process, from its start to the end of all it started.
 
     Args:
-        task: a mode of grader/script.py.
+        task: a mode of course/script.py.
         submission: the folder with the code.
         code: the file or package in it that is imported, such as "solution.py".
         model: the model file; it lies beside the code as birds_model.pt.

@@ -9,10 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from course.environment import unknown_packages
 from course.files import atomic_write
 from course.layout import TestFolder
 from course.marks import accuracy_text, grade_results, mark_of, wilson_interval
-from grader.environment import unknown_packages
 from grader.hints import hint
 from grader.model import (
     expectation_lines,

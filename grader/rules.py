@@ -4,7 +4,7 @@ Python announces what it is about to do (`sys.addaudithook`, PEP 578) before it 
 file, connecting a socket, starting a program. docs/grader.md, "The rules", explains the judgement.
 
 This file is executed inside the submission's process, before the course's script
-(grader/script.py), out of sight: it is no module there, and imports nothing that the interpreter
+(course/script.py), out of sight: it is no module there, and imports nothing that the interpreter
 does not load by itself. Whatever it imported would be there for the submission, and a file of that
 name beside the code could not take its place as it does in the testing system.
 """
@@ -17,9 +17,10 @@ from errno import ENETUNREACH, ENOENT, EROFS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from types import FrameType, ModuleType, TracebackType
+    from types import FrameType, ModuleType
     from typing import Any
+else:
+    Any = FrameType = ModuleType = object
 
 NETWORK, FILES, ACCELERATOR = "no internet", "no file written", "no accelerator"
 # Who made a call: a line of the submission, a library that such a line called, a library by itself.
@@ -37,14 +38,14 @@ _HOOK = globals().get("__file__", "<grader>")
 _HIDDEN = ("<", _HOOK)  # frames that are nobody's
 _STANDARD = os.path.dirname(os.__file__) + os.sep
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+_REPORTING = os.O_WRONLY | os.O_APPEND | getattr(os, "O_NONBLOCK", 0)
 _DRIVERS = ("libcuda.so", "nvcuda.dll", "libamdhip64", "libze_loader", "ze_loader.dll")
 _DEVICES = ("/dev/nvidia", "/dev/kfd", "/dev/dri/", "/dev/accel")
 _STREAMS = ("/dev/null", "/dev/zero", "/dev/full", "/dev/tty", "/dev/ptmx", os.devnull)
 # Started by the standard library to find libraries and name the machine.
 _HARMLESS_PROGRAMS = {"ldconfig", "gcc", "cc", "objdump", "ld", "uname", "lscpu", "sysctl", "ver"}
-_WORKER_MODULES = tuple(
-    f"multiprocessing.popen_{way}" for way in ("spawn_posix", "spawn_win32", "forkserver")
-)
+_WORKER_MODULES = ("multiprocessing.popen_spawn", "multiprocessing.popen_forkserver")
+_PROGRAMS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn")
 # Calls that change a file system, and which of their arguments name what is changed.
 _CHANGES = {
     **dict.fromkeys(("os.mkdir", "os.remove", "os.rmdir", "os.truncate", "os.chmod"), (0,)),
@@ -54,11 +55,12 @@ _CHANGES = {
     **dict.fromkeys(("os.link", "os.symlink", "shutil.copyfile", "shutil.copytree"), (1,)),
     **dict.fromkeys(("os.rename", "shutil.move"), (0, 1)),
 }
-_LOOK_UPS = {"socket.getaddrinfo": 0, "socket.gethostbyname": 0, "http.client.connect": 1}
 _REVERSE_LOOK_UPS = {"socket.gethostbyaddr": 0, "socket.getnameinfo": 0}
+_LOOK_UPS = {"socket.getaddrinfo": 0, "socket.gethostbyname": 0, "http.client.connect": 1}
+_LOOK_UPS |= _REVERSE_LOOK_UPS
 # Native functions that open files and announce nothing: by module, the path of attributes to each,
 # where its arguments hold the file's name, and the mode. No position: it makes shared memory.
-_NATIVE_IO: "dict[str, tuple[tuple[Any, ...], ...]]" = {
+_NATIVE_IO: dict[str, tuple[tuple[Any, ...], ...]] = {
     "torch": (
         ("_C", "PyTorchFileWriter", "__init__", 1, "wb"),
         ("_C", "ScriptModule", "save", 1, "wb"),
@@ -70,7 +72,7 @@ _NATIVE_IO: "dict[str, tuple[tuple[Any, ...], ...]]" = {
 }
 
 
-def install(config: "dict[str, Any]") -> None:
+def install(config: dict[str, Any]) -> None:
     """Watch this process from now on; Python has no way to remove an audit hook."""
     rules = Rules(config)
     sys.addaudithook(rules.watch)
@@ -84,13 +86,7 @@ class Origin:
     submission's line had at hand or passed on, where a file's name may come from.
     """
 
-    def __init__(
-        self,
-        kind: str,
-        where: str = "",
-        through: "Sequence[str]" = (),
-        given: "Sequence[Any]" = (),
-    ) -> None:
+    def __init__(self, kind: str, where: str = "", through: Any = (), given: Any = ()) -> None:
         self.kind, self.where, self.through, self.given = kind, where, tuple(through), given
 
 
@@ -105,7 +101,7 @@ class Rules:
             `limit_files`, whether no file may grow where native code writes.
     """
 
-    def __init__(self, config: "dict[str, Any]") -> None:
+    def __init__(self, config: dict[str, Any]) -> None:
         self.config, self.pid = config, os.getpid()
         self.roots = tuple(config[name] + os.sep for name in ("code", "submission"))
         self.scratch = tuple(folder + os.sep for folder in config["scratch"])
@@ -121,7 +117,7 @@ class Rules:
         self.made: set[str] = set()  # announced in scratch, so no matter of native code
         self.resource = _import_hidden("resource") if config["limit_files"] else None
         self.before = self._listing()
-        self.handlers: dict[str, Callable[[str, Any], None]] = {
+        self.handlers: dict[str, Any] = {
             PHASE: lambda event, args: self.begin(*args),
             TRAINED: lambda event, args: self._on_trained(*args),
             FAILURE: lambda event, args: self._on_failure(*args),
@@ -131,14 +127,13 @@ class Rules:
             "ctypes.dlopen": self._on_library,
             "sqlite3.connect": self._on_database,
             **dict.fromkeys(_CHANGES, self._on_change),
-            **dict.fromkeys((*_LOOK_UPS, *_REVERSE_LOOK_UPS), self._on_look_up),
+            **dict.fromkeys(_LOOK_UPS, self._on_look_up),
             **dict.fromkeys(("socket.connect", "socket.sendto", "socket.sendmsg"), self._on_send),
             **dict.fromkeys(("os.fork", "os.forkpty"), lambda event, args: self._on_worker()),
-            **dict.fromkeys(("os.system", "os.exec", "os.posix_spawn"), self._on_program),
-            **dict.fromkeys(("subprocess.Popen", "os.spawn", "os.startfile"), self._on_program),
+            **dict.fromkeys(_PROGRAMS, self._on_program),
         }
 
-    def watch(self, event: str, args: "tuple[Any, ...]") -> None:
+    def watch(self, event: str, args: tuple[Any, ...]) -> None:
         """Judge one event, unless the hook itself caused it."""
         handler = self.handlers.get(event)
         if handler is None or not (self.phase or event == PHASE) or get_ident() in self.busy:
@@ -153,26 +148,21 @@ class Rules:
         finally:
             self.busy.discard(get_ident())
 
-    def send(self, event: str, **facts: "Any") -> None:
+    def send(self, event: str, **facts: Any) -> None:
         """Report to the grader; every time anew, since a submission may close what is open."""
         line = f"{self.config['token']} { ({'event': event, **facts})!r}\n"
         data = line.encode(errors="backslashreplace")
         try:
-            flags = os.O_WRONLY | os.O_APPEND | getattr(os, "O_NONBLOCK", 0)
-            channel = os.open(self.config["channel"], flags)
-        except OSError:
-            return  # the grader is gone
-        try:
-            if hasattr(os, "set_blocking"):
+            channel = os.open(self.config["channel"], _REPORTING)
+            if os.name == "posix":
                 os.set_blocking(channel, True)
             while data:
                 data = data[os.write(channel, data) :]
-        except OSError:
-            pass
-        finally:
             os.close(channel)
+        except OSError:  # the grader is gone
+            pass
 
-    def report(self, event: str, key: str, **facts: "Any") -> None:
+    def report(self, event: str, key: str, **facts: Any) -> None:
         """Report once, however often it happens."""
         if key not in self.reported and len(self.reported) < _MOST_REPORTS:
             self.reported.add(key)
@@ -201,11 +191,10 @@ class Rules:
         self._clear_scratch()
         self.send("end", **self.cost())
 
-    def cost(self) -> "dict[str, float]":
+    def cost(self) -> dict[str, float]:
         """Return seconds of wall clock and CPU since the phase began, and peak memory in bytes."""
-        wall, cpu = self.began
-        peak = _peak_memory()
-        return {"wall": time.monotonic() - wall, "cpu": _cpu_seconds() - cpu, "memory": peak}
+        wall, cpu = time.monotonic() - self.began[0], _cpu_seconds() - self.began[1]
+        return {"wall": wall, "cpu": cpu, "memory": _peak_memory()}
 
     def _on_trained(self, network_is_none: bool) -> None:
         if network_is_none:
@@ -232,7 +221,7 @@ class Rules:
 
     # ---- Files ----
 
-    def _on_open(self, event: str, args: "tuple[Any, ...]") -> None:
+    def _on_open(self, event: str, args: tuple[Any, ...]) -> None:
         path, mode, flags = args
         if isinstance(path, int) or path is None:
             return None  # a descriptor: judged when it was opened
@@ -248,7 +237,7 @@ class Rules:
             return self._refuse(ACCELERATOR, "open", (path, mode), _no_file(name))
         return self._judge(event, (path, mode), [real])
 
-    def _on_read(self, name: str, shown: "tuple[Any, ...]") -> None:
+    def _on_read(self, name: str, shown: tuple[Any, ...]) -> None:
         if self.images and name.startswith(self.images):
             return self._count(name)
         if name.startswith(_DEVICES):
@@ -266,7 +255,7 @@ class Rules:
             self.progress = time.monotonic()
             self.send("progress", process=os.getpid(), photos=len(self.opened))
 
-    def _on_change(self, event: str, args: "tuple[Any, ...]") -> None:
+    def _on_change(self, event: str, args: tuple[Any, ...]) -> None:
         given = [args[i] for i in _CHANGES[event]]
         if event == "os.truncate" and isinstance(given[0], int):
             return self.limit_files()  # shared memory gets its size
@@ -277,54 +266,39 @@ class Rules:
         paths = [os.path.join(f, os.path.basename(n)) for f, n in zip(folders, names)]  # noqa: B905
         return self._judge(event, args, paths)
 
-    def _on_database(self, event: str, args: "tuple[Any, ...]") -> None:
+    def _on_database(self, event: str, args: tuple[Any, ...]) -> None:
         """Let SQLite open what is there: it falls back to reading by itself."""
-        name = os.fsdecode(args[0])
-        name = name.removeprefix("file:").partition("?")[0] if name.startswith("file:") else name
-        if name in ("", ":memory:") or "mode=memory" in str(args[0]) or os.path.exists(name):
-            return
-        error = sys.modules["_sqlite3"].OperationalError("unable to open database file")
-        self._judge(event, args, [os.path.realpath(name)], error)
+        name = os.fsdecode(args[0]).removeprefix("file:").partition("?")[0]
+        if name not in ("", ":memory:") and not os.path.exists(name):
+            error = sys.modules["_sqlite3"].OperationalError("unable to open database file")
+            self._judge(event, args, [os.path.realpath(name)], error)
 
-    def _judge(
-        self,
-        event: str,
-        args: "Sequence[Any]",
-        paths: "Sequence[str]",
-        error: "Exception | None" = None,
-    ) -> None:
+    def _judge(self, event: str, args: Any, paths: list[str], error: Any = None) -> None:
         """Let scratch be written, refuse everything else, report what is a matter of the rules.
 
         In scratch, a file that the submission itself writes or names breaks the rule although it
         is written: whether the testing system has such a place is unknown.
         """
-        origin = self.find_origin()
+        origin, call = self.find_origin(), f"{event}({_shown(args)})"
         if all((path + os.sep).startswith(self.scratch) for path in paths):
             self.limit_files()
             self._note_made(paths)
             if origin.kind == DIRECT or any(self._is_given(path, origin) for path in paths):
-                self._report_refusal(FILES, event, args, origin, breach=True)
+                self._report(FILES, call, origin, breach=True)
             return
         refusal = error or OSError(EROFS, os.strerror(EROFS), os.fsdecode(paths[-1]))
         if _is_bytecode(paths[-1]):  # Python does without its cache
             raise _marked(refusal, None)
         # In the code's folder a write is refused for certain, so nothing comes of an attempt.
         breach = origin.kind == DIRECT and not paths[-1].startswith(self.roots)
-        self._refuse(FILES, event, args, refusal, origin, breach)
+        raise _marked(refusal, self._report(FILES, call, origin, breach))
 
     def _is_given(self, name: str, origin: Origin) -> bool:
         """Tell whether the submission's line holds this name, or that of a folder around it."""
-        for value in origin.given:
-            if isinstance(value, (str, bytes)) or hasattr(type(value), "__fspath__"):
-                try:
-                    text = os.path.abspath(os.fsdecode(value))
-                except Exception:  # a path that cannot say its name
-                    continue
-                if name.startswith(text) and text.startswith(self.scratch):
-                    return True
-        return False
+        texts = (os.path.abspath(text) for text in map(_path, origin.given) if text)
+        return any(name.startswith(text) and text.startswith(self.scratch) for text in texts)
 
-    def _note_made(self, paths: "Sequence[str]") -> None:
+    def _note_made(self, paths: list[str]) -> None:
         """Note the files and folders right in scratch that paths lie in."""
         for path in paths:
             root = next((root for root in self.scratch if path.startswith(root)), path)
@@ -340,19 +314,12 @@ class Rules:
         self.before = now
         if new:
             call = f"native code wrote {', '.join(new[:3])}"
-            self.report("refusal", call, **self._facts(FILES, call, Origin(DIRECT), True, False))
+            self._report(FILES, call, Origin(DIRECT), breach=True)
 
-    def _listing(self) -> "dict[str, Any]":
-        found = {}
-        for folder in (self.config["current"], self.config["code"]):
-            for name in os.listdir(folder):
-                path = os.path.join(folder, name)
-                try:  # it may go while we look
-                    facts = os.lstat(path)
-                except OSError:
-                    continue
-                found[path] = (facts.st_size, facts.st_mtime_ns)
-        return found
+    def _listing(self) -> dict[str, Any]:
+        entries = [e for name in ("current", "code") for e in os.scandir(self.config[name])]
+        facts = [(entry.path, entry.stat(follow_symlinks=False)) for entry in entries]
+        return {path: (found.st_size, found.st_mtime_ns) for path, found in facts}
 
     def _clear_scratch(self) -> None:
         """Remove what no library announced: no later phase finds what a program left there."""
@@ -364,7 +331,7 @@ class Rules:
                 text = f"{name}, which native code or a program left in the temporary folder"
                 self.send("note", text=f"{self.phase}: {text}, was removed at the phase's end")
 
-    def limit_files(self, limit: "int | None" = None) -> None:
+    def limit_files(self, limit: int | None = None) -> None:
         """Let files of this process grow to `limit` bytes; None: to any size."""
         if self.resource:
             kind = self.resource.RLIMIT_FSIZE
@@ -373,7 +340,7 @@ class Rules:
 
     # ---- The network ----
 
-    def _on_send(self, event: str, args: "tuple[Any, ...]") -> None:
+    def _on_send(self, event: str, args: tuple[Any, ...]) -> None:
         connection, address = args[0], args[1]
         if isinstance(address, (str, bytes)):  # a socket of this machine, by its file
             name = os.fsdecode(address)
@@ -386,14 +353,14 @@ class Rules:
                 unreachable = OSError(ENETUNREACH, os.strerror(ENETUNREACH))
                 self._refuse(NETWORK, event, args[1:], unreachable)
 
-    def _on_look_up(self, event: str, args: "tuple[Any, ...]") -> None:
-        host = args[{**_LOOK_UPS, **_REVERSE_LOOK_UPS}[event]]
+    def _on_look_up(self, event: str, args: tuple[Any, ...]) -> None:
+        host = args[_LOOK_UPS[event]]
         host = host[0] if isinstance(host, tuple) else host
         # A number needs no look-up, but for its name.
         if not _is_this_machine(host) and (event in _REVERSE_LOOK_UPS or not _is_number(host)):
             self._refuse(NETWORK, event, args, _unknown_host())
 
-    def _on_url(self, event: str, args: "tuple[Any, ...]") -> None:
+    def _on_url(self, event: str, args: tuple[Any, ...]) -> None:
         scheme, _, rest = str(args[0]).partition("://")
         host = rest.partition("/")[0].rpartition("@")[2]
         host = host[1:].partition("]")[0] if host[:1] == "[" else host.partition(":")[0]
@@ -403,7 +370,7 @@ class Rules:
 
     # ---- Libraries, programs, workers, threads ----
 
-    def _on_import(self, event: str, args: "tuple[Any, ...]") -> None:
+    def _on_import(self, event: str, args: tuple[Any, ...]) -> None:
         name = args[0]
         if name.startswith(_WORKER_MODULES):
             self._on_worker()
@@ -415,17 +382,15 @@ class Rules:
         if frame and self.line_name(frame.f_code.co_filename):
             self.imported.add(name.partition(".")[0])
 
-    def _on_library(self, event: str, args: "tuple[Any, ...]") -> None:
+    def _on_library(self, event: str, args: tuple[Any, ...]) -> None:
         if any(driver in str(args[0]) for driver in _DRIVERS):
             missing = f"{args[0]}: cannot open shared object file: No such file or directory"
             self._refuse(ACCELERATOR, event, args, OSError(missing))
 
-    def _on_program(self, event: str, args: "tuple[Any, ...]") -> None:
-        words = args[1] if event == "os.spawn" else args[0]
-        words = (args[1] or args[0]) if event == "subprocess.Popen" else words
-        first = words[0] if isinstance(words, (list, tuple)) and words else words
-        words = os.fsdecode(first or "?") if not isinstance(first, (list, tuple)) else "?"
-        program = words if isinstance(args[0], (list, tuple)) else (words.split() or ["?"])[0]
+    def _on_program(self, event: str, args: tuple[Any, ...]) -> None:
+        words = args[1] if event in ("os.spawn", "subprocess.Popen") else args[0]
+        words = words[0] if isinstance(words, (list, tuple)) else words
+        program = ((_path(words) or "").split() or ["?"])[0]
         origin = self.find_origin()
         harmless = program.replace("\\", "/").rpartition("/")[2] in _HARMLESS_PROGRAMS
         if not harmless and origin.kind != LIBRARY_INTERNAL:
@@ -444,12 +409,12 @@ class Rules:
         where = f" ({origin.where})" if origin.where else ""
         self.report("warning", text, text=text + where)
 
-    def _own_modules(self) -> "list[str]":
+    def _own_modules(self) -> list[str]:
         """Return the files of the submission that were imported, such as "utils/views.py"."""
         files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
         return sorted({name for file in files if file and (name := self.line_name(str(file)))})
 
-    def _foreign_modules(self) -> "list[str]":
+    def _foreign_modules(self) -> list[str]:
         """Return what the submission imports that is neither its own nor Python's."""
         names = self.imported - set(sys.stdlib_module_names)
         files = {name: getattr(sys.modules.get(name), "__file__", None) for name in names}
@@ -457,37 +422,20 @@ class Rules:
 
     # ---- Refusals ----
 
-    def _refuse(
-        self,
-        rule: str,
-        event: str,
-        args: "Sequence[Any]",
-        error: Exception,
-        origin: "Origin | None" = None,
-        breach: "bool | None" = None,
-    ) -> None:
-        origin = origin or self.find_origin()
-        if breach is None:  # the network refuses for certain, so nothing comes of an attempt
-            breach = origin.kind == DIRECT and rule != NETWORK
-        facts = self._report_refusal(rule, event, args, origin, breach)
-        raise _marked(error, facts)
+    def _refuse(self, rule: str, event: str, args: Any, error: Exception) -> None:
+        """Refuse what is refused there for certain, so that nothing comes of an attempt."""
+        origin = self.find_origin()
+        breach = origin.kind == DIRECT and rule == ACCELERATOR
+        raise _marked(error, self._report(rule, f"{event}({_shown(args)})", origin, breach))
 
-    def _report_refusal(
-        self, rule: str, event: str, args: "Sequence[Any]", origin: Origin, breach: bool
-    ) -> "dict[str, Any]":
-        call = f"{event}({_shown(args)})"
-        facts = self._facts(rule, call, origin, breach, os.getpid() != self.pid)
+    def _report(self, rule: str, call: str, origin: Origin, breach: bool) -> dict[str, Any]:
+        facts = {
+            **{"phase": self.phase, "rule": rule, "call": call, "kind": origin.kind},
+            **{"where": origin.where, "through": origin.through, "breach": breach},
+            **{"in_worker": os.getpid() != self.pid},
+        }
         self.report("refusal", f"{rule} {origin.where} {call}", **facts)
         return facts
-
-    def _facts(
-        self, rule: str, call: str, origin: Origin, breach: bool, in_worker: bool
-    ) -> "dict[str, Any]":
-        return {
-            **{"phase": self.phase, "rule": rule, "call": call, "kind": origin.kind},
-            **{"where": origin.where, "through": origin.through},
-            **{"breach": breach, "in_worker": in_worker},
-        }
 
     def find_origin(self) -> Origin:
         """Walk the stack outwards, to the innermost line of the submission's.
@@ -525,12 +473,9 @@ class Rules:
             return Origin(VIA_LIBRARY, self._line_elsewhere(), through, held)
         return Origin(LIBRARY_INTERNAL, "", through)
 
-    def _is_held(self, value: "Any") -> bool:
+    def _is_held(self, value: Any) -> bool:
         """Tell whether a constant of the submission's code names this, or the beginning of it."""
-        try:
-            text = os.fsdecode(value)
-        except TypeError:
-            return False
+        text = _path(value)
         modules = list(sys.modules.values())
         own = [m for m in modules if self.line_name(str(getattr(m, "__file__", None)))]
         values = [value for module in own for value in list(vars(module).values())]
@@ -540,7 +485,9 @@ class Rules:
             values += constants
             codes += [constant for constant in constants if hasattr(constant, "co_consts")]
         texts = (value for value in values if isinstance(value, str))
-        return any(held.startswith(self.scratch) and text.startswith(held) for held in texts)
+        return bool(text) and any(
+            held.startswith(self.scratch) and text.startswith(held) for held in texts
+        )
 
     def _line_elsewhere(self) -> str:
         """Return the submission's line that another thread is at, such as one that waits."""
@@ -559,7 +506,7 @@ class Rules:
             return not file.startswith(os.path.join(_STANDARD, "multiprocessing", ""))
         return file in self.config["scripts"]
 
-    def line_name(self, file: str) -> "str | None":
+    def line_name(self, file: str) -> str | None:
         """Return a file's path inside the submission; None if it is none of its files."""
         root = next((root for root in self.roots if file.startswith(root)), None)
         # A virtual environment may lie in the folder; the script is the course's.
@@ -596,10 +543,10 @@ class NativeIO:
     hook refuses, a function fails as on a path that cannot be opened: with its own kind of error.
     """
 
-    def __init__(self, limit_files: "Callable[[], None]") -> None:
+    def __init__(self, limit_files: Any) -> None:
         self.limit_files = limit_files
 
-    def find_spec(self, name: str, path: "Any", target: "ModuleType | None" = None) -> "Any":
+    def find_spec(self, name: str, path: Any, target: ModuleType | None = None) -> Any:
         """Find a module that has functions to wrap."""
         if name not in _NATIVE_IO:
             return None
@@ -608,14 +555,14 @@ class NativeIO:
         if spec and spec.loader:
             execute = spec.loader.exec_module
 
-            def execute_and_wrap(module: "ModuleType") -> None:
+            def execute_and_wrap(module: ModuleType) -> None:
                 execute(module)
                 self._wrap(module)
 
             spec.loader.exec_module = execute_and_wrap
         return spec
 
-    def _wrap(self, module: "ModuleType") -> None:
+    def _wrap(self, module: ModuleType) -> None:
         for *path, last, position, mode in _NATIVE_IO[module.__name__]:
             owner: Any = module
             for name in path:
@@ -624,22 +571,20 @@ class NativeIO:
             if function and not hasattr(function, "_audited"):
                 setattr(owner, last, self._audited(function, position, mode))
 
-    def _audited(self, function: "Any", position: "int | None", mode: str) -> "Any":
-        def audited(*args: "Any", **options: "Any") -> "Any":
+    def _audited(self, function: Any, position: int | None, mode: str) -> Any:
+        def audited(*args: Any, **options: Any) -> Any:
             if position is None:
                 self.limit_files()
+            name = _path(args[position]) if position is not None and len(args) > position else ""
+            if not name:
                 return function(*args, **options)
-            name = args[position] if len(args) > position else None
-            if not isinstance(name, (str, bytes)) and not hasattr(type(name), "__fspath__"):
-                return function(*args, **options)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC if "w" in mode else os.O_RDONLY
             try:
-                sys.audit("open", name, mode, flags)
+                sys.audit("open", name, mode, os.O_WRONLY | os.O_CREAT if "w" in mode else 0)
             except OSError as error:
                 refusal = getattr(error, "_refusal", None)
             else:
                 return function(*args, **options)
-            nowhere = os.path.join(os.devnull, os.path.basename(os.fsdecode(name)))
+            nowhere = os.path.join(os.devnull, os.path.basename(name))
             try:
                 return function(*args[:position], nowhere, *args[position + 1 :], **options)
             except Exception as error:
@@ -655,7 +600,7 @@ class NativeIO:
 # ---- The stack ----
 
 
-def _arguments(frame: "FrameType | None") -> "Iterator[Any]":
+def _arguments(frame: FrameType | None) -> Any:
     """Yield what a function was called with."""
     if frame is None:
         return
@@ -668,7 +613,7 @@ def _arguments(frame: "FrameType | None") -> "Iterator[Any]":
         yield from values if isinstance(values, (tuple, type({}.values()))) else (value,)
 
 
-def _walk(traceback: "TracebackType | None") -> "Iterator[tuple[FrameType, int]]":
+def _walk(traceback: Any) -> Any:
     while traceback:
         yield traceback.tb_frame, traceback.tb_lineno
         traceback = traceback.tb_next
@@ -677,7 +622,7 @@ def _walk(traceback: "TracebackType | None") -> "Iterator[tuple[FrameType, int]]
 # ---- Errors ----
 
 
-def _marked(error: Exception, refusal: "dict[str, Any] | None") -> Exception:
+def _marked(error: Exception, refusal: dict[str, Any] | None) -> Exception:
     """Return an error that carries the refusal which it comes from."""
     error._refusal = refusal  # type: ignore[attr-defined]
     return error
@@ -692,7 +637,7 @@ def _unknown_host() -> OSError:
     return socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 
 
-def _refusal_behind(error: "BaseException | None") -> "dict[str, Any] | None":
+def _refusal_behind(error: BaseException | None) -> dict[str, Any] | None:
     """Return the refusal that an error comes from: its own, or that of one it was raised from."""
     seen: set[int] = set()
     while error and id(error) not in seen:
@@ -734,7 +679,17 @@ def _answer_problem(error: BaseException) -> str:
 # ---- Names and addresses ----
 
 
-def _in_folder(name: str, descriptor: "Any") -> str:
+def _path(value: Any) -> str:
+    """Return the text of a path of any kind; "" for anything else."""
+    if isinstance(value, (str, bytes)) or hasattr(type(value), "__fspath__"):
+        try:
+            return os.fsdecode(value)
+        except Exception:  # a path that cannot say its name
+            return ""
+    return ""
+
+
+def _in_folder(name: str, descriptor: Any) -> str:
     """Return a name relative to an open folder as absolute, where the system can tell."""
     if os.path.isabs(name) or not isinstance(descriptor, int) or descriptor < 0:
         return name
@@ -754,7 +709,7 @@ def _is_bytecode(name: str) -> bool:
     )
 
 
-def _is_number(host: "Any") -> bool:
+def _is_number(host: Any) -> bool:
     socket, text = sys.modules["_socket"], _text(host).partition("%")[0]
     for family in (socket.AF_INET, getattr(socket, "AF_INET6", socket.AF_INET)):
         try:
@@ -765,7 +720,7 @@ def _is_number(host: "Any") -> bool:
     return False
 
 
-def _is_this_machine(host: "Any") -> bool:
+def _is_this_machine(host: Any) -> bool:
     socket, text = sys.modules["_socket"], _text(host)
     text = text[7:] if text.startswith("::ffff:") else text
     if text in ("", "None", "localhost", "0.0.0.0", "::", "::1", socket.gethostname()):
@@ -786,13 +741,13 @@ def _is_this_machine(host: "Any") -> bool:
     return True
 
 
-def _text(host: "Any") -> str:
+def _text(host: Any) -> str:
     return host.decode(errors="replace") if isinstance(host, (bytes, bytearray)) else str(host)
 
 
-def _shown(args: "Sequence[Any]") -> str:
+def _shown(args: tuple[Any, ...]) -> str:
     """Return the arguments that say something: names and addresses, no descriptors, no flags."""
-    names = [os.fspath(a) if hasattr(type(a), "__fspath__") else a for a in args]
+    names = [a if isinstance(a, (bytes, tuple)) else _path(a) or a for a in args]
     text = ", ".join(repr(name) for name in names if isinstance(name, (str, bytes, tuple)))
     return text if len(text) <= 200 else text[:200] + "..."
 
@@ -800,7 +755,7 @@ def _shown(args: "Sequence[Any]") -> str:
 # ---- The process ----
 
 
-def _import_hidden(name: str) -> "Any":
+def _import_hidden(name: str) -> Any:
     """Import a module of Python's, unseen and unshadowed by a file beside the code."""
     if name in sys.modules:
         return sys.modules[name]

@@ -49,7 +49,7 @@ class Submission:
         return cls(folder, model or folder / "birds_model.pt", code, **options)
 
     def run(self, task: str, data: Path, keep_caches: bool = False) -> Outcome:
-        """Run one mode of grader/script.py on the folder of a test."""
+        """Run one mode of course/script.py on the folder of a test."""
         what = (self.folder, self.code, self.model.absolute(), data.absolute())
         how = (self.limits, self.use_sandbox, keep_caches, self.watch)
         return Run(task, *what, *how).go()

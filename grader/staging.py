@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import course
 from course.files import UserError, describe_error
 
 SCRIPT = "run.py"  # the script's name in the 2024 edition
@@ -147,7 +148,11 @@ def _link(source: Path, link: Path) -> None:
 
 def _add_script(code: Path, module: str, config: Mapping[str, Any]) -> None:
     """Lay the script beside the code; as `run.py` it begins with the hook."""
-    text = (_HERE / "script.py").read_text(encoding="utf-8").replace("solution", module)
+    text = (
+        (Path(course.__file__).with_name("script.py"))
+        .read_text(encoding="utf-8")
+        .replace("solution", module)
+    )
     offered = [name for name in OFFERED if name == SCRIPT or not (code / name).exists()]
     config = {**config, "scripts": [str(code / name) for name in offered]}
     (code / SCRIPT).unlink(missing_ok=True)  # the user's copy of it
