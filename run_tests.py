@@ -17,10 +17,10 @@ ROOT = Path(__file__).resolve().parent
 sys.path[:] = [str(ROOT), *(path for path in sys.path if path != str(ROOT))]  # python -P and -I
 
 from course import cli  # noqa: E402
+from course.check import check_test, grade  # noqa: E402
 from course.files import UserError, check_writable, write_json  # noqa: E402
 from course.layout import CheckerError, find_tests, read_csv, save_csv  # noqa: E402
 from course.tables import read_species  # noqa: E402
-from grader.check import check_test, grade  # noqa: E402
 from grader.limits import LIMITS, limits_with  # noqa: E402
 from grader.model import is_demonstration, read_facts  # noqa: E402
 from grader.outcome import Outcome  # noqa: E402
@@ -40,7 +40,8 @@ from grader.report import (  # noqa: E402
 )
 from grader.reproduce import find_test, reproduce  # noqa: E402
 from grader.sample import drawn_sample  # noqa: E402
-from grader.session import NAMES, Submission, TestResult, grade_tests, run_single_test  # noqa: E402
+from grader.session import TestResult, grade_tests, run_single_test  # noqa: E402
+from grader.staging import NAMES, Submission  # noqa: E402
 
 __all__ = ["main", "read_csv", "save_csv"]  # submissions may import the last two
 

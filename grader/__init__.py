@@ -3,16 +3,13 @@
 Its parts, below the command line run_tests.py:
 
     session.py      all tests of a folder, one after another
-    check.py        the check folder, the answer against the truth, the grade
     process.py      one run: start it, listen to its hook, see it end
     staging.py      the surroundings of a run: the code beside the script, folders, variables
-    script.py       the course's script, which the submission's process runs
     rules.py        the audit hook in that process: what is refused, who made the call
     sandbox.py      the operating-system layer: bwrap
     supervisor.py   the process between: whatever ends, all that was started ends
     outcome.py      what is known of a run
     limits.py       seconds for each phase, memory
-    environment.py  the course's packages, held against those that are imported here
     hints.py        why the testing system refuses something, and the remedy
     model.py        what birds_model.pt says about itself
     report.py       what the student sees

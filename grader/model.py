@@ -12,14 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from course.layout import (
-    DIGEST_DIGITS,
-    CheckerError,
-    TestFolder,
-    labels_fingerprint,
-    photo_digest,
-    read_csv,
-)
+from course.layout import DIGEST_DIGITS, TestFolder, photo_digest
 from course.marks import accuracy_text, mark_probabilities, wilson_interval
 
 
@@ -93,24 +86,9 @@ def trained_photos(facts: Mapping[str, Any] | None, test: TestFolder) -> set[str
 def is_demonstration(facts: Mapping[str, Any] | None, tests: Sequence[TestFolder]) -> bool:
     """Tell whether the model says that it was trained on other photos than those at hand."""
     trained = trained_digests(facts)
-    if trained is not None:
-        folders = [test.input / part / "images" for test in tests for part in ("train", "test")]
-        return not any(trained & set(digests_in(folder).values()) for folder in folders)
-    fingerprint = training_of(facts).get("labels_sha256")
-    return bool(fingerprint) and fingerprint not in [*map(labels_fingerprint, _label_sets(tests))]
-
-
-def _label_sets(tests: Sequence[TestFolder]) -> list[dict[str, int]]:
-    """Return all readable labels of the tests, one by one and together.
-
-    The model to upload learns from all photos, a part of which --holdout makes a test of.
-    """
-    found = []
-    for test in tests:
-        for path in (test.input / "train" / "gt.csv", test.gt / "gt.csv"):
-            with suppress(CheckerError):
-                found.append(read_csv(path))
-    return [*found, {name: class_id for labels in found for name, class_id in labels.items()}]
+    folders = [test.input / part / "images" for test in tests for part in ("train", "test")]
+    known = (set(digests_in(folder).values()) for folder in folders)
+    return trained is not None and not any(trained & digests for digests in known)
 
 
 def mismatch(

@@ -34,7 +34,7 @@ class Refusal:
     rule: str
     call: str
     kind: str
-    where: str
+    where: str = ""
     through: tuple[str, ...] = ()
     breach: bool = False  # makes the run a runtime error even if the submission goes on
     in_worker: bool = False

@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 
 from course.files import UserError, atomic_write, describe_error
 from course.layout import TestFolder
-from grader.session import Submission, TestResult, grade_tests
-from grader.staging import OFFERED
+from grader.session import TestResult, grade_tests
+from grader.staging import OFFERED, Submission
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip file can hold
 

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
@@ -20,12 +20,11 @@ import psutil
 from course.files import UserError
 from grader import sandbox
 from grader.outcome import Failure, Outcome, Phase, Refusal
-from grader.rules import FILES, LIBRARY_INTERNAL
-from grader.staging import Stage, prepare
+from grader.rules import DIRECT, FILES, LIBRARY_INTERNAL
+from grader.staging import Stage, Submission, prepare
 from grader.supervisor import LEFT
 
 LOG_LIMIT = 32 * 2**20  # bytes of output; a submission that prints more is ended
-REPORTS_LIMIT = 64 * 2**20  # bytes of the hook's reports
 TAIL = 8000  # bytes of output that are kept for the report
 LOOK = 0.02  # seconds between two looks at the reports
 SAMPLE = 0.1  # seconds between two looks at the memory
@@ -33,41 +32,39 @@ BETWEEN = 60.0  # seconds to start the process
 AFTER_FAILURE = 3.0
 
 _POSIX = os.name == "posix"
-Watch = Callable[[Phase, float, float, int, int], None]  # phase, wall, cpu, photos, of how many
+
+
+def run(task: str, submission: Submission, data: Path, keep_caches: bool = False) -> Outcome:
+    """Run a mode of course/script.py in a process of its own, to its end or its limit.
+
+    Args:
+        task: the mode.
+        submission: what is run.
+        data: the folder of a test, DATA_DIR of the course.
+        keep_caches: let it have this user's variables and caches.
+    """
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="grader-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise UserError(
+            f"no folder for temporary files can be written ({error.strerror}): set TMPDIR to one "
+            "that can"
+        ) from None
+    with folder as name:
+        boxed = submission.use_sandbox and not sandbox.why_no_sandbox()
+        stage = Stage(Path(name).resolve(), submission, data.absolute(), boxed)
+        return Run(task, stage, prepare(stage), keep_caches).go()
 
 
 class Run:
-    """One process, from its start to the end of all it started.
+    """One process, from its start to the end of all it started."""
 
-    Args:
-        task: a mode of course/script.py.
-        submission: the folder with the code.
-        code: the file or package in it that is imported, such as "solution.py".
-        model: the model file; it lies beside the code as birds_model.pt.
-        data: the folder of a test, DATA_DIR of the course.
-        limits: seconds by phase, and `memory` in GiB.
-        use_sandbox: also use the operating-system layer where it works.
-        keep_caches: let the submission have this user's variables and caches.
-        watch: called while it runs.
-    """
-
-    def __init__(
-        self,
-        task: str,
-        submission: Path,
-        code: str,
-        model: Path,
-        data: Path,
-        limits: Mapping[str, float],
-        use_sandbox: bool = True,
-        keep_caches: bool = False,
-        watch: Watch | None = None,
-    ) -> None:
-        self.task, self.submission, self.code, self.model = task, submission, code, model
-        self.data, self.limits, self.keep_caches, self.watch = data, limits, keep_caches, watch
-        self.boxed = use_sandbox and not sandbox.why_no_sandbox()
-        self.memory = int(limits["memory"] * 2**30)
-        self.outcome = Outcome(_layers(self.boxed, use_sandbox))
+    def __init__(self, task: str, stage: Stage, token: str, keep_caches: bool) -> None:
+        self.task, self.stage, self.keep_caches = task, stage, keep_caches
+        self.limits, self.watch = stage.submission.limits, stage.submission.watch
+        self.memory = int(self.limits["memory"] * 2**30)
+        self.outcome = Outcome(_layers(stage))
+        self.reports = Reports(stage.channel, token)
         self.phase = Phase("start", BETWEEN)
         self.began = time.monotonic()
         self.photos: dict[int, int] = {}  # opened in this phase, by process
@@ -77,45 +74,8 @@ class Run:
         self.made: list[Path] = []  # by libraries, in scratch
 
     def go(self) -> Outcome:
-        """Run the task to its end, or to the limit that it hits first."""
-        try:
-            folder = tempfile.TemporaryDirectory(prefix="grader-", ignore_cleanup_errors=True)
-        except OSError as error:
-            raise UserError(
-                f"no folder for temporary files can be written ({error.strerror}): set TMPDIR to "
-                "one that can"
-            ) from None
-        with folder as name:
-            parts = (self.submission, self.code, self.model, self.data, self.boxed)
-            stage, token = prepare(Path(name).resolve(), *parts)
-            with _opened(stage.channel) as channel:
-                self.reports, self.copy = Reports(channel, token), str(stage.code)
-                self._run(stage)
-            if not self.outcome.failure:
-                self._read_output(stage.output)
-        text = bytes(self.tail[-TAIL:]).decode(errors="replace")
-        self.outcome.log = self._own_words(stage, text)
-        return self.outcome
-
-    def _run(self, stage: Stage) -> None:
-        supervisor = stage.base / "supervisor.py"
-        shutil.copyfile(Path(__file__).with_name("supervisor.py"), supervisor)
-        command = [sys.executable, str(supervisor), str(self.memory), *stage.command(self.task)]
-        if self.boxed:
-            readable = [Path(path) for path in stage.python if Path(path).is_dir()]
-            readable += [self.submission, self.data, self.model.parent, stage.base]
-            folders = ([stage.output], readable, [stage.temporary])
-            command = sandbox.sandboxed(command, *folders, size=self.memory)
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,  # closed when this process ends
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            cwd=stage.current,
-            env=stage.environment(self.keep_caches),
-            start_new_session=_POSIX,
-            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
-        )
+        """Start it, listen to it, end it."""
+        process = self._start()
         assert process.stdin
         assert process.stdout
         reader = threading.Thread(target=self._drain, args=(process.stdout,), daemon=True)
@@ -126,16 +86,37 @@ class Run:
         finally:
             process.stdin.close()  # the supervisor ends what is left
             if not _ends(process, 10.0):
-                self.tree.kill()
+                process.kill()
                 process.wait()
             reader.join(1.0)
             if not reader.is_alive():  # else somebody still has the other end
                 process.stdout.close()
-        self._note_left()
-        for path in self.made if not self.boxed else ():
-            if path.parent == Path("/dev/shm"):  # the other folders go as a whole
-                shutil.rmtree(path, ignore_errors=True)
-                path.unlink(missing_ok=True)
+            self.reports.close()
+        self._clear_up()
+        if not self.outcome.failure:
+            self._read_output()
+        self.outcome.log = self._own_words(bytes(self.tail[-TAIL:]).decode(errors="replace"))
+        return self.outcome
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        stage, supervisor = self.stage, self.stage.base / "supervisor.py"
+        shutil.copyfile(Path(__file__).with_name("supervisor.py"), supervisor)
+        command = [sys.executable, str(supervisor), str(self.memory), *stage.command(self.task)]
+        if stage.boxed:
+            readable = [Path(path) for path in stage.python if Path(path).is_dir()]
+            readable += [stage.submission.folder, stage.data, stage.base]
+            folders = ([stage.output], readable, [stage.temporary])
+            command = sandbox.sandboxed(command, *folders, size=self.memory)
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,  # closed when this process ends
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=stage.current,
+            env=stage.environment(self.keep_caches),
+            start_new_session=_POSIX,
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+        )
 
     def _drain(self, source: IO[bytes]) -> None:
         """Read all that is printed, so that the child never waits for us; keep the end of it."""
@@ -146,10 +127,14 @@ class Run:
             del self.tail[: -2 * TAIL]
             self.flooded = self.flooded or size > LOG_LIMIT
 
-    def _note_left(self) -> None:
+    def _clear_up(self) -> None:
         if self.tail.endswith(LEFT):
             del self.tail[-len(LEFT) :]
             self._warn("a process that the submission started outlived the test and was ended")
+        for path in () if self.stage.boxed else self.made:
+            if path.parent == Path("/dev/shm"):  # the other folders go as a whole
+                shutil.rmtree(path, ignore_errors=True)
+                path.unlink(missing_ok=True)
 
     # ---- Listening ----
 
@@ -165,8 +150,6 @@ class Run:
                 return self._judge_end(status)
             elif self.flooded:
                 self._fail(f"more than {LOG_LIMIT >> 20} MiB of output")
-            elif self.reports.size > REPORTS_LIMIT:
-                self._fail("too many reports of the hook")
             elif self._elapsed() > self.phase.limit:
                 self._over_time()
             elif time.monotonic() - sampled > SAMPLE:
@@ -226,7 +209,7 @@ class Run:
 
     def _count_photos(self, part: str) -> int:
         with contextlib.suppress(OSError):
-            return sum(1 for _ in (self.data / part / "images").iterdir())
+            return sum(1 for _ in (self.stage.data / part / "images").iterdir())
         return 0
 
     def _end_phase(self, wall: float, cpu: float, memory: int) -> None:
@@ -259,9 +242,9 @@ class Run:
 
     def _translated(self, facts: dict[str, Any]) -> dict[str, Any]:
         """Name the user's folder where the run had a copy."""
-        code = self.copy
+        code, folder = str(self.stage.code), str(self.stage.submission.folder)
         return {
-            key: value.replace(code, str(self.submission)) if isinstance(value, str) else value
+            key: value.replace(code, folder) if isinstance(value, str) else value
             for key, value in facts.items()
         }
 
@@ -302,40 +285,43 @@ class Run:
             when = "after its answer" if self.answered else "without an answer"
             self._fail(f"the process ended {how}, {when}")
 
-    def _read_output(self, folder: Path) -> None:
-        files = sorted(path for path in folder.iterdir() if path.is_file())
+    def _read_output(self) -> None:
         expected = "birds_model.pt" if self.task == "train" else "output.csv"
-        for path in files:
-            if path.name == expected:
+        for path in sorted(self.stage.output.iterdir()):
+            if path.name == expected and path.is_file():
                 self.outcome.output = path.read_bytes()
             else:
                 call = f"native code wrote OUTPUT_DIR/{path.name}"
-                self._add_refusal(Refusal("classify", FILES, call, "direct", "", (), True))
+                self._add_refusal(Refusal("classify", FILES, call, DIRECT, breach=True))
         if self.outcome.output is None:
             self._fail("the output is gone")
 
-    def _own_words(self, stage: Stage, text: str) -> str:
+    def _own_words(self, text: str) -> str:
         """Return what the submission printed, without the traceback that is told apart."""
         failure = self.outcome.failure
         if failure and failure.traceback:
             headers = max(1, failure.traceback.count("Traceback (most recent call last)"))
             text = text.rsplit("Traceback (most recent call last)", headers)[0]
-        return text.replace(str(stage.code), str(self.submission))
+        return self._translated({"text": text})["text"]
 
 
 class Reports:
     """The hook's reports: lines that begin with the run's word; all else is nobody's."""
 
-    def __init__(self, channel: int, token: str) -> None:
-        self.channel, self.token = channel, token.encode() + b" "
-        self.size, self.rest = 0, b""
+    def __init__(self, channel: Path, token: str) -> None:
+        flags = os.O_RDWR | os.O_NONBLOCK if _POSIX else os.O_RDONLY
+        self.channel, self.token = os.open(channel, flags), token.encode() + b" "
+        self.rest = b""
+
+    def close(self) -> None:
+        """Listen no more."""
+        os.close(self.channel)
 
     def read(self) -> list[dict[str, Any]]:
         """Return the reports that have come since the last call."""
         lines: list[bytes] = []
         with contextlib.suppress(BlockingIOError):
             while data := os.read(self.channel, 65536):
-                self.size += len(data)
                 *new, self.rest = (self.rest + data).split(b"\n")
                 lines += new
         return [report for line in lines if (report := self._parsed(line))]
@@ -386,28 +372,13 @@ class Tree:
             return [root, *root.children(recursive=True)]
         return []
 
-    def kill(self) -> None:
-        """Kill all of them."""
-        for process in self.members():
-            with contextlib.suppress(psutil.Error):
-                process.kill()
 
-
-@contextlib.contextmanager
-def _opened(channel: Path):  # noqa: ANN202
-    descriptor = os.open(channel, os.O_RDWR | os.O_NONBLOCK if _POSIX else os.O_RDONLY)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _layers(boxed: bool, wanted: bool) -> list[str]:
-    portable = "audit hook" + (", file-size limit" if _POSIX and not boxed else "")
-    if boxed:
-        return [f"portable ({portable})", "operating system (bwrap)"]
-    why = sandbox.why_no_sandbox() if wanted else "switched off"
-    return [f"portable ({portable})", f"no operating-system layer: {why}"]
+def _layers(stage: Stage) -> list[str]:
+    if stage.boxed:
+        return ["portable (audit hook)", "operating system (bwrap)"]
+    portable = "portable (audit hook" + (", file-size limit)" if _POSIX else ")")
+    why = sandbox.why_no_sandbox() if stage.submission.use_sandbox else "switched off"
+    return [portable, f"no operating-system layer: {why}"]
 
 
 def _refusal(facts: Mapping[str, Any]) -> Refusal:

@@ -24,7 +24,8 @@ from grader.model import (
 )
 from grader.outcome import Outcome, Phase, Refusal
 from grader.rules import FILES, LIBRARY_INTERNAL
-from grader.session import Submission, TestResult
+from grader.session import TestResult
+from grader.staging import Submission
 
 COLUMNS = ("phase", "limit", "wall", "CPU", "peak memory", "verdict")
 ERRORS_SHOWN = 10
@@ -189,26 +190,11 @@ def _phase_row(phase: Phase) -> tuple[str, ...]:
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table: drawn by rich on a terminal, plain columns otherwise."""
-    if sys.stdout.isatty():
-        return _show_rich_table(columns, rows)
+    """Print a table in plain columns."""
     widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
     for cells in (columns, *rows):
         padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
         say(f"   {'  '.join(padded).rstrip()}")
-    return None
-
-
-def _show_rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich import box  # not needed in a pipe, so not imported there
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(*columns, box=box.SIMPLE_HEAD, padding=(0, 1))
-    for cells in rows:
-        table.add_row(*map(Text, cells))  # Text: a name in brackets is no markup
-    Console().print(table)
 
 
 def show_model(facts: Mapping[str, Any] | None, results: Sequence[TestResult]) -> None:

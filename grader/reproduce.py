@@ -15,7 +15,8 @@ from course.layout import CheckerError, TestFolder, read_csv
 from course.marks import accuracy_text
 from grader.model import trained_photos, validation_of
 from grader.outcome import Outcome
-from grader.session import Submission
+from grader.process import run
+from grader.staging import Submission
 
 # How much worse a second training may be for its own randomness (seed, order of the photos,
 # threads). A choice: it is the least distance between two marks.
@@ -111,13 +112,13 @@ def reproduce(
     """
     test = find_test(tests)
     # The caches stay visible: whoever retrains has pretrained weights to begin with.
-    outcomes = [submission.run("train", test.input, keep_caches=True)]
+    outcomes = [run("train", submission, test.input, keep_caches=True)]
     if outcomes[-1].problem or outcomes[-1].output is None:
         return None, outcomes
     with tempfile.TemporaryDirectory(prefix="grader-model-") as name:
         file = Path(name).resolve() / "birds_model.pt"
         file.write_bytes(outcomes[-1].output)
-        outcomes.append(replace(submission, model=file).run("classify", test.input))
+        outcomes.append(run("classify", replace(submission, model=file), test.input))
     if outcomes[-1].problem:
         return None, outcomes
     return _compare(submission, test, facts, outcomes)
@@ -141,7 +142,7 @@ def _compare(
             "the submitted model was trained on the test photos too, and stores no validation "
             "accuracy: there is nothing to compare a second training with"
         )
-    outcomes.append(submission.run("classify", test.input))
+    outcomes.append(run("classify", submission, test.input))
     if outcomes[-1].problem:
         return None, outcomes
     basis, kept = _paired_basis(bool(kept), len(kept or truth)), kept or truth

@@ -116,7 +116,6 @@ class Rules:
         self.progress = 0.0
         self.made: set[str] = set()  # announced in scratch, so no matter of native code
         self.resource = _import_hidden("resource") if config["limit_files"] else None
-        self.before = self._listing()
         self.handlers: dict[str, Any] = {
             PHASE: lambda event, args: self.begin(*args),
             TRAINED: lambda event, args: self._on_trained(*args),
@@ -187,7 +186,6 @@ class Rules:
 
     def end(self) -> None:
         """Look what native code has left, and report what the phase cost."""
-        self._find_native_files()
         self._clear_scratch()
         self.send("end", **self.cost())
 
@@ -306,20 +304,6 @@ class Rules:
             if top not in self.made and not os.path.lexists(top):
                 self.send("made", path=top)
             self.made.add(top)
-
-    def _find_native_files(self) -> None:
-        """Report what has appeared in the current folder or beside the code, unannounced."""
-        now = self._listing()
-        new = sorted(name for name, facts in now.items() if self.before.get(name) != facts)
-        self.before = now
-        if new:
-            call = f"native code wrote {', '.join(new[:3])}"
-            self._report(FILES, call, Origin(DIRECT), breach=True)
-
-    def _listing(self) -> dict[str, Any]:
-        entries = [e for name in ("current", "code") for e in os.scandir(self.config[name])]
-        facts = [(entry.path, entry.stat(follow_symlinks=False)) for entry in entries]
-        return {path: (found.st_size, found.st_mtime_ns) for path, found in facts}
 
     def _clear_scratch(self) -> None:
         """Remove what no library announced: no later phase finds what a program left there."""

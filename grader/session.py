@@ -1,58 +1,19 @@
 """All tests of a folder: run the submission, check its answer, keep results.json."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from course.files import UserError, atomic_write, write_json
+from course.check import check_answer, copy_truth, prepare_check_folder
+from course.files import atomic_write, write_json
 from course.layout import CheckerError, TestFolder, read_csv
 from course.marks import accuracy_text
-from grader.check import check_answer, copy_truth, prepare_check_folder
-from grader.limits import LIMITS
 from grader.outcome import Failure, Outcome, Refusal
-from grader.process import Run, Watch
+from grader.process import run
+from grader.staging import Submission
 
 RUNTIME_ERROR, CHECKER_ERROR = "Runtime error", "Checker error"
-MODULES = ("solution", "classification")  # of the code: this project's, the 2024 edition's
-NAMES = tuple(f"{module}.py" for module in MODULES)
-
-
-@dataclass(frozen=True)
-class Submission:
-    """What is graded: the folder with its code, and the model file that goes with it."""
-
-    folder: Path
-    model: Path
-    code: str = NAMES[0]  # or solution/__init__.py
-    limits: Mapping[str, float] = field(default_factory=lambda: LIMITS)
-    use_sandbox: bool = True
-    watch: Watch | None = None  # called while it runs
-
-    @classmethod
-    def at(cls, folder: Path, model: Path | None = None, **options: Any) -> "Submission":
-        """Return the submission in a folder. Raises UserError if there is none."""
-        folder = Path(os.path.abspath(folder))  # noqa: PTH100 - a link stays one
-        codes = [name for module in MODULES for name in (f"{module}/__init__.py", f"{module}.py")]
-        try:
-            code = next((name for name in codes if (folder / name).is_file()), None)
-            readable = not folder.is_dir() or os.access(folder, os.R_OK | os.X_OK)
-        except OSError:
-            code, readable = None, False
-        if not readable:
-            raise UserError(f"{folder} cannot be read: no permission; change its mode or owner")
-        if code is None:
-            raise UserError(
-                f"no {' or '.join(NAMES)} in {folder}: name its folder with --submission"
-            )
-        return cls(folder, model or folder / "birds_model.pt", code, **options)
-
-    def run(self, task: str, data: Path, keep_caches: bool = False) -> Outcome:
-        """Run one mode of course/script.py on the folder of a test."""
-        what = (self.folder, self.code, self.model.absolute(), data.absolute())
-        how = (self.limits, self.use_sandbox, keep_caches, self.watch)
-        return Run(task, *what, *how).go()
 
 
 @dataclass
@@ -108,7 +69,7 @@ def run_single_test(submission: Submission, input_dir: Path, output_dir: Path) -
     """Run the submission on one test, and keep the output.csv of one that ran within the rules."""
     if not submission.model.is_file():  # told at once, not after a quarter of an hour of training
         return Outcome(failure=Failure("start", f"no model file {submission.model}"))
-    outcome = submission.run("run_single_test", input_dir)
+    outcome = run("run_single_test", submission, input_dir)
     if outcome.output is not None and not outcome.problem:
         with atomic_write(output_dir / "output.csv") as temporary:
             temporary.write_bytes(outcome.output)

@@ -6,13 +6,17 @@ import shutil
 import site
 import stat
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import course
 from course.files import UserError, describe_error
+from grader.limits import LIMITS
+
+MODULES = ("solution", "classification")  # of the code: this project's, the 2024 edition's
+NAMES = tuple(f"{module}.py" for module in MODULES)
 
 SCRIPT = "run.py"  # the script's name in the 2024 edition
 OFFERED = (SCRIPT, "run_tests.py")  # names under which a submission may import its helpers
@@ -31,44 +35,53 @@ _SYSTEM += ["/var", "/run", "/System", "/Library", "/private/etc", "/private/var
 
 
 @dataclass(frozen=True)
+class Submission:
+    """What is graded: the folder with its code, and the model file that goes with it."""
+
+    folder: Path
+    model: Path
+    code: str = NAMES[0]  # or solution/__init__.py
+    limits: Mapping[str, float] = field(default_factory=lambda: LIMITS)
+    use_sandbox: bool = True
+    watch: Callable[..., None] | None = None  # called while it runs
+
+    @property
+    def module(self) -> str:
+        """The name that the script imports it by."""
+        return self.code.partition("/")[0].removesuffix(".py")
+
+    @classmethod
+    def at(cls, folder: Path, model: Path | None = None, **options: Any) -> "Submission":
+        """Return the submission in a folder. Raises UserError if there is none."""
+        folder = Path(os.path.abspath(folder))  # noqa: PTH100 - a link stays one
+        codes = [name for module in MODULES for name in (f"{module}/__init__.py", f"{module}.py")]
+        try:
+            code = next((name for name in codes if (folder / name).is_file()), None)
+            readable = not folder.is_dir() or os.access(folder, os.R_OK | os.X_OK)
+        except OSError:
+            code, readable = None, False
+        if not readable:
+            raise UserError(f"{folder} cannot be read: no permission; change its mode or owner")
+        if code is None:
+            raise UserError(
+                f"no {' or '.join(NAMES)} in {folder}: name its folder with --submission"
+            )
+        return cls(folder, model or folder / "birds_model.pt", code, **options)
+
+
 class Stage:
     """The folders of one run, all below `base`, and what its process is started with."""
 
-    base: Path
-    submission: Path
-    data: Path
-    boxed: bool
-
-    @property
-    def code(self) -> Path:
-        """The code, the model and the course's script: what is uploaded, as it is there."""
-        return self.base / "code"
-
-    @property
-    def current(self) -> Path:
-        """The current folder: empty, read-only, and not the code's."""
-        return self.base / "current"
-
-    @property
-    def temporary(self) -> Path:
-        """Where libraries may write."""
-        return self.base / "temporary"
-
-    @property
-    def output(self) -> Path:
-        """Where the script writes."""
-        return self.base / "output"
-
-    @property
-    def channel(self) -> Path:
-        """Where the hook reports: a named pipe, or a file on Windows."""
-        return self.base / "channel"
-
-    @property
-    def python(self) -> list[str]:
-        """Folders of this Python and its packages."""
-        base = [site.getuserbase()] if site.ENABLE_USER_SITE else []
-        return [sys.prefix, sys.base_prefix, sys.exec_prefix, *base]
+    def __init__(self, base: Path, submission: Submission, data: Path, boxed: bool) -> None:
+        self.base, self.submission, self.data, self.boxed = base, submission, data, boxed
+        self.code = base / "code"  # the code, the model and the script, as they are there
+        self.current = base / "current"  # the current folder: empty, read-only, not the code's
+        self.home = base / "home"
+        self.temporary = base / "temporary"  # where libraries may write
+        self.output = base / "output"  # where the script writes
+        self.channel = base / "channel"  # for the hook's reports: a pipe, or a file on Windows
+        users = [site.getuserbase()] if site.ENABLE_USER_SITE else []
+        self.python = [sys.prefix, sys.base_prefix, sys.exec_prefix, *users]
 
     def command(self, task: str) -> list[str]:
         """Return the script's command line."""
@@ -85,8 +98,7 @@ class Stage:
         temporary = ("TMPDIR",) if os.name == "posix" else ("TEMP", "TMP")
         names = dict.fromkeys(temporary, str(self.temporary)) | {"CHECKER": "1"}
         if not keep_caches:
-            home = str(self.base / "home")
-            names |= {"HOME" if os.name == "posix" else "USERPROFILE": home}
+            names["HOME" if os.name == "posix" else "USERPROFILE"] = str(self.home)
             if site.ENABLE_USER_SITE and Path(site.getuserbase()).is_dir():
                 names["PYTHONUSERBASE"] = site.getuserbase()
         if not self.boxed:  # the box has no device
@@ -94,36 +106,33 @@ class Stage:
         return kept | names
 
 
-def prepare(
-    base: Path, submission: Path, code: str, model: Path, data: Path, boxed: bool
-) -> tuple[Stage, str]:
-    """Make the folders of a run; returns them and the word that the hook's reports begin with.
+def prepare(stage: Stage) -> str:
+    """Make the folders of a run; returns the word that the hook's reports begin with.
 
     Raises UserError if the submission cannot be read.
     """
-    stage, token = Stage(base, submission, data, boxed), secrets.token_hex(8)
-    for folder in (stage.code, stage.current, stage.temporary, stage.output, base / "home"):
+    token, submission = secrets.token_hex(8), stage.submission
+    for folder in (stage.code, stage.current, stage.temporary, stage.output, stage.home):
         folder.mkdir()
     if os.name == "posix":
         os.mkfifo(stage.channel)
     else:
         stage.channel.touch()
-    module = code.partition("/")[0].removesuffix(".py")
     config = {
-        **{"code": str(stage.code), "submission": str(submission), "base": str(base)},
-        **{"data": str(data), "output": str(stage.output)},
-        **{"current": str(stage.current), "scratch": [str(stage.temporary), "/dev/shm"]},
-        **{"known": [*_SYSTEM, *stage.python], "channel": str(stage.channel), "token": token},
-        **{"limit_files": os.name == "posix" and not boxed},
+        **{"code": str(stage.code), "submission": str(submission.folder), "base": str(stage.base)},
+        **{"data": str(stage.data), "output": str(stage.output)},
+        **{"scratch": [str(stage.temporary), "/dev/shm"], "known": [*_SYSTEM, *stage.python]},
+        **{"channel": str(stage.channel), "token": token},
+        "limit_files": os.name == "posix" and not stage.boxed,
     }
     try:
-        _copy_code(submission, stage.code, model)
+        _copy_code(submission.folder, stage.code, submission.model)
     except OSError as error:
         raise UserError(describe_error(error)) from None
-    _add_script(stage.code, module, config)
-    for folder in (stage.code, stage.current, base / "home"):
-        folder.chmod(stat.S_IRUSR | stat.S_IXUSR | stat.S_IRGRP | stat.S_IXGRP)
-    return stage, token
+    _add_script(stage.code, submission.module, config)
+    for folder in (stage.code, stage.current, stage.home):
+        folder.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    return token
 
 
 def _copy_code(submission: Path, code: Path, model: Path) -> None:

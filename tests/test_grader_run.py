@@ -249,9 +249,10 @@ def classify(model_path, test_img_dir):
 GRADES = """
 import sys
 from pathlib import Path
-from grader.session import Submission
+from grader.process import run
+from grader.staging import Submission
 submission = Submission.at(Path(sys.argv[1]), use_sandbox=sys.argv[2] == "os")
-submission.run("classify", Path(sys.argv[3]))
+run("classify", submission, Path(sys.argv[3]))
 """
 
 

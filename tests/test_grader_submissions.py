@@ -20,15 +20,16 @@ import pytest
 from submissions.course import FIXTURES, copy_submission, expected, fixture_names, make_test
 from submissions.habits import HABITS
 
+from course.check import check_answer
 from course.layout import CheckerError, find_tests, read_csv
 from course.marks import grade_results
-from grader.check import check_answer
 from grader.hints import hint
 from grader.limits import LIMITS
+from grader.process import run as run_submission
 from grader.report import foreign_lines
 from grader.sandbox import why_no_sandbox
-from grader.session import Submission, grade_tests
-from grader.staging import _KEPT_PREFIXES
+from grader.session import grade_tests
+from grader.staging import _KEPT_PREFIXES, Submission
 
 LITTER = ("/tmp/birds_native.txt", "/tmp/birds_native_folder", "/tmp/birds_remounted.txt")
 MUST_NOT_STAY = ("/tmp/birds_state.pt", "/dev/shm/birds.npy", "/dev/shm/birds_late.npy")
@@ -257,7 +258,7 @@ def test_what_a_submission_finds_is_what_it_finds_in_the_box(tmp_path):
     (folder / "solution.py").write_text(f"{ASKS}\n{code}\n{TELLS}")
     [test] = find_tests(make_test(tmp_path / "tests"))
     done = run_box(Submission.at(folder), test, tmp_path)
-    outcome = Submission.at(folder).run("run_single_test", test.input)
+    outcome = run_submission("run_single_test", Submission.at(folder), test.input)
     found = []
     for text in (done.stdout.decode(), outcome.log):
         [line] = [line for line in text.splitlines() if line.startswith("FACTS")]

@@ -23,7 +23,7 @@ from birddata import doctor, prepare
 from course import layout, tables
 from course.files import UserError
 from course.layout import CheckerError, read_csv, script_remark
-from grader.check import check_answer
+from course.check import check_answer
 
 READ, DAMAGED, UNREADABLE = "read", "damaged", "unreadable"
 RNG = np.random.default_rng(0)

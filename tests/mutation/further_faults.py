@@ -292,14 +292,14 @@ FAULTS = [
         "test_grader_rules.py test_grader_run.py::test_a_killed_grader_leaves_no_process_behind",
     ),
     Fault(
-        "grader/check.py",
+        "course/check.py",
         'shutil.rmtree(test.check / "gt", ignore_errors=True)',
         "pass",
         "true labels of this test: old ones are checked with",
         "test_grader_run.py::test_true_labels_of_an_old_run_are_not_checked_with",
     ),
     Fault(
-        "grader/check.py",
+        "course/check.py",
         'correct, total = check_answer(answer, truth)\n    return f"Ok',
         'correct, total = check_answer(truth, truth)\n    return f"Ok',
         "checker mode's verdict",
