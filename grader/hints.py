@@ -4,13 +4,13 @@ Nothing is decided here: the verdict is there already. A hint is a pair (why, re
 """
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from course.environment import VERSIONS, differing_versions, python_versions
 from grader.outcome import Failure, Outcome, Refusal
 from grader.rules import ACCELERATOR, FILES, NETWORK
+from grader.staging import Submission
 
 Hint = tuple[str, str]
 
@@ -38,10 +38,11 @@ LIGHTNING: Hint = (
     "Lightning keeps logs and checkpoints in files unless it is told not to",
     "give the Trainer logger=False, enable_checkpointing=False",
 )
-# By a pattern in the error's text; the first that is found counts. Groups fill the braces.
+# By a pattern in the error's text; the first that is found counts. Its groups, and the words of
+# `_words`, fill the braces.
 ERRORS: tuple[tuple[str, str, str], ...] = (
     (
-        r"MemoryError|an't allocate memory|annot allocate memory|bad_alloc",
+        r"MemoryError|[Cc]an(no|')t allocate memory|bad_alloc",
         "it took more memory than the {memory:g} GiB that each process may have in this run; the "
         "testing system's own limit is not known",
         "take smaller batches or one photo at a time; --limit memory=GIB changes the limit",
@@ -58,23 +59,16 @@ ERRORS: tuple[tuple[str, str, str], ...] = (
         "do less; --limit {phase}=SECONDS changes the limit of a run here",
     ),
     (
-        r"ended (by|with exit status).* after its answer",
+        r"ended .* after its answer",
         "the answer was there, but the process failed while it ended: the testing system sees "
         "the exit status",
         "look at handlers of atexit, and at threads of libraries that still run at the end",
     ),
     (
-        r"SystemExit|ended with exit status 0, without",
+        r"^SystemExit|exit status 0, without",
         "the process ended by itself before it had answered",
         "take out sys.exit, exit and os._exit, and argparse's parse_args: the words on the "
         "command line are the script's",
-    ),
-    (
-        r"weights_only|Weights only load failed",
-        "the file holds a whole pickled network: torch from 2.6 on refuses it unless told, torch "
-        "2.4, which the testing system has, loads it",
-        "save network.state_dict() instead of the network, or give torch.load "
-        "weights_only=False, which works with both",
     ),
     (
         r"Can't get attribute '(?P<name>\w+)' on <module '__main__'",
@@ -84,24 +78,30 @@ ERRORS: tuple[tuple[str, str, str], ...] = (
         "into a network that classify builds",
     ),
     (
-        r"deserialize object on a CUDA device|deserialize object on CUDA",
+        r"weights_only|Weights only load failed",
+        "the file holds a whole pickled network: torch from 2.6 on refuses it unless told, torch "
+        "2.4, which the testing system has, loads it",
+        "save network.state_dict() instead of the network, or give torch.load "
+        "weights_only=False, which works with both",
+    ),
+    (
+        r"deserialize object on (a )?CUDA",
         "the model was saved on a graphics accelerator, and the testing system has none",
         'give torch.load map_location="cpu"',
     ),
     (
-        r"No CUDA GPUs|not compiled with CUDA|NVIDIA driver|No supported gpu backend|"
-        r"CUDAAccelerator|MPSAccelerator|accelerator can not run",
+        r"No CUDA GPUs|not compiled with CUDA|NVIDIA driver|No supported gpu|CUDAAccelerator",
         "the testing system has no graphics accelerator",
         'work on the CPU: device "cpu" instead of .cuda(), accelerator="cpu" for Lightning',
     ),
-    (r"Hugging Face hub|huggingface|LocalEntryNotFound|couldn't connect to 'https", *WEIGHTS),
+    (r"Hugging Face hub|huggingface|LocalEntryNotFound|internet connection", *WEIGHTS),
     (
         r"No module named '(?P<name>[^'.]+)",
         "{name} is neither Python's, nor installed, nor beside the code",
         "{module}",
     ),
     (
-        r"Non-UTF-8 code|codec can't decode byte.*\(\w+\.py|\(unicode error\)",
+        r"Non-UTF-8 code|\(unicode error\)",
         "Python reads code as UTF-8, and this file is in another encoding",
         "save it as UTF-8 in your editor",
     ),
@@ -116,57 +116,57 @@ ERRORS: tuple[tuple[str, str, str], ...] = (
         "define {name} in the file that is imported, with this spelling",
     ),
     (
-        r"PermissionError: .*'(?P<name>[^']+)'",
+        r"^PermissionError: .*'(?P<name>[^']+)'",
         "{name} may not be read by this user",
         "change the file's mode or owner",
     ),
     (
-        r"invalid load key|not a ZIP archive|finding central directory|invalid magic number|"
-        r"PytorchStreamReader failed|UnpicklingError",
+        r"invalid load key|not a ZIP|central directory|magic number|PytorchStreamReader|Unpickling",
         "birds_model.pt is damaged, or no file that torch.save has written",
         "look whether the download or the copy is whole, or train it again",
     ),
+    (
+        r"^no model file",
+        "classify gets the model that lies beside the code",
+        "train it (python train_full.py), or name another with --model",
+    ),
+)
+# What lies in place of a model, by its first bytes in lower case.
+NO_MODELS: tuple[tuple[str, str, str], ...] = (
+    (r"$", "empty", "copy or train it again"),
+    (r"version https://git-lfs", "a pointer of Git LFS, not the file itself", "git lfs pull"),
+    (
+        r"\s*<(!doctype|html)",
+        "an HTML page, as a download that failed leaves it",
+        "download it again",
+    ),
+    (r"[\s -~]+$", "a text", "copy it again, or train it (python train_full.py)"),
 )
 
-_NO_FILE = re.compile(r"FileNotFoundError: .*'(?P<name>[^']+)'$")
 
+def hint(problem: Failure | Refusal | str, outcome: Outcome, submission: Submission) -> Hint:
+    """Return why the testing system would refuse a problem, and what to do.
 
-def hint(
-    problem: Failure | Refusal | str, outcome: Outcome, submission: Path, model: Path,
-    limits: Mapping[str, float],
-) -> Hint:  # fmt: skip
-    """Return why the testing system would refuse it, and what to do.
-
-    Args:
-        problem: what happened; a text if it is the check that failed.
-        outcome: of the run.
-        submission: the folder with the code.
-        model: the model file.
-        limits: those of the run.
+    A text is what is wrong with the answer.
     """
-    if isinstance(problem, Refusal):
-        if problem.wants_weights:
-            return WEIGHTS
-        lightning = any(
-            name.startswith(("lightning", "pytorch_lightning")) for name in problem.through
-        )
-        return LIGHTNING if lightning and problem.rule == FILES else RULES[problem.rule]
     if isinstance(problem, str):
         return _about_answer(problem)
-    return (
-        _about_model(problem, model)
-        or _about_file(problem.message, submission)
-        or _about_error(problem, limits)
-        or _about_versions(problem, outcome)
-    )
+    if isinstance(problem, Failure):
+        return (
+            _about_file(problem, submission)
+            or _about_error(problem, submission)
+            or _about_any(problem, outcome)
+        )
+    if problem.wants_weights:
+        return WEIGHTS
+    lightning = any("lightning" in name.partition(".")[0] for name in problem.through)
+    return LIGHTNING if lightning and problem.rule == FILES else RULES[problem.rule]
 
 
 def _about_answer(problem: str) -> Hint:
     """Compare a name that is missing with one that is there."""
-    found = re.search(
-        r"lacks '(?P<lacks>[^']+)'.*; it has (?P<quote>['\"])(?P<has>.*)(?P=quote)$", problem
-    )
-    lacks, has = (found["lacks"], found["has"]) if found else ("", "")
+    names = re.search(r"lacks '(?P<lacks>[^']+)'.*; it has (?P<has>.*)$", problem)
+    lacks, has = (names["lacks"], names["has"][1:-1]) if names else ("", "")
     remedy = "let classify return an answer for every file of its folder, under the file's name"
     if has.startswith("b'"):
         remedy = "the keys are bytes: decode them, name.decode()"
@@ -177,56 +177,17 @@ def _about_answer(problem: str) -> Hint:
     return "the check compares the answers with all true labels, by file name", remedy
 
 
-def _about_model(failure: Failure, model: Path) -> Hint | None:
-    """Say what lies there instead of a model."""
-    if failure.phase not in ("classify", "start"):
-        return None
-    if failure.message.startswith("no model file"):
-        return (
-            "classify gets the model that lies beside the code",
-            "train it (python train_full.py), or name another with --model",
-        )
-    try:
-        with model.open("rb") as file:
-            start = file.read(200)
-    except OSError as error:
-        return f"{model} cannot be read: {error.strerror}", "change the file's mode or owner"
-    kinds = (
-        (not start, "empty", "copy or train it again"),
-        (
-            start.startswith(b"version https://git-lfs"),
-            "a pointer of Git LFS, not the file itself",
-            "fetch the file: git lfs pull",
-        ),
-        (
-            start.lstrip()[:9].lower().startswith((b"<!doctype", b"<html")),
-            "an HTML page, as a download that failed leaves it",
-            "download the model again",
-        ),
-        (
-            "torch" in failure.traceback and _is_text(start),
-            "a text",
-            "copy or train it again (python train_full.py)",
-        ),
-    )
-    for found, what, remedy in kinds:
-        if found:
-            return f"{model.name} is {what}", remedy
-    return None
-
-
-def _is_text(start: bytes) -> bool:
-    try:
-        return start.decode("utf-8").isprintable() or b"\n" in start
-    except UnicodeDecodeError:
-        return False
-
-
-def _about_file(text: str, submission: Path) -> Hint | None:
-    """Find a file that is looked for in the wrong place."""
-    file = _NO_FILE.search(text)
-    if file and not Path(file["name"]).is_absolute() and (submission / file["name"]).exists():
-        name = Path(file["name"])
+def _about_file(failure: Failure, submission: Submission) -> Hint | None:
+    """Say what lies in place of the model, or that a file is looked for in the wrong place."""
+    if failure.phase == "classify" and "torch" in failure.traceback:
+        with submission.model.open("rb") as file:
+            start = file.read(200).decode("latin-1").lower()
+        for pattern, what, remedy in NO_MODELS:
+            if re.match(pattern, start):
+                return f"{submission.model.name} is {what}", remedy
+    missing = re.search(r"FileNotFoundError: .*'(?P<name>[^']+)'$", failure.message)
+    name = Path(missing["name"] if missing else "/")
+    if not name.is_absolute() and (submission.folder / name).exists():
         return (
             "it lies beside the code, but the folder that the testing system starts in is unknown",
             f"write Path(__file__).parent / {name.as_posix()!r}; classify gets the model's path",
@@ -234,46 +195,35 @@ def _about_file(text: str, submission: Path) -> Hint | None:
     return None
 
 
-def _about_error(failure: Failure, limits: Mapping[str, float]) -> Hint | None:
+def _about_error(failure: Failure, submission: Submission) -> Hint | None:
     for pattern, why, remedy in ERRORS:
-        found = re.search(pattern, failure.message)
-        if found:
-            words: dict[str, Any] = {
-                **found.groupdict(),
-                "memory": limits["memory"],
-                "phase": failure.phase,
-                "python": python_versions(),
-                "syntax": _about_syntax(failure),
-            }
-            words["module"] = _about_module(str(words.get("name", "")))
+        if found := re.search(pattern, failure.message):
+            words = _words(failure, submission, **found.groupdict())
             return why.format(**words), remedy.format(**words)
     return None
 
 
-def _about_module(name: str) -> str:
-    known = {"cv2": "opencv-python-headless", "sklearn": "scikit-learn", "PIL": "pillow"}
-    package = known.get(name, name.replace("_", "-"))
-    if package in VERSIONS or name == "skimage":
-        return f"install it here as the course has it: pip install {package or 'scikit-image'}"
-    return (
-        "do without it: the testing system has what requirements-course.txt lists; a module of "
-        "your own belongs beside the code"
-    )
+def _words(failure: Failure, submission: Submission, name: str = "") -> dict[str, Any]:
+    package = {"cv2": "opencv-python-headless", "sklearn": "scikit-learn", "PIL": "pillow"}
+    package |= {"skimage": "scikit-image", name: package.get(name, name.replace("_", "-"))}
+    module = f"install what the course has: pip install {package[name]}"
+    if package[name] not in VERSIONS:
+        module = "do without it: the testing system has what requirements-course.txt lists"
+    magic = re.search(r"^\s*[%!] ?\w", failure.traceback, re.MULTILINE)
+    notebook = "take out the notebook's lines that begin with % or !, they are no Python"
+    return {
+        **{"name": name, "module": module, "python": python_versions()},
+        **{"memory": submission.limits["memory"], "phase": failure.phase},
+        "syntax": notebook if magic else "correct the line named above",
+    }
 
 
-def _about_syntax(failure: Failure) -> str:
-    lines = failure.traceback.splitlines()
-    if any(re.match(r"\s*[%!]\s*\w", line) for line in lines):
-        return "take out the notebook's lines that begin with % or !, they are no Python"
-    return "correct the line named above"
-
-
-def _about_versions(failure: Failure, outcome: Outcome) -> Hint:
+def _about_any(failure: Failure, outcome: Outcome) -> Hint:
     """Say what holds for any error: it is one there, too, unless another release decides."""
+    remedy = "correct the line named above" if failure.where else "see the traceback and the output"
     differing = differing_versions(outcome.imported)
     text = f"{failure.message}\n{failure.traceback}"
     blamed = [words for words in differing if words.split()[0] in text] or differing
-    remedy = "correct the line named above" if failure.where else "see the traceback and the output"
     if blamed and re.match(r"TypeError|AttributeError|ImportError|ValueError", failure.message):
         return (
             "an exception that leaves the submission is a runtime error; this one may come from "

@@ -23,7 +23,8 @@ class Phase:
     @property
     def was_starved(self) -> bool:
         """Whether it had the processor for far less time than it took."""
-        return (self.wall or 0) >= 10 and self.cpu is not None and self.cpu < 0.5 * self.wall
+        wall = self.wall or 0.0
+        return wall >= 10 and self.cpu is not None and self.cpu < 0.5 * wall
 
 
 @dataclass(frozen=True)

@@ -194,7 +194,10 @@ class Run:
                 case "refusal":
                     self._add_refusal(_refusal(self._translated(report)))
                 case "failure":
-                    self._on_failure(**report)
+                    refusal, cost = report.pop("refusal"), (report.pop("wall"), report.pop("cpu"))
+                    self._end_phase(*cost)
+                    known = _refusal(self._translated(refusal)) if refusal else None
+                    self._fail(**report, refusal=known)
 
     def _start_phase(self, phase: str) -> None:
         if phase in ("answer", "save"):  # of classify and train
@@ -212,10 +215,10 @@ class Run:
             return sum(1 for _ in (self.stage.data / part / "images").iterdir())
         return 0
 
-    def _end_phase(self, wall: float, cpu: float, memory: int) -> None:
+    def _end_phase(self, wall: float, cpu: float) -> None:
         phase = self.phase
         phase.wall, phase.cpu = (phase.wall or 0.0) + wall, (phase.cpu or 0.0) + cpu
-        phase.peak = self.tree.sample(look_again=True, at_least=memory)
+        phase.peak = self.tree.sample(look_again=True)
         if phase.verdict == "running":
             phase.verdict = "ok"
 
@@ -223,18 +226,6 @@ class Run:
         self.outcome.refusals.append(refusal)
         if refusal.kind != LIBRARY_INTERNAL:
             self.phase.verdict = "rule broken" if refusal.breach else "refused"
-
-    def _on_failure(
-        self,
-        message: str,
-        where: str,
-        traceback: str,
-        refusal: dict[str, Any] | None,
-        **cost: Any,
-    ) -> None:
-        self._end_phase(**cost)
-        known = _refusal(self._translated(refusal)) if refusal else None
-        self._fail(message, where, traceback, known)
 
     def _warn(self, text: str) -> None:
         if text not in self.outcome.warnings:
@@ -344,11 +335,11 @@ class Tree:
         self._looked = -1.0
         self._cpu = self._cpu_before = 0.0
 
-    def sample(self, look_again: bool = False, at_least: int = 0) -> int:
+    def sample(self, look_again: bool = False) -> int:
         """Look how much memory each process holds now; returns the peak so far, in bytes."""
         if look_again or time.monotonic() - self._looked > 1.0:
             self._members, self._looked = self.members(), time.monotonic()
-        self.peak, cpu = max(self.peak, at_least), 0.0
+        cpu = 0.0
         for process in self._members:
             with contextlib.suppress(psutil.Error):
                 self.peak = max(self.peak, process.memory_info().rss)

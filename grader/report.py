@@ -130,7 +130,7 @@ def _show_log(result: TestResult) -> None:
 
 
 def _show_hint(problem: Any, outcome: Outcome, submission: Submission) -> None:
-    why, remedy = hint(problem, outcome, submission.folder, submission.model, submission.limits)
+    why, remedy = hint(problem, outcome, submission)
     say(f"   Why: {why}")
     say(f"   What to do: {remedy}")
 

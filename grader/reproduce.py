@@ -135,7 +135,11 @@ def _compare(
     kept = {name: i for name, i in truth.items() if trained is not None and name not in trained}
     if not kept and validation:
         counts = sum(_right(retrained, truth)), len(truth)
-        basis = _stored_basis(trained is not None, len(truth))
+        was = "may have been" if trained is None else "was"
+        basis = (
+            f"different photos: the submitted model {was} trained on these {len(truth)} too, so "
+            "the validation accuracy that it stores stands for it"
+        )
         return unpaired(validation, counts, basis), outcomes
     if trained and not kept:
         raise UserError(
@@ -145,23 +149,12 @@ def _compare(
     outcomes.append(run("classify", submission, test.input))
     if outcomes[-1].problem:
         return None, outcomes
-    basis, kept = _paired_basis(bool(kept), len(kept or truth)), kept or truth
+    whose = "neither model was trained on"
+    if not kept:
+        whose = "the submitted model may have been trained on: it keeps no record"
+    kept = kept or truth
     right = [_right(answer, kept) for answer in (answers(outcomes[-1]), retrained)]
-    return paired(right[0], right[1], basis), outcomes
-
-
-def _stored_basis(known: bool, photos: int) -> str:
-    was = "was trained" if known else "may have been trained"
-    return (
-        f"different photos: the submitted model {was} on these {photos} too, so the "
-        "validation accuracy that it stores stands for it"
-    )
-
-
-def _paired_basis(known: bool, photos: int) -> str:
-    if known:
-        return f"{photos} photos that neither model was trained on"
-    return f"{photos} photos that the submitted model may have been trained on: it keeps no record"
+    return paired(right[0], right[1], f"{len(kept)} photos that {whose}"), outcomes
 
 
 def answers(outcome: Outcome) -> dict[str, int]:

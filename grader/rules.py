@@ -118,8 +118,8 @@ class Rules:
         self.resource = _import_hidden("resource") if config["limit_files"] else None
         self.handlers: dict[str, Any] = {
             PHASE: lambda event, args: self.begin(*args),
-            TRAINED: lambda event, args: self._on_trained(*args),
-            FAILURE: lambda event, args: self._on_failure(*args),
+            TRAINED: self._on_trained,
+            FAILURE: self._on_failure,
             "open": self._on_open,
             "import": self._on_import,
             "urllib.Request": self._on_url,
@@ -128,7 +128,7 @@ class Rules:
             **dict.fromkeys(_CHANGES, self._on_change),
             **dict.fromkeys(_LOOK_UPS, self._on_look_up),
             **dict.fromkeys(("socket.connect", "socket.sendto", "socket.sendmsg"), self._on_send),
-            **dict.fromkeys(("os.fork", "os.forkpty"), lambda event, args: self._on_worker()),
+            **dict.fromkeys(("os.fork", "os.forkpty"), self._on_worker),
             **dict.fromkeys(_PROGRAMS, self._on_program),
         }
 
@@ -141,7 +141,7 @@ class Rules:
         try:
             handler(event, args)
         except Exception as error:
-            if hasattr(error, "_refusal"):
+            if hasattr(error, "_refusal") or isinstance(error, MemoryError):
                 raise
             self.report("note", event, text=f"the hook failed at {event}: {_message(error)}")
         finally:
@@ -174,7 +174,8 @@ class Rules:
         if os.getpid() != self.pid:
             return
         if self.phase:
-            self.end()
+            self._clear_scratch()
+            self.send("end", **self.cost())
         if phase == "exit":
             self.send("modules", own=self._own_modules(), imported=self._foreign_modules())
         self.phase, self.opened = phase, set()
@@ -184,38 +185,26 @@ class Rules:
         self.began = time.monotonic(), _cpu_seconds()
         self.send("start", phase=phase)
 
-    def end(self) -> None:
-        """Look what native code has left, and report what the phase cost."""
-        self._clear_scratch()
-        self.send("end", **self.cost())
-
     def cost(self) -> dict[str, float]:
-        """Return seconds of wall clock and CPU since the phase began, and peak memory in bytes."""
-        wall, cpu = time.monotonic() - self.began[0], _cpu_seconds() - self.began[1]
-        return {"wall": wall, "cpu": cpu, "memory": _peak_memory()}
+        """Return seconds of wall clock and CPU since the phase began."""
+        wall, cpu = self.began
+        return {"wall": time.monotonic() - wall, "cpu": _cpu_seconds() - cpu}
 
-    def _on_trained(self, network_is_none: bool) -> None:
-        if network_is_none:
+    def _on_trained(self, event: str, args: tuple[Any, ...]) -> None:
+        if args[0]:
             text = "train_classifier returns None; the assignment wants the network"
-            self.send("warning", text=f"{self.phase}: {text}")
+            self._warn(text, Origin(DIRECT))
 
-    def _on_failure(self, error: BaseException) -> None:
+    def _on_failure(self, event: str, args: tuple[BaseException]) -> None:
+        [error] = args
         if os.getpid() != self.pid:
             return
         phase, self.phase = self.phase, "exit"
         self.limit_files()
-        try:
-            message = _answer_problem(error) if phase == "answer" else ""
-            self.send(
-                "failure",
-                message=message or _message(error),
-                where=self._line_of(error),
-                traceback=self._format(error),
-                refusal=_refusal_behind(error),
-                **self.cost(),
-            )
-        except MemoryError:  # the parent sees the exit status and Python's own words
-            pass
+        facts = {"where": self._line_of(error), "refusal": _refusal_behind(error)}
+        message = (phase == "answer" and _answer_problem(error)) or _message(error)
+        traceback = self._format(error)
+        self.send("failure", message=message, traceback=traceback, **facts, **self.cost())
 
     # ---- Files ----
 
@@ -237,7 +226,11 @@ class Rules:
 
     def _on_read(self, name: str, shown: tuple[Any, ...]) -> None:
         if self.images and name.startswith(self.images):
-            return self._count(name)
+            self.opened.add(name)
+            if time.monotonic() - self.progress >= _PROGRESS:
+                self.progress = time.monotonic()
+                self.send("progress", process=os.getpid(), photos=len(self.opened))
+            return None
         if name.startswith(_DEVICES):
             return self._refuse(ACCELERATOR, "open", shown, _no_file(name))
         if os.path.isabs(name) and name.startswith(self.known):
@@ -246,12 +239,6 @@ class Rules:
         if not real.startswith(self.known) and os.path.isfile(real):
             self.report("foreign", real, path=real, where=self.find_origin().where)
         return None
-
-    def _count(self, name: str) -> None:
-        self.opened.add(name)
-        if time.monotonic() - self.progress >= _PROGRESS:
-            self.progress = time.monotonic()
-            self.send("progress", process=os.getpid(), photos=len(self.opened))
 
     def _on_change(self, event: str, args: tuple[Any, ...]) -> None:
         given = [args[i] for i in _CHANGES[event]]
@@ -357,7 +344,7 @@ class Rules:
     def _on_import(self, event: str, args: tuple[Any, ...]) -> None:
         name = args[0]
         if name.startswith(_WORKER_MODULES):
-            self._on_worker()
+            self._on_worker(event, args)
         elif name == "_posixshmem":
             self.limit_files()
         frame: FrameType | None = sys._getframe(2)
@@ -381,7 +368,7 @@ class Rules:
             text = f"starts another program ({program}), which the audit hook cannot watch"
             self._warn(text, origin)
 
-    def _on_worker(self) -> None:
+    def _on_worker(self, event: str, args: tuple[Any, ...]) -> None:
         """Note worker processes: `classify` should have none, and they share memory in files."""
         self.limit_files()
         if self.phase == "classify":
@@ -500,10 +487,10 @@ class Rules:
 
     def _line_of(self, error: BaseException) -> str:
         lines = [(frame.f_code.co_filename, line) for frame, line in _walk(error.__traceback__)]
-        if isinstance(error, SyntaxError) and error.filename:
-            lines.append((error.filename, error.lineno or 0))
-        names = [(self.line_name(file), line) for file, line in lines]
-        return next((f"{name}:{line}" for name, line in reversed(names) if name), "")
+        if isinstance(error, SyntaxError):
+            lines.append((error.filename or "", error.lineno or 0))
+        names = [f"{name}:{line}" for file, line in lines if (name := self.line_name(file))]
+        return names[-1] if names else ""
 
     def _format(self, error: BaseException) -> str:
         """Return the traceback without the frames of the course's script."""
@@ -543,7 +530,7 @@ class NativeIO:
                 execute(module)
                 self._wrap(module)
 
-            spec.loader.exec_module = execute_and_wrap
+            spec.loader.exec_module = execute_and_wrap  # type: ignore[method-assign]
         return spec
 
     def _wrap(self, module: ModuleType) -> None:
@@ -641,20 +628,15 @@ def _message(error: BaseException) -> str:
 
 
 def _answer_problem(error: BaseException) -> str:
-    """Say what classify returned, where the script could not write it down."""
-    names = [
-        frame.f_locals for frame, _ in _walk(error.__traceback__) if "answer" in frame.f_locals
-    ]
-    if not names:
-        return ""
-    answer, key = names[-1]["answer"], names[-1].get("name")
+    """Say what classify returned, where the script could not write it down; "" if unknown."""
     try:
+        *_, names = (f.f_locals for f, _ in _walk(error.__traceback__) if "answer" in f.f_locals)
+        answer = names["answer"]
         if not hasattr(answer, "keys"):
             what = "None" if answer is None else f"a {type(answer).__name__}"
             return f"TypeError: classify returned {what}, not a dict from file name to class id"
-        value = answer[key]
-        kind = type(value).__module__.partition(".")[0]
-        kind = type(value).__name__ if kind == "builtins" else f"{kind}.{type(value).__name__}"
+        value, key = answer[names["name"]], names["name"]
+        kind = f"{type(value).__module__}.{type(value).__name__}".removeprefix("builtins.")
         return f"TypeError: classify returned {value!r:.80} ({kind}) for {key!r:.80}, not an int"
     except Exception:
         return ""
@@ -695,27 +677,22 @@ def _is_bytecode(name: str) -> bool:
 
 def _is_number(host: Any) -> bool:
     socket, text = sys.modules["_socket"], _text(host).partition("%")[0]
-    for family in (socket.AF_INET, getattr(socket, "AF_INET6", socket.AF_INET)):
-        try:
-            socket.inet_pton(family, text)
-        except (OSError, ValueError):
-            continue
-        return True
-    return False
+    try:
+        socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _is_this_machine(host: Any) -> bool:
-    socket, text = sys.modules["_socket"], _text(host)
-    text = text[7:] if text.startswith("::ffff:") else text
+    """Tell whether an address is this machine's: only such a one can be bound."""
+    socket, text = sys.modules["_socket"], _text(host).removeprefix("::ffff:")
     if text in ("", "None", "localhost", "0.0.0.0", "::", "::1", socket.gethostname()):
         return True
     if not _is_number(text):
         return False
     family = socket.AF_INET6 if ":" in text else socket.AF_INET
-    try:  # only an address of its own can be bound
-        probe = socket.socket(family, socket.SOCK_DGRAM)
-    except OSError:
-        return text.startswith("127.")
+    probe = socket.socket(family, socket.SOCK_DGRAM)
     try:
         probe.bind((text, 0))
     except OSError:
@@ -772,13 +749,3 @@ def _cpu_seconds() -> float:
     """Return the CPU time of this process and of its children that have ended."""
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system
-
-
-def _peak_memory() -> int:
-    """Return the most that this process held, in bytes; 0 where the system does not tell."""
-    try:
-        with open("/proc/self/status", encoding="utf-8") as file:
-            line = next(line for line in file if line.startswith("VmHWM"))
-    except (OSError, StopIteration):
-        return 0
-    return int(line.split()[1]) * 1024
