@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from course.layout import DIGEST_DIGITS, TestFolder, photo_digest
-from course.marks import accuracy_text, mark_probabilities, wilson_interval
+from course.marks import accuracy_text, wilson_interval
 
 
 class _PlainValues(pickle.Unpickler):
@@ -96,11 +96,7 @@ def mismatch(
 ) -> str:
     """Return why the stored validation accuracy cannot hold on these photos; "" if it may.
 
-    Args:
-        facts: what the model says about itself.
-        truth: the true class ids of the photos.
-        correct: how many of them it answered right.
-        trained_on: whether it was trained on some of them, or may have been.
+    It answered `correct` of the photos in `truth` right, and may have been `trained_on` some.
     """
     known, asked = facts.get("class_ids"), set(truth.values())
     unknown = sorted(asked - set(known)) if isinstance(known, list) else []
@@ -128,18 +124,3 @@ def validation_of(facts: Mapping[str, Any] | None) -> tuple[int, int] | None:
         correct, total = int(validation["correct"]), int(validation["total"])
         return (correct, total) if 0 <= correct <= total and total else None
     return None
-
-
-def expectation_lines(correct: int, total: int, photos: int) -> list[str]:
-    """Return the stored validation accuracy, and the mark to expect on so many hidden photos."""
-    low, high = wilson_interval(correct, total)
-    chances = mark_probabilities(correct, total, photos)
-    ranked = sorted(chances.items(), key=lambda item: -item[1])
-    mark, chance = ranked[0]
-    others = ", ".join(f"{m} ({p:.2f})" for m, p in ranked[1:4] if p >= 0.01)
-    return [
-        f"validation accuracy stored in the model: {accuracy_text(correct, total)} "
-        f"(95 % interval {low:.4f} to {high:.4f}, {correct} of {total})",
-        f"mark to expect on {photos} hidden photos: {mark}, probability {chance:.2f}"
-        + (f"; else {others}" if others else ""),
-    ]

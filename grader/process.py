@@ -10,7 +10,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
@@ -64,7 +63,7 @@ class Run:
         self.limits, self.watch = stage.submission.limits, stage.submission.watch
         self.memory = int(self.limits["memory"] * 2**30)
         self.outcome = Outcome(_layers(stage))
-        self.reports = Reports(stage.channel, token)
+        self.reports = Reports(stage, token)
         self.phase = Phase("start", BETWEEN)
         self.began = time.monotonic()
         self.photos: dict[int, int] = {}  # opened in this phase, by process
@@ -192,12 +191,11 @@ class Run:
                     text = f"{self.phase.name}: reads {report['path']}{where}"
                     self.outcome.foreign.append(text)
                 case "refusal":
-                    self._add_refusal(_refusal(self._translated(report)))
+                    self._add_refusal(Refusal(**report))
                 case "failure":
                     refusal, cost = report.pop("refusal"), (report.pop("wall"), report.pop("cpu"))
                     self._end_phase(*cost)
-                    known = _refusal(self._translated(refusal)) if refusal else None
-                    self._fail(**report, refusal=known)
+                    self._fail(**report, refusal=refusal and Refusal(**refusal))
 
     def _start_phase(self, phase: str) -> None:
         if phase in ("answer", "save"):  # of classify and train
@@ -206,14 +204,10 @@ class Run:
         self.began, self.photos = time.monotonic(), {}
         self.answered = self.answered or phase == "exit"
         self.tree.start_phase()
-        self.total = self._count_photos({"classify": "test"}.get(phase, "train"))
+        folder = self.stage.data / ("test" if phase == "classify" else "train") / "images"
+        self.total = sum(1 for _ in folder.iterdir()) if folder.is_dir() else 0
         if phase != "exit":
             self.outcome.phases.append(self.phase)
-
-    def _count_photos(self, part: str) -> int:
-        with contextlib.suppress(OSError):
-            return sum(1 for _ in (self.stage.data / part / "images").iterdir())
-        return 0
 
     def _end_phase(self, wall: float, cpu: float) -> None:
         phase = self.phase
@@ -231,14 +225,6 @@ class Run:
         if text not in self.outcome.warnings:
             self.outcome.warnings.append(text)
 
-    def _translated(self, facts: dict[str, Any]) -> dict[str, Any]:
-        """Name the user's folder where the run had a copy."""
-        code, folder = str(self.stage.code), str(self.stage.submission.folder)
-        return {
-            key: value.replace(code, folder) if isinstance(value, str) else value
-            for key, value in facts.items()
-        }
-
     # ---- The end ----
 
     def _fail(
@@ -251,8 +237,7 @@ class Run:
         if refusal and not refusal.where:  # it was in another thread
             refusal = replace(refusal, where=where)
         self.phase.verdict = "rule broken" if refusal or self.outcome.problem else "error"
-        texts = self._translated({"message": message, "traceback": traceback})
-        self.outcome.failure = Failure(name, where=where, refusal=refusal, **texts)
+        self.outcome.failure = Failure(name, message, where, traceback, refusal)
         if name == "exit":
             self.outcome.phases.append(self.phase)
 
@@ -267,7 +252,7 @@ class Run:
         status = 128 - status if status < 0 else status
         if status == 0 and self.phase.name == "exit":
             return
-        name = _signal_name(status - 128) if _POSIX and status > 128 else ""
+        name = {128 + number: number.name for number in signal.Signals}.get(status)
         how = f"by {name}" if name else f"with exit status {status}"
         last = bytes(self.tail).decode(errors="replace").strip().split("\n")[-1]
         if status == 1 and last.startswith("MemoryError"):
@@ -293,16 +278,16 @@ class Run:
         if failure and failure.traceback:
             headers = max(1, failure.traceback.count("Traceback (most recent call last)"))
             text = text.rsplit("Traceback (most recent call last)", headers)[0]
-        return self._translated({"text": text})["text"]
+        return self.stage.with_original_path(text)
 
 
 class Reports:
     """The hook's reports: lines that begin with the run's word; all else is nobody's."""
 
-    def __init__(self, channel: Path, token: str) -> None:
+    def __init__(self, stage: Stage, token: str) -> None:
         flags = os.O_RDWR | os.O_NONBLOCK if _POSIX else os.O_RDONLY
-        self.channel, self.token = os.open(channel, flags), token.encode() + b" "
-        self.rest = b""
+        self.stage, self.channel = stage, os.open(stage.channel, flags)
+        self.token, self.rest = token.encode() + b" ", b""
 
     def close(self) -> None:
         """Listen no more."""
@@ -320,7 +305,8 @@ class Reports:
     def _parsed(self, line: bytes) -> dict[str, Any] | None:
         if line.startswith(self.token):
             with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
-                report = ast.literal_eval(line[len(self.token) :].decode())
+                text = self.stage.with_original_path(line[len(self.token) :].decode())
+                report = ast.literal_eval(text)
                 return report if isinstance(report, dict) else None
         return None
 
@@ -370,17 +356,6 @@ def _layers(stage: Stage) -> list[str]:
     portable = "portable (audit hook" + (", file-size limit)" if _POSIX else ")")
     why = sandbox.why_no_sandbox() if stage.submission.use_sandbox else "switched off"
     return [portable, f"no operating-system layer: {why}"]
-
-
-def _refusal(facts: Mapping[str, Any]) -> Refusal:
-    return Refusal(**{**facts, "through": tuple(facts["through"])})
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 def _ends(process: subprocess.Popen[bytes], seconds: float) -> bool:

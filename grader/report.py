@@ -12,10 +12,15 @@ from typing import Any
 from course.environment import unknown_packages
 from course.files import atomic_write
 from course.layout import TestFolder
-from course.marks import accuracy_text, grade_results, mark_of, wilson_interval
+from course.marks import (
+    accuracy_text,
+    expectation_lines,
+    grade_results,
+    mark_of,
+    wilson_interval,
+)
 from grader.hints import hint
 from grader.model import (
-    expectation_lines,
     is_demonstration,
     mismatch,
     trained_photos,

@@ -3,7 +3,6 @@
 docs/grader.md says what this proves and what it cannot.
 """
 
-import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ from typing import Any
 
 from course.files import UserError
 from course.layout import CheckerError, TestFolder, read_csv
-from course.marks import accuracy_text
+from course.marks import accuracy_error, accuracy_text, paired_error
 from grader.model import trained_photos, validation_of
 from grader.outcome import Outcome
 from grader.process import run
@@ -67,18 +66,15 @@ def _of(counts: tuple[int, int]) -> str:
 
 def paired(submitted: Sequence[bool], retrained: Sequence[bool], basis: str) -> Comparison:
     """Compare on the same photos: only those that one model gets right count (McNemar 1947)."""
+    error = paired_error([int(a) - int(b) for a, b in zip(submitted, retrained, strict=True)])
     n = len(submitted)
-    only_first = sum(a and not b for a, b in zip(submitted, retrained, strict=True))
-    only_second = sum(b and not a for a, b in zip(submitted, retrained, strict=True))
-    spread = only_first + only_second - (only_first - only_second) ** 2 / n
-    error = math.sqrt(max(0.0, spread)) / n
     return Comparison((sum(submitted), n), (sum(retrained), n), error, basis)
 
 
 def unpaired(submitted: tuple[int, int], retrained: tuple[int, int], basis: str) -> Comparison:
     """Compare on different photos: the two proportions' variances add up."""
-    variance = sum((k / n) * (1 - k / n) / n for k, n in (submitted, retrained))
-    return Comparison(submitted, retrained, math.sqrt(variance), basis)
+    error = accuracy_error(*((k / n, n) for k, n in (submitted, retrained)))
+    return Comparison(submitted, retrained, error, basis)
 
 
 def find_test(tests: Sequence[TestFolder]) -> TestFolder:

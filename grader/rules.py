@@ -272,7 +272,7 @@ class Rules:
                 self._report(FILES, call, origin, breach=True)
             return
         refusal = error or OSError(EROFS, os.strerror(EROFS), os.fsdecode(paths[-1]))
-        if _is_bytecode(paths[-1]):  # Python does without its cache
+        if "__pycache__" in paths[-1]:  # Python does without
             raise _marked(refusal, None)
         # In the code's folder a write is refused for certain, so nothing comes of an attempt.
         breach = origin.kind == DIRECT and not paths[-1].startswith(self.roots)
@@ -663,16 +663,6 @@ def _in_folder(name: str, descriptor: Any) -> str:
         return os.path.join(os.readlink(f"/proc/self/fd/{descriptor}"), name)
     except OSError:
         return name
-
-
-def _is_bytecode(name: str) -> bool:
-    """Tell whether the import system is about to keep a compiled module."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame and frame.f_code.co_filename == _HOOK:
-        frame = frame.f_back
-    return "__pycache__" in name and bool(
-        frame and frame.f_code.co_filename.startswith("<frozen importlib")
-    )
 
 
 def _is_number(host: Any) -> bool:

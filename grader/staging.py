@@ -83,6 +83,10 @@ class Stage:
         users = [site.getuserbase()] if site.ENABLE_USER_SITE else []
         self.python = [sys.prefix, sys.base_prefix, sys.exec_prefix, *users]
 
+    def with_original_path(self, text: str) -> str:
+        """Return a text that names the user's folder where the run has a copy."""
+        return text.replace(str(self.code), str(self.submission.folder))
+
     def command(self, task: str) -> list[str]:
         """Return the script's command line."""
         words = [str(self.code / SCRIPT), task, str(self.data), str(self.output)]

@@ -24,8 +24,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from course.files import write_json
-from course.marks import accuracy_text, mark_of, wilson_interval
-from grader.model import expectation_lines
+from course.marks import accuracy_text, expectation_lines, mark_of, wilson_interval
 from reporting import charts
 from reporting.page import Page
 from solution import (
