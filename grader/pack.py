@@ -118,10 +118,13 @@ def pack(
     with atomic_write(path) as temporary:
         _write_zip(temporary, files)
         with tempfile.TemporaryDirectory(prefix="grader-pack-") as name:
-            folder = Path(name).resolve() / "submission"
+            folder, checks = Path(name).resolve() / "submission", Path(name) / "checks"
+            with zipfile.ZipFile(temporary) as archive:
+                archive.extractall(folder)
             model = folder / "birds_model.pt"
             alone = replace(submission, folder=folder, model=model, code=next(iter(files)))
-            again = _grade_archive(temporary, alone, results, report)
+            tests = [TestFolder(result.test.input, check_base=checks) for result in results]
+            again = grade_tests(alone, tests, checks / "results.json", report)
         for before, after in zip(results, again, strict=True):
             if before.status != after.status:
                 raise PackError(
@@ -143,16 +146,3 @@ def _write_zip(path: Path, files: Mapping[str, Path]) -> None:
             except OSError as error:  # it was there when it was imported
                 raise UserError(describe_error(error, source)) from None
             archive.writestr(entry, content)
-
-
-def _grade_archive(
-    archive: Path,
-    alone: Submission,
-    results: Sequence[TestResult],
-    report: Callable[[TestResult], None],
-) -> list[TestResult]:
-    checks = alone.folder.with_name("checks")
-    with zipfile.ZipFile(archive) as content:
-        content.extractall(alone.folder)
-    tests = [TestFolder(result.test.input, check_base=checks) for result in results]
-    return grade_tests(alone, tests, checks / "results.json", report)

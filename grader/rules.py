@@ -3,10 +3,9 @@
 Python announces what it is about to do (`sys.addaudithook`, PEP 578) before it does it: opening a
 file, connecting a socket, starting a program. docs/grader.md, "The rules", explains the judgement.
 
-This file is executed inside the submission's process, before the course's script
-(course/script.py), out of sight: it is no module there, and imports nothing that the interpreter
-does not load by itself. Whatever it imported would be there for the submission, and a file of that
-name beside the code could not take its place as it does in the testing system.
+This file is executed inside the submission's process before course/script.py, out of sight: it is
+no module there, and imports nothing that the interpreter does not load by itself. A module that it
+imported could not be replaced by a file beside the code, as it is in the testing system.
 """
 
 import os
@@ -298,7 +297,9 @@ class Rules:
         for name in os.listdir(folder):
             path = os.path.join(folder, name)
             if path not in self.made and not name.startswith("torch-shm"):  # its manager's socket
-                _remove(path)
+                _import_hidden("shutil").rmtree(path, ignore_errors=True)
+                if os.path.lexists(path):
+                    os.remove(path)
                 text = f"{name}, which native code or a program left in the temporary folder"
                 self.send("note", text=f"{self.phase}: {text}, was removed at the phase's end")
 
@@ -666,7 +667,7 @@ def _in_folder(name: str, descriptor: Any) -> str:
 
 
 def _is_number(host: Any) -> bool:
-    socket, text = sys.modules["_socket"], _text(host).partition("%")[0]
+    socket, text = sys.modules["_socket"], (_path(host) or str(host)).partition("%")[0]
     try:
         socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text)
     except (OSError, ValueError):
@@ -676,7 +677,7 @@ def _is_number(host: Any) -> bool:
 
 def _is_this_machine(host: Any) -> bool:
     """Tell whether an address is this machine's: only such a one can be bound."""
-    socket, text = sys.modules["_socket"], _text(host).removeprefix("::ffff:")
+    socket, text = sys.modules["_socket"], (_path(host) or str(host)).removeprefix("::ffff:")
     if text in ("", "None", "localhost", "0.0.0.0", "::", "::1", socket.gethostname()):
         return True
     if not _is_number(text):
@@ -690,10 +691,6 @@ def _is_this_machine(host: Any) -> bool:
     finally:
         probe.close()
     return True
-
-
-def _text(host: Any) -> str:
-    return host.decode(errors="replace") if isinstance(host, (bytes, bytearray)) else str(host)
 
 
 def _shown(args: tuple[Any, ...]) -> str:
@@ -720,19 +717,6 @@ def _import_hidden(name: str) -> Any:
         sys.path[:] = path
         for new in set(sys.modules) - before:
             del sys.modules[new]
-
-
-def _remove(path: str) -> None:
-    """Remove a file or a folder with all that is in it, as far as possible."""
-    try:
-        if os.path.isdir(path) and not os.path.islink(path):
-            for name in os.listdir(path):
-                _remove(os.path.join(path, name))
-            os.rmdir(path)
-        else:
-            os.remove(path)
-    except OSError:
-        pass
 
 
 def _cpu_seconds() -> float:
