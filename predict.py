@@ -96,10 +96,8 @@ def predictions_of(
     from rich.console import Console
     from rich.progress import track
 
-    from solution import predict_photos
-
     console = Console(stderr=True)
-    pairs = zip(photos, predict_photos(photos, classifier.predictor), strict=True)
+    pairs = zip(photos, classifier.predictor.predict(photos), strict=True)
     shown = track(
         pairs,
         "photos",

@@ -39,7 +39,7 @@ from grader.report import (  # noqa: E402
     write_errors,
 )
 from grader.reproduce import find_test, reproduce  # noqa: E402
-from grader.sample import drawn_sample  # noqa: E402
+from grader.sample import graded_sample  # noqa: E402
 from grader.session import TestResult, grade_tests, run_single_test  # noqa: E402
 from grader.staging import NAMES, Submission  # noqa: E402
 
@@ -146,7 +146,7 @@ def run_locally(options: argparse.Namespace) -> int:
                 raise UserError(f"no NN_*_input folder in {options.tests}: nothing to grade")
             # Only this project's training runs here: another folder's is run under the rules.
             folder = submission.folder if submission.folder == ROOT else None
-            options.tests, model = stack.enter_context(drawn_sample(folder, submission.model))
+            options.tests, model = stack.enter_context(graded_sample(folder, submission.model))
             submission = replace(submission, model=model)
         return grade_folder(submission, options, watch)
 

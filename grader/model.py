@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from course.layout import DIGEST_DIGITS, TestFolder, photo_digest
+from course.layout import TestFolder, digest_of
 from course.marks import accuracy_text, wilson_interval
 
 
@@ -58,7 +58,7 @@ def trained_digests(facts: Mapping[str, Any] | None) -> set[str] | None:
     text = training_of(facts).get("photo_digests")
     if not isinstance(text, str) or not text:
         return None
-    return {text[i : i + DIGEST_DIGITS] for i in range(0, len(text), DIGEST_DIGITS)}
+    return {text[start : start + 8] for start in range(0, len(text), 8)}
 
 
 @functools.cache
@@ -67,7 +67,7 @@ def digests_in(images: Path) -> dict[str, str]:
     found = {}
     for path in images.iterdir() if images.is_dir() else ():
         with suppress(OSError):
-            found[path.name] = photo_digest(path)
+            found[path.name] = digest_of(path)
     return found
 
 

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from birddata import sketchbook
+from birddata import drawn_sample
 from course.files import UserError
 from grader.report import say
 
 
 @contextmanager
-def drawn_sample(folder: Path | None, model: Path) -> Iterator[tuple[Path, Path]]:
+def graded_sample(folder: Path | None, model: Path) -> Iterator[tuple[Path, Path]]:
     """Draw a sample, and train on it with `folder`, from the backbone of `model`, which it keeps.
 
     Yields the folder of the tests and the model to grade, both gone after the block; the
@@ -23,7 +23,7 @@ def drawn_sample(folder: Path | None, model: Path) -> Iterator[tuple[Path, Path]
     say("No tests in public_data: this run draws its own sample of birds.")
     with tempfile.TemporaryDirectory(prefix="birds-sample-") as name:
         tests, trained = Path(name) / "tests", Path(name) / "birds_model.pt"
-        sketchbook.draw_sample(tests, seed=0)
+        drawn_sample.draw_sample(tests, seed=0)
         if folder is None:
             say("The submission is graded on it as it is: its model has not learnt these birds.")
             yield tests, model

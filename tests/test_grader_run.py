@@ -20,7 +20,7 @@ import run_tests
 from course.layout import TestFolder
 from grader.outcome import Outcome, Phase
 from grader.report import show_errors, show_phases
-from grader.sample import drawn_sample
+from grader.sample import graded_sample
 from grader.sandbox import why_no_sandbox
 from grader.session import TestResult
 
@@ -313,11 +313,11 @@ def test_a_killed_grader_leaves_no_process_behind(course, layer):
 TRAINS = """
 import signal, sys
 from pathlib import Path
-from birddata import sketchbook
-from grader.sample import drawn_sample
+from birddata import drawn_sample
+from grader.sample import graded_sample
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
-sketchbook.draw_sample = lambda *_, **__: None
-with drawn_sample(Path(sys.argv[1]), Path(sys.argv[1], "birds_model.pt")):
+drawn_sample.draw_sample = lambda *_, **__: None
+with graded_sample(Path(sys.argv[1]), Path(sys.argv[1], "birds_model.pt")):
     pass
 """
 
@@ -560,7 +560,7 @@ def clone(course, monkeypatch):
     (course / "good" / "train_full.py").write_text(TOY_TRAINING)
     monkeypatch.setattr(run_tests, "ROOT", course / "good")
     monkeypatch.setattr(run_tests, "DEFAULT_TESTS", data)
-    monkeypatch.setattr("birddata.sketchbook.draw_sample", draw_toys)
+    monkeypatch.setattr("birddata.drawn_sample.draw_sample", draw_toys)
     return course / "good"
 
 
@@ -578,7 +578,7 @@ def test_without_course_data_the_sample_is_drawn_trained_and_graded(clone, capfd
 
 
 def test_the_sample_is_gone_afterwards(clone):
-    with drawn_sample(clone, clone / "birds_model.pt") as (tests, model):
+    with graded_sample(clone, clone / "birds_model.pt") as (tests, model):
         assert model.read_text() == f"toy weights\n{tests}"
     assert not tests.exists()
     assert not model.exists()

@@ -238,7 +238,7 @@ def facts():
         "beside": sorted(os.listdir(os.path.dirname(__main__.__file__))),
         "path": len(sys.path),
         "first": os.path.samefile(sys.path[0], os.path.dirname(__main__.__file__)),
-        "streams": [(s.encoding, s.errors, s.isatty()) for s in (sys.stdin, sys.stdout, sys.stderr)],
+        "streams": [(s.encoding, s.errors) for s in (sys.stdin, sys.stdout, sys.stderr)],
         "flags": str(sys.flags), "options": sys._xoptions, "limit": sys.getrecursionlimit(),
         "environment": sorted(set(os.environ) - {"TEMP", "TMP", "LANG", "LC_CTYPE"}),
         "modules": sorted(sys.modules), "here": os.listdir(), "hooks": len(sys.path_hooks),

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import draw_photo
+from conftest import IDS, draw_photo
 from PIL import Image
 
 import predict
@@ -23,7 +23,7 @@ def checkpoint():
     """What a model of random weights is saved as."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = solution.BirdNet([-7, 3, 1000], NAMES)
+        network = solution.BirdNet(IDS, dict(zip(IDS, NAMES, strict=True)))
         torch.nn.init.normal_(network.head.weight, std=1e7)  # random features are tiny
     return solution.to_checkpoint(network, solution.Settings(input_size=64, first_size=64))
 
@@ -54,7 +54,7 @@ def test_a_photo_gets_species_and_probabilities(photos, model, capsys):
     assert sum(shares(out).values()) == pytest.approx(100, abs=0.02)
     assert list(shares(out).values()) == sorted(shares(out).values(), reverse=True)
     best = solution.classify(model(), photo.parent)["01.jpg"]
-    assert next(iter(shares(out))) == NAMES[[-7, 3, 1000].index(best)]
+    assert next(iter(shares(out))) == NAMES[IDS.index(best)]
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_a_folder_prints_each_photo_and_csv_is_a_row_each(photos, model, tmp_pat
     with out.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["file", "species", "probability", "second", "third"]
-    ids = dict(zip(NAMES, [-7, 3, 1000], strict=True))
+    ids = dict(zip(NAMES, IDS, strict=True))
     assert {row["file"]: ids[row["species"]] for row in rows} == solution.classify(path, folder)
     assert all(0.333 < float(row["probability"]) <= 1 for row in rows)
     assert all({row["species"], row["second"], row["third"]} == set(NAMES) for row in rows)

@@ -1,0 +1,173 @@
+"""What a training leaves for its report, as plain values: history.json."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from course.files import UserError, describe_error, write_json
+from course.tables import read_species
+from solution import BirdNet, EpochRow, Settings, Validation, open_photo
+
+HISTORY = "history.json"
+
+
+@dataclass(frozen=True)
+class History:
+    """The numbers of a training. All that the report shows follows from them and the photos."""
+
+    settings: dict[str, Any]  # solution.Settings
+    metadata: dict[str, Any]  # of the network: validation, temperature, early_exit, ...
+    epochs: list[dict[str, Any]]  # rows of the training table: solution.EpochRow
+    labels: dict[str, int]  # class id by file name
+    class_ids: list[int]
+    class_names: list[str] | None
+    validation: dict[str, Any] | None  # see _plain_validation
+    architecture: list[dict[str, Any]]  # blocks in order: see architecture_of
+    photo_sizes: dict[str, int]  # how many photos have a size, such as "500×375"
+    images: str  # the folder of the photos
+    seconds: float  # that the training took
+    threads: int
+    machine: str
+    versions: dict[str, str]
+
+    def names(self) -> list[str]:
+        """Return the species' names by class index: those of a species.csv beside the tests first.
+
+        Raises UserError for a species.csv that is none.
+        """
+        known: Sequence[str | None] = self.class_names or [None] * len(self.class_ids)
+        species = read_species(Path(self.images).parents[2] / "species.csv")
+        names = (
+            species.get(class_id) or name or f"class {class_id}"
+            for class_id, name in zip(self.class_ids, known, strict=True)
+        )
+        return [name.replace("_", " ") for name in names]
+
+
+def history_of(
+    network: BirdNet,
+    settings: Settings,
+    epochs: Sequence[EpochRow],
+    labels: Mapping[str, int],
+    images: Path,
+    seconds: float,
+) -> History:
+    """Return the history of a network that `train_classifier` returned."""
+    return History(
+        settings=asdict(settings),
+        metadata=network.metadata,
+        epochs=[asdict(row) for row in epochs],
+        labels=dict(labels),
+        class_ids=network.class_ids,
+        class_names=network.class_names,
+        validation=_plain_validation(network.validation) if network.validation else None,
+        architecture=architecture_of(network, settings.input_size),
+        photo_sizes=dict(Counter(_size(images / name) for name in labels).most_common()),
+        images=str(images.resolve()),
+        seconds=seconds,
+        threads=torch.get_num_threads(),
+        machine=_processor(),
+        versions={
+            "Python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "torchvision": str(torchvision.__version__),
+        },
+    )
+
+
+def _plain_validation(validation: Validation) -> dict[str, Any]:
+    """Return the photos' names, labels (class indices), logits of all views, and where the bird is.
+
+    `view_logits` is (N, views, classes), `cams` (N, h, w) with h and w of each photo.
+    """
+    predictions = validation.predictions
+    return {
+        "photos": list(validation.photos),
+        "labels": validation.labels.tolist(),
+        "view_logits": [_rounded(prediction.view_logits) for prediction in predictions],
+        "cams": [_rounded(prediction.cam) for prediction in predictions],
+        "boxes": [list(prediction.box) for prediction in predictions],
+    }
+
+
+def _rounded(values: Tensor) -> list[Any]:
+    return values.double().round(decimals=4).tolist()
+
+
+def architecture_of(network: BirdNet, side: int) -> list[dict[str, Any]]:
+    """Return the network's parts in order, for one view (1, 3, side, side).
+
+    Each has a name, the shape (C, H, W) of its output, its multiplications with addition, its
+    parameters, and how many of these were trained.
+    """
+    pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), network.head)
+    parts = {f"{i}: {_kind(block)}": block for i, block in enumerate(network.features)}
+    parts["head: global average pooling, linear layer"] = pooled
+    rows, x = [], torch.zeros(1, 3, side, side)
+    for name, part in parts.items():
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            x = part(x)
+        parameters = list(part.parameters())
+        rows.append(
+            {
+                "name": name,
+                "shape": list(x.shape[1:]),
+                "operations": counter.get_total_flops() // 2,
+                "parameters": sum(p.numel() for p in parameters),
+                "trained": sum(p.numel() for p in parameters if p.requires_grad),
+            }
+        )
+    return rows
+
+
+def _kind(block: nn.Module) -> str:
+    convolutions = [module for module in block.modules() if isinstance(module, nn.Conv2d)]
+    kind = "convolution" if len(convolutions) == 1 else "inverted residual"
+    stride = max(convolution.stride[0] for convolution in convolutions)
+    halves = f", stride {stride}" if stride > 1 else ""
+    return kind + halves + ", with shortcut" * getattr(block, "use_res_connect", False)
+
+
+def _size(path: Path) -> str:
+    try:
+        with open_photo(path) as photo:
+            return f"{photo.width}×{photo.height}"
+    except Exception:  # see solution.read_photo
+        return "unreadable"
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    models = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
+
+
+def save_history(history: History, folder: Path) -> None:
+    """Write history.json in one step. Raises UserError."""
+    write_json(folder / HISTORY, asdict(history))
+
+
+def read_history(folder: Path) -> History:
+    """Return what `save_history` wrote. Raises UserError if it is not there or not whole."""
+    path = folder / HISTORY
+    try:
+        return History(**json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        cause = describe_error(error, path, writing=False)
+    except (TypeError, ValueError):
+        cause = f"{path} is damaged or of another version"
+    raise UserError(
+        f"{cause}; `python train_full.py` writes it, --report names the folder that it is in"
+    )
