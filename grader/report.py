@@ -2,6 +2,7 @@
 
 import csv
 import sys
+import textwrap
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -44,6 +45,14 @@ DEMONSTRATION = (
 def say(line: str = "") -> None:
     """Print a line at once, even into a pipe."""
     print(line, flush=True)
+
+
+def say_indented(text: str) -> None:
+    """Print a sentence below the testing system's line, wrapped at 80 columns."""
+    indents = {"initial_indent": "   ", "subsequent_indent": "      "}
+    say(
+        textwrap.fill(harmless(text), 80, break_long_words=False, break_on_hyphens=False, **indents)
+    )
 
 
 class Progress:
@@ -89,7 +98,7 @@ def show_result(result: TestResult, submission: Submission) -> None:
     for refusal in outcome.swallowed_refusals:
         _show_swallowed(refusal, result, submission)
     for line in foreign_lines(outcome):
-        say(f"   !! {line}")
+        say_indented(f"!! {line}")
     show_phases(outcome)
     if result.ok:
         low, high = wilson_interval(result.correct, result.total)
@@ -99,9 +108,9 @@ def show_result(result: TestResult, submission: Submission) -> None:
             f"{result.correct} of {result.total}), mark {mark_of(accuracy)}"
         )
     for warning in [*outcome.warnings, *_busy_lines(outcome)]:
-        say(f"   Warning: {warning}")
+        say_indented(f"Warning: {warning}")
     for note in [*_library_notes(outcome), *outcome.notes]:
-        say(f"   Note: {note}")
+        say_indented(f"Note: {note}")
     _show_log(result)
 
 
@@ -136,18 +145,20 @@ def _show_log(result: TestResult) -> None:
 
 def _show_hint(problem: Any, outcome: Outcome, submission: Submission) -> None:
     why, remedy = hint(problem, outcome, submission)
-    say(f"   Why: {why}")
-    say(f"   What to do: {remedy}")
+    say_indented(f"Why: {why}")
+    say_indented(f"What to do: {remedy}")
 
 
 def _show_swallowed(refusal: Refusal, result: TestResult, submission: Submission) -> None:
     """Say of a call that was refused without ending the run what the testing system would say."""
-    say(f"   !! {refusal}")
+    say_indented(f"!! {refusal}")
     if result.outcome.problem:
         return
     unsure = ", if it refuses the write as this run did" if refusal.rule == FILES else ""
-    say("      It was refused, the submission went on and answered. The testing system most")
-    say(f"      probably says the same as this run, {result.status!r}{unsure}.")
+    say_indented(
+        "It was refused, the submission went on and answered. The testing system most probably "
+        f"says the same as this run, {result.status!r}{unsure}."
+    )
     _show_hint(refusal, result.outcome, submission)
 
 

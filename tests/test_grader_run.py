@@ -520,7 +520,7 @@ def test_the_code_is_named_as_an_edition_of_the_course_does(course, name, code):
             "internet_if_there_is",
             [
                 "   !! fast_train: broke the rule 'no internet': urllib.Request(",
-                "      It was refused, the submission went on and answered. The testing system",
+                "   It was refused, the submission went on and answered. The testing system most",
                 "      probably says the same as this run, 'Ok, accuracy 1.0000'.",
                 "   Why: the testing system has no internet",
                 "   What to do: take it out",
