@@ -130,7 +130,8 @@ def test_a_submission_gets_exactly_its_result(name, layer, tmp_path, monkeypatch
     if "mark" in want:
         assert grade_results([result.entry()])["mark"] == want["mark"]
     outcome = result.outcome
-    all_like(outcome.warnings, want.get("warnings", []))
+    if want.get("warnings", []) is not None:  # None: those of a compiler that it starts
+        all_like(outcome.warnings, want.get("warnings", []))
     all_like(outcome.swallowed_refusals, want.get("refusals", []))
     all_like(outcome.notes, want.get("notes", []))
     all_like(foreign_lines(outcome), want.get("foreign", []))

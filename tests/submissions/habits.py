@@ -455,9 +455,29 @@ HABITS = {
         libc = ctypes.CDLL(None, use_errno=True)
         for target in (b"/", b"/tmp", os.fsencode(os.path.dirname(__file__))):
             libc.mount(None, target, None, 32 | 4096, None)
-        file = libc.creat(b"/tmp/birds_remounted.txt", 0o600)
+        libc.creat(b"/tmp/birds_remounted.txt", 0o600)
+        assert not os.path.exists("/tmp/birds_remounted.txt")
         """,
-        portable={"status": OK},
+        portable={"status": ERROR, "message": "classify: AssertionError (solution.py:*)"},
+    ),
+    "compiled by torch": Habit(
+        top="import torch",
+        classify="""
+        try:
+            compiled = torch.compile(lambda x: torch.relu(x) * 2 + 1)
+            assert compiled(torch.ones(8)).sum() == 24
+        except ImportError as error:  # no compiler there
+            print(error)
+        """,
+        needs="torch",
+        warnings=None,
+    ),
+    "a model that is a link": Habit(
+        files={"birds_model.pt": lambda path: path.symlink_to("/etc/hostname")},
+        classify="""
+        assert os.path.basename(model_path) == "birds_model.pt"
+        assert Path(model_path).parent == Path(__file__).parent and open(model_path).read()
+        """,
     ),
     "control codes": Habit(classify="print('\\x1b[2J\\x1b]0;title\\x07 done')"),
     "print to nowhere": Habit(classify="sys.stdout = sys.stderr = None"),
