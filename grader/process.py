@@ -193,8 +193,8 @@ class Run:
                 case "refusal":
                     self._add_refusal(Refusal(**report))
                 case "failure":
-                    refusal, cost = report.pop("refusal"), (report.pop("wall"), report.pop("cpu"))
-                    self._end_phase(*cost)
+                    self._end_phase(*map(report.pop, ("wall", "cpu", "memory")))
+                    refusal = report.pop("refusal")
                     self._fail(**report, refusal=refusal and Refusal(**refusal))
 
     def _start_phase(self, phase: str) -> None:
@@ -209,9 +209,10 @@ class Run:
         if phase != "exit":
             self.outcome.phases.append(self.phase)
 
-    def _end_phase(self, wall: float, cpu: float) -> None:
+    def _end_phase(self, wall: float, cpu: float, memory: int) -> None:
         phase = self.phase
         phase.wall, phase.cpu = (phase.wall or 0.0) + wall, (phase.cpu or 0.0) + cpu
+        self.tree.peak = max(self.tree.peak, memory)
         phase.peak = self.tree.sample(look_again=True)
         if phase.verdict == "running":
             phase.verdict = "ok"

@@ -103,6 +103,7 @@ class Rules:
     def __init__(self, config: dict[str, Any]) -> None:
         self.config, self.pid = config, os.getpid()
         self.roots = tuple(config[name] + os.sep for name in ("code", "submission"))
+        self.own = (*self.roots, *(config[name] + os.sep for name in ("base", "data")))
         self.scratch = tuple(folder + os.sep for folder in config["scratch"])
         known = [*config["known"], config["data"], config["base"], *map(str, sys.path)]
         self.known = tuple({os.path.join(path, "") for path in known if path}) + self.roots
@@ -185,9 +186,9 @@ class Rules:
         self.send("start", phase=phase)
 
     def cost(self) -> dict[str, float]:
-        """Return seconds of wall clock and CPU since the phase began."""
-        wall, cpu = self.began
-        return {"wall": time.monotonic() - wall, "cpu": _cpu_seconds() - cpu}
+        """Return seconds of wall clock and CPU since the phase began, and peak memory in bytes."""
+        wall, cpu = time.monotonic() - self.began[0], _cpu_seconds() - self.began[1]
+        return {"wall": wall, "cpu": cpu, "memory": _peak_memory()}
 
     def _on_trained(self, event: str, args: tuple[Any, ...]) -> None:
         if args[0]:
@@ -263,19 +264,26 @@ class Rules:
         In scratch, a file that the submission itself writes or names breaks the rule although it
         is written: whether the testing system has such a place is unknown.
         """
+        if "__pycache__" in paths[-1]:  # Python does without
+            raise _marked(_read_only(paths[-1]), None)
         origin, call = self.find_origin(), f"{event}({_shown(args)})"
-        if all((path + os.sep).startswith(self.scratch) for path in paths):
+        if all(map(self._is_scratch, paths)):
             self.limit_files()
             self._note_made(paths)
             if origin.kind == DIRECT or any(self._is_given(path, origin) for path in paths):
                 self._report(FILES, call, origin, breach=True)
             return
-        refusal = error or OSError(EROFS, os.strerror(EROFS), os.fsdecode(paths[-1]))
-        if "__pycache__" in paths[-1]:  # Python does without
-            raise _marked(refusal, None)
         # In the code's folder a write is refused for certain, so nothing comes of an attempt.
         breach = origin.kind == DIRECT and not paths[-1].startswith(self.roots)
-        raise _marked(refusal, self._report(FILES, call, origin, breach))
+        report = self._report(FILES, call, origin, breach)
+        raise _marked(error or _read_only(paths[-1]), report)
+
+    def _is_scratch(self, path: str) -> bool:
+        """Tell whether libraries may write there; a run's own folders may lie in /dev/shm."""
+        path = path + os.sep
+        return path.startswith(self.scratch[0]) or (
+            path.startswith(self.scratch) and not path.startswith(self.own)
+        )
 
     def _is_given(self, name: str, origin: Origin) -> bool:
         """Tell whether the submission's line holds this name, or that of a folder around it."""
@@ -600,6 +608,10 @@ def _marked(error: Exception, refusal: dict[str, Any] | None) -> Exception:
     return error
 
 
+def _read_only(name: str) -> OSError:
+    return OSError(EROFS, os.strerror(EROFS), name)
+
+
 def _no_file(name: str) -> OSError:
     return FileNotFoundError(ENOENT, os.strerror(ENOENT), name)
 
@@ -717,6 +729,14 @@ def _import_hidden(name: str) -> Any:
         sys.path[:] = path
         for new in set(sys.modules) - before:
             del sys.modules[new]
+
+
+def _peak_memory() -> int:
+    try:
+        with open("/proc/self/status", encoding="utf-8") as file:
+            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
+    except (OSError, StopIteration):  # the system does not tell
+        return 0
 
 
 def _cpu_seconds() -> float:
