@@ -20,9 +20,9 @@ from PIL import Image
 import solution
 from birddata import dataset_check, prepare
 from course import layout, tables
+from course.check import check_answer
 from course.files import UserError
 from course.layout import CheckerError, read_csv, script_remark
-from grader.check import check_answer
 from tests.commands import call
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of damaged metadata

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageFile
 
 import solution
-from grader.model import labels_fingerprint
+from course.layout import labels_fingerprint
 
 
 def shade(path: Path) -> float:
