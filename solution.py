@@ -49,10 +49,10 @@ class Settings:
 
     weights: str = "IMAGENET1K_V1"  # torchvision's name, timm's, or a checkpoint file
     input_size: int = 320  # pixels a side of a square view; costs its square in time
-    first_size: int = 256  # pixels of the short side of the whole photo in the first stage
+    first_size: int = 320  # pixels of the short side of the whole photo in the first stage
     box_threshold: float = 0.6  # of the map's maximum: places above it belong to the bird
-    box_margin: float = 0.1  # added on each side of the bird, as a share of the box
-    whole_share: float = 0.25  # of the whole photo in the averaged logits; the crop sees more
+    box_margin: float = 0.25  # added on each side of the bird, as a share of the box
+    whole_share: float = 0.4  # of the whole photo in the averaged logits; the crop sees more
     unfrozen_blocks: int = 12  # of the 19 blocks of `features`, counted from the end
     epochs: int = 16  # more gain little, and cost in proportion
     batch_size: int = 32  # photos

@@ -1,12 +1,11 @@
 """Train on the course's public sample and write birds_model.pt.
 
-    python train_full.py [TESTS_DIR] [--out FILE] [--seed N] [--init CHECKPOINT] [--epochs N]
-                         [--report DIR] [--report-only]
+    python train_full.py [TESTS_DIR] [--out FILE] [--set NAME=VALUE] [--report DIR] [--report-only]
 
 Takes the training photos of the first test in TESTS_DIR (default: public_data), measures the
 settings on a validation split, trains again on all photos, and replaces the model file in one
 step: after an interrupt or on a full disk the old file is as it was. Then it writes a report:
-history.json, and drawn from that report.md, report.html and their pictures.
+history.json, and drawn from that report.html.
 """
 
 from __future__ import annotations
@@ -15,71 +14,49 @@ import argparse
 import io
 import sys
 import time
-from dataclasses import replace
-from http.client import HTTPException
+from collections.abc import Sequence
 from pathlib import Path
-from urllib.error import URLError
-
-import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bars
-from torchvision.models import MobileNet_V2_Weights
-
-import solution
-from birddata.photos import digest_of
-from course.files import UserError, atomic_write, check_writable
-from course.layout import load_training_set
-from course.marks import accuracy_text, mark_of, wilson_interval
-from reporting import birds
-from solution import EpochRow, Settings, SubmissionError
+from typing import TYPE_CHECKING, Any
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))  # for python -P
+
+from course import cli  # noqa: E402
+from course.files import UserError, atomic_write, check_writable  # noqa: E402
+
+if TYPE_CHECKING:
+    from solution import BirdNet, EpochRow, Settings
+
 HEADER = (
-    "val: one look, where the pretrained network saw the bird; both looks are measured at the end\n"
-    "run               epoch    loss  accuracy  val loss  val accuracy  head rate  seconds"
+    "Validation while training is by the whole photo alone; by all views, at the end.\n"
+    "run             epoch    loss  accuracy  val loss  val accuracy  rate     seconds"
 )
 
 
-class TrainingTable(solution.Progress):
+class TrainingTable:
     """A row an epoch on stdout; on a terminal a bar with the time left below it."""
 
-    def __init__(self) -> None:
+    def __init__(self, epochs: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
         self.console = Console(highlight=False, soft_wrap=True)
-        columns = (
-            TextColumn("{task.description:<15}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-        )
-        self.bars = Bars(
-            *columns,
-            console=self.console,
-            transient=True,
-            disable=not self.console.is_terminal,
-        )
-        self.task = self.bars.add_task("", total=None)
+        columns = "epochs", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        terminal = self.console.is_terminal
+        self.bar = Progress(*columns, console=self.console, transient=True, disable=not terminal)
+        self.task = self.bar.add_task("", total=epochs)
         self.rows: list[EpochRow] = []
 
-    def stage(self, name: str, photos: int) -> None:
-        """Start the bar anew; without one, say what begins."""
-        self.bars.reset(self.task, total=photos, description=name)
-        if self.bars.disable:
-            self.console.print(f"{name}: {photos} photos")
-
-    def step(self, photos: int) -> None:
-        """Move the bar."""
-        self.bars.advance(self.task, photos)
-
-    def epoch(self, row: EpochRow) -> None:
+    def add(self, row: EpochRow) -> None:
         """Print the row, and keep it for the report."""
         if not self.rows:
             self.console.print(HEADER)
         self.rows.append(row)
+        self.bar.advance(self.task)
         self.console.print(
-            f"{row.stage:<17} {row.epoch:>5} {row.loss:>7.4f} {row.accuracy:>9.4f} "
+            f"{row.stage:<15} {row.epoch:>5} {row.loss:>7.4f} {row.accuracy:>9.4f} "
             f"{_or_dash(row.val_loss):>9} {_or_dash(row.val_accuracy):>13} "
-            f"{row.learning_rate:>10.2e} {row.seconds:>8.1f}"
+            f"{row.learning_rate:>6.0e} {row.seconds:>10.1f}"
         )
 
 
@@ -87,185 +64,198 @@ def _or_dash(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def fetch_imagenet_weights() -> None:
-    """Download the pretrained weights into torch's cache, if they are not there whole.
+# ---- Pretrained weights --------------------------------------------------------------------------
 
-    What is there and can be read is taken: it may have been put there by hand. Raises
-    SubmissionError for a damaged file in the cache, if no other can be had.
+
+def fetch_weights(weights: str) -> None:
+    """Download the pretrained weights of a name into torch's cache, if they are not there whole.
+
+    What is there and can be read is taken: it may have been put there by hand. Raises UserError
+    for a damaged file in the cache, if no other can be had; without a file, training says so.
     """
-    file, cure = solution.imagenet_weights_file(), ""
-    start_of_hash = file.stem.rpartition("-")[2]  # of the SHA-256, by torch.hub's convention
+    import solution
+
+    file, remedy = solution.weights_file(weights), ""
     if file.is_file():
         try:
             solution.load_file(file)
-        except SubmissionError:
-            cure = f"delete {file}, or put it there by hand"
-            print(f"{file} is damaged: it is fetched again", file=sys.stderr)
-        else:
-            if not digest_of(file).startswith(start_of_hash):
-                print(f"note: {file} is not the file that torchvision publishes", file=sys.stderr)
             return
+        except solution.SubmissionError:
+            remedy = f"delete {file}, or put it there by hand"
+            print(f"{file} is damaged: it is fetched again", file=sys.stderr)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        url = MobileNet_V2_Weights.IMAGENET1K_V1.url
-        torch.hub.download_url_to_file(url, str(file), hash_prefix=start_of_hash)
-    except (URLError, OSError, HTTPException, RuntimeError) as error:  # RuntimeError: wrong hash
-        if cure:
-            raise SubmissionError(f"no whole weights can be fetched ({error!r}): {cure}") from None
+        _download(weights, file)
+    except Exception as error:  # the libraries raise nearly anything
+        if remedy:
+            raise UserError(f"no whole weights can be fetched ({error!r}): {remedy}") from None
         print(f"The pretrained weights cannot be downloaded: {error!r}", file=sys.stderr)
 
 
-def save(content: dict, out: Path) -> None:
+def _download(weights: str, file: Path) -> None:
+    import timm
+    import torch
+    from torchvision.models import MobileNet_V2_Weights as Published
+
+    if weights in Published.__members__:
+        start_of_hash = file.stem.rpartition("-")[2]  # of the SHA-256, by torch.hub's convention
+        url = Published[weights].url
+        torch.hub.download_url_to_file(url, str(file), hash_prefix=start_of_hash)
+    elif timm.is_model(weights.partition(".")[0]):
+        save(timm.create_model(weights, pretrained=True).state_dict(), file)
+
+
+# ---- Training ------------------------------------------------------------------------------------
+
+
+def save(content: dict[str, Any], out: Path) -> None:
     """Write a checkpoint to `out` in one step: until then the file there is as it was."""
+    import torch
+
     buffer = io.BytesIO()
     torch.save(content, buffer)
     with atomic_write(out) as temporary:
         temporary.write_bytes(buffer.getbuffer())
 
 
-def train(arguments: argparse.Namespace) -> None:
-    """The whole program: read, train, save, report."""
-    start = time.perf_counter()
-    check_writable(arguments.out)
-    data = load_training_set(arguments.tests_dir, solution.may_be_photo)
-    gt = data.gt
-    if arguments.init is None:
-        fetch_imagenet_weights()
-    settings = Settings(seed=arguments.seed)
-    settings = replace(settings, epochs=arguments.epochs or settings.epochs)
-    print(f"{len(gt)} photos of {len(set(gt.values()))} species in {data.images.parent}")
-    print(settings)
-    table = TrainingTable()
-    with table.bars:
+def train(options: argparse.Namespace) -> None:
+    """Run the whole program: read, train, calibrate, save, report."""
+    import solution
+    from course.layout import load_training_set
+    from reporting import history, report
+
+    start, settings = time.perf_counter(), settings_of(options)
+    check_writable(options.out)
+    training = load_training_set(options.tests_dir, solution.may_be_photo)
+    fetch_weights(settings.weights)
+    print(f"{len(training.gt)} photos of {len(set(training.gt.values()))} species", end=" ")
+    print(f"in {training.images}\n{settings}\nlocating the birds ...", flush=True)
+    table = TrainingTable(2 * settings.epochs)
+    with table.bar:
         network = solution.train_classifier(
-            gt,
-            data.images,
-            fast_train=False,
+            training.gt,
+            training.images,
             settings=settings,
-            init=arguments.init,
-            class_names=data.species or None,
-            progress=table,
+            class_names=training.species or None,
+            on_epoch=table.add,
         )
-    print(_verdict(network.facts["validation"]))
-    if gone := len(gt) - network.facts["training"]["photos"]:
-        print(f"Left out: {gone} of {len(gt)} labels, whose photos cannot be read; see above")
-    if data.unlabelled:
-        count, example = len(data.unlabelled), data.unlabelled[0]
-        print(f"Left out: {count} files without a label, such as {example!a}")
-    save(solution.to_checkpoint(network), arguments.out)
-    size, seconds = arguments.out.stat().st_size / 1e6, time.perf_counter() - start
-    print(f"Wrote {arguments.out} ({size:.1f} MB) after {seconds:.0f} s.")
-    try:
-        labels = {name: class_id for name, class_id in gt.items() if name not in data.missing}
-        history = birds.history_of(network, table.rows, labels, data.images, seconds)
-        birds.save_history(history, arguments.report)
-    except (OSError, UserError) as error:
-        raise SubmissionError(f"the model is written, its report is not: {error}") from None
-    draw_report(history, arguments.report)
+    there = [path for path in training.paths if path.name not in training.missing]
+    describe(network, settings, training.gt, there)
+    print(verdict(network.metadata["validation"]))
+    for what, names in (
+        ("labels without a photo", training.missing),
+        ("photos without a label", training.unlabelled),
+    ):
+        if names:
+            print(f"Left out: {len(names)} {what}, such as {names[0]!a}")
+    save(solution.to_checkpoint(network, settings), options.out)
+    size, seconds = options.out.stat().st_size / 1e6, time.perf_counter() - start
+    print(f"Wrote {options.out} ({size:.1f} MB) after {seconds:.0f} s.")
+    labels = {path.name: training.gt[path.name] for path in there}
+    numbers = history.history_of(network, settings, table.rows, labels, training.images, seconds)
+    history.save_history(numbers, options.report)
+    report.draw(numbers, options.report)
+    print(f"Wrote {options.report / 'report.html'}")
 
 
-def draw_report(history: birds.History, folder: Path) -> None:
-    """Draw the report from its numbers; what goes wrong here does not concern the model."""
-    try:
-        birds.draw(history, folder)
-    except (OSError, UserError) as error:
-        raise SubmissionError(
-            f"the report in {folder} is not whole: {error}; mend that, then "
-            "`python train_full.py --report-only` draws it from history.json"
-        ) from None
-    print(f"Wrote {folder / 'report.html'}")
+def describe(
+    network: BirdNet, settings: Settings, gt: dict[str, int], photos: Sequence[Path]
+) -> None:
+    """Add to the network's metadata how it was trained, and its calibration."""
+    import torch
+    import torchvision
+
+    from course.layout import labels_fingerprint, photo_digests
+    from reporting.calibration import calibrate
+
+    network.metadata |= calibrate(network.validation, settings.whole_share)
+    network.metadata["training"] = {
+        "photos": len(photos),
+        "photo_digests": photo_digests(photos),
+        "labels_sha256": labels_fingerprint(gt),
+        "seed": settings.seed,
+        "torch": str(torch.__version__),
+        "torchvision": str(torchvision.__version__),
+    }
 
 
-def _verdict(validation: dict | None) -> str:
+def verdict(validation: dict[str, Any] | None) -> str:
+    """Return what the validation run lets expect, in a sentence."""
+    from course.marks import accuracy_text, mark_of, wilson_interval
+
     if validation is None:
         return "Validation accuracy: unknown, no species has two photos"
     correct, total = validation["correct"], validation["total"]
     accuracy, (low, high) = accuracy_text(correct, total), wilson_interval(correct, total)
     return (
-        f"Validation accuracy of both looks {accuracy} (95 % interval {low:.4f} to {high:.4f}, "
-        f"{total} photos), mark {mark_of(accuracy)}"
+        f"Validation accuracy {accuracy}, mark {mark_of(accuracy)} (95 % interval {low:.4f} to "
+        f"{high:.4f}, {total} photos, {validation['mean_views']:.1f} views per photo)"
     )
 
 
-def positive(text: str) -> int:
-    """A whole number of at least 1, for argparse."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no whole number from 1 on")
-    return int(text)
+# ---- The command ---------------------------------------------------------------------------------
 
 
-def seed(text: str) -> int:
-    """A whole number from 0 to 2**63 - 1, for argparse."""
-    if not text.isdecimal() or int(text) >= 2**63:
-        raise argparse.ArgumentTypeError(f"{text} is no whole number from 0 to 2**63 - 1")
-    return int(text)
+def settings_of(options: argparse.Namespace) -> Settings:
+    """Return the settings that the command line asks for. Raises UserError."""
+    from dataclasses import replace
+
+    from solution import Settings
+
+    return replace(Settings(), **changes(options.set))
+
+
+def changes(texts: Sequence[str]) -> dict[str, Any]:
+    """Return settings from NAME=VALUE, each with the type of its default. Raises UserError."""
+    from dataclasses import asdict
+
+    from solution import Settings
+
+    defaults, found = asdict(Settings()), {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        try:
+            found[name] = type(defaults[name])(value)
+            Settings(**found)
+        except (KeyError, ValueError) as error:
+            reason = f"the settings are {', '.join(defaults)}" if name not in defaults else error
+            raise UserError(f"--set {text}: no NAME=VALUE; {reason}") from None
+    return found
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description="Train on the course's public sample and write birds_model.pt."
-    )
-    default = HERE / "public_data"
-    parser.add_argument(
-        "tests_dir",
-        nargs="?",
-        type=Path,
-        default=default,
-        metavar="TESTS_DIR",
-        help="folder with NN_<name>_input; the first one is trained on (default: public_data)",
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=HERE / "birds_model.pt",
-        metavar="FILE",
-        help="the model file to write (default: birds_model.pt beside this program)",
-    )
-    parser.add_argument("--seed", type=seed, default=Settings.seed, help="default: %(default)s")
-    parser.add_argument(
-        "--init",
-        type=Path,
-        metavar="CHECKPOINT",
-        help="take the backbone from this model file instead of the ImageNet weights",
-    )
-    parser.add_argument("--epochs", type=positive, metavar="N", help=f"default: {Settings.epochs}")
-    parser.add_argument(
-        "--report",
-        type=Path,
-        metavar="DIR",
-        help="folder for the report (default: report beside the model file)",
-    )
-    parser.add_argument(
-        "--report-only",
-        action="store_true",
-        help="draw the report anew from its history.json, without training",
-    )
-    parsed = parser.parse_args(arguments)
-    parsed.report = parsed.report or parsed.out.parent / "report"
-    return parsed
+    """Return the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    add, default, model = parser.add_argument, HERE / "public_data", HERE / "birds_model.pt"
+    text = "folder with NN_<name>_input; the first one is trained on (default: public_data)"
+    add("tests_dir", nargs="?", type=Path, default=default, metavar="TESTS_DIR", help=text)
+    text = "the model file to write (default: birds_model.pt beside this program)"
+    add("--out", type=Path, default=model, metavar="FILE", help=text)
+    text = "change a setting of solution.py, such as epochs=8 or seed=1; may be repeated"
+    add("--set", action="append", default=[], metavar="NAME=VALUE", help=text)
+    text = "start from other weights: a model file, IMAGENET1K_V2, mobilenetv2_100.ra_in1k"
+    add("--init", metavar="WEIGHTS", help=text)
+    text = "folder for the report (default: report beside the model file)"
+    add("--report", type=Path, metavar="DIR", help=text)
+    text = "draw the report anew from its history.json, without training"
+    add("--report-only", action="store_true", help=text)
+    options = parser.parse_args(arguments)
+    options.report = options.report or options.out.parent / "report"
+    options.set += [f"weights={options.init}"] if options.init else []
+    return options
 
 
-def run(arguments: argparse.Namespace) -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Train, or only draw the report."""
-    if arguments.report_only:
-        draw_report(birds.read_history(arguments.report), arguments.report)
-    else:
-        train(arguments)
+    options = parse(arguments)
+    if not options.report_only:
+        return train(options)
+    from reporting import history, report
 
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run the program; the exit status."""
-    try:
-        run(parse(arguments))
-    except (SubmissionError, UserError) as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("Interrupted: a model file not reported above is as it was.", file=sys.stderr)
-        return 130
-    return 0
+    report.draw(history.read_history(options.report), options.report)
+    print(f"Wrote {options.report / 'report.html'}")
+    return None
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.run(main, "Interrupted: a model file not reported above is as it was.")

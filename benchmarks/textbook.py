@@ -15,9 +15,10 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.models import efficientnet_v2_s
 
-from solution import IMAGENET_MEAN, IMAGENET_STD
+import solution
 
 SIDE = 310  # pixels
+CONSTANTS = solution.preprocessing_of(solution.Settings())
 
 
 class Photos(Dataset):
@@ -29,7 +30,7 @@ class Photos(Dataset):
             [
                 transforms.Resize((SIDE, SIDE)),
                 transforms.ToTensor(),
-                transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD),
+                transforms.Normalize(CONSTANTS["mean"], CONSTANTS["std"]),
             ]
         )
 

@@ -1,10 +1,11 @@
-"""Photos that are there more than once, byte by byte or by their looks."""
+"""Photos that are there more than once, as the same bytes or altered."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from PIL import Image
@@ -17,8 +18,8 @@ from birddata.findings import Findings
 
 THUMB = 48  # pixels a side of the grey thumbnails that photos are compared by
 CELLS = 12  # a side of the grid of means whose differences are the bits of the hash
-HASH_DISTANCE = 0.28  # share of the bits; pairs above it are not looked at any further
-MAX_PAIRS = 2_000  # that are looked at, a quarter of a minute; drawn pictures may have millions
+HASH_DISTANCE = 0.28  # share of the bits; pairs above it are not compared
+MAX_PAIRS = 2_000  # that are compared, a quarter of a minute; drawn pictures may have millions
 SAME = 0.95  # correlation of two thumbnails, laid over one another, from which on they are copies
 BLANK = 2  # standard deviation of the grey values, of 255, below which a picture shows nothing
 ALIGN_STEPS = 12
@@ -26,20 +27,20 @@ MIN_OVERLAP = 0.6  # of the thumbnail
 
 
 @dataclass(frozen=True)
-class Shot:
-    """A photo in one part of a test, with what there is to know of its bytes."""
+class PhotoRecord:
+    """A photo in one part of a test, with the content of its file."""
 
     origin: str
     name: str  # what tells it from others of its part; tests that share photos share their names
     label: str | None
     test: str  # what comes before `_input`; "" where there are no tests
     role: str  # train or test
-    facts: Facts
+    content: Content
 
 
 @dataclass
-class Facts:
-    """What there is to know of a file's bytes; the rest is empty where they cannot be decoded."""
+class Content:
+    """What a file's bytes decode to; all but digest and problem is empty where they do not."""
 
     digest: str
     problem: str | None = None
@@ -47,7 +48,8 @@ class Facts:
     format: str = ""
     mode: str = ""
     size: tuple[int, int] = (0, 0)  # pixels, width and height
-    thumb: np.ndarray | None = None  # (THUMB, THUMB), float32, grey from 0 to 255
+    # (THUMB, THUMB), float32, grey from 0 to 255
+    thumb: np.ndarray = field(default_factory=partial(np.empty, (0, 0)))
 
 
 def thumbnail(photo: Image.Image) -> np.ndarray:
@@ -56,38 +58,38 @@ def thumbnail(photo: Image.Image) -> np.ndarray:
     return np.array(grey, dtype=np.float32)
 
 
-def check_copies(photos: Sequence[Shot], found: Findings) -> None:
-    """Find photos that are there more than once, byte by byte or by their looks."""
+def check_copies(photos: Sequence[PhotoRecord], found: Findings) -> None:
+    """Find photos that are there more than once, as the same bytes or altered."""
     parts: dict[tuple[str, str], set[tuple[str, str]]] = defaultdict(set)
-    for shot in photos:
-        parts[shot.test, shot.role].add((shot.name, shot.facts.digest))
+    for record in photos:
+        parts[record.test, record.role].add((record.name, record.content.digest))
     # Those that ask only for their own training photos, as the course's sample does.
     asking = sorted(test for test, role in parts if role == "test")
     trained_tests = {test for test in asking if parts[test, "test"] <= parts[test, "train"]}
     for test in sorted(trained_tests):
         found.add("trained-test", (), test)
-    by_digest: dict[str, list[Shot]] = defaultdict(list)
-    for shot in photos:
-        by_digest[shot.facts.digest].append(shot)
-    for shots in by_digest.values():
-        judge_copies(shots, "", trained_tests, found)
-    firsts = [shots[0] for shots in by_digest.values()]
-    textured = [shot for shot in firsts if shot.facts.thumb.std() >= BLANK]
-    for group in same_photos([shot.facts.thumb for shot in textured], found):
-        shots = [shot for i in group for shot in by_digest[textured[i].facts.digest]]
-        judge_copies(shots, "near-", trained_tests, found)
+    by_digest: dict[str, list[PhotoRecord]] = defaultdict(list)
+    for record in photos:
+        by_digest[record.content.digest].append(record)
+    for records in by_digest.values():
+        report_copies(records, "", trained_tests, found)
+    firsts = [records[0] for records in by_digest.values()]
+    textured = [record for record in firsts if record.content.thumb.std() >= BLANK]
+    for group in same_photos([record.content.thumb for record in textured], found):
+        records = [record for i in group for record in by_digest[textured[i].content.digest]]
+        report_copies(records, "near-", trained_tests, found)
 
 
-def judge_copies(
-    shots: Sequence[Shot], near: str, trained_tests: set[str], found: Findings
+def report_copies(
+    records: Sequence[PhotoRecord], near: str, trained_tests: set[str], found: Findings
 ) -> None:
-    """Say what is wrong with a group of copies in each test; tests may share their photos."""
-    told: dict[tuple[str, ...], list[Shot]] = {}
-    for test in sorted({shot.test for shot in shots}):
-        here = [shot for shot in shots if shot.test == test]
-        train = [shot for shot in here if shot.role == "train"]
-        asked = [shot for shot in here if shot.role == "test" and test not in trained_tests]
-        if len({shot.label for shot in here} - {None}) > 1:
+    """Add a group of copies to the findings, once; tests may share their photos."""
+    groups: dict[tuple[str, ...], list[PhotoRecord]] = {}
+    for test in sorted({record.test for record in records}):
+        here = [record for record in records if record.test == test]
+        train = [record for record in here if record.role == "train"]
+        asked = [record for record in here if record.role == "test" and test not in trained_tests]
+        if len({record.label for record in here} - {None}) > 1:
             code, here = "two-species", list({(s.name, s.label): s for s in here[::-1]}.values())
         elif train and asked:
             code, here = f"leaked-{near}copy", train + asked
@@ -95,9 +97,9 @@ def judge_copies(
             code, here = f"{near or 'exact-'}copy", train
         else:
             continue
-        told.setdefault((code, *sorted(shot.name for shot in here)), here)
-    for (code, *_), copies in told.items():
-        found.add(code, sorted(shot.origin for shot in copies))
+        groups.setdefault((code, *sorted(record.name for record in here)), here)
+    for (code, *_), copies in groups.items():
+        found.add(code, sorted(record.origin for record in copies))
 
 
 def same_photos(thumbs: Sequence[np.ndarray], found: Findings) -> list[list[int]]:
@@ -113,7 +115,10 @@ def same_photos(thumbs: Sequence[np.ndarray], found: Findings) -> list[list[int]
         found.add("look-alikes", (), f"{len(pairs):,} pairs, the {MAX_PAIRS:,} closest compared")
     for i, j in pairs[:MAX_PAIRS]:
         p = thumbs[i], thumbs[j]
-        if not groups.connected(i, j) and max(stretch(*p), stretch(*p[::-1])) >= SAME:
+        if (
+            not groups.connected(i, j)
+            and max(best_correlation(*p), best_correlation(*p[::-1])) >= SAME
+        ):
             groups.merge(i, j)
     return [sorted(group) for group in groups.subsets() if len(group) > 1]
 
@@ -139,8 +144,8 @@ def similar_hashes(bits: np.ndarray) -> list[tuple[int, int]]:
     return list(zip(pairs.row[order].tolist(), pairs.col[order].tolist(), strict=True))
 
 
-def stretch(still: np.ndarray, moved: np.ndarray) -> float:
-    """Stretch one thumbnail over another step by step; returns the best correlation on the way.
+def best_correlation(still: np.ndarray, moved: np.ndarray) -> float:
+    """Lay one thumbnail over another step by step; returns the best correlation on the way.
 
     Each step refines scale and shift in y and x by least squares, together with gain and offset of
     the brightness: Lucas-Kanade (Baker and Matthews 2004, "Lucas-Kanade 20 Years On", section 2).
@@ -152,12 +157,12 @@ def stretch(still: np.ndarray, moved: np.ndarray) -> float:
     best = -1.0
     for _ in range(ALIGN_STEPS):
         start = middle * (1 - scale) + shift
-        seen, dy, dx = (affine_transform(i, scale, start, order=1, cval=np.nan) for i in images)
-        inside = np.isfinite(seen)
-        if inside.mean() < MIN_OVERLAP or min(seen[inside].std(), still[inside].std()) < BLANK:
+        warped, dy, dx = (affine_transform(i, scale, start, order=1, cval=np.nan) for i in images)
+        inside = np.isfinite(warped)
+        if inside.mean() < MIN_OVERLAP or min(warped[inside].std(), still[inside].std()) < BLANK:
             break
-        best = max(best, float(np.corrcoef(seen[inside], still[inside])[0, 1]))
-        columns = np.stack([seen, np.ones_like(seen), dy * y, dx * x, dy, dx], axis=2)[inside]
+        best = max(best, float(np.corrcoef(warped[inside], still[inside])[0, 1]))
+        columns = np.stack([warped, np.ones_like(warped), dy * y, dx * x, dy, dx], axis=2)[inside]
         gain, _, *step = np.linalg.lstsq(columns, still[inside], rcond=None)[0]
         if gain <= 0:
             break

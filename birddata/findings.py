@@ -19,14 +19,14 @@ class Kind(NamedTuple):
     code: str
     severity: str  # error: training fails or its result is wrong; warning: it suffers; note
     what: str
-    cure: str
+    remedy: str
 
 
 _KINDS = {
     "error": (
         ("bad-table", "a table of labels that cannot be used",
          f"write it as UTF-8 text: {HEADER} in the first line, then the names that photos have"),
-        ("bad-row", "a row that is not a file name, a comma and an integer", "mend the row"),
+        ("bad-row", "a row that is not a file name, a comma and an integer", "correct the row"),
         ("two-ids", "a file with two class ids in one table", "keep the row that is right"),
         ("label-without-file", "a label without a file", "add the file or delete the row"),
         ("unreadable", "a file that cannot be decoded",
@@ -69,9 +69,9 @@ _KINDS = {
         ("few-photos", f"a species with fewer than {FEW_PHOTOS} training photos", "add photos"),
         ("odd-shape", f"a photo over {MAX_ASPECT} times as long as wide", "crop it"),
         ("odd-size", f"a photo over {OUTLIER} times as large or small as the median",
-         "look at it: it may not belong here"),
+         "see whether it belongs here"),
         ("grey", "a photo without colour", "none needed"),
-        ("look-alikes", "more pairs look alike than are compared closely",
+        ("look-alikes", "more pairs have similar hashes than are compared closely",
          "none needed; altered copies may have been missed"),
         ("trained-test", "a test that asks only for photos of its training set",
          "none needed; its accuracy says nothing about new photos"),
@@ -79,6 +79,7 @@ _KINDS = {
     ),
 }  # fmt: skip
 KINDS = tuple(Kind(code, severity, *rest) for severity, of in _KINDS.items() for code, *rest in of)
+NO_KIND = Kind("", "note", "", "")
 
 
 class Item(NamedTuple):
@@ -115,10 +116,10 @@ class Findings(defaultdict[str, dict[Item, None]]):
         """Return the highest severity among the findings, note if there is none."""
         return next((kind.severity for kind in self.kinds()), "note")
 
-    def told(self, code: str, item: Item, with_cure: bool = False) -> str:
-        """Say what a finding is about, and what is the matter."""
-        kind = next((kind for kind in KINDS if kind.code == code), None)
-        plain = code in ("passed-over", "not-an-image", "unreadable", "bad-table")
+    def format_finding(self, code: str, item: Item, with_remedy: bool = False) -> str:
+        """Return a line on a finding: its files, what is the matter, and perhaps the remedy."""
+        kind = next((kind for kind in KINDS if kind.code == code), NO_KIND)
+        plain = kind is NO_KIND or code in ("not-an-image", "unreadable", "bad-table")
         detail = f" ({item.detail})" if item.detail else ""
         what = item.detail if plain else f"{kind.what}{detail}"
-        return f"{' = '.join(item.files)}: {what}{f'; {kind.cure}' if with_cure else ''}"
+        return f"{' = '.join(item.files)}: {what}{f'; {kind.remedy}' if with_remedy else ''}"

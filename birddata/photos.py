@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,22 +15,31 @@ from solution import DETAIL, Settings, read_photo
 
 SIDE = DETAIL * Settings.input_size  # pixels, as training and classify read photos
 
+HEIC = "HEIC, which Pillow lacks here"
+HEIC_BRANDS = {b"ftyp" + brand for brand in (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"heif")}
 T = TypeVar("T")
 
 
 def problem(path: Path) -> str | None:
-    """Say why training leaves a photo out and classify cannot read it; None if they can."""
+    """Return why training leaves a photo out and classify cannot read it; None if they can."""
     try:
         read_photo(path, SIDE)
     except Exception as error:  # a damaged photo makes Pillow raise nearly anything
-        return reason(error)
+        return HEIC if is_heic(path) else reason(error)
     return None
 
 
+def is_heic(path: Path) -> bool:
+    """Return whether a file begins as HEIC photos do, whatever its name."""
+    with suppress(OSError), path.open("rb") as file:
+        return file.read(12)[4:] in HEIC_BRANDS
+    return False
+
+
 def reason(error: Exception) -> str:
-    """Say in a few words why a photo cannot be read."""
-    told = error.strerror if isinstance(error, OSError) else None
-    return told or " ".join(str(error).split()) or type(error).__name__
+    """Return in a few words why a photo cannot be read."""
+    cause = error.strerror if isinstance(error, OSError) else None
+    return cause or " ".join(str(error).split()) or type(error).__name__
 
 
 def digest_of(path: Path) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import secrets
 import sys
 from collections import Counter
@@ -16,12 +15,13 @@ from typing import NoReturn
 
 import numpy as np
 
-from birddata import doctor
+from birddata import dataset_check
 from birddata.findings import FATAL, LEFT_OUT, Findings
-from birddata.photos import as_jpeg, digest_of, problem, with_bar
-from birddata.samples import find_sample, with_names
+from birddata.photos import HEIC, as_jpeg, digest_of, problem, with_bar
+from birddata.samples import find_sample, with_ids, with_names
 from birddata.sources import Entry, read_source
 from birddata.writing import Photo, Sample, Test, new_tests, write_tests
+from course import tables
 from course.files import UserError
 from solution import split_photos
 
@@ -37,7 +37,7 @@ def usable(sample: Sample, scratch: Path, found: Findings) -> Sample:
     """
     for code in FATAL:
         for item in found[code]:
-            raise UserError(found.told(code, item, with_cure=True))
+            raise UserError(found.format_finding(code, item, with_remedy=True))
     every = {photo.path: None for test in sample.tests for photo in (*test.train, *test.test)}
     bad = {path: why for path in with_bar(list(every)) if (why := problem(path))}
     keep = partial(readable, bad=bad, scratch=scratch, found=found)
@@ -61,7 +61,7 @@ def readable(
     for name, class_id, origin, path in map(astuple, photos):
         why = bad.get(path, "")
         jpeg = scratch / f"{secrets.token_hex(8)}.jpg"
-        if why.startswith("HEIC") and as_jpeg(path, jpeg):
+        if why == HEIC and as_jpeg(path, jpeg):
             found.add("converted", origin)
             name, path = str(Path(name).with_suffix(".jpg")), jpeg
         elif why:
@@ -73,17 +73,18 @@ def readable(
 
 def name_left_out(found: Findings) -> int:
     """Name everything that is left out on stderr, each once; returns how many."""
-    lines = [f"skipped: {found.told(code, item)}" for code in LEFT_OUT for item in found[code]]
+    skipped = [found.format_finding(code, item) for code in LEFT_OUT for item in found[code]]
+    lines = [f"skipped: {line}" for line in skipped]
     for code in ("repeated-row", "other-name", "script-differs"):
         if items := list(found[code]):
             more = f" (and {len(items) - 1} more)" if len(items) > 1 else ""
-            lines.append(f"note: {found.told(code, items[0])}{more}")
-    heic = sum(item.detail.startswith("HEIC") for item in found["unreadable"])
+            lines.append(f"note: {found.format_finding(code, items[0])}{more}")
+    heic = sum(item.detail == HEIC for item in found["unreadable"])
     if heic and not find_spec("pillow_heif"):
         lines.append(f"note: {heic} are HEIC; after `pip install pillow-heif` they become JPEG")
     if lines:
         print("\n".join(lines), file=sys.stderr)
-    return sum(len(found[code]) for code in LEFT_OUT)
+    return len(skipped)
 
 
 # ---- --holdout -----------------------------------------------------------------------------------
@@ -111,12 +112,12 @@ def hold_out(source: Path, sample: Sample, fraction: float, seed: int, found: Fi
         if (kept := first.setdefault(digest_of(photo.path), photo)) is not photo:
             found.add("passed-over", photo.origin, f"the same bytes as {kept.origin}")
     train, held = stratified_split(list(first.values()), fraction, seed)
-    seen = Counter(photo.class_id for photo in train)
-    for class_id in sorted(seen.keys() - {photo.class_id for photo in held}):
+    seen = Counter(photo.known_id for photo in train)
+    for class_id in sorted(seen.keys() - {photo.known_id for photo in held}):
         name = sample.name_of(class_id)
         print(f"not in the holdout: {name} (photos: {seen[class_id]})", file=sys.stderr)
     tests = [Test(ONLY_TEST, train, train), Test("01_holdout", train, held)]
-    return Sample(sample.kind, tests, sample.species)
+    return replace(sample, tests=tests)
 
 
 def stratified_split(
@@ -137,17 +138,25 @@ def stratified_split(
 # ---- Writing -------------------------------------------------------------------------------------
 
 
-def prepare(source: Path, out: Path, holdout: float | None = None, seed: int = 0) -> None:
+def prepare(
+    source: Path, out: Path, holdout: float | None = None, seed: int = 0, ids: Path | None = None
+) -> None:
     """Do the whole job: read SOURCE, write its tests below `out`, say on stdout what was written.
 
-    Raises UserError, or OSError from the file system; `out` is then as it was.
+    `ids` is a species.csv whose class ids are kept. After an error or a signal `out` is as it was.
     """
     found = Findings()
+    known = tables.read_species(ids) if ids else {}
+    if ids and not known:
+        raise UserError(f"{ids} names no species; give the species.csv of an earlier sample")
     try:
         with new_tests(out) as scratch:
             print(f"Reading {source}", flush=True)
             files = read_source(source, scratch / "unpacked", found)
-            sample = usable(find_sample(source, files, seed, found), scratch, found)
+            sample = find_sample(source, files, seed, found)
+            if known:
+                sample = with_ids(sample, known)
+            sample = usable(sample, scratch, found)
             if holdout is not None:
                 sample = hold_out(source, sample, holdout, seed, found)
             written, links, copies = write_tests(sample, scratch, out)
@@ -171,6 +180,8 @@ def report(sample: Sample, found: Findings, skipped: int) -> None:
         )
     if lost := [name for class_id, name in sample.species.items() if class_id not in trained]:
         print(f"species without a photo to train on: {', '.join(lost)}")
+    if sample.species_source:
+        print(f"names of the species: {sample.species_source}, see public_data/README.md")
     if found["converted"]:
         print(f"HEIC photos that became JPEG: {len(found['converted']):,}")
     count = ", ".join(f"{len(found[code]):,} {code}" for code in LEFT_OUT if found[code])
@@ -206,6 +217,8 @@ def parse_arguments(arguments: list[str] | None, out: Path) -> argparse.Namespac
     add("--out", type=Path, metavar="DIR", default=out,
         help="where to write (default: %(default)s)")
     add("--seed", type=seed_number, default=0, metavar="N", help="of a split (default: 0)")
+    add("--ids", type=Path, metavar="SPECIES.csv",
+        help="keep the class ids of the species named there; others get the ids after them")
     add("--check", type=Path, metavar="DIR",
         help="write no tests, but say what is wrong with those in DIR (or with a folder of gt.csv "
         "and images, or class folders); the exit status is 4 with errors, 3 with warnings")
@@ -240,26 +253,7 @@ def seed_number(text: str) -> int:
 def main(arguments: list[str] | None = None, out: Path = Path("public_data")) -> int:
     """Run the command line, which writes to `out` unless told otherwise; the exit status."""
     options = parse_arguments(arguments, out)
-    for stream in (sys.stdout, sys.stderr):  # a console or a pipe may not hold every name
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-    try:
-        if options.check:
-            status = doctor.run(options.check, options.json)
-        else:
-            prepare(options.source, options.out, options.holdout, options.seed)
-            status = 0
-        sys.stdout.flush()  # not at the exit, where nobody would catch what goes wrong
-        return status
-    except UserError as error:
-        message, status = str(error), 1
-    except BrokenPipeError:  # whoever read the output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except OSError as error:
-        where = error.filename or options.source or options.check
-        message, status = f"{error.strerror or error} ({where})", 1
-    except KeyboardInterrupt:
-        message, status = "interrupted; no test is half-written", 130
-    print(f"Error: {message}", file=sys.stderr)
-    return status
+    if options.check:
+        return dataset_check.run(options.check, options.json)
+    prepare(options.source, options.out, options.holdout, options.seed, options.ids)
+    return 0

@@ -8,12 +8,13 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 from birddata.findings import Findings
 from birddata.photos import problem
-from birddata.sources import EMPTY_FOLDER, Entry, Files, is_table
+from birddata.sources import EMPTY_FOLDER, INNER_ARCHIVE, Entry, Files, is_table
 from birddata.writing import Photo, Sample, Test
 from course import layout, tables
 from course.files import UserError
@@ -63,8 +64,8 @@ def choose_root(roots: set[str], what: str, source: Path) -> str | None:
 
 def below(files: Files, root: str, found: Findings | None = None) -> Files:
     """Return the files below a root, by their path from there; name the others if asked to."""
-    for path in sorted(files) if found is not None else []:
-        if not path.startswith(root):
+    if found is not None:
+        for path in sorted(path for path in files if not path.startswith(root)):
             found.add("passed-over", path, f"not below {root}")
     return {path[len(root) :]: file for path, file in files.items() if path.startswith(root)}
 
@@ -72,7 +73,7 @@ def below(files: Files, root: str, found: Findings | None = None) -> Files:
 # ---- Photos and their labels ---------------------------------------------------------------------
 
 
-def worded(file: Entry, read: Callable[[Path], T]) -> T:
+def with_original_path(file: Entry, read: Callable[[Path], T]) -> T:
     """Read a table; an error calls it by its path below SOURCE, where it may be unpacked from."""
     try:
         return read(file.path)
@@ -131,8 +132,8 @@ def with_names(rows: Iterable[tuple[str, int | None, Entry]]) -> list[Photo]:
     taken: set[str] = set()
     photos = []
     for wish, class_id, file in rows:
-        name = unicodedata.normalize("NFC", tables.decode_russian(wish))
-        name = Path(re.sub(r'[\x00-\x1f\x7f<>:"/\\|?*,\ud800-\udfff]', "_", name))
+        wish = unicodedata.normalize("NFC", tables.decode_russian(wish))
+        name = Path(re.sub(r'[\x00-\x1f\x7f<>:"/\\|?*,\ud800-\udfff]', "_", wish))
         room = MAX_NAME_BYTES - len(name.suffix.encode())
         stem = name.stem.encode()[:room].decode(errors="ignore")
         free, number = f"{stem}{name.suffix}", 2
@@ -174,8 +175,13 @@ def read_course(files: Files, root: str, found: Findings) -> Sample:
         lost = path.startswith(tuple(f"{test.stem}_input/" for test in tests))
         code = "file-without-label" if lost and not is_table(path) else "passed-over"
         found.add(code, files[path].origin, "not part of a test")
-    species = worded(files["species.csv"], tables.read_species) if "species.csv" in files else {}
-    return Sample("in the course's layout", tests, species)
+    if "species.csv" in files:
+        species, source = with_original_path(files["species.csv"], tables.read_species), ""
+    else:
+        labelled = [photo.class_id for photo in tests[0].train if photo.class_id is not None]
+        species = layout.inferred_species(labelled)
+        source = "inferred" if species else ""
+    return Sample("in the course's layout", tests, species, source, root)
 
 
 def read_part(
@@ -188,7 +194,7 @@ def read_part(
     try:
         if table_file is None:
             raise UserError(f"{gt} is missing")
-        table = worded(table_file, tables.read_gt)
+        table = with_original_path(table_file, tables.read_gt)
         labels = match_labels(table, gt, photos, images, found)
     except UserError as error:
         missing_truth = table_file is None and gt.endswith("_gt/gt.csv")
@@ -241,6 +247,23 @@ def read_table_beside(source: Path, files: Files, found: Findings) -> Sample | N
     return Sample(f"photos with the table {gt}", [test], species)
 
 
+def with_ids(sample: Sample, known: Mapping[int, str]) -> Sample:
+    """Give species the class ids that `known` has for their names, and others the ids after them.
+
+    Raises UserError if the class ids are given in SOURCE.
+    """
+    if sample.tests[0].stem or not sample.species:
+        raise UserError("--ids goes with class folders or a table of names; SOURCE has class ids")
+    id_of = {tables.name_key(name): class_id for class_id, name in known.items()}
+    new = {}
+    for old, name in sample.species.items():
+        new[old] = id_of.setdefault(tables.name_key(name), max(id_of.values()) + 1)
+    (test,) = sample.tests
+    photos = [replace(photo, class_id=new[photo.known_id]) for photo in test.train]
+    species = dict(known) | {new[old]: name for old, name in sample.species.items()}
+    return replace(sample, tests=[Test("", photos, [], set(new.values()))], species=species)
+
+
 def ids_of(labels: set[str]) -> tuple[dict[str, int], dict[int, str]]:
     """Return class ids by label, and names by class id where labels are names."""
     if all(tables.WHOLE_NUMBER.fullmatch(label) for label in labels):
@@ -254,7 +277,7 @@ def ids_of(labels: set[str]) -> tuple[dict[str, int], dict[int, str]]:
 
 def read_class_folders(source: Path, files: Files, found: Findings) -> Sample:
     """Read <species>/.../<photo>; class ids are the positions of the folder names in order."""
-    root = class_root(source, [path for path in files if not is_table(path)])
+    root = class_root(source, [path for path in files if not is_table(path)], found)
     files = below(files, root, found)
     inside = {path: file for path, file in files.items() if "/" in path and not is_table(path)}
     name_unlabelled(files, inside, found, "not in a species' folder")
@@ -277,7 +300,7 @@ def read_class_folders(source: Path, files: Files, found: Findings) -> Sample:
     return Sample(f"a tree of class folders{more if deep else ''}", [test], species)
 
 
-def class_root(source: Path, photos: list[str]) -> str:
+def class_root(source: Path, photos: list[str], found: Findings) -> str:
     """Return the folder whose sub-folders are species, as a prefix of paths: "" for SOURCE.
 
     That is the first with photos in several sub-folders, or with one that holds photos itself.
@@ -295,6 +318,9 @@ def class_root(source: Path, photos: list[str]) -> str:
         if species and (len(folders) > 1 or any(len(part) == 2 for part in parts)):
             return root
         root += f"{min(folders, default='')}/"
+    for item in found["not-an-image"]:
+        if item.detail == INNER_ARCHIVE:
+            raise UserError(f"{source} holds no photo, but {item.files[0]}, {INNER_ARCHIVE}")
     raise UserError(
         f"{source} holds neither NN_<name>_input folders nor <species>/*.jpg nor a table of labels "
         "beside the photos nor CUB-200-2011; give the folder right above them"

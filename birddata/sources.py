@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import lzma
 import os
-import re
-import shutil
-import stat
-import tarfile
-import zipfile
-import zlib
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
-from functools import partial
 from pathlib import Path
-from typing import IO, NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn
 
+from birddata.archives import Member, read_archive
 from birddata.findings import Findings
 from birddata.writing import STAGING_PREFIX
-from course.files import UserError
-from course.tables import decode_russian
+from course.files import UserError, describe_error
 from solution import may_be_photo
 
 TABLE_SUFFIXES = {".csv", ".tsv", ".txt"}
+ARCHIVE_SUFFIXES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".7z", ".rar"}
+INNER_ARCHIVE = "an archive, which is not looked into; unpack it and give its folder"
 EMPTY_FOLDER = "an empty folder"
 SYSTEM_FILES = {"__macosx", "thumbs.db", "desktop.ini"}
 MAX_UNPACKED_BYTES = 8 * 2**30  # the whole of CUB-200-2011 is 1.2 GB, the course's sample far less
@@ -45,18 +37,8 @@ def read_source(source: Path, unpack_to: Path, found: Findings) -> Files:
         return walk_folder(source, found)
     if not source.exists():
         raise UserError(f"{source} does not exist; give a folder or an archive")
-    try:
-        if zipfile.is_zipfile(source):
-            with zipfile.ZipFile(source) as archive:
-                return unpack(zip_members(archive, source), source, unpack_to, found)
-        with tarfile.open(source) as archive:
-            return unpack(tar_members(archive), source, unpack_to, found)
-    except tarfile.ReadError:
-        raise UserError(
-            f"{source} is neither a folder nor a whole zip or tar; unpack it and give the folder"
-        ) from None
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError) as error:
-        raise UserError(f"{source} cannot be unpacked ({error}); download it again") from None
+    unpack_to.mkdir()
+    return unpack(source, unpack_to, found)
 
 
 def is_table(path: str) -> bool:
@@ -73,9 +55,10 @@ def is_wanted(path: str, found: Findings) -> bool:
                 why = "hidden" if depth > len(folders) else "hidden folder"
                 found.add("passed-over", "/".join(path.split("/")[:depth]), why)
             return False
-    if is_table(path) or may_be_photo(name):
+    inner = Path(name).suffix.lower() in ARCHIVE_SUFFIXES
+    if not inner and (is_table(path) or may_be_photo(name)):
         return True
-    found.add("not-an-image", path, "not an image")
+    found.add("not-an-image", path, INNER_ARCHIVE if inner else "not an image")
     return False
 
 
@@ -109,84 +92,64 @@ def _raise(error: OSError) -> NoReturn:
 # ---- Archives ------------------------------------------------------------------------------------
 
 
-class Member(NamedTuple):
-    """A file in an archive: its path there, its size in bytes, how to open it; is it a link?"""
+def unpack(source: Path, folder: Path, found: Findings) -> Files:
+    """Unpack what is wanted of an archive into numbered files: no member's name becomes a path.
 
-    name: str
-    size: int
-    open: Callable[[], IO[bytes]]
-    is_link: bool
-
-
-def unpack(members: Iterable[Member], source: Path, folder: Path, found: Findings) -> Files:
-    """Unpack what is wanted into numbered files, so that no member's name ever becomes a path.
-
-    Raises UserError for links, for names that lead out of the folder, and for too much.
+    A link is the member that it means. Raises UserError for what is refused, and for too much.
     """
-    folder.mkdir()
     files: Files = {}
+    links: dict[str, str] = {}
+    seen: set[str] = set()
     room = MAX_UNPACKED_BYTES
-    for name, size, opened, is_link in members:
-        if is_link or ".." in name.split("/") or re.match(r"/|[A-Za-z]:", name) or "\0" in name:
-            raise UserError(
-                f"{source} is refused: its member {name!r} is a link or leads out of the folder "
-                "(.., absolute path, drive letter); get the archive from its own source"
-            )
-        if not is_wanted(name, found):
+    for member in read_archive(source):
+        name = member.name
+        seen.add(name)
+        if member.reason:
+            found.add("passed-over", name, member.reason)
+        elif not is_wanted(name, found):
             continue
-        if name in files:
+        elif name in files or name in links:
             found.add("passed-over", f"{name} (again)", "twice in the archive, the first is taken")
-            continue
-        if (room := room - size) < 0:
+        elif member.target is not None:
+            links[name] = member.target
+        else:
+            files[name] = Entry(name, folder / f"{len(files):06d}")
+            room -= _save(member, files[name].path, room, source)
+    for name in links:
+        target = _follow(name, links)
+        if target in files:
+            files[name] = Entry(name, files[target].path)
+        elif target in seen - links.keys():
+            found.add("passed-over", name, f"a link to {target}, which is left out")
+        else:
             raise UserError(
-                f"{source} would unpack to more than {MAX_UNPACKED_BYTES / 2**30:g} GiB; if you "
-                "trust it, unpack it yourself and give the folder"
+                f"{source} is refused: its member {name!r} is a link to {links[name]!r}, which is "
+                "no member; get the archive from its own source"
             )
-        target = folder / f"{len(files):06d}"
-        # Neither module reads more than a member's declared size, which was counted above.
-        with opened() as packed, target.open("wb") as unpacked:
-            shutil.copyfileobj(packed, unpacked, 2**20)
-        files[name] = Entry(name, target)
     return dict(sorted(files.items()))
 
 
-def zip_members(archive: zipfile.ZipFile, source: Path) -> Iterator[Member]:
-    """Yield the files in a zip; raises UserError for a password or a strange method."""
-    for member in archive.infolist():
-        if member.flag_bits & 0x1:
-            raise UserError(f"{source} has a password; unpack it yourself and give the folder")
-        if not member.is_dir():
-            try:
-                archive.open(member).close()
-            except NotImplementedError:
-                method = zipfile.compressor_names.get(member.compress_type, member.compress_type)
-                raise UserError(
-                    f"{source} is packed by the method {method}, which Python does not know; "
-                    "unpack it yourself and give the folder"
-                ) from None
-            is_link = stat.S_ISLNK(member.external_attr >> 16)
-            opened = partial(archive.open, member)
-            yield Member(member_name(member), member.file_size, opened, is_link)
+def _save(member: Member, target: Path, room: int, source: Path) -> int:
+    """Write a member's bytes; returns their number, which may not exceed `room`."""
+    written, too_much = 0, member.size > room  # a member may have more bytes than it declares
+    try:
+        with target.open("wb") as unpacked:
+            for chunk in () if too_much else member.chunks():
+                if too_much := (written := written + len(chunk)) > room:
+                    break
+                unpacked.write(chunk)
+    except OSError as error:
+        raise UserError(describe_error(error, target.parent, writing=True)) from None
+    if too_much:
+        raise UserError(
+            f"{source} would unpack to more than {MAX_UNPACKED_BYTES / 2**30:g} GiB; if you trust "
+            "it, unpack it yourself and give the folder"
+        )
+    return written
 
 
-def member_name(member: zipfile.ZipInfo) -> str:
-    """Return the path of a zip's member as its maker wrote it, with slashes.
-
-    Names without the flag for UTF-8 are read as code page 437 by zipfile, but macOS writes UTF-8,
-    and a Russian Windows code page 866, which we believe where it gives Russian letters.
-    """
-    name = member.orig_filename
-    if not member.flag_bits & 0x800:
-        with suppress(UnicodeError):
-            read = decode_russian(name.encode("cp437").decode(errors="surrogateescape"), "cp866")
-            name = read if read.isprintable() else name
-    return name.replace("\\", "/")
-
-
-def tar_members(archive: tarfile.TarFile) -> Iterator[Member]:
-    """Yield the files and links in a tar."""
-    for member in archive:
-        is_link = member.issym() or member.islnk()
-        if member.isfile() or is_link:
-            opened = partial(archive.extractfile, member)
-            yield Member(member.name.removeprefix("./"), member.size, opened, is_link)
+def _follow(name: str, links: dict[str, str]) -> str:
+    """Return the member that a link leads to, through others; a link if they form a circle."""
+    for _ in links:
+        name = links.get(name, name)
+    return name

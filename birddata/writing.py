@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from course import layout, tables
-from course.files import UserError
+from course.files import UserError, describe_error, temporary_folder
 
 STAGING_PREFIX = ".prepare-"
 
@@ -28,6 +27,13 @@ class Photo:
     class_id: int | None
     origin: str
     path: Path
+
+    @property
+    def known_id(self) -> int:
+        """The class id of a photo that has one."""
+        if self.class_id is None:
+            raise ValueError(f"{self.origin} has no label")
+        return self.class_id
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,8 @@ class Sample:
     kind: str
     tests: list[Test]
     species: dict[int, str] = field(default_factory=dict)
+    species_source: str = ""  # inferred, unless they are the photos' own
+    root: str = ""  # of the tests below SOURCE, as a prefix of paths
 
     def name_of(self, class_id: int) -> str:
         """Return what a species is called."""
@@ -70,12 +78,14 @@ def new_tests(out: Path) -> Iterator[Path]:
         raise UserError(f"{out} is a file; give a folder")
     for path in sorted(out.iterdir()) if out.exists() else []:
         if re.match(r"[0-9]{2}_", path.name) or path.name == "species.csv":
-            raise UserError(f"{path} exists already; move or delete it, or give another folder")
+            raise UserError(
+                f"{path} exists already; move or delete it, or give another folder (--ids keeps "
+                "the class ids of a species.csv)"
+            )
     missing = [path for path in (out, *out.parents) if not path.exists()]
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory("", STAGING_PREFIX, out, ignore_cleanup_errors=True) as scratch:
-            yield Path(scratch)
+        with temporary_folder(STAGING_PREFIX, out) as scratch:
+            yield scratch
     finally:
         for path in missing:
             with suppress(OSError):  # it is not empty: all went well
@@ -83,24 +93,32 @@ def new_tests(out: Path) -> Iterator[Path]:
 
 
 def write_tests(sample: Sample, scratch: Path, out: Path) -> tuple[list[str], int, int]:
-    """Write all tests and species.csv; returns their names, and the hard links and copies made."""
+    """Write all tests and species.csv; returns their names, and the hard links and copies made.
+
+    Raises UserError where the file system fails; `out` is then as it was.
+    """
     built = scratch / "built"
-    built.mkdir()
     placed: dict[Path, Path] = {}
     linked: Counter[bool] = Counter()
-    for test in sample.tests:
-        of = built / f"{test.stem}_input"
-        for photos, images, gt in (
-            (test.train, of / "train/images", of / "train"),
-            (test.test, of / "test/images", built / f"{test.stem}_gt"),
-        ):
-            images.mkdir(parents=True)
-            linked.update(link_or_copy(p.path, images / p.name, placed) for p in photos)
-            gt.mkdir(exist_ok=True)
-            (gt / "gt.csv").write_bytes(layout.gt_bytes({p.name: p.class_id for p in photos}))
-    if sample.species:
-        (built / "species.csv").write_bytes(tables.species_bytes(sample.species))
-    return move_into_place(built, out), linked[True], linked[False]
+    try:
+        built.mkdir()
+        for test in sample.tests:
+            of = built / f"{test.stem}_input"
+            for photos, images, gt in (
+                (test.train, of / "train/images", of / "train"),
+                (test.test, of / "test/images", built / f"{test.stem}_gt"),
+            ):
+                images.mkdir(parents=True)
+                linked.update(link_or_copy(p.path, images / p.name, placed) for p in photos)
+                gt.mkdir(exist_ok=True)
+                (gt / "gt.csv").write_bytes(layout.gt_bytes({p.name: p.known_id for p in photos}))
+        if sample.species:
+            (built / "species.csv").write_bytes(
+                tables.species_bytes(sample.species, sample.species_source)
+            )
+        return move_into_place(built, out), linked[True], linked[False]
+    except OSError as error:
+        raise UserError(describe_error(error, out, writing=True)) from None
 
 
 def link_or_copy(source: Path, target: Path, placed: dict[Path, Path]) -> bool:

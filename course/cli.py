@@ -16,11 +16,11 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
-from course.files import describe_error
+from course.files import UserError, describe_error, remove_temporary
 
 INTERRUPTED = "Interrupted: what was not reported above as written is as it was."
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # by name: Windows has not all of them
@@ -30,35 +30,45 @@ DOUBLE = 2.0  # seconds in which a second signal belongs to the first, whose cle
 def run(main: Callable[[], int | None], interrupted: str = INTERRUPTED) -> NoReturn:
     """Run a command and exit with its status.
 
-    Its status is what `main` returns, None being 0; 1 after an error, which is told in one line if
-    its class has `user_facing = True` or it is the file system's; 128 + the signal's number after
-    a signal: 130 for Ctrl-C. What cannot be printed is dropped, and the work goes on.
+    That is `status_of` or, after a signal, 128 + its number: 130 for Ctrl-C. What cannot be printed
+    is dropped, and the work goes on.
     """
     received: list[int] = []
     try:
         set_up_streams()
         set_up_signals(received)
-        status = main() or 0
+        status = status_of(main, received)
     except SystemExit as stop:  # argparse's
         status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-        if isinstance(stop.code, str):
-            print(stop.code, file=sys.stderr)
     except BaseException as error:
-        ignore_signals()
-        if isinstance(error, KeyboardInterrupt) and not received:  # at the very start
-            received.append(signal.SIGINT)
-        # After a signal any error follows from it: libraries turn KeyboardInterrupt into others.
-        line = interrupted if received else one_line(error)
-        if line is None:
+        if not received and not isinstance(error, KeyboardInterrupt):
             raise
-        print(line, file=sys.stderr)
-        status = 128 + received[0] if received else 1
-    ignore_signals()  # the work is done: the interpreter's own end is not interrupted
-    sys.stdout.flush()
+        ignore_signals()
+        print(interrupted, file=sys.stderr)
+        status = 128 + (received or [signal.SIGINT])[0]
+    ignore_signals()  # the work is done: what follows is not interrupted
+    remove_temporary()
+    if lost := _lost_output():
+        print(f"note: {lost}", file=sys.stderr)
     sys.exit(status)
 
 
-def one_line(error: BaseException) -> str | None:
+def status_of(main: Callable[[], int | None], received: Sequence[int] = ()) -> int:
+    """Return what a command returns, None being 0; after an error that a user sees, 1.
+
+    Such are those whose class has `user_facing = True` and the file system's: one line on stderr.
+    """
+    try:
+        return main() or 0
+    except Exception as error:
+        line = one_line(error)
+        if line is None or received:  # after a signal any error follows from it
+            raise
+        print(line, file=sys.stderr)
+        return 1
+
+
+def one_line(error: Exception) -> str | None:
     """Return what a user is told of an error; None for a bug, whose traceback is needed."""
     if getattr(type(error), "user_facing", False):
         text = str(error)
@@ -142,18 +152,17 @@ def _signals() -> list[int]:
 class Sink(io.RawIOBase):
     """A stream whose failed writes are dropped: a closed pipe or a full device ends no work."""
 
-    def __init__(self, raw: io.RawIOBase, warn: Callable[[OSError], None]) -> None:
-        self.raw, self.warn = raw, warn
-        self.failed = False
+    def __init__(self, raw: io.RawIOBase) -> None:
+        self.raw = raw
+        self.failure: OSError | None = None  # unless it is only that nobody reads any more
 
     def write(self, data: Any) -> int | None:
-        """Write, or pretend to; the first failure is told, unless nobody reads any more."""
+        """Write, or pretend to."""
         try:
             return self.raw.write(data)
         except OSError as error:
-            if not self.failed and not isinstance(error, BrokenPipeError):
-                self.failed = True
-                self.warn(error)
+            if not isinstance(error, BrokenPipeError):
+                self.failure = self.failure or error
             return len(data)
 
     def writable(self) -> bool:
@@ -165,19 +174,34 @@ class Sink(io.RawIOBase):
         return self.raw.fileno()
 
     def isatty(self) -> bool:
-        """Tell whether it is a terminal."""
+        """Return whether it is a terminal."""
         return self.raw.isatty()
+
+
+def print_result(text: str) -> None:
+    """Print what a command was called for. Raises UserError if it is lost on a full device."""
+    print(text)
+    if lost := _lost_output():
+        raise UserError(lost)
+
+
+def _lost_output() -> str | None:
+    """Flush stdout; return why a part of what was printed is lost, once."""
+    sys.stdout.flush()
+    sink = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    if not isinstance(sink, Sink) or sink.failure is None:
+        return None
+    failure, sink.failure = sink.failure, None
+    return describe_error(failure, "stdout", writing=True)
 
 
 def set_up_streams() -> None:
     """Make stdout and stderr take everything: no stream, a lost pipe, letters it has not."""
     _fill_descriptors()
-    sys.stderr = sys.__stderr__ = _tolerant(sys.stderr, lambda error: None)
-    sys.stdout = sys.__stdout__ = _tolerant(sys.stdout, _warn_of_stdout)
-
-
-def _warn_of_stdout(error: OSError) -> None:
-    print(f"note: {describe_error(error, 'stdout', writing=True)}", file=sys.stderr)
+    for name in ("stderr", "stdout"):
+        stream = _tolerant(getattr(sys, name))
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)  # which the interpreter flushes at its end
 
 
 def _fill_descriptors() -> None:
@@ -187,18 +211,14 @@ def _fill_descriptors() -> None:
     os.close(descriptor)
 
 
-def _tolerant(stream: TextIO | None, warn: Callable[[OSError], None]) -> TextIO:
+def _tolerant(stream: TextIO | None) -> TextIO:
     if stream is None:  # closed at the start, as under pythonw or by >&-
-        return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123
+        return open(os.devnull, "w", errors="replace")  # noqa: PTH123
     if type(stream) is not io.TextIOWrapper:
         return stream  # put there by someone else
     stream.flush()
     encoding, lines = stream.encoding, stream.line_buffering
-    raw = stream.detach()
-    raw = getattr(raw, "raw", raw)
-    return io.TextIOWrapper(
-        io.BufferedWriter(Sink(raw, warn)),
-        encoding=encoding,
-        errors="backslashreplace",
-        line_buffering=lines,
-    )
+    buffer = stream.detach()
+    raw = buffer.detach() if isinstance(buffer, io.BufferedWriter) else buffer  # python -u
+    sink = io.BufferedWriter(Sink(raw))
+    return io.TextIOWrapper(sink, encoding, "backslashreplace", line_buffering=lines)

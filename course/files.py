@@ -4,9 +4,11 @@ import errno
 import glob
 import json
 import os
+import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,43 +52,91 @@ def describe_error(
     return what + cause.format(do="write" if writing else "read")
 
 
+_temporary: set[Path] = set()  # files and folders that are to be removed, before they are made
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary file beside `path`, which replaces `path` at the end of the block.
 
     Until then, and after an error, `path` is as it was. Raises UserError for every OSError.
     """
-    temporary = _new_file_beside(path)
+    temporary = _name_beside(path)
+    _temporary.add(temporary)
     try:
+        _make_file(temporary)
         yield temporary
-        temporary.chmod(0o644)  # mkstemp's 0600 would hide the result from everybody else
         temporary.replace(path)
     except OSError as error:
-        other = error.filename not in (None, str(temporary), temporary)
-        raise UserError(
-            describe_error(error) if other else describe_error(error, path, writing=True)
-        ) from None
+        if error.filename in (None, str(temporary), temporary):
+            raise UserError(describe_error(error, path, writing=True)) from None
+        raise UserError(describe_error(error)) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
 
 
-def _new_file_beside(path: Path) -> Path:
+def _name_beside(path: Path) -> Path:
     try:
         if path.is_dir():
             raise UserError(f"{path} is a folder: name a file to write, or move it away")
         if path.exists() and not path.is_file():
             raise UserError(f"{path} is a device or a pipe: name a file to write")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        os.close(handle)
     except OSError as error:
         raise UserError(describe_error(error, path, writing=True)) from None
-    return Path(name)
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+
+
+def _make_file(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(0o644, exist_ok=False)
+
+
+@contextmanager
+def temporary_folder(prefix: str, parent: Path | None = None) -> Iterator[Path]:
+    """Make a folder that is gone after the block, whatever happens; by default where TMPDIR says.
+
+    Raises UserError if it cannot be made.
+    """
+    try:
+        folder = (parent or Path(tempfile.gettempdir())) / f"{prefix}{secrets.token_hex(4)}"
+    except OSError:
+        raise UserError(
+            "no folder for temporary files can be written; set TMPDIR to one that can"
+        ) from None
+    _temporary.add(folder)
+    try:
+        try:
+            folder.mkdir(0o700, parents=parent is not None)
+        except OSError as error:
+            raise UserError(describe_error(error, folder.parent, writing=True)) from None
+        yield folder
+    finally:
+        _remove(folder)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+    _temporary.discard(path)
+
+
+def remove_temporary() -> None:
+    """Remove what is left of temporary files and folders, such as by a signal in a clean-up."""
+    for path in list(_temporary):
+        _remove(path)
+
+
+class _Unused(Exception):
+    """Ends an `atomic_write` before the file is replaced."""
 
 
 def check_writable(path: Path) -> None:
     """Raise UserError before the work, not after it, if `path` cannot be written."""
-    _new_file_beside(path).unlink()
+    with suppress(_Unused), atomic_write(path):
+        raise _Unused
 
 
 def remove_leftovers(path: Path) -> None:

@@ -7,7 +7,8 @@ A folder of tests holds `NN_<name>_input/train/gt.csv`, `.../train/images`, `...
 import hashlib
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,6 +111,16 @@ def labels_fingerprint(gt: Mapping[str, int]) -> str:
     return hashlib.sha256(_rows(gt).encode(errors="surrogateescape")).hexdigest()
 
 
+def photo_digests(paths: Iterable[Path]) -> str:
+    """Return what tells photos again by their bytes, whatever they are called: see `digest_of`."""
+    return "".join(sorted(digest_of(path) for path in paths))
+
+
+def digest_of(path: Path) -> str:
+    """Return the first eight hex digits of the SHA-256 of a file's bytes."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+
+
 def _rows(labels: Mapping[str, int]) -> str:
     return "".join(f"{name},{class_id}\n" for name, class_id in sorted(labels.items()))
 
@@ -133,13 +144,23 @@ class TrainingSet:
         return [self.images / name for name in self.gt]
 
 
+def inferred_species(class_ids: Iterable[int]) -> dict[int, str]:
+    """Return names by class id if the photos' class ids are those of the course's sample, or {}.
+
+    That has 50 photos of each id from 0 to 49; how its names were found: public_data/README.md.
+    """
+    names = tables.read_species(Path(__file__).with_name("species.csv"))
+    return names if Counter(class_ids) == dict.fromkeys(names, 50) else {}
+
+
 def load_training_set(
     tests_dir: Path, may_be_photo: Callable[[str], bool] = lambda name: name[0] != "."
 ) -> TrainingSet:
     """Read the training photos of the first test in a folder, with tolerance for people's tables.
 
     `may_be_photo` tells by the name which files count. What the course's script would read
-    otherwise is told on stderr. Raises UserError if there is no test or no usable table.
+    otherwise, and that names are inferred, is told on stderr. Raises UserError if there is no test
+    or no usable table.
     """
     tests = find_tests(tests_dir)
     if not tests:
@@ -156,10 +177,13 @@ def load_training_set(
     files = (path for path in images.iterdir() if may_be_photo(path.name))
     there = sorted(path.name for path in files if path.is_file() or path.is_symlink())
     gt = _by_file(labels, there, table)
+    species = tables.read_species(tests_dir / "species.csv")
+    if not species and (species := inferred_species(gt.values())):
+        print("note: the names of the species are inferred, no species.csv", file=sys.stderr)
     return TrainingSet(
         images,
         gt,
-        tables.read_species(tests_dir / "species.csv"),
+        species,
         missing=sorted(gt.keys() - set(there)),
         unlabelled=[name for name in there if name not in gt],
     )

@@ -25,6 +25,8 @@ FILE_COLUMNS = (
 )
 LABEL_COLUMNS = ("class_id", "label", "labels", "class", "species", "breed", "category", "target")
 WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.0*)?")
+NAME = re.compile(r"[^\0\r\n]+")  # a line end in a name comes from a quote that was left open
+MAX_SHOWN = 80  # characters of a bad row
 
 
 @dataclass
@@ -79,8 +81,9 @@ def read_table(path: Path, numbers: bool = False) -> Table | None:
     table = Table()
     for line, row in rows:
         name, text = row.get(file, ""), row.get(label, "")
-        if not name or not text or (numbers and not WHOLE_NUMBER.fullmatch(text)):
-            table.faults.append(("bad-row", name, f"{line}: {','.join(row.values())!r}"))
+        if not NAME.fullmatch(name) or not (WHOLE_NUMBER if numbers else NAME).fullmatch(text):
+            shown = ",".join(row.values())
+            table.faults.append(("bad-row", name, f"{line}: {shown[:MAX_SHOWN]!r}"))
         elif name in table.labels:
             code = "repeated-row" if table.labels[name] == text else "two-ids"
             table.faults.append((code, name, line))
@@ -133,11 +136,12 @@ def read_species(path: Path) -> dict[int, str]:
         ) from None
 
 
-def species_bytes(species: Mapping[int, str]) -> bytes:
-    """Return what a species.csv with these names holds, sorted by class id."""
-    file = io.StringIO()
-    rows = [SPECIES_HEADER.split(","), *sorted(species.items())]
-    csv.writer(file, lineterminator="\n").writerows(rows)
+def species_bytes(species: Mapping[int, str], source: str = "") -> bytes:
+    """Return what a species.csv with these names holds, sorted by class id, and their source."""
+    file, more = io.StringIO(), [source] if source else []
+    rows = [[*row, *more] for row in sorted(species.items())]
+    header = [*SPECIES_HEADER.split(","), *(["source"] if source else [])]
+    csv.writer(file, lineterminator="\n").writerows([header, *rows])
     return file.getvalue().encode(errors="surrogateescape")
 
 

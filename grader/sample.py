@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from birddata import sketchbook
+from birddata import drawn_sample
 from course.files import UserError
 from grader.report import say
 from grader.strays import ends_with_this_process
@@ -23,7 +23,7 @@ def trained_sample(folder: Path, model: Path) -> Iterator[tuple[Path, Path, Path
     report = folder / "report" / "sample"
     with tempfile.TemporaryDirectory(prefix="birds-sample-") as name:
         tests, trained = Path(name) / "tests", Path(name) / "birds_model.pt"
-        sketchbook.draw_sample(tests, seed=0)
+        drawn_sample.draw_sample(tests, seed=0)
         say("Training on it, from the backbone of the model at hand:")
         _train(folder, tests, model, trained, report)
         yield tests, trained, report / "report.html"

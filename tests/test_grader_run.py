@@ -311,10 +311,10 @@ def test_a_killed_grader_leaves_no_process_behind(course, layer):
 TRAINS = """
 import signal, sys
 from pathlib import Path
-from birddata import sketchbook
+from birddata import drawn_sample
 from grader.sample import trained_sample
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
-sketchbook.draw_sample = lambda *_, **__: None
+drawn_sample.draw_sample = lambda *_, **__: None
 with trained_sample(Path(sys.argv[1]), Path(sys.argv[1], "birds_model.pt")):
     pass
 """
@@ -558,7 +558,7 @@ def clone(course, monkeypatch):
     (course / "good" / "train_full.py").write_text(TOY_TRAINING)
     monkeypatch.setattr(run_tests, "ROOT", course / "good")
     monkeypatch.setattr(run_tests, "DEFAULT_TESTS", data)
-    monkeypatch.setattr("birddata.sketchbook.draw_sample", draw_toys)
+    monkeypatch.setattr("birddata.drawn_sample.draw_sample", draw_toys)
     return course / "good"
 
 

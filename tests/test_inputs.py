@@ -1,7 +1,7 @@
 """Input kind by command: what people really have, and what each command makes of it.
 
-Every photo kind is `read`, `damaged` (read, and the doctor names it) or `unreadable` (left out of
-training, the fallback in classify, skipped by prepare, an error to the doctor). Every kind of table
+Every photo kind is `read`, `damaged` (read, and the check names it) or `unreadable` (left out of
+training, the fallback in classify, skipped by prepare, an error to the check). Every kind of table
 is read as the same two labels by all but the testing system's script.
 """
 
@@ -19,12 +19,14 @@ import pytest
 from PIL import Image
 
 import solution
-from birddata import doctor, prepare
+from birddata import dataset_check, prepare
 from course import layout, tables
 from course.files import UserError
 from course.layout import CheckerError, read_csv, script_remark
 from grader.check import check_answer
+from tests.commands import call
 
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of damaged metadata
 READ, DAMAGED, UNREADABLE = "read", "damaged", "unreadable"
 RNG = np.random.default_rng(0)
 
@@ -245,19 +247,18 @@ def test_the_grader_finds_no_answer_missing(kinds, model_path, tmp_path):
 
 
 def test_training_leaves_out_what_cannot_be_read_and_saves(kinds, init, tmp_path, capsys):
-    settings = solution.Settings(input_size=64, epochs=1, unfrozen_blocks=3)
-    network = solution.train_classifier(
-        labels(), kinds / f"{TEST}_input/train/images", settings=settings, init=init
+    settings = solution.Settings(
+        input_size=64, first_size=64, epochs=1, unfrozen_blocks=3, weights=str(init)
     )
+    folder = kinds / f"{TEST}_input/train/images"
+    network = solution.train_classifier(labels(), folder, settings=settings)
     told = capsys.readouterr().err.encode(errors="backslashreplace").decode()
     assert left_out(told) == WITH[UNREADABLE]
-    training = solution.to_checkpoint(network)["training"]
-    assert training["photos"] == len(PHOTOS) - len(WITH[UNREADABLE])
-    assert training["labels_sha256"] == solution.labels_fingerprint(labels())
+    assert network.class_ids == [0, 1, 2]
 
 
 def test_prepare_takes_what_training_takes(kinds, tmp_path, capfd):
-    assert prepare.main([str(kinds), "--out", str(tmp_path / "out")]) == 0
+    assert call(prepare.main, kinds, "--out", tmp_path / "out") == 0
     out, told = capfd.readouterr()
     assert left_out(told) == WITH[UNREADABLE]
     taken = tables.read_labels(tmp_path / "out" / f"{TEST}_gt/gt.csv")
@@ -265,8 +266,10 @@ def test_prepare_takes_what_training_takes(kinds, tmp_path, capfd):
     assert f"{2 * len(WITH[UNREADABLE])} unreadable" in out  # in train and in test
 
 
-def test_the_doctor_finds_what_training_leaves_out_and_nothing_else(kinds, tmp_path):
-    assert doctor.run(kinds, str(tmp_path / "found.json")) == doctor.EXIT_STATUS["error"]
+def test_the_check_finds_what_training_leaves_out_and_nothing_else(kinds, tmp_path):
+    assert (
+        dataset_check.run(kinds, str(tmp_path / "found.json")) == dataset_check.EXIT_STATUS["error"]
+    )
     findings = json.loads((tmp_path / "found.json").read_text())["findings"]
     found = {
         kind["code"]: {Path(file).name for item in kind["items"] for file in item["files"]}
@@ -294,7 +297,7 @@ def damaged_photo(number) -> bytes:
     return bytes(data)
 
 
-def test_the_doctor_agrees_with_training_on_300_damaged_photos(tmp_path):
+def test_the_check_agrees_with_training_on_300_damaged_photos(tmp_path):
     """Training reads photos as `read_photo` does with this side; see TrunkCache."""
     for number in range(300):
         (tmp_path / f"{number}.jpg").write_bytes(damaged_photo(number))
@@ -305,7 +308,9 @@ def test_the_doctor_agrees_with_training_on_300_damaged_photos(tmp_path):
         except Exception:
             left_out.add(path.name)
     known = {}
-    facts = {path.name: doctor.examine(path, known) for path in solution.list_photos(tmp_path)}
+    facts = {
+        path.name: dataset_check.examine(path, known) for path in solution.list_photos(tmp_path)
+    }
     assert {name for name in facts if facts[name].problem} == left_out
     assert 25 < len(left_out) < 250
     assert sum(bool(fact.damage) for fact in facts.values()) > 20
@@ -350,10 +355,10 @@ TABLES = {
 }
 
 
-@pytest.fixture(params=TABLES)
+@pytest.fixture(params=TABLES.values(), ids=TABLES)
 def table(request, tmp_path):
     """A test whose two tables are of a kind; its folder and what the script makes of it."""
-    text, script = TABLES[request.param]
+    text, script = request.param
     for images in ("train", "test"):
         for name in ("a.jpg", "b.jpg"):
             path = tmp_path / f"t/00_x_input/{images}/images/{name}"
@@ -372,9 +377,9 @@ def test_every_command_reads_the_same_labels(table, tmp_path, capsys):
     read = tables.read_labels(gt)
     matched = {file: read[name] for name, file in tables.match_names(read, images).items()}
     assert matched == {"a.jpg": 0, "b.jpg": 3}
-    assert prepare.main([str(root), "--out", str(tmp_path / "out")]) == 0
+    assert call(prepare.main, root, "--out", tmp_path / "out") == 0
     assert tables.read_labels(tmp_path / "out/00_x_input/train/gt.csv") == matched
-    doctor.run(root, str(tmp_path / "found.json"))
+    dataset_check.run(root, str(tmp_path / "found.json"))
     codes = {k["code"] for k in json.loads((tmp_path / "found.json").read_text())["findings"]}
     assert not codes & {"bad-table", "bad-row", "label-without-file", "file-without-label"}
     tidied = any(mark in gt.read_text(errors="ignore") for mark in ('"', " b.jpg"))
@@ -391,6 +396,36 @@ def test_the_grader_reads_as_strictly_as_the_script(table):
         assert script_remark(gt, {}).startswith("the testing system's script would stop")
     else:
         assert (read_csv(gt) == {"a.jpg": 0, "b.jpg": 3}) == (script == SAME)
+
+
+BROKEN_TABLES = {
+    "a header only": "filename,class_id\n",
+    "empty": "",
+    "two ids for a photo": PLAIN + "a.jpg,1\n",
+    "a NUL byte": PLAIN + "c\0.jpg,1\n",
+    "an open quote": PLAIN.replace("b.jpg", '"b.jpg'),
+    "17 MB": PLAIN + "c.jpg,1\n" * 2_200_000,
+    "binary": bytes(range(256)) * 99,
+}
+
+
+@pytest.mark.parametrize(
+    "table", [(text, STOPS) for text in BROKEN_TABLES.values()], ids=BROKEN_TABLES, indirect=True
+)
+def test_every_command_refuses_a_broken_table_in_one_line(table, tmp_path, capsys):
+    root, _ = table
+    with pytest.raises(UserError) as stop:
+        layout.load_training_set(root)
+    assert "gt.csv" in str(stop.value)
+    assert call(prepare.main, root, "--out", tmp_path / "out") == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    for line in (str(stop.value), error):
+        assert "\n" not in line
+        assert len(line) < 400
+    assert error.startswith("Error: 00_x_")
+    assert call(prepare.main, "--check", root) == 4
+    with pytest.raises(CheckerError):
+        check_answer({}, read_csv(root / "00_x_gt/gt.csv"))
 
 
 @pytest.mark.parametrize("row", ["a.jpg", "a.jpg,one", "a.jpg,2.5", ",3", "a.jpg,"])
@@ -467,7 +502,7 @@ def test_labels_that_name_no_photo_are_refused_in_one_line(named, how, tmp_path,
         told = f"Error: {stop.value}\n"
     else:
         source = tmp_path / "source" if how == "prepare" else images.parent
-        assert prepare.main([str(source), "--out", str(tmp_path / "out")]) == 1
+        assert call(prepare.main, source, "--out", tmp_path / "out") == 1
         told = capsys.readouterr().err
     first, second, _ = sorted(named)
     assert f"is that of a photo: labelled are {first}, {second}, the photos are " in told
@@ -496,7 +531,7 @@ def test_tables_and_files_in_different_encodings(tmp_path, capsys, row, file):
     (tmp_path / "t/00_x_gt/gt.csv").write_bytes(layout.gt_bytes({row: 5}))
     (train.parent / "test").mkdir()
     (train.parent / "test/images").symlink_to(train / "images")
-    status = prepare.main([str(tmp_path / "t"), "--out", str(tmp_path / "out")])
+    status = call(prepare.main, tmp_path / "t", "--out", tmp_path / "out")
     told = capsys.readouterr().err
     if file is None:
         assert status == 1
@@ -534,7 +569,7 @@ def test_heic_becomes_jpeg_where_pillow_heif_is(tmp_path, capsys):
     exif[0x0112] = 6
     pillow_heif.from_pillow(photo).save(tmp_path / "photo.heic", exif=exif.tobytes())
     source = folders_with(tmp_path, (tmp_path / "photo.heic").read_bytes())
-    assert prepare.main([str(source), "--out", str(tmp_path / "out")]) == 0
+    assert call(prepare.main, source, "--out", tmp_path / "out") == 0
     told = capsys.readouterr()
     assert told.err == ""
     assert "HEIC photos that became JPEG: 1\n" in told.out
@@ -549,9 +584,9 @@ def test_heic_becomes_jpeg_where_pillow_heif_is(tmp_path, capsys):
 def test_without_pillow_heif_it_is_named(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     source = folders_with(tmp_path, b"\0\0\0\x18ftypheic" + bytes(99))
-    assert prepare.main([str(source), "--out", str(tmp_path / "out")]) == 0
+    assert call(prepare.main, source, "--out", tmp_path / "out") == 0
     told = capsys.readouterr()
-    assert "skipped: Auk/phone.heic: HEIC or AVIF, which Pillow lacks here" in told.err
+    assert "skipped: Auk/phone.heic: HEIC, which Pillow lacks here" in told.err
     assert "note: 1 are HEIC; after `pip install pillow-heif` they become JPEG\n" in told.err
     assert "files skipped: 1 (1 unreadable)" in told.out
 
@@ -565,8 +600,6 @@ def test_classify_counts_what_it_cannot_read(model_path, tmp_path, capsys):
     solution.classify(model_path, tmp_path)
     last = "1 of 2 photos cannot be decoded: the lines above say why"
     assert capsys.readouterr().err.splitlines()[-1] == last
-    assert solution.main([str(tmp_path), "--model", str(model_path)]) == 1
-    assert capsys.readouterr().err.splitlines()[-1] == last
 
 
 def test_a_species_without_a_photo_is_named(tmp_path, capsys):
@@ -574,9 +607,9 @@ def test_a_species_without_a_photo_is_named(tmp_path, capsys):
     (source / "Dodo").mkdir()
     (source / "Wren").mkdir()
     (source / "Wren/1.jpg").write_bytes(b"no photo")
-    assert doctor.run(source) == doctor.EXIT_STATUS["error"]
+    assert dataset_check.run(source) == dataset_check.EXIT_STATUS["error"]
     assert "Dodo (0)" in capsys.readouterr().out
-    assert prepare.main([str(source), "--out", str(tmp_path / "out")]) == 0
+    assert call(prepare.main, source, "--out", tmp_path / "out") == 0
     told = capsys.readouterr()
     assert "skipped: Dodo: an empty folder" in told.err
     *_, lost, skipped, _ = told.out.splitlines()
@@ -599,15 +632,15 @@ def test_who_has_seen_enough_of_the_output_ends_it_quietly(tmp_path, how):
         )
     assert "Traceback" not in done.stderr
     assert "BrokenPipe" not in done.stderr
-    assert done.returncode == 1
+    assert done.returncode == (4 if "--check" in how else 0)
 
 
 def test_what_cannot_be_written_is_told_before_the_work(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(doctor, "diagnose", None)
+    monkeypatch.setattr(dataset_check, "check_folder", None)
     monkeypatch.setattr(prepare, "read_source", None)
     (tmp_path / "file").write_text("")
     for words in (["--check", ".", "--json"], [".", "--out"]):
-        assert prepare.main([*words, str(tmp_path / "file/below")]) == 1
+        assert call(prepare.main, *words, tmp_path / "file/below") == 1
         told = capsys.readouterr().err
         assert told.startswith("Error: ")
         assert str(tmp_path / "file") in told
@@ -631,7 +664,7 @@ def test_a_table_beside_photos_gives_the_labels(tmp_path, capsys, header, rows, 
     for name in "abc":
         picture().save(source / "train" / f"{name}.jpg")
     (source / "labels.csv").write_text("\n".join([header, *rows, ""]))
-    assert prepare.main([str(source), "--out", str(tmp_path / "out")]) == 0
+    assert call(prepare.main, source, "--out", tmp_path / "out") == 0
     told = capsys.readouterr()
     assert "photos with the table labels.csv" in told.out
     assert "skipped: train/c.jpg: a photo without a label" in told.err
@@ -645,7 +678,7 @@ def test_one_folder_of_photos_is_no_species(tmp_path, capsys, table):
     picture().save(tmp_path / "source/train/a.jpg")
     if table:
         (tmp_path / "source/labels.csv").write_text(table)
-    assert prepare.main([str(tmp_path / "source"), "--out", str(tmp_path / "out")]) == 1
+    assert call(prepare.main, tmp_path / "source", "--out", tmp_path / "out") == 1
     told = capsys.readouterr().err
     expected = "is that of a photo: labelled are x1, x2, the photos are train/a.jpg; the likely"
     assert (expected if table else "a table of labels beside the photos") in told
@@ -655,7 +688,7 @@ def test_the_first_folder_is_the_species_at_any_depth(tmp_path, capsys):
     for path in ("birds/Auk/one/a/1.jpg", "birds/Auk/two/1.jpg", "birds/Owl/three/1.jpg"):
         (tmp_path / path).parent.mkdir(parents=True)
         picture().save(tmp_path / path)
-    assert prepare.main([str(tmp_path / "birds"), "--out", str(tmp_path / "out")]) == 0
+    assert call(prepare.main, tmp_path / "birds", "--out", tmp_path / "out") == 0
     assert "further down: 3; the first folder is the species" in capsys.readouterr().out
     labels = tables.read_labels(tmp_path / "out/00_test_img_gt/gt.csv")
     assert labels == {"Auk_1.jpg": 0, "Auk_1_2.jpg": 0, "Owl_1.jpg": 1}
@@ -665,7 +698,7 @@ def test_the_first_folder_is_the_species_at_any_depth(tmp_path, capsys):
 def test_a_folder_with_a_name_in_another_encoding(tmp_path, capsys):
     (tmp_path / "birds" / CYRILLIC).mkdir(parents=True)
     picture().save(tmp_path / "birds" / CYRILLIC / "1.jpg")
-    assert prepare.main([str(tmp_path / "birds"), "--out", str(tmp_path / "out")]) == 0
+    assert call(prepare.main, tmp_path / "birds", "--out", tmp_path / "out") == 0
     assert len(tables.read_labels(tmp_path / "out/00_test_img_gt/gt.csv")) == 1
 
 

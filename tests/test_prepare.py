@@ -4,7 +4,6 @@ import csv
 import io
 import os
 import signal
-import stat
 import subprocess
 import sys
 import tarfile
@@ -20,6 +19,8 @@ from PIL import Image
 
 import solution
 from birddata import prepare, samples, sources
+from course import layout
+from tests.commands import call
 
 SCRIPT = Path(__file__).parents[1] / "public_data" / "prepare.py"
 COLOURS = ((n * 37 % 256, n * 101 % 256, n * 11 % 256) for n in count())
@@ -60,7 +61,7 @@ def course(tmp_path):
 
 def run(capsys, *arguments):
     """Return (exit status, stdout, stderr)."""
-    status = prepare.main([str(argument) for argument in arguments])
+    status = call(prepare.main, *arguments)
     return (status, *capsys.readouterr())
 
 
@@ -238,11 +239,11 @@ def test_every_skipped_file_is_named(tree, tmp_path, capsys):
     reasons = dict(line.split(": ", 2)[1:] for line in stderr.splitlines())
     assert reasons == {
         "Auk/notes.txt": "not an image",
-        "Auk/song.mp3": "no photo inside, whatever its name says",
+        "Auk/song.mp3": "no photo inside that Pillow reads here",
         "Auk/.DS_Store": "hidden",
         "Auk/Thumbs.db": "hidden",
         "Auk/empty.jpg": "empty",
-        "Auk/page.jpg": "no photo inside, whatever its name says",
+        "Auk/page.jpg": "no photo inside that Pillow reads here",
         ".cache": "hidden folder",
         "logo.png": "a photo without a label, which is not trained on (not in a species' folder)",
     }
@@ -561,7 +562,7 @@ def test_cub_photos_that_are_missing_or_damaged_are_named(cub, tmp_path, capsys)
     assert status == 0
     where = "images/001.Odd_Bird_1/Odd_Bird_000"
     assert f"skipped: {where}3_13.jpg: a label without a file (in images.txt)\n" in stderr
-    assert f"{where}4_14.jpg: no photo inside, whatever its name says\n" in stderr
+    assert f"{where}4_14.jpg: no photo inside that Pillow reads here\n" in stderr
     assert "skipped: 2 (1 unreadable, 1 label-without-file)" in stdout
     labels = gt(tmp_path / "out", "00_test_img") | gt(tmp_path / "out", "01_hidden")
     assert len(labels) == 16
@@ -593,6 +594,58 @@ def test_class_folders_of_cub_get_names_for_people(tmp_path, capsys):
     assert species(tmp_path / "out")[1:] == names
 
 
+# --- class ids and names --------------------------------------------------------------------------
+
+
+def test_ids_of_an_earlier_sample_are_kept(tree, tmp_path, capsys):
+    """Positions in sorted order would shift: Bee-eater comes before Dodo and Wren."""
+    run(capsys, tree, "--out", tmp_path / "first")
+    draw(tree / "Bee-eater" / "0.jpg")
+    names = tmp_path / "first" / "species.csv"
+    assert run(capsys, tree, "--out", tmp_path / "out", "--ids", names)[0] == 0
+    old, new = gt(tmp_path / "first", "00_test_img"), gt(tmp_path / "out", "00_test_img")
+    assert new == old | {"Bee-eater_0.jpg": 3}
+    assert species(tmp_path / "out")[1:] == [
+        ["0", "Auk"], ["1", "Dodo"], ["2", "Wren"], ["3", "Bee-eater"]
+    ]  # fmt: skip
+
+
+def test_ids_that_cannot_be_kept_are_refused(course, tree, tmp_path, capsys):
+    out = tmp_path / "out"
+    result = run(capsys, tree, "--out", out, "--ids", tmp_path / "none.csv")
+    assert_refused(result, out, "none.csv names no species")
+    (tmp_path / "names.csv").write_text("class_id,name\n0,Auk\n")
+    result = run(capsys, course, "--out", out, "--ids", tmp_path / "names.csv")
+    assert_refused(result, out, "--ids goes with class folders")
+
+
+@pytest.mark.parametrize("photos", [50, 49])
+def test_the_courses_sample_gets_the_inferred_names(tmp_path, photos, capsys):
+    source = tmp_path / "course"
+    names = [f"{number:04d}.jpg" for number in range(50 * photos)]
+    labels = {name: number % 50 for number, name in enumerate(names)}
+    images = source / "00_test_img_input/train/images"
+    picture = draw(images / names[0])
+    for name in names[1:]:
+        (images / name).hardlink_to(picture)
+    (images.parent.parent / "test").mkdir()
+    (images.parent.parent / "test/images").symlink_to(images)
+    for folder in (images.parent, source / "00_test_img_gt"):
+        folder.mkdir(exist_ok=True)
+        (folder / "gt.csv").write_bytes(layout.gt_bytes(labels))
+    status, stdout, _ = run(capsys, source, "--out", tmp_path / "out")
+    assert status == 0
+    assert bool(layout.load_training_set(source).species) == (photos == 50)
+    if photos == 50:
+        assert "names of the species: inferred" in stdout
+        rows = species(tmp_path / "out")
+        assert rows[0] == ["class_id", "name", "source"]
+        assert rows[1] == ["0", "Black footed Albatross", "inferred"]
+        assert len(layout.load_training_set(tmp_path / "out").species) == 50
+    else:
+        assert not (tmp_path / "out/species.csv").exists()
+
+
 # --- tars ---------------------------------------------------------------------------------------
 
 
@@ -610,22 +663,12 @@ def tar_of(path, name, kind=tarfile.REGTYPE):
     [
         ("../Auk/1.jpg", tarfile.REGTYPE),
         ("/Auk/1.jpg", tarfile.REGTYPE),
-        ("Auk/1.jpg", tarfile.SYMTYPE),
-        ("Auk/1.jpg", tarfile.LNKTYPE),
     ],
 )
 def test_tar_with_names_that_lead_out_or_links(tmp_path, capsys, name, kind):
     archive = tar_of(tmp_path / "evil.tgz", name, kind)
     result = run(capsys, archive, "--out", tmp_path / "out")
     assert_refused(result, tmp_path / "out", "evil.tgz is refused", repr(name))
-
-
-def test_tar_cut_short(tmp_path, capsys):
-    archive = tar_of(tmp_path / "birds.tar.gz", "./Auk/1.jpg")
-    assert run(capsys, archive, "--out", tmp_path / "whole")[0] == 0
-    archive.write_bytes(archive.read_bytes()[:-200])
-    result = run(capsys, archive, "--out", tmp_path / "out")
-    assert_refused(result, tmp_path / "out", "birds.tar.gz", "download it again")
 
 
 # --- zips ---------------------------------------------------------------------------------------
@@ -658,12 +701,6 @@ def test_zip_with_names_that_lead_out(tmp_path, capsys, name):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_zip_with_a_link(tmp_path, capsys):
-    archive = zip_of(tmp_path / "evil.zip", ["Auk/0.jpg"], mode=stat.S_IFLNK | 0o777)
-    result = run(capsys, archive, "--out", tmp_path / "out")
-    assert_refused(result, tmp_path / "out", "evil.zip is refused", "is a link")
-
-
 def test_zip_that_unpacks_to_too_much(tmp_path, capsys, monkeypatch):
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("Auk/1.jpg", bytes(2**20))
@@ -681,24 +718,12 @@ def test_zip_that_lies_about_its_size(tmp_path, capsys):
     assert data.count(size) == 2
     (tmp_path / "lie.zip").write_bytes(data.replace(size, (10).to_bytes(4, "little")))
     result = run(capsys, tmp_path / "lie.zip", "--out", tmp_path / "out")
-    assert_refused(result, tmp_path / "out", "lie.zip cannot be unpacked", "download it again")
+    assert_refused(result, tmp_path / "out", "lie.zip is damaged", "download it again")
 
 
-def test_zip_with_a_damaged_member(tree, tmp_path, capsys):
-    archive = zip_folder(tree, tmp_path / "birds.zip")
-    data = bytearray(archive.read_bytes())
-    data[data.find(b"\xff\xd8") + 40] ^= 0xFF
-    archive.write_bytes(bytes(data))
-    result = run(capsys, archive, "--out", tmp_path / "out")
-    assert_refused(result, tmp_path / "out", "birds.zip cannot be unpacked", "Bad CRC-32")
-
-
-def test_zip_cut_short_and_zip_with_a_password(tree, tmp_path, capsys):
+def test_zip_with_a_password(tree, tmp_path, capsys):
     archive = zip_folder(tree, tmp_path / "birds.zip")
     data = archive.read_bytes()
-    archive.write_bytes(data[: len(data) // 2])
-    result = run(capsys, archive, "--out", tmp_path / "out")
-    assert_refused(result, tmp_path / "out", "birds.zip is neither a folder nor a whole zip or tar")
     central = data.find(b"PK\x01\x02")
     archive.write_bytes(data[: central + 8] + b"\x01" + data[central + 9 :])
     result = run(capsys, archive, "--out", tmp_path / "out")
@@ -743,7 +768,7 @@ def test_zip_packed_by_a_method_that_python_lacks(tmp_path, capsys):
     data[8] = data[data.find(b"PK\x01\x02") + 10] = 9
     archive.write_bytes(data)
     result = run(capsys, archive, "--out", tmp_path / "out")
-    assert_refused(result, tmp_path / "out", "the method deflate64", "unpack it yourself")
+    assert_refused(result, tmp_path / "out", "the method 9", "unpack it yourself")
 
 
 # --- all or nothing -----------------------------------------------------------------------------
@@ -761,13 +786,13 @@ def test_nothing_is_overwritten(tree, tmp_path, capsys, name):
     assert [path.name for path in out.iterdir()] == [name]
 
 
-def test_interrupt_leaves_nothing(tree, tmp_path, capsys, monkeypatch):
+def test_interrupt_leaves_nothing(tree, tmp_path, monkeypatch):
     def interrupt(*arguments):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(prepare, "write_tests", interrupt)
-    result = run(capsys, tree, "--out", tmp_path / "new" / "out")
-    assert_refused(result, tmp_path / "new", "interrupted", status=130)
+    with pytest.raises(KeyboardInterrupt):
+        prepare.main([str(tree), "--out", str(tmp_path / "new" / "out")])
     assert not (tmp_path / "new").exists()
 
 
@@ -785,7 +810,7 @@ def test_a_failing_rename_takes_the_others_back(tree, tmp_path, capsys, monkeypa
     monkeypatch.setattr(Path, "rename", fail_once)
     status, stdout, stderr = run(capsys, tree, "--out", out)
     assert (status, stdout) == (1, f"Reading {tree}\n")
-    assert stderr.startswith("Error: No space left on device")
+    assert stderr == f"Error: {out} cannot be written: the disk is full; free some space\n"
     assert [path.name for path in out.iterdir()] == ["README.md"]
 
 
@@ -801,8 +826,8 @@ def test_terminated_process_cleans_up(tree, tmp_path):
         time.sleep(0.001)
     process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert stderr == "Error: interrupted; no test is half-written\n"
+    assert process.returncode == 143
+    assert stderr == "Interrupted: no test is half-written.\n"
     assert not out.exists()
 
 

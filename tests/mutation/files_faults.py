@@ -6,8 +6,8 @@ TRAIN = "test_train_full.py"
 REPORT = "test_report.py"
 PREPARE = "test_prepare.py"
 INPUTS = "test_inputs.py"
-DOCTOR = "test_doctor.py"
-SKETCHES = "test_sketchbook.py::test_another_seed_gives_another_sample"
+DOCTOR = "test_dataset_check.py"
+SKETCHES = "test_drawn_sample.py::test_another_seed_gives_another_sample"
 HOLDOUT = f"{PREPARE}::test_holdout_photos_are_kept_out_of_training"
 CUB = f"{PREPARE}::test_cub_becomes_the_courses_sample"
 
@@ -91,11 +91,11 @@ FAULTS = [
           "the likely cause why no label fits a photo", INPUTS),
     Fault("birddata/photos.py", "hidden = not console.is_terminal", "hidden = True",
           "the doctor's bar", f"{DOCTOR}::test_a_bar_is_shown_on_a_terminal_alone"),
-    Fault("birddata/doctor.py", "return EXIT_STATUS[found.worst()]", "return 0",
+    Fault("birddata/dataset_check.py", "return EXIT_STATUS[found.worst()]", "return 0",
           "the doctor's exit status", f"{DOCTOR}::test_one_kind"),
-    Fault("birddata/doctor.py", "        ImageFile.LOAD_TRUNCATED_IMAGES = False\n", "",
+    Fault("birddata/dataset_check.py", "        ImageFile.LOAD_TRUNCATED_IMAGES = False\n", "",
           "the doctor's word about truncated photos", f"{DOCTOR}::test_one_kind"),
-    Fault("birddata/doctor.py", ' for shot in photos if shot.role == "train")',
+    Fault("birddata/dataset_check.py", ' for shot in photos if shot.role == "train")',
           " for shot in photos)", "the doctor's word about species with few training photos",
           f"{DOCTOR}::test_one_kind"),
     Fault("birddata/copies.py", "max(stretch(*p), stretch(*p[::-1])) >= SAME", "True",
@@ -107,10 +107,10 @@ FAULTS = [
     Fault("birddata/copies.py", "elif train and asked:", "elif False:",
           "the doctor's word about test photos that are trained on",
           f"{DOCTOR}::test_one_kind"),
-    Fault("birddata/sketchbook.py", "train = draw_photos(scratch, TRAIN, seed)",
+    Fault("birddata/drawn_sample.py", "train = draw_photos(scratch, TRAIN, seed)",
           "train = draw_photos(scratch, TRAIN, 0)",
           "--seed of the drawn sample", SKETCHES),
-    Fault("birddata/sketchbook.py", "default_rng([seed, numbers.start]).permutation(",
+    Fault("birddata/drawn_sample.py", "default_rng([seed, numbers.start]).permutation(",
           "default_rng([numbers.start]).permutation(",
           "another order of the species with another seed", SKETCHES),
     Fault("reporting/charts.py", "np.ones(width))[: len(values)]",

@@ -1,10 +1,11 @@
-"""birddata/doctor.py: planted defects are named, all of them and nothing else."""
+"""birddata/dataset_check.py: planted defects are named, all of them and nothing else."""
 
 import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
 import zlib
 from pathlib import Path
 
@@ -12,13 +13,15 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from birddata import copies, doctor, prepare
+from birddata import copies, dataset_check, prepare
 from birddata.findings import KINDS
+from course.files import UserError
+from tests.commands import call
 
 ROOT = Path(__file__).parents[1]
 COMMAND = ROOT / "public_data" / "prepare.py"
 TRAIN, TEST = "00_birds_input/train", "00_birds_input/test"
-STATUS = {kind.code: doctor.EXIT_STATUS[kind.severity] for kind in KINDS}
+STATUS = {kind.code: dataset_check.EXIT_STATUS[kind.severity] for kind in KINDS}
 
 
 class Sample:
@@ -101,7 +104,7 @@ def plant_bad_row(sample):
     for number, row in enumerate(rows):
         sample.draw(f"{TRAIN}/images/row{number}.jpg")
         sample.add_row(row)
-    return [(f"{TRAIN}/gt.csv", repr(row)) for row in rows]
+    return [(f"{TRAIN}/gt.csv", repr(row[:80])) for row in rows]
 
 
 def plant_two_ids(sample):
@@ -304,7 +307,7 @@ def sample(tmp_path):
 
 def check(folder, tmp_path):
     """Return the exit status and the findings, items by the code of their kind."""
-    status = doctor.run(folder, str(tmp_path / "found.json"))
+    status = dataset_check.run(folder, str(tmp_path / "found.json"))
     result = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
     return status, {kind["code"]: kind["items"] for kind in result["findings"]}
 
@@ -326,10 +329,10 @@ def assert_exactly(found, planted):
 
 
 def test_every_kind_but_one_is_planted():
-    """look-alikes, a limit of the doctor itself, has a test of its own."""
+    """look-alikes, a limit of the check itself, has a test of its own."""
     assert PLANTS.keys() == {kind.code for kind in KINDS} - {"look-alikes"}
     assert len(KINDS) == len({kind.code for kind in KINDS})
-    order = [doctor.EXIT_STATUS[kind.severity] for kind in KINDS]
+    order = [dataset_check.EXIT_STATUS[kind.severity] for kind in KINDS]
     assert order == sorted(order, reverse=True)
 
 
@@ -357,7 +360,7 @@ def test_all_kinds_together(sample, tmp_path, capsys):
     head, *lines, verdict = capsys.readouterr().out.splitlines()
     assert head.startswith("Checked ")
     assert [line.split()[1] for line in lines] == [k.code for k in KINDS if k.code in PLANTS]
-    assert verdict.startswith("Verdict: mend the errors before training")
+    assert verdict.startswith("Verdict: correct the errors before training")
 
 
 # --- copies --------------------------------------------------------------------------------------
@@ -432,6 +435,18 @@ def test_tests_that_share_photos_are_told_once(sample, tmp_path):
     }
 
 
+def test_the_projects_own_files_beside_the_tests_are_no_findings(sample, tmp_path):
+    for name in ("README.md", "prepare.py", "results.json", "archive.zip", "report/a.html"):
+        sample.write(name, b"x")
+    sample.write("00_birds_check/output/output.csv", b"x")
+    assert check(sample.root, tmp_path) == (0, {})
+    wrapped = tmp_path / "wrapped"
+    wrapped.mkdir()
+    sample.write("00_birds_input/train/images/notes.md", b"x")
+    sample.root.rename(wrapped / "public")
+    assert check(wrapped, tmp_path)[1].keys() == {"not-an-image"}
+
+
 def test_a_link_to_nothing_is_a_finding(sample, tmp_path):
     link = sample.root / TRAIN / "images" / "link.jpg"
     try:
@@ -461,10 +476,10 @@ def test_one_train_folder(sample, tmp_path):
     )
 
 
-def test_train_folder_without_its_table(sample, capsys):
+def test_train_folder_without_its_table(sample):
     (sample.root / TRAIN / "gt.csv").unlink()
-    assert doctor.run(sample.root / TRAIN) == 1
-    assert "nor a table of labels beside the photos" in capsys.readouterr().err
+    with pytest.raises(UserError, match="nor a table of labels beside the photos"):
+        dataset_check.run(sample.root / TRAIN)
 
 
 @pytest.mark.parametrize("wrapping", ["", "images/"])
@@ -516,14 +531,21 @@ def test_a_bar_is_shown_on_a_terminal_alone(sample, monkeypatch, terminal):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm")
     reader, writer = os.openpty() if terminal else os.pipe()
-    with os.fdopen(reader, "rb", 0) as screen, os.fdopen(writer, "w") as stderr:
+    shown = bytearray()
+
+    def read_until_done() -> None:  # meanwhile, as a terminal holds only 4 kB
+        while not shown.endswith(b"Done."):
+            shown.extend(os.read(reader, 4096))
+
+    with os.fdopen(reader, "rb", 0), os.fdopen(writer, "w") as stderr:
         monkeypatch.setattr(sys, "stderr", stderr)
-        assert doctor.run(sample.root) == 0
+        reading = threading.Thread(target=read_until_done)
+        reading.start()
+        assert dataset_check.run(sample.root) == 0
         stderr.write("Done.")
         stderr.flush()
-        shown = screen.read(100_000)
+        reading.join()
     assert (b"Reading photos" in shown) == terminal
-    assert shown.endswith(b"Done.")
     assert terminal or shown == b"Done."
 
 
@@ -537,7 +559,7 @@ def test_command_and_json_on_stdout(sample):
     )  # fmt: skip
     result = json.loads(done.stdout)
     assert done.returncode == 3
-    assert done.stderr.splitlines()[-1].startswith("Verdict: training will run; look at")
+    assert done.stderr.splitlines()[-1].startswith("Verdict: training will run; see the")
     assert (result["photos"], result["species"], result["verdict"]) == (24, 3, "warning")
     assert [finding["count"] for finding in result["findings"]] == [1]
     assert {path.name for path in before} == {path.name for path in sample.root.rglob("*")}
@@ -563,13 +585,13 @@ def test_what_cannot_be_checked_exits_with_1(sample, tmp_path, capsys):
         "empty": "holds neither NN_<name>_input",
     }
     for name, words in wrong.items():
-        assert prepare.main(["--check", str(tmp_path / name)]) == 1
+        assert call(prepare.main, "--check", tmp_path / name) == 1
         error = capsys.readouterr().err
         assert error.startswith("Error: ")
         assert words in error
         assert error.count("\n") == 1
     target = tmp_path / "birds.zip" / "found.json"
-    assert prepare.main(["--check", str(sample.root), "--json", str(target)]) == 1
+    assert call(prepare.main, "--check", sample.root, "--json", target) == 1
     assert "cannot be written" in capsys.readouterr().err
 
 

@@ -1,6 +1,6 @@
 """Draw the built-in sample: 10 invented bird species, whole scenes, in the course's layout.
 
-    python -m birddata.sketchbook OUT [--seed N]
+    python -m birddata.drawn_sample OUT [--seed N]
 
 The sample stands in for the course's photos on a fresh clone, without a download. As there, a bird
 is somewhere in a scene of 500 pixels, and relatives look alike: species of one genus share body
@@ -11,88 +11,27 @@ over a photo say next to nothing. The same seed gives the same bytes with the sa
 
 import argparse
 import math
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageOps
+from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from birddata.writing import Photo, Sample, Test, new_tests, write_tests
+from course.cli import run
 from course.files import UserError
 
 TRAIN, HIDDEN = range(16), range(16, 26)  # the numbers of each species' photos
 SIZES = ((500, 375), (500, 333), (500, 400), (375, 500), (333, 500))  # pixels, width and height
 BIRD_SHARE = (0.1, 0.5)  # of the photo's area, of the box around a bird
-# A factor on all field marks, by which relatives are told apart. To tune it, draw a sample with
-# another seed than the built-in one's 0, train on it, and grade test 01.
-MARK_SIZE = 2.0
 OVERSAMPLING = 2  # birds are drawn this much larger, then averaged down: smooth edges
 
 Colour = tuple[int, int, int]  # red, green, blue, 0 to 255
-Points = np.ndarray  # (n, 2): x forward, y up, about 1 = half a body length
-
-# ---- Genera and species --------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Genus:
-    """What species of one genus share: body shape (in half body lengths) and plumage."""
-
-    depth: float  # of the trunk
-    posture: float  # degrees the trunk stands above the horizontal
-    head: float  # radius
-    bill: tuple[float, float]  # length, depth, in radii of the head
-    tail: float  # length
-    legs: float  # length
-    back: Colour
-    wing: Colour
-    belly: Colour
-    bars: Colour  # on the wing
-
-
-@dataclass(frozen=True)
-class Species:
-    """A species: a genus and the field marks by which it is told from its relatives."""
-
-    name: str
-    genus: Genus
-    wing_bars: int = 1  # up to 2
-    cap: Colour | None = None
-    mask: Colour | None = None
-    eye_ring: Colour | None = None
-    bill_tip: Colour | None = None
-
+Points = Any  # (n, 2) or (2,): x forward, y up, about 1 = half a body length
 
 BLACK, WHITE, HORN, BUFF = (34, 32, 36), (240, 238, 232), (92, 84, 80), (226, 206, 168)
 RED, RUFOUS, OCHRE = (186, 62, 50), (178, 100, 54), (214, 160, 58)
-
-FINCH = Genus(1.12, 22, 0.47, (0.85, 0.80), 0.95, 0.42,
-              (128, 100, 74), (92, 72, 56), (206, 188, 156), BUFF)  # fmt: skip
-THRUSH = Genus(1.02, 38, 0.42, (1.10, 0.40), 1.05, 0.72,
-               (98, 108, 122), (72, 80, 94), (212, 208, 198), RUFOUS)  # fmt: skip
-TIT = Genus(1.25, 12, 0.58, (0.45, 0.34), 1.15, 0.46,
-            (122, 132, 80), (88, 98, 68), (220, 206, 140), WHITE)  # fmt: skip
-WAGTAIL = Genus(0.86, 6, 0.40, (1.00, 0.32), 1.45, 0.66,
-                (86, 82, 86), (62, 60, 64), (224, 218, 208), WHITE)  # fmt: skip
-
-SPECIES = (
-    Species("Red-capped Inkfinch", FINCH, cap=RED),
-    Species("Ringed Inkfinch", FINCH, eye_ring=WHITE, bill_tip=OCHRE),
-    Species("Bar-winged Inkfinch", FINCH, wing_bars=2, bill_tip=OCHRE),
-    Species("White-capped Quillthrush", THRUSH, wing_bars=0, cap=WHITE),
-    Species("Ringed Quillthrush", THRUSH, eye_ring=WHITE),
-    Species("Masked Quillthrush", THRUSH, mask=BLACK, bill_tip=OCHRE),
-    Species("Black-capped Pencil-tit", TIT, cap=BLACK),
-    Species("Two-barred Pencil-tit", TIT, wing_bars=2, cap=RUFOUS),
-    Species("Spectacled Chalktail", WAGTAIL, eye_ring=WHITE),
-    Species("Ochre-billed Chalktail", WAGTAIL, wing_bars=2, bill_tip=OCHRE),
-)
-
-# ---- Scenes: every chance of a photo, drawn without knowing the species --------------------------
-
 WOOD = ((94, 74, 56), (72, 62, 56), (142, 120, 92), (104, 104, 100))
 # Leaves, and blossoms and berries in the colours of field marks.
 LEAVES = ((70, 110, 46), (116, 140, 58), (48, 84, 52), (142, 74, 44), RED, WHITE, OCHRE, BLACK)
@@ -107,13 +46,56 @@ BACKGROUNDS = {
 }
 
 
-def pick(values: Sequence, rng: np.random.Generator) -> Any:
-    """Return one of the values."""
-    return values[rng.integers(len(values))]
+class Genus(NamedTuple):
+    """What species of one genus share: body shape, in half body lengths, and plumage."""
+
+    depth: float  # of the trunk
+    posture: float  # degrees the trunk stands above the horizontal
+    head: float  # radius
+    bill: tuple[float, float]  # length, depth, in radii of the head
+    tail: float  # length
+    back: Colour
+    wing: Colour
+    belly: Colour
+    bars: Colour  # on the wing
+
+
+class Species(NamedTuple):
+    """A species: a genus and the field marks by which it differs from its relatives."""
+
+    name: str
+    genus: Genus
+    wing_bars: int = 1  # up to 2
+    cap: Colour | None = None
+    mask: Colour | None = None
+    eye_ring: Colour | None = None
+    bill_tip: Colour | None = None
+
+
+FINCH = Genus(1.12, 22, 0.47, (0.85, 0.80), 0.95,
+              (128, 100, 74), (92, 72, 56), (206, 188, 156), BUFF)  # fmt: skip
+THRUSH = Genus(1.02, 38, 0.42, (1.10, 0.40), 1.05,
+               (98, 108, 122), (72, 80, 94), (212, 208, 198), RUFOUS)  # fmt: skip
+TIT = Genus(1.25, 12, 0.58, (0.45, 0.34), 1.15,
+            (122, 132, 80), (88, 98, 68), (220, 206, 140), WHITE)  # fmt: skip
+WAGTAIL = Genus(0.86, 6, 0.40, (1.00, 0.32), 1.45,
+                (86, 82, 86), (62, 60, 64), (224, 218, 208), WHITE)  # fmt: skip
+SPECIES = (
+    Species("Red-capped Inkfinch", FINCH, cap=RED),
+    Species("Ringed Inkfinch", FINCH, eye_ring=WHITE, bill_tip=OCHRE),
+    Species("Bar-winged Inkfinch", FINCH, wing_bars=2, bill_tip=OCHRE),
+    Species("White-capped Quillthrush", THRUSH, wing_bars=0, cap=WHITE),
+    Species("Ringed Quillthrush", THRUSH, eye_ring=WHITE),
+    Species("Masked Quillthrush", THRUSH, mask=BLACK, bill_tip=OCHRE),
+    Species("Black-capped Pencil-tit", TIT, cap=BLACK),
+    Species("Two-barred Pencil-tit", TIT, wing_bars=2, cap=RUFOUS),
+    Species("Spectacled Chalktail", WAGTAIL, eye_ring=WHITE),
+    Species("Ochre-billed Chalktail", WAGTAIL, wing_bars=2, bill_tip=OCHRE),
+)
 
 
 class Scene:
-    """Everything in a photo but the species: how the bird sits, and what is around it."""
+    """Everything in a photo but the species, drawn by chance without knowing it."""
 
     def __init__(self, seed: Sequence[int]) -> None:
         rng = np.random.default_rng(seed)
@@ -130,7 +112,6 @@ class Scene:
         self.background = pick(tuple(BACKGROUNDS), rng)
         self.branches, self.twigs = rng.integers((10, 3))  # behind the bird, before it
         self.gain = rng.uniform(0.8, 1.18) * rng.uniform(0.88, 1.12, 3)  # brightness of R, G, B
-        self.light_angle = rng.uniform(-50, 50)  # from overhead
         self.blur = rng.uniform(0, 1.3)  # radius in pixels
         self.noise = rng.uniform(2, 7)  # standard deviation in grey levels
         self.jpeg_quality = int(rng.integers(70, 93))
@@ -142,24 +123,28 @@ class Scene:
 CIRCLE = np.array([(math.cos(angle), math.sin(angle)) for angle in np.arange(28) * math.pi / 14])
 
 
-def mix(first: Colour, second: Colour, share: float) -> Colour:
+def pick(values: Sequence, rng: np.random.Generator) -> Any:
+    """Return one of the values."""
+    return values[int(rng.integers(len(values)))]
+
+
+def mix(first: Colour, second: Colour, share: float) -> Any:
     """Return the colour `share` (0 to 1) of the way from the first to the second."""
-    red, green, blue = (round(a + (b - a) * share) for a, b in zip(first, second, strict=True))
-    return red, green, blue
+    return tuple(round(a + (b - a) * share) for a, b in zip(first, second, strict=True))
 
 
-def turn(points: Sequence | Points, degrees: float, at: Sequence | Points = (0, 0)) -> Points:
-    """Turn points (n, 2), or one point (2,), anticlockwise, then move them by `at`."""
+def turn(points: Points, degrees: float, at: Points = (0, 0)) -> np.ndarray:
+    """Turn points anticlockwise, then move them by `at`."""
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     return np.asarray(points, float) @ [[cos, sin], [-sin, cos]] + at
 
 
-def oval(centre: Sequence | Points, width: float, height: float, degrees: float = 0) -> Points:
+def oval(centre: Points, width: float, height: float, degrees: float = 0) -> np.ndarray:
     """Return an ellipse of the given half axes."""
     return turn(CIRCLE * (width, height), degrees, centre)
 
 
-def feather(root: Sequence | Points, degrees: float, length: float, width: float) -> Points:
+def feather(root: Points, degrees: float, length: float, width: float) -> np.ndarray:
     """Return a feather, or a leaf, that grows from `root` in the given direction."""
     return oval(turn((length / 2, 0), degrees, root), length / 2, width / 2, degrees)
 
@@ -169,8 +154,7 @@ class Canvas:
 
     def __init__(self, genus: Genus, scene: Scene) -> None:
         size = np.array(scene.size) * OVERSAMPLING
-        low = np.array([-1.0 - genus.tail, -0.5 * genus.depth - genus.legs])
-        high = np.array([1.45, 0.8 + genus.head])
+        low, high = np.array([-1.0 - genus.tail, -0.5 * genus.depth - 0.5]), np.array([1.45, 1.3])
         box = high - low  # around a bird, in half body lengths
         self.unit = min(math.sqrt(scene.share * size.prod() / box.prod()), *(size / box))  # pixels
         self.axes = self.unit * np.array([-scene.squash if scene.faces_left else scene.squash, -1])
@@ -178,148 +162,82 @@ class Canvas:
         self.origin = middle - self.axes * (low + high) / 2
         self.layer = Image.new("RGBA", tuple(size.tolist()))
 
-    def pixels(self, points: Sequence | Points) -> list[tuple[float, float]]:
-        """Return points (n, 2) as pixels of the layer."""
-        return [(x, y) for x, y in (np.asarray(points) * self.axes + self.origin).tolist()]
-
     def fill(self, points: Points, colour: Colour, edge: Colour | None = None) -> None:
         """Fill a closed shape, with a thin line around it if it has an edge."""
-        ImageDraw.Draw(self.layer).polygon(self.pixels(points), colour, edge)
-
-    def fill_within(self, outline: Points, points: Points, colour: Colour) -> None:
-        """Fill what of a closed shape lies within another."""
-        masks = [Image.new("L", self.layer.size) for _ in range(2)]
-        for mask, shape in zip(masks, (outline, points), strict=True):
-            ImageDraw.Draw(mask).polygon(self.pixels(shape), fill=255)
-        self.layer.paste(colour, mask=ImageChops.multiply(*masks))
-
-    def line(self, points: Sequence | Points, colour: Colour, width: float) -> None:
-        """Draw a line of the given width in half body lengths."""
-        draw = ImageDraw.Draw(self.layer)
-        draw.line(self.pixels(points), colour, round(width * self.unit), "curve")
+        pixels = np.asarray(points) * self.axes + self.origin
+        ImageDraw.Draw(self.layer).polygon(list(map(tuple, pixels.tolist())), colour, edge)
 
 
 # ---- The bird, from back to front ----------------------------------------------------------------
 
 
 def draw_bird(species: Species, scene: Scene) -> Image.Image:
-    """Return the bird on its perch, a transparent layer (H, W) RGBA, shaded as round."""
+    """Return the bird on its perch, a transparent layer (H, W) RGBA."""
     genus, tilt = species.genus, species.genus.posture + scene.tilt
     canvas = Canvas(genus, scene)
-    draw_perch(canvas, genus, scene, tilt)
-    if scene.wing_lift > 0:
-        draw_wing(canvas, species, tilt + 12, scene.wing_lift + 10)
+    canvas.fill(oval((0, -0.5 * genus.depth - 0.1), 14, 0.16, scene.perch_slope), scene.perch)
     for step in (-1, 1, 0):
         angle = 180 + 0.8 * tilt + scene.tail_angle + 7 * step
         tail = feather(turn((-0.75, 0.02), tilt), angle, genus.tail + 0.2, 0.28)
         canvas.fill(tail, mix(genus.wing, BLACK, 0.15 * (step + 1)), BLACK)
-    draw_trunk(canvas, genus, tilt)
+    for share in (0, 0.3, 0.65, 1):  # pale below, dark above with a soft border
+        trunk = oval((-0.08 * share, 0.2 * share), 1 - 0.12 * share, 0.5 - 0.2 * share)
+        canvas.fill(turn(trunk * (1, genus.depth), tilt), mix(genus.belly, genus.back, share))
     draw_head(canvas, species, scene, turn((0.66, 0.52 * genus.depth), tilt))
     draw_wing(canvas, species, tilt, scene.wing_lift)
-    return shaded(canvas.layer.reduce(OVERSAMPLING), scene.light_angle)
-
-
-def draw_perch(canvas: Canvas, genus: Genus, scene: Scene, tilt: float) -> None:
-    """Draw a branch across the photo, and two legs from the belly to it."""
-    ground = -0.5 * genus.depth - genus.legs
-    ends = turn([(-14, -0.16), (14, -0.16)], scene.perch_slope, (0, ground))
-    canvas.line(ends, scene.perch, 0.32)
-    for hip, foot in ((-0.02, -0.16), (0.2, 0.12)):
-        top = turn((hip, -0.4 * genus.depth), tilt)
-        knee = (foot - 0.07, (top[1] + ground) / 2)
-        canvas.line([top, knee, (foot, ground), (foot + 0.18, ground - 0.03)], HORN, 0.06)
-
-
-def draw_trunk(canvas: Canvas, genus: Genus, tilt: float) -> None:
-    """Draw the trunk: pale below, dark above with a soft border."""
-    drop = CIRCLE * np.stack([np.ones(28), genus.depth * (0.44 + 0.12 * CIRCLE[:, 0])], axis=1)
-    outline = turn(drop, tilt)
-    canvas.fill(outline, genus.belly)
-    for step, share in enumerate((0.3, 0.65, 1.0)):
-        back = oval((-0.15, (0.55 + 0.06 * step) * genus.depth), 1.3, 0.6 * genus.depth, -8)
-        canvas.fill_within(outline, turn(back, tilt), mix(genus.belly, genus.back, share))
-
-
-# Centre and half axes, in radii of the head; the bill is to the right.
-EYE = oval((0.42, 0.16), 0.16, 0.16)
-HEAD_MARKS = {
-    "cap": ((0.0, 0.95), (0.8, 0.28)),
-    "mask": ((0.4, 0.1), (0.6, 0.13)),
-    "eye_ring": ((0.42, 0.16), (0.17, 0.17)),
-}
+    return canvas.layer.reduce(OVERSAMPLING)
 
 
 def draw_head(canvas: Canvas, species: Species, scene: Scene, neck: Points) -> None:
-    """Draw bill, head and eye with the marks on them."""
-    genus = species.genus
+    """Draw bill, head and eye with the marks on them; places are in radii of the head."""
 
-    def place(points: Sequence | Points) -> Points:
+    def fill(points: Points, colour: Colour | None) -> None:
         mirror = (-1, 1) if scene.looks_back else (1, 1)
-        return turn(np.asarray(points) * genus.head * mirror, scene.head_angle, neck)
+        if colour:
+            canvas.fill(turn(points * species.genus.head * mirror, scene.head_angle, neck), colour)
 
-    length, depth = genus.bill
-    tip = np.array([1 + length, -0.1])
-    bill = np.array([(0.8, 0.6 * depth), tip, (0.8, -0.6 * depth)])
-    canvas.fill(place(bill), HORN, BLACK)
-    if species.bill_tip:
-        canvas.fill(place(tip + min(1, 0.4 * MARK_SIZE) * (bill - tip)), species.bill_tip)
-    canvas.fill(place(CIRCLE), genus.back)
-    canvas.fill_within(place(CIRCLE), place(oval((0.35, -0.72), 0.8, 0.55)), genus.belly)
-    for name, (centre, half) in HEAD_MARKS.items():
-        if colour := getattr(species, name):
-            mark = oval(centre, *np.multiply(half, MARK_SIZE))
-            canvas.fill_within(place(CIRCLE), place(mark), colour)
-    canvas.fill(place(EYE), BLACK)
-    canvas.fill(place(oval((0.46, 0.22), 0.05, 0.05)), WHITE)
+    length, depth = species.genus.bill
+    bill = np.array([(0.8, 0.6 * depth), (1 + length, -0.1), (0.8, -0.6 * depth)])
+    fill(bill, HORN)
+    fill(bill[1] + 0.8 * (bill - bill[1]), species.bill_tip)
+    fill(CIRCLE, species.genus.back)
+    fill(oval((0.25, -0.5), 0.66, 0.45), species.genus.belly)
+    fill(CIRCLE[CIRCLE[:, 1] > 0.4], species.cap)
+    fill(oval((0.3, 0.12), 0.68, 0.24), species.mask)
+    fill(oval((0.42, 0.16), 0.34, 0.34), species.eye_ring)
+    fill(oval((0.42, 0.16), 0.16, 0.16), BLACK)
 
 
 def draw_wing(canvas: Canvas, species: Species, tilt: float, lift: float) -> None:
     """Draw primaries, secondaries and coverts; the pale tips of a row are a wing bar."""
     wing, back = species.genus.wing, species.genus.back
     shoulder, along = turn((0.36, 0.24 * species.genus.depth), tilt), 186 + tilt - 0.9 * lift
-    rows = (
-        (0.35, 1.3, mix(wing, BLACK, 0.2)),
-        (0.15, 0.9, mix(wing, back, 0.2)),
-        (0.0, 0.55, mix(wing, back, 0.6)),
-    )
-    for row, (start, length, paint) in enumerate(rows):
-        tips = []
+    rows = ((0.35, 1.3, BLACK, 0.2), (0.15, 0.9, back, 0.2), (0.0, 0.55, back, 0.6))
+    for row, (start, length, other, share) in enumerate(rows):
+        paint, tips = mix(wing, other, share), []
         for i in range(6):
             root = turn((start, 0.1 - 0.06 * i), along, shoulder)
             angle, size = along + 4 + (1.2 + 0.15 * lift) * (i - 1), length * (1 - 0.07 * i)
             canvas.fill(feather(root, angle, size, 0.2), paint, mix(paint, BLACK, 0.5))
             tips.append(turn((size, 0), angle, root))
         for tip in tips if row >= len(rows) - species.wing_bars else ():
-            canvas.fill(tip + 0.07 * MARK_SIZE * CIRCLE, species.genus.bars)
-    canvas.fill(oval(shoulder, 0.27, 0.2, along), back)
-
-
-def shaded(bird: Image.Image, light_angle: float) -> Image.Image:
-    """Light a flat bird as if it were round: its blurred outline serves as its relief."""
-    relief = bird.getchannel("A").filter(ImageFilter.GaussianBlur(6))
-    down, right = np.gradient(np.asarray(relief, np.float32) / 255)
-    angle = math.radians(light_angle)
-    light = 1 + 6.0 * (down * math.cos(angle) + right * math.sin(angle))  # (H, W)
-    pixels = np.array(bird, np.float32)  # (H, W, 4)
-    pixels[..., :3] *= np.clip(light, 0.62, 1.28)[..., None]
-    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+            canvas.fill(tip + 0.14 * CIRCLE, species.genus.bars)
 
 
 # ---- Around the bird -----------------------------------------------------------------------------
 
 
-def patches(rng: np.random.Generator, size: tuple, across: int, down: int) -> np.ndarray:
-    """Return smooth random patches (H, W), -1 to 1, so many across and down."""
-    cells = Image.fromarray(rng.uniform(-1, 1, (down, across)).astype(np.float32))
-    return np.asarray(cells.resize(size, Image.Resampling.BICUBIC))
-
-
 def draw_background(name: str, size: tuple[int, int], rng: np.random.Generator) -> Image.Image:
-    """Return a background out of focus, (H, W) RGB."""
+    """Return smooth random patches out of focus, (H, W) RGB."""
     dark, light, (across, down), grain = BACKGROUNDS[name]
-    share = 0.5 + 0.6 * patches(rng, size, across + 2, down + 2)
-    share += 0.27 * patches(rng, size, 3 * across + 2, 3 * down + 2)
-    share += grain * patches(rng, size, size[0] // 2, size[1] // 2)
+    share = np.full(size[::-1], 0.5, np.float32)
+    for weight, cells in (
+        (0.6, (down + 2, across + 2)),
+        (0.27, (3 * down + 2, 3 * across + 2)),
+        (grain, (size[1] // 2, size[0] // 2)),
+    ):
+        patches = Image.fromarray(rng.uniform(-1, 1, cells).astype(np.float32))
+        share += weight * np.asarray(patches.resize(size, Image.Resampling.BICUBIC))
     grey = Image.fromarray((255 * np.clip(share, 0, 1)).astype(np.uint8))
     return ImageOps.colorize(grey, dark, light)
 
@@ -329,19 +247,12 @@ def draw_branch(photo: Image.Image, near: float, rng: np.random.Generator) -> No
     draw = ImageDraw.Draw(photo)
     ends = rng.uniform(-0.1, 1.1, (2, 2)) * photo.size
     ends[:, rng.integers(2)] = (-20, max(photo.size) + 20)  # from edge to edge
-    knots = np.linspace(*ends, 9) + rng.normal(0, 10, (9, 2))
+    knots = np.linspace(ends[0], ends[1], 9) + rng.normal(0, 10, (9, 2))
     draw.line(list(map(tuple, knots)), pick(WOOD, rng), 1 + round(13 * near**2), "curve")
     for knot in knots[rng.random(len(knots)) < 0.6]:
         length = near * rng.uniform(14, 46)
         leaf = feather(knot, rng.uniform(0, 360), length, length / 2)
         draw.polygon(list(map(tuple, leaf)), pick(LEAVES, rng))
-
-
-def develop(photo: Image.Image, scene: Scene, rng: np.random.Generator) -> Image.Image:
-    """Apply the lens, the light and the sensor's noise."""
-    pixels = np.asarray(photo.filter(ImageFilter.GaussianBlur(scene.blur))) * scene.gain
-    pixels += scene.noise * rng.standard_normal(pixels.shape, np.float32)
-    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
 
 def draw_photo(species: Species, scene: Scene) -> Image.Image:
@@ -355,7 +266,10 @@ def draw_photo(species: Species, scene: Scene) -> Image.Image:
     photo.paste(bird, mask=bird.getchannel("A"))
     for near in rng.uniform(0.4, 1, scene.twigs):
         draw_branch(photo, near, rng)
-    return develop(photo, scene, rng)
+    # The lens, the light and the sensor's noise.
+    pixels = np.asarray(photo.filter(ImageFilter.GaussianBlur(scene.blur))) * scene.gain
+    pixels += scene.noise * rng.standard_normal(pixels.shape, np.float32)
+    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
 
 # ---- The sample ----------------------------------------------------------------------------------
@@ -377,33 +291,27 @@ def draw_sample(folder: Path, seed: int = 0) -> None:
     """Draw the sample's two tests into `folder`, which is made if it is not there.
 
     Test 00 has the same photos for training and testing; test 01 trains on them and has hidden
-    photos. Raises UserError if the folder holds tests already or the seed is negative, OSError
-    if a file cannot be written; in both cases no part of a sample is left.
+    photos. Raises UserError if the folder holds tests already, or cannot be written; no part of a
+    sample is left then.
     """
     if seed < 0:
         raise UserError(f"the seed is {seed}; give a whole number from 0")
     with new_tests(folder) as scratch:
-        train = draw_photos(scratch, TRAIN, seed)
-        hidden = draw_photos(scratch, HIDDEN, seed)
+        train, hidden = (draw_photos(scratch, numbers, seed) for numbers in (TRAIN, HIDDEN))
         tests = [Test("00_sketch", train, train), Test("01_hidden", train, hidden)]
         names = {class_id: species.name for class_id, species in enumerate(SPECIES)}
         write_tests(Sample("drawn", tests, names), scratch, folder)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status."""
+def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(description="Draw the built-in sample of 10 bird species.")
     parser.add_argument("out", type=Path, help="folder for the two tests and species.csv")
     parser.add_argument("--seed", type=int, default=0, help="another seed draws other photos")
-    options = parser.parse_args(arguments)
-    try:
-        draw_sample(options.out, options.seed)
-    except (UserError, OSError) as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
+    options = parser.parse_args()
+    draw_sample(options.out, options.seed)
     print(f"Wrote the photos of {len(SPECIES)} species to {options.out}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -1,0 +1,1 @@
+"""Measurements whose numbers stand in README.md and docs/."""

@@ -1,0 +1,246 @@
+"""birddata/archives.py: an archive is taken whole or refused, nothing vanishes unnamed."""
+
+import io
+import os
+import stat
+import tarfile
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from birddata import prepare
+from course.files import UserError, temporary_folder
+from tests.commands import call
+
+NAMES = [f"{species}/{number}.jpg" for species in ("Auk", "Owl") for number in range(3)]
+
+
+def jpeg(number) -> bytes:
+    file = io.BytesIO()
+    pixels = np.random.default_rng(number).integers(0, 256, (24, 24, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(file, "JPEG")
+    return file.getvalue()
+
+
+PHOTOS = {name: jpeg(number) for number, name in enumerate(NAMES)}
+
+
+def pack(path, *members, **more):
+    """Write an archive, zip or tar by its name, of the photos and of further (name, content)."""
+    members = [*(PHOTOS.items() if more.pop("photos", True) else ()), *members]
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w", **more) as archive:
+            for name, content in members:
+                archive.writestr(name, content)
+        return path
+    mode = {".tar": "w", ".tgz": "w:gz", ".bz2": "w:bz2", ".xz": "w:xz"}[path.suffix]
+    with tarfile.open(path, mode, **more) as archive:
+        for member, content in members:
+            info = member if isinstance(member, tarfile.TarInfo) else tarfile.TarInfo(member)
+            info.size = 0 if content is None else len(content)
+            archive.addfile(info, None if content is None else io.BytesIO(content))
+    return path
+
+
+def special(name, kind, target=""):
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = kind, target
+    return member, None
+
+
+def taken(tmp_path) -> dict[str, bytes]:
+    folder = tmp_path / "out/00_test_img_input/train/images"
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def expected(names=NAMES) -> dict[str, bytes]:
+    return {name.replace("/", "_"): PHOTOS[name] for name in names}
+
+
+KINDS = ("a.zip", "a.tar", "a.tgz", "a.tar.bz2", "a.tar.xz")
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_archive_gives_its_photos(tmp_path, name, capsys):
+    pack(tmp_path / name)
+    assert call(prepare.main, tmp_path / name, "--out", tmp_path / "out") == 0
+    assert taken(tmp_path) == expected()
+    assert "files skipped: 0" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_an_archive_that_is_damaged_anywhere_is_refused_or_whole(tmp_path, name, capsys):
+    """One byte is turned, at 41 places; a byte that no photo depends on may be any."""
+    data = pack(tmp_path / name).read_bytes()
+    refused = 0
+    for place in np.linspace(0, len(data) - 1, 41).astype(int).tolist():
+        (tmp_path / name).write_bytes(
+            data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :]
+        )
+        with temporary_folder("out", tmp_path) as out:
+            status = call(prepare.main, tmp_path / name, "--out", out)
+            images = out / "00_test_img_input/train/images"
+            photos = [path.read_bytes() for path in images.iterdir()] if status == 0 else []
+        refused += status
+        error = capsys.readouterr().err
+        if status:
+            assert error.splitlines()[-1].startswith("Error: ")
+            assert "Traceback" not in error
+        elif name != "a.tar":  # which has no checksum of the photos' bytes
+            assert sorted(photos) == sorted(PHOTOS.values())
+        else:
+            assert len(photos) + error.count("skipped: ") == len(NAMES)
+    assert refused >= (35 if "." in name[2:-3] or name == "a.tgz" else 1)
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.9])
+def test_an_archive_that_ends_early_is_refused(tmp_path, name, share, capsys):
+    data = pack(tmp_path / name).read_bytes()
+    data = data.rstrip(b"\0")
+    (tmp_path / name).write_bytes(data[: int(share * len(data))])
+    assert call(prepare.main, tmp_path / name, "--out", tmp_path / "out") == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert error.startswith(f"Error: {tmp_path / name} is ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_tar_without_its_end_is_refused(tmp_path):
+    data = pack(tmp_path / "a.tar").read_bytes()
+    with tarfile.open(tmp_path / "a.tar") as archive:
+        last = archive.getmembers()[-1]
+    (tmp_path / "a.tar").write_bytes(data[: last.offset])
+    assert call(prepare.main, tmp_path / "a.tar", "--out", tmp_path / "out") == 1
+
+
+def test_a_damaged_header_of_a_member_is_no_end(tmp_path, capsys):
+    data = bytearray(pack(tmp_path / "a.tar").read_bytes())
+    with tarfile.open(tmp_path / "a.tar") as archive:
+        data[archive.getmembers()[3].offset + 5] ^= 0xFF
+    (tmp_path / "a.tar").write_bytes(data)
+    assert call(prepare.main, tmp_path / "a.tar", "--out", tmp_path / "out") == 1
+    assert "is damaged (a damaged header)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        special("Owl/9.jpg", tarfile.LNKTYPE, "Auk/0.jpg"),
+        special("./Owl/9.jpg", tarfile.LNKTYPE, "./Auk/0.jpg"),
+        special("Owl/9.jpg", tarfile.SYMTYPE, "../Auk/0.jpg"),
+    ],
+)
+def test_a_link_to_a_member_is_that_member(tmp_path, link):
+    pack(tmp_path / "a.tgz", link)
+    assert call(prepare.main, tmp_path / "a.tgz", "--out", tmp_path / "out") == 0
+    assert taken(tmp_path) == expected() | {"Owl_9.jpg": PHOTOS["Auk/0.jpg"]}
+
+
+def test_a_tar_of_what_prepare_wrote_is_taken(tmp_path, capsys):
+    """Its photos are hard links to one another."""
+    pack(tmp_path / "a.zip")
+    call(prepare.main, tmp_path / "a.zip", "--out", tmp_path / "first")
+    with tarfile.open(tmp_path / "b.tgz", "w:gz") as archive:
+        archive.add(tmp_path / "first", "first")
+    assert call(prepare.main, tmp_path / "b.tgz", "--out", tmp_path / "out") == 0
+    assert taken(tmp_path) == expected()
+    assert "(12 hard links" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("target", ["/etc/passwd", "../../etc/passwd", "Auk/none.jpg", "Owl/9.jpg"])
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
+def test_a_link_to_anything_else_is_refused(tmp_path, target, kind, capsys):
+    pack(tmp_path / "a.tar", special("Owl/9.jpg", kind, target))
+    assert call(prepare.main, tmp_path / "a.tar", "--out", tmp_path / "out") == 1
+    assert "a.tar is refused: its member" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["a.zip", "a.tar"])
+def test_names_are_normalised_before_they_are_judged(tmp_path, kind, capsys):
+    odd = [("./Auk/7.jpg", jpeg(7)), (".//Auk/./8.jpg", jpeg(8))]
+    pack(tmp_path / kind, *odd)
+    assert call(prepare.main, tmp_path / kind, "--out", tmp_path / "out") == 0
+    assert taken(tmp_path) == expected() | {"Auk_7.jpg": jpeg(7), "Auk_8.jpg": jpeg(8)}
+    assert "files skipped: 0" in capsys.readouterr().out
+
+
+def test_what_is_no_photo_is_named_and_counted(tmp_path, capsys):
+    members = (
+        special("Auk/pipe.jpg", tarfile.FIFOTYPE),
+        special("Auk/disk.jpg", tarfile.CHRTYPE),
+        ("Auk/inner.zip", b"PK"),
+        (".hidden/1.jpg", jpeg(9)),
+        special("Auk/to_hidden.jpg", tarfile.LNKTYPE, ".hidden/1.jpg"),
+    )
+    pack(tmp_path / "a.tar", *members)
+    assert call(prepare.main, tmp_path / "a.tar", "--out", tmp_path / "out") == 0
+    out, error = capsys.readouterr()
+    assert sorted(error.splitlines()) == [
+        "skipped: .hidden: hidden folder",
+        "skipped: Auk/disk.jpg: a device or a pipe",
+        "skipped: Auk/inner.zip: an archive, which is not looked into; unpack it and give its "
+        "folder",
+        "skipped: Auk/pipe.jpg: a device or a pipe",
+        "skipped: Auk/to_hidden.jpg: a link to .hidden/1.jpg, which is left out",
+    ]
+    assert "files skipped: 5" in out
+    assert taken(tmp_path) == expected()
+
+
+def test_a_device_in_a_zip_is_named(tmp_path, capsys):
+    device = zipfile.ZipInfo("Auk/pipe.jpg")
+    device.external_attr = (stat.S_IFIFO | 0o644) << 16
+    pack(tmp_path / "a.zip", (device, b""))
+    assert call(prepare.main, tmp_path / "a.zip", "--out", tmp_path / "out") == 0
+    assert capsys.readouterr().err == "skipped: Auk/pipe.jpg: a device or a pipe\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "cause"),
+    [
+        (b"PK\x07\x08PK\x03\x04", "a part of a split zip; join the parts"),
+        (b"PK\x03\x04", "no whole zip; download it again"),
+        (b"<!doctype html>", "a web page; download the archive again"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
+        (b"7z\xbc\xaf\x27\x1c", "a 7z archive; unpack it yourself"),
+        (b"\x28\xb5\x2f\xfd", "packed by Zstandard"),
+        (b"\x1f\x8bgarbage", "is damaged"),
+        (b"", "neither a folder nor a whole zip or tar"),
+    ],
+)
+def test_what_is_no_archive_is_named_in_one_line(tmp_path, content, cause, capsys):
+    (tmp_path / "a.zip").write_bytes(content)
+    assert call(prepare.main, tmp_path / "a.zip", "--out", tmp_path / "out") == 1
+    error = capsys.readouterr().err
+    assert cause in error
+    assert error.count("\n") == 1
+
+
+def test_the_last_part_of_a_split_zip_is_refused(tmp_path, capsys):
+    data = pack(tmp_path / "whole.zip").read_bytes()
+    (tmp_path / "a.zip").write_bytes(data[len(data) // 2 :])
+    assert call(prepare.main, tmp_path / "a.zip", "--out", tmp_path / "out") == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "a.zip is damaged" in error
+
+
+def test_a_zip_that_holds_only_an_archive_names_it(tmp_path, capsys):
+    pack(tmp_path / "a.zip", ("photos.tar.gz", b"\x1f\x8b"), photos=False)
+    assert call(prepare.main, tmp_path / "a.zip", "--out", tmp_path / "out") == 1
+    assert "a.zip holds no photo, but photos.tar.gz, an archive" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read everything")
+def test_an_archive_without_permission_is_one_line(tmp_path, capsys):
+    pack(tmp_path / "a.zip").chmod(0)
+    assert call(prepare.main, tmp_path / "a.zip", "--out", tmp_path / "out") == 1
+    assert "no permission to read it" in capsys.readouterr().err
+
+
+def test_the_error_class_is_the_users(tmp_path):
+    with pytest.raises(UserError, match="does not exist"):
+        prepare.prepare(tmp_path / "none.zip", tmp_path / "out")
