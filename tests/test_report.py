@@ -425,7 +425,7 @@ def test_one_command_makes_the_pictures(history, network, sample, tmp_path, monk
     classifier = solution.Classifier(solution.to_checkpoint(network, SETTINGS))
     monkeypatch.setattr(pictures, "train_on_sample", lambda folder: classifier)
     drawn = partial(shutil.copytree, sample, dirs_exist_ok=True)
-    monkeypatch.setattr("birddata.sketchbook.draw_sample", drawn)
+    monkeypatch.setattr("birddata.drawn_sample.draw_sample", drawn)
     save_history(history, tmp_path / "report")
     out = tmp_path / "pictures"
     pictures.main([str(tmp_path / "report"), "--out", str(out)])
