@@ -27,7 +27,7 @@ import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -126,7 +126,6 @@ class BirdNet(nn.Module):
         self.class_names = [names.get(i, f"class {i}") for i in class_ids] if names else None
         self.metadata: dict[str, Any] = {}  # what the checkpoint says of the training
         self.validation: Validation | None = None
-        self.float()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, classes) of normalised photos (B, 3, H, W) of any size."""
@@ -733,7 +732,9 @@ def standard_torch(seed: int = 0) -> Iterator[None]:
     """Compute as a fresh torch does, whatever the caller set: mode, precision, device, seed."""
     with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would visit accelerators
-        with torch.autocast("cpu", enabled=False), torch.device("cpu"):
+        with torch.autocast("cpu", enabled=False), torch.device("cpu"), ExitStack() as at_end:
+            at_end.callback(torch.set_default_dtype, torch.get_default_dtype())
+            torch.set_default_dtype(torch.float32)
             yield
 
 
@@ -779,8 +780,7 @@ def train_classifier(
         labels = torch.tensor([class_ids.index(gt[path.name]) for path in boxes])  # (photos,)
         sample = Sample(list(boxes), labels, list(boxes.values()))
         network.validation = validation_run(copy.deepcopy(network), sample, settings, on_epoch)
-        run, everything = TrainingRun(network, sample, settings), np.arange(len(labels))
-        run.fit(FINAL_RUN, everything, on_epoch)
+        TrainingRun(network, sample, settings).fit(FINAL_RUN, np.arange(len(labels)), on_epoch)
     network.metadata["fallback_class"] = Counter(gt.values()).most_common(1)[0][0]
     return network
 
