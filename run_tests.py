@@ -12,21 +12,13 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from course.files import UserError, check_writable, write_json
+from course.layout import CheckerError, find_tests, read_csv, save_csv
+from grader.check import check_test, grade
 from grader.limits import LIMITS, limits_with
 from grader.model import is_demonstration
 from grader.pack import PackError, files_to_pack, pack
 from grader.process import Outcome
-from grader.protocol import (
-    CheckerError,
-    GraderError,
-    check_test,
-    check_writable,
-    find_tests,
-    grade,
-    read_csv,
-    save_csv,
-    write_json,
-)
 from grader.report import (
     DEMONSTRATION,
     as_json,
@@ -56,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
         if os.environ.get("CHECKER"):
             return run_as_checker(argv)
         return run_locally(parse(argv))
-    except GraderError as error:
+    except UserError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -124,7 +116,7 @@ def run_as_checker(argv: Sequence[str]) -> int:
             say(json.dumps(grade(Path(data_dir))))
         case _:
             # The real script exits with 0 here: no wrong call should look like success.
-            raise GraderError(
+            raise UserError(
                 "with CHECKER set, the usage is run_tests.py MODE DATA_DIR OUTPUT_DIR, "
                 "MODE being run_single_test, check_test or grade"
             )
@@ -149,7 +141,7 @@ def run_locally(options: argparse.Namespace) -> int:
     with ExitStack() as stack:
         if not find_tests(options.tests):
             if options.tests.resolve() != DEFAULT_TESTS or options.pack:
-                raise GraderError(f"no NN_*_input folder in {options.tests}: nothing to grade")
+                raise UserError(f"no NN_*_input folder in {options.tests}: nothing to grade")
             say("No tests in public_data: this run draws its own sample of birds.")
             sample = trained_sample(submission.folder, submission.model)
             options.tests, model, report = stack.enter_context(sample)

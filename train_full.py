@@ -27,10 +27,10 @@ from rich.progress import Progress as Bars
 from torchvision.models import MobileNet_V2_Weights
 
 import solution
-from birddata import DataError, layout
 from birddata.photos import digest_of
-from grader.marks import accuracy_text, mark_of, wilson_interval
-from grader.protocol import GraderError, check_writable, find_tests, script_remark, written
+from course.files import UserError, atomic_write, check_writable
+from course.layout import load_training_set
+from course.marks import accuracy_text, mark_of, wilson_interval
 from reporting import birds
 from solution import EpochRow, Settings, SubmissionError
 
@@ -119,59 +119,47 @@ def save(content: dict, out: Path) -> None:
     """Write a checkpoint to `out` in one step: until then the file there is as it was."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    try:
-        with written(out) as temporary:
-            temporary.write_bytes(buffer.getbuffer())
-    except OSError as error:
-        raise SubmissionError(f"{out} is as it was, it cannot be written: {error}") from None
+    with atomic_write(out) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def train(arguments: argparse.Namespace) -> None:
     """The whole program: read, train, save, report."""
     start = time.perf_counter()
     check_writable(arguments.out)
-    tests = find_tests(arguments.tests_dir)
-    if not tests:
-        raise SubmissionError(
-            f"no test in {arguments.tests_dir}: put photos there as public_data/README.md says"
-        )
-    folder = tests[0].input / "train"
-    gt = layout.read_labels(folder / "gt.csv")
-    if remark := script_remark(folder / "gt.csv", gt):
-        print(f"note: {remark}", file=sys.stderr)
-    there = [path.name for path in solution.list_photos(folder / "images")]
-    gt = layout.labels_of_files(gt, folder / "images", there)
-    unlabelled = [name for name in there if name not in gt]
+    data = load_training_set(arguments.tests_dir, solution.may_be_photo)
+    gt = data.gt
     if arguments.init is None:
         fetch_imagenet_weights()
     settings = Settings(seed=arguments.seed)
     settings = replace(settings, epochs=arguments.epochs or settings.epochs)
-    print(f"{len(gt)} photos of {len(set(gt.values()))} species in {folder}")
+    print(f"{len(gt)} photos of {len(set(gt.values()))} species in {data.images.parent}")
     print(settings)
     table = TrainingTable()
     with table.bars:
         network = solution.train_classifier(
             gt,
-            folder / "images",
+            data.images,
             fast_train=False,
             settings=settings,
             init=arguments.init,
-            class_names=layout.read_species(arguments.tests_dir / "species.csv") or None,
+            class_names=data.species or None,
             progress=table,
         )
     print(_verdict(network.facts["validation"]))
     if gone := len(gt) - network.facts["training"]["photos"]:
         print(f"Left out: {gone} of {len(gt)} labels, whose photos cannot be read; see above")
-    if unlabelled:
-        print(f"Left out: {len(unlabelled)} files without a label, such as {unlabelled[0]!a}")
+    if data.unlabelled:
+        count, example = len(data.unlabelled), data.unlabelled[0]
+        print(f"Left out: {count} files without a label, such as {example!a}")
     save(solution.to_checkpoint(network), arguments.out)
     size, seconds = arguments.out.stat().st_size / 1e6, time.perf_counter() - start
     print(f"Wrote {arguments.out} ({size:.1f} MB) after {seconds:.0f} s.")
     try:
-        labels = {name: class_id for name, class_id in gt.items() if name in there}
-        history = birds.history_of(network, table.rows, labels, folder / "images", seconds)
+        labels = {name: class_id for name, class_id in gt.items() if name not in data.missing}
+        history = birds.history_of(network, table.rows, labels, data.images, seconds)
         birds.save_history(history, arguments.report)
-    except (OSError, GraderError) as error:
+    except (OSError, UserError) as error:
         raise SubmissionError(f"the model is written, its report is not: {error}") from None
     draw_report(history, arguments.report)
 
@@ -180,7 +168,7 @@ def draw_report(history: birds.History, folder: Path) -> None:
     """Draw the report from its numbers; what goes wrong here does not concern the model."""
     try:
         birds.draw(history, folder)
-    except (OSError, GraderError) as error:
+    except (OSError, UserError) as error:
         raise SubmissionError(
             f"the report in {folder} is not whole: {error}; mend that, then "
             "`python train_full.py --report-only` draws it from history.json"
@@ -270,7 +258,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the program; the exit status."""
     try:
         run(parse(arguments))
-    except (SubmissionError, DataError, GraderError) as error:
+    except (SubmissionError, UserError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -38,7 +38,8 @@ from torch.nn import functional
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import solution
-from grader.protocol import find_tests, read_csv, written
+from course.files import atomic_write
+from course.layout import find_tests, read_csv
 from solution import Settings
 from train_full import TrainingTable
 
@@ -143,7 +144,7 @@ class Sample:
 
 
 def _save(content: Any, file: Path) -> None:
-    with written(file) as temporary:
+    with atomic_write(file) as temporary:
         torch.save(content, temporary)
 
 

@@ -24,8 +24,8 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import solution
-from grader.marks import accuracy_text
-from grader.protocol import find_tests, read_csv
+from course.layout import find_tests, read_csv
+from course.marks import accuracy_text
 from train_full import TrainingTable, positive
 
 

@@ -1,6 +1,5 @@
 """Photos and labels before a training: bring them into the course's layout, check them, draw some.
 
-layout     the course's folders and csv files: how they are read and written
 sources    a folder, a zip or a tar becomes one table of files
 photos     one photo: is it readable, what are its bytes, can it be made a JPEG
 samples    what the files are: tests, CUB-200-2011, a table beside photos, class folders
@@ -11,7 +10,3 @@ sketchbook draws the built-in sample
 
 What a photo is, and which photo a name in a table means, is solution.py's to say.
 """
-
-
-class DataError(Exception):
-    """A mistake in what the user gave, told in one line: cause, file and cure."""

@@ -14,14 +14,13 @@ import numpy as np
 from PIL import Image, ImageFile
 
 import solution
-from birddata import DataError
 from birddata.copies import BLANK, Facts, Shot, check_copies, thumbnail
 from birddata.findings import FEW_PHOTOS, IMBALANCE, MAX_ASPECT, MIN_SIDE, OUTLIER, Findings, Item
 from birddata.photos import SIDE, digest_of, reason, with_bar
 from birddata.samples import find_sample
 from birddata.sources import walk_folder
 from birddata.writing import Sample
-from grader.protocol import GraderError, check_writable, write_json
+from course.files import UserError, check_writable, write_json
 
 EXIT_STATUS = {"error": 4, "warning": 3, "note": 0}  # 1 and 2: the check itself could not be done
 VERDICTS = {
@@ -163,10 +162,10 @@ def check_counts(count: dict[str, int], found: Findings) -> None:
 def diagnose(folder: Path) -> tuple[Findings, int, int]:
     """Check a folder; returns the findings and how many photos and species it holds.
 
-    Raises DataError for a folder that holds no training set.
+    Raises UserError for a folder that holds no training set.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder; give one, an archive must be unpacked first")
+        raise UserError(f"{folder} is not a folder; give one, an archive must be unpacked first")
     found = Findings()
     sample = find_sample(folder, walk_folder(folder, found), 0, found)
     shots = shots_of(sample)
@@ -227,7 +226,7 @@ def run(folder: Path, json_to: str | None = None) -> int:
             print(json.dumps(result, indent=1))
         elif json_to is not None:
             write_json(Path(json_to), result)
-    except (DataError, GraderError) as error:
+    except UserError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
     head = f"Checked {photos:,} photos of {species} species in {folder} in {seconds} s"

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from birddata.layout import HEADER
+from course.tables import HEADER
 
 FEW_PHOTOS = 5  # a species with fewer is named
 IMBALANCE = 10  # times as many photos in the largest species as in the smallest

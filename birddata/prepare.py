@@ -16,12 +16,13 @@ from typing import NoReturn
 
 import numpy as np
 
-from birddata import DataError, doctor
+from birddata import doctor
 from birddata.findings import FATAL, LEFT_OUT, Findings
 from birddata.photos import as_jpeg, digest_of, problem, with_bar
 from birddata.samples import find_sample, with_names
 from birddata.sources import Entry, read_source
 from birddata.writing import Photo, Sample, Test, new_tests, write_tests
+from course.files import UserError
 from solution import split_photos
 
 ONLY_TEST = "00_test_img"  # what the course calls it
@@ -32,11 +33,11 @@ ONLY_TEST = "00_test_img"  # what the course calls it
 def usable(sample: Sample, scratch: Path, found: Findings) -> Sample:
     """Leave out the photos that training would leave out; HEIC becomes JPEG in `scratch`.
 
-    Raises DataError for a table that cannot be used, or if no test is left.
+    Raises UserError for a table that cannot be used, or if no test is left.
     """
     for code in FATAL:
         for item in found[code]:
-            raise DataError(found.told(code, item, with_cure=True))
+            raise UserError(found.told(code, item, with_cure=True))
     every = {photo.path: None for test in sample.tests for photo in (*test.train, *test.test)}
     bad = {path: why for path in with_bar(list(every)) if (why := problem(path))}
     keep = partial(readable, bad=bad, scratch=scratch, found=found)
@@ -45,7 +46,7 @@ def usable(sample: Sample, scratch: Path, found: Findings) -> Sample:
         tests = [Test(ONLY_TEST, tests[0].train, tests[0].train)]
     for test in tests:
         if not test.train or not test.test:
-            raise DataError(
+            raise UserError(
                 f"SOURCE holds no readable, labelled photo for test {test.stem}; the lines above "
                 "name the reasons"
             )
@@ -96,7 +97,7 @@ def hold_out(source: Path, sample: Sample, fraction: float, seed: int, found: Fi
     on and the other held out.
     """
     if len(sample.tests) > 1:
-        raise DataError(
+        raise UserError(
             f"{source} has {len(sample.tests)} tests; --holdout splits an archive of one test"
         )
     (only,) = sample.tests
@@ -123,13 +124,13 @@ def stratified_split(
 ) -> tuple[list[Photo], list[Photo]]:
     """Split into (train, held out), as training splits off its validation photos.
 
-    A species with a single photo stays in training. Raises DataError when no species has two.
+    A species with a single photo stays in training. Raises UserError when no species has two.
     """
     photos = sorted(photos, key=lambda photo: photo.name)
     _, labels = np.unique([photo.class_id for photo in photos], return_inverse=True)
     train, held = split_photos(labels, fraction, seed)
     if held is None:
-        raise DataError("no species has two photos, so none can be held out; drop --holdout")
+        raise UserError("no species has two photos, so none can be held out; drop --holdout")
     return [photos[index] for index in train], [photos[index] for index in held]
 
 
@@ -139,7 +140,7 @@ def stratified_split(
 def prepare(source: Path, out: Path, holdout: float | None = None, seed: int = 0) -> None:
     """Do the whole job: read SOURCE, write its tests below `out`, say on stdout what was written.
 
-    Raises DataError, or OSError from the file system; `out` is then as it was.
+    Raises UserError, or OSError from the file system; `out` is then as it was.
     """
     found = Findings()
     try:
@@ -250,7 +251,7 @@ def main(arguments: list[str] | None = None, out: Path = Path("public_data")) ->
             status = 0
         sys.stdout.flush()  # not at the exit, where nobody would catch what goes wrong
         return status
-    except DataError as error:
+    except UserError as error:
         message, status = str(error), 1
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -11,12 +11,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from birddata import DataError, layout
 from birddata.findings import Findings
 from birddata.photos import problem
 from birddata.sources import EMPTY_FOLDER, Entry, Files, is_table
 from birddata.writing import Photo, Sample, Test
-from grader.protocol import script_remark
+from course import layout, tables
+from course.files import UserError
 
 MAX_WRAPPING = 2  # how many folders may lie between SOURCE and what is looked for
 MAX_NAME_BYTES = 200  # of a photo's name; most file systems take 255
@@ -49,13 +49,13 @@ def find_sample(source: Path, files: Files, seed: int, found: Findings) -> Sampl
 def choose_root(roots: set[str], what: str, source: Path) -> str | None:
     """Return the shallowest root, a prefix of paths ("" for SOURCE itself), None without any.
 
-    Raises DataError when two roots are equally shallow.
+    Raises UserError when two roots are equally shallow.
     """
     roots = {root for root in roots if root.count("/") <= MAX_WRAPPING}
     depth = min((root.count("/") for root in roots), default=0)
     best = sorted(root for root in roots if root.count("/") == depth)
     if len(best) > 1:
-        raise DataError(
+        raise UserError(
             f"{source} holds {what} in more than one place ({', '.join(best)}); give one of them"
         )
     return best[0] if best else None
@@ -76,21 +76,21 @@ def worded(file: Entry, read: Callable[[Path], T]) -> T:
     """Read a table; an error calls it by its path below SOURCE, where it may be unpacked from."""
     try:
         return read(file.path)
-    except DataError as error:
-        raise DataError(str(error).replace(str(file.path), file.origin)) from None
+    except UserError as error:
+        raise UserError(str(error).replace(str(file.path), file.origin)) from None
 
 
 def match_labels(
-    table: layout.Table, gt: str, photos: Files, images: str, found: Findings
+    table: tables.Table, gt: str, photos: Files, images: str, found: Findings
 ) -> dict[str, str]:
     """Return the label, as it is written, of each photo that a table names, by the photo's path.
 
     The photos have paths below `images`, where the table may name them by path or by name. What
-    does not fit is added to the findings. Raises DataError if nothing fits.
+    does not fit is added to the findings. Raises UserError if nothing fits.
     """
     matched = match_paths(table.labels, photos)
     there = [path for path in photos if not is_table(path)]
-    layout.check_match(matched, table.labels, there, "it")
+    tables.check_match(matched, table.labels, there, "it")
     for code, name, what in table.faults:
         bad_row = code == "bad-row"
         found.add(code, gt if bad_row else f"{images}{name}", what if bad_row else f"{gt} {what}")
@@ -119,7 +119,7 @@ def match_paths(named: Mapping[str, str | None], photos: Files) -> dict[str, str
     others = [(path.rpartition("/")[2], path) for path in photos.keys() - exact.values()]
     count = Counter(name for name, _ in others)  # there may be a 000.jpg in each folder
     by_name = {name: path for name, path in others if count[name] == 1}
-    matched = layout.match_names([name for name in named if name not in exact], by_name)
+    matched = tables.match_names([name for name in named if name not in exact], by_name)
     return exact | {name: by_name[file] for name, file in matched.items()}
 
 
@@ -131,14 +131,14 @@ def with_names(rows: Iterable[tuple[str, int | None, Entry]]) -> list[Photo]:
     taken: set[str] = set()
     photos = []
     for wish, class_id, file in rows:
-        name = unicodedata.normalize("NFC", layout.russian(wish))
+        name = unicodedata.normalize("NFC", tables.decode_russian(wish))
         name = Path(re.sub(r'[\x00-\x1f\x7f<>:"/\\|?*,\ud800-\udfff]', "_", name))
         room = MAX_NAME_BYTES - len(name.suffix.encode())
         stem = name.stem.encode()[:room].decode(errors="ignore")
         free, number = f"{stem}{name.suffix}", 2
-        while layout.name_key(free) in taken:
+        while tables.name_key(free) in taken:
             free, number = f"{stem}_{number}{name.suffix}", number + 1
-        taken.add(layout.name_key(free))
+        taken.add(tables.name_key(free))
         photos.append(Photo(free, class_id, *file))
     return photos
 
@@ -150,7 +150,7 @@ def without_number(folder: str) -> str:
 
 def name_for_people(folder: str) -> str:
     """Return a species' name, which can be written as UTF-8: Black footed Albatross."""
-    name = re.sub(r"[\x00-\x1f\ud800-\udfff]", "_", without_number(layout.russian(folder)))
+    name = re.sub(r"[\x00-\x1f\ud800-\udfff]", "_", without_number(tables.decode_russian(folder)))
     return unicodedata.normalize("NFC", name.replace("_", " ").strip() or folder)
 
 
@@ -174,7 +174,7 @@ def read_course(files: Files, root: str, found: Findings) -> Sample:
         lost = path.startswith(tuple(f"{test.stem}_input/" for test in tests))
         code = "file-without-label" if lost and not is_table(path) else "passed-over"
         found.add(code, files[path].origin, "not part of a test")
-    species = worded(files["species.csv"], layout.read_species) if "species.csv" in files else {}
+    species = worded(files["species.csv"], tables.read_species) if "species.csv" in files else {}
     return Sample("in the course's layout", tests, species)
 
 
@@ -187,20 +187,20 @@ def read_part(
     """
     try:
         if table_file is None:
-            raise DataError(f"{gt} is missing")
-        table = worded(table_file, layout.read_gt)
+            raise UserError(f"{gt} is missing")
+        table = worded(table_file, tables.read_gt)
         labels = match_labels(table, gt, photos, images, found)
-    except DataError as error:
+    except UserError as error:
         missing_truth = table_file is None and gt.endswith("_gt/gt.csv")
         found.add("no-true-labels" if missing_truth else "bad-table", gt, str(error))
         names = sorted(name for name in photos if not is_table(name))
         return with_names((name, None, photos[name]) for name in names), None
-    ids = {name: layout.class_id(text) for name, text in table.labels.items()}
-    remark = script_remark(table_file.path, ids)
+    ids = {name: tables.class_id(text) for name, text in table.labels.items()}
+    remark = layout.script_remark(table_file.path, ids)
     if remark and not table.faults:
         found.add("script-differs", gt, remark.replace(str(table_file.path), "it"))
     rows = sorted(labels.items())
-    read = with_names((name, layout.class_id(text), photos[name]) for name, text in rows)
+    read = with_names((name, tables.class_id(text), photos[name]) for name, text in rows)
     return read, set(ids.values())
 
 
@@ -210,27 +210,29 @@ def read_part(
 def read_table_beside(source: Path, files: Files, found: Findings) -> Sample | None:
     """Read a table of files and labels, numbers or names, and the photos at its side or below.
 
-    None if there is none; DataError if there are several, or if only a table could tell the
+    None if there is none; UserError if there are several, or if only a table could tell the
     species, and it names other photos.
     """
     photos = {path: file for path, file in files.items() if not is_table(path)}
-    tables: dict[str, layout.Table] = {}
+    candidates: dict[str, tables.Table] = {}
     for path in files.keys() - photos.keys():
         if path.count("/") <= MAX_WRAPPING and not path.endswith("species.csv"):
-            with suppress(DataError):
-                if table := layout.read_table(files[path].path):
-                    tables[path] = table
-    beside = {path: below(photos, path[: path.rfind("/") + 1]) for path in tables}
-    best = [path for path in sorted(tables) if match_paths(tables[path].labels, beside[path])]
+            with suppress(UserError):
+                if table := tables.read_table(files[path].path):
+                    candidates[path] = table
+    beside = {path: below(photos, path[: path.rfind("/") + 1]) for path in candidates}
+    best = [
+        path for path in sorted(candidates) if match_paths(candidates[path].labels, beside[path])
+    ]
     if len(best) > 1:
-        raise DataError(f"{source} has several tables of labels ({', '.join(best)}); leave one")
+        raise UserError(f"{source} has several tables of labels ({', '.join(best)}); leave one")
     if not best:
-        if tables and len({path.rpartition("/")[0] for path in photos}) == 1:
-            path = min(tables)
-            layout.check_match({}, tables[path].labels, beside[path], f"{path} of {source}")
+        if candidates and len({path.rpartition("/")[0] for path in photos}) == 1:
+            path = min(candidates)
+            tables.check_match({}, candidates[path].labels, beside[path], f"{path} of {source}")
         return None
     (gt,) = best
-    prefix, table, photos = gt[: gt.rfind("/") + 1], tables[gt], beside[gt]
+    prefix, table, photos = gt[: gt.rfind("/") + 1], candidates[gt], beside[gt]
     below(files, prefix, found)  # names what lies elsewhere
     labels = sorted(match_labels(table, gt, photos, prefix, found).items())
     ids, species = ids_of(set(table.labels.values()))
@@ -241,8 +243,8 @@ def read_table_beside(source: Path, files: Files, found: Findings) -> Sample | N
 
 def ids_of(labels: set[str]) -> tuple[dict[str, int], dict[int, str]]:
     """Return class ids by label, and names by class id where labels are names."""
-    if all(layout.WHOLE_NUMBER.fullmatch(label) for label in labels):
-        return {label: layout.class_id(label) for label in labels}, {}
+    if all(tables.WHOLE_NUMBER.fullmatch(label) for label in labels):
+        return {label: tables.class_id(label) for label in labels}, {}
     ids = {label: number for number, label in enumerate(sorted(labels))}
     return ids, {number: name_for_people(label) for label, number in ids.items()}
 
@@ -286,14 +288,14 @@ def class_root(source: Path, photos: list[str]) -> str:
         folders = {part[0] for part in parts if len(part) > 1}
         if len(folders) > 1 and {name.lower() for name in folders} <= SPLITS:
             here = ", ".join(f"{root}{name}/" for name in sorted(folders))
-            raise DataError(
+            raise UserError(
                 f"{source} holds species in more than one place ({here}); give one of them"
             )
         species = not {name.lower() for name in folders} <= NO_SPECIES
         if species and (len(folders) > 1 or any(len(part) == 2 for part in parts)):
             return root
         root += f"{min(folders, default='')}/"
-    raise DataError(
+    raise UserError(
         f"{source} holds neither NN_<name>_input folders nor <species>/*.jpg nor a table of labels "
         "beside the photos nor CUB-200-2011; give the folder right above them"
     )
@@ -314,7 +316,7 @@ def read_cub(files: Files, seed: int, found: Findings) -> Sample:
             images_of[label].append(images[key])
     fitting = [label for label in sorted(classes, key=int) if len(images_of[label]) == CUB_PHOTOS]
     if len(fitting) < CUB_SPECIES:
-        raise DataError(
+        raise UserError(
             f"SOURCE has {len(fitting)} species of exactly {CUB_PHOTOS} photos, the course's "
             f"sample {CUB_SPECIES}; give the whole CUB-200-2011 (for any photos, its folder images)"
         )
@@ -346,7 +348,7 @@ def cub_part(files: Files, part: list[tuple[int, str]], first: int, found: Findi
 def cub_table(files: Files, name: str) -> dict[str, str]:
     """Read a table of CUB-200-2011: a number, a blank, and the rest of the line."""
     if name not in files:
-        raise DataError(f"{name} is missing in SOURCE; give the whole extracted CUB-200-2011")
+        raise UserError(f"{name} is missing in SOURCE; give the whole extracted CUB-200-2011")
     text = files[name].path.read_text(encoding="utf-8-sig", errors="surrogateescape")
     rows = (row.split(maxsplit=1) for row in text.split("\n"))
     return {row[0]: row[1].strip() for row in rows if len(row) == 2 and row[0].isdecimal()}

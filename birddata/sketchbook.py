@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageOps
 
-from birddata import DataError
 from birddata.writing import Photo, Sample, Test, new_tests, write_tests
+from course.files import UserError
 
 TRAIN, HIDDEN = range(16), range(16, 26)  # the numbers of each species' photos
 SIZES = ((500, 375), (500, 333), (500, 400), (375, 500), (333, 500))  # pixels, width and height
@@ -377,11 +377,11 @@ def draw_sample(folder: Path, seed: int = 0) -> None:
     """Draw the sample's two tests into `folder`, which is made if it is not there.
 
     Test 00 has the same photos for training and testing; test 01 trains on them and has hidden
-    photos. Raises DataError if the folder holds tests already or the seed is negative, OSError
+    photos. Raises UserError if the folder holds tests already or the seed is negative, OSError
     if a file cannot be written; in both cases no part of a sample is left.
     """
     if seed < 0:
-        raise DataError(f"the seed is {seed}; give a whole number from 0")
+        raise UserError(f"the seed is {seed}; give a whole number from 0")
     with new_tests(folder) as scratch:
         train = draw_photos(scratch, TRAIN, seed)
         hidden = draw_photos(scratch, HIDDEN, seed)
@@ -398,7 +398,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         draw_sample(options.out, options.seed)
-    except (DataError, OSError) as error:
+    except (UserError, OSError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
     print(f"Wrote the photos of {len(SPECIES)} species to {options.out}")

@@ -16,10 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import IO, NamedTuple, NoReturn
 
-from birddata import DataError
 from birddata.findings import Findings
-from birddata.layout import russian
 from birddata.writing import STAGING_PREFIX
+from course.files import UserError
+from course.tables import decode_russian
 from solution import may_be_photo
 
 TABLE_SUFFIXES = {".csv", ".tsv", ".txt"}
@@ -44,7 +44,7 @@ def read_source(source: Path, unpack_to: Path, found: Findings) -> Files:
     if source.is_dir():
         return walk_folder(source, found)
     if not source.exists():
-        raise DataError(f"{source} does not exist; give a folder or an archive")
+        raise UserError(f"{source} does not exist; give a folder or an archive")
     try:
         if zipfile.is_zipfile(source):
             with zipfile.ZipFile(source) as archive:
@@ -52,11 +52,11 @@ def read_source(source: Path, unpack_to: Path, found: Findings) -> Files:
         with tarfile.open(source) as archive:
             return unpack(tar_members(archive), source, unpack_to, found)
     except tarfile.ReadError:
-        raise DataError(
+        raise UserError(
             f"{source} is neither a folder nor a whole zip or tar; unpack it and give the folder"
         ) from None
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError) as error:
-        raise DataError(f"{source} cannot be unpacked ({error}); download it again") from None
+        raise UserError(f"{source} cannot be unpacked ({error}); download it again") from None
 
 
 def is_table(path: str) -> bool:
@@ -121,14 +121,14 @@ class Member(NamedTuple):
 def unpack(members: Iterable[Member], source: Path, folder: Path, found: Findings) -> Files:
     """Unpack what is wanted into numbered files, so that no member's name ever becomes a path.
 
-    Raises DataError for links, for names that lead out of the folder, and for too much.
+    Raises UserError for links, for names that lead out of the folder, and for too much.
     """
     folder.mkdir()
     files: Files = {}
     room = MAX_UNPACKED_BYTES
     for name, size, opened, is_link in members:
         if is_link or ".." in name.split("/") or re.match(r"/|[A-Za-z]:", name) or "\0" in name:
-            raise DataError(
+            raise UserError(
                 f"{source} is refused: its member {name!r} is a link or leads out of the folder "
                 "(.., absolute path, drive letter); get the archive from its own source"
             )
@@ -138,7 +138,7 @@ def unpack(members: Iterable[Member], source: Path, folder: Path, found: Finding
             found.add("passed-over", f"{name} (again)", "twice in the archive, the first is taken")
             continue
         if (room := room - size) < 0:
-            raise DataError(
+            raise UserError(
                 f"{source} would unpack to more than {MAX_UNPACKED_BYTES / 2**30:g} GiB; if you "
                 "trust it, unpack it yourself and give the folder"
             )
@@ -151,16 +151,16 @@ def unpack(members: Iterable[Member], source: Path, folder: Path, found: Finding
 
 
 def zip_members(archive: zipfile.ZipFile, source: Path) -> Iterator[Member]:
-    """Yield the files in a zip; raises DataError for a password or a strange method."""
+    """Yield the files in a zip; raises UserError for a password or a strange method."""
     for member in archive.infolist():
         if member.flag_bits & 0x1:
-            raise DataError(f"{source} has a password; unpack it yourself and give the folder")
+            raise UserError(f"{source} has a password; unpack it yourself and give the folder")
         if not member.is_dir():
             try:
                 archive.open(member).close()
             except NotImplementedError:
                 method = zipfile.compressor_names.get(member.compress_type, member.compress_type)
-                raise DataError(
+                raise UserError(
                     f"{source} is packed by the method {method}, which Python does not know; "
                     "unpack it yourself and give the folder"
                 ) from None
@@ -178,7 +178,7 @@ def member_name(member: zipfile.ZipInfo) -> str:
     name = member.orig_filename
     if not member.flag_bits & 0x800:
         with suppress(UnicodeError):
-            read = russian(name.encode("cp437").decode(errors="surrogateescape"), "cp866")
+            read = decode_russian(name.encode("cp437").decode(errors="surrogateescape"), "cp866")
             name = read if read.isprintable() else name
     return name.replace("\\", "/")
 

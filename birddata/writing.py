@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from birddata import DataError, layout
+from course import layout, tables
+from course.files import UserError
 
 STAGING_PREFIX = ".prepare-"
 
@@ -63,13 +64,13 @@ class Sample:
 def new_tests(out: Path) -> Iterator[Path]:
     """Make a scratch folder in `out`, so that a rename suffices, and remove it afterwards.
 
-    Raises DataError if `out` holds tests, or names of species, already.
+    Raises UserError if `out` holds tests, or names of species, already.
     """
     if out.exists() and not out.is_dir():
-        raise DataError(f"{out} is a file; give a folder")
+        raise UserError(f"{out} is a file; give a folder")
     for path in sorted(out.iterdir()) if out.exists() else []:
         if re.match(r"[0-9]{2}_", path.name) or path.name == "species.csv":
-            raise DataError(f"{path} exists already; move or delete it, or give another folder")
+            raise UserError(f"{path} exists already; move or delete it, or give another folder")
     missing = [path for path in (out, *out.parents) if not path.exists()]
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -98,7 +99,7 @@ def write_tests(sample: Sample, scratch: Path, out: Path) -> tuple[list[str], in
             gt.mkdir(exist_ok=True)
             (gt / "gt.csv").write_bytes(layout.gt_bytes({p.name: p.class_id for p in photos}))
     if sample.species:
-        (built / "species.csv").write_bytes(layout.species_bytes(sample.species))
+        (built / "species.csv").write_bytes(tables.species_bytes(sample.species))
     return move_into_place(built, out), linked[True], linked[False]
 
 

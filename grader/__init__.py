@@ -2,8 +2,7 @@
 
 Its parts, below the command line run_tests.py:
 
-    marks.py      the marks table, accuracy intervals, the mark to expect
-    protocol.py   folders of tests, csv files, results.json, the check and the grade
+    check.py      the check folder, the answer against the truth, the grade
     limits.py     seconds for each phase, memory
     process.py    the submission in a child process: time, memory, output, process tree
     strays.py     the processes of a run: memory, CPU time, what was left behind

@@ -28,7 +28,7 @@ from typing import Any
 
 import psutil
 
-from grader.protocol import read_csv, save_csv
+from course.layout import read_csv, save_csv
 from grader.rules import Rules, hide_accelerators, hide_apple_gpu, line_name
 from grader.strays import cpu_seconds, is_helper, processes_marked
 from grader.writers import announce_writers

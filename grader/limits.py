@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-from grader.protocol import GraderError
+from course.files import UserError
 
 # Seconds, except for memory. `--limit NAME=VALUE` changes one for a run.
 LIMITS: Mapping[str, float] = MappingProxyType(
@@ -21,12 +21,12 @@ LIMITS: Mapping[str, float] = MappingProxyType(
 
 
 def limits_with(changes: Iterable[str]) -> dict[str, float]:
-    """LIMITS with changes such as "classify=60"; a GraderError for an unknown name or value."""
+    """LIMITS with changes such as "classify=60"; a UserError for an unknown name or value."""
     limits = dict(LIMITS)
     for change in changes:
         name, _, text = change.partition("=")
         if name not in limits:
-            raise GraderError(f"no limit {name!r}: --limit knows {', '.join(limits)}")
+            raise UserError(f"no limit {name!r}: --limit knows {', '.join(limits)}")
         limits[name] = _positive(name, text)
     return limits
 
@@ -37,5 +37,5 @@ def _positive(name: str, text: str) -> float:
     except ValueError:
         value = 0.0
     if not 0 < value < float("inf"):
-        raise GraderError(f"--limit {name}={text}: give a positive number, such as {name}=60")
+        raise UserError(f"--limit {name}={text}: give a positive number, such as {name}=60")
     return value

@@ -3,14 +3,13 @@
 The facts were read in the submission's process (grader/child.py); here they are plain values.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from grader.marks import accuracy_text, mark_probabilities, wilson_interval
-from grader.protocol import CheckerError, TestFolder, read_csv
+from course.layout import CheckerError, TestFolder, labels_fingerprint, read_csv
+from course.marks import accuracy_text, mark_probabilities, wilson_interval
 
 KNOWN_ANSWER_TOLERANCE = 1e-3  # of a logit: another processor or torch rounds differently
 
@@ -25,12 +24,6 @@ class Seen:
     def count(self, photos: Mapping[str, int]) -> int:
         """How many of these photos the model was trained on."""
         return len(photos.keys() & self.labels.keys())
-
-
-def labels_fingerprint(gt: Mapping[str, int]) -> str:
-    """SHA-256, in hex, of "name,class_id" lines sorted by name: the same as solution.py's."""
-    text = "".join(f"{name},{class_id}\n" for name, class_id in sorted(gt.items()))
-    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 
 def label_sets(tests: Sequence[TestFolder]) -> dict[str, dict[str, int]]:

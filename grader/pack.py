@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from grader.protocol import TestFolder, written
+from course.files import atomic_write
+from course.layout import TestFolder
 from grader.session import Submission, TestResult, grade_tests
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip file can hold
@@ -44,7 +45,7 @@ def pack(
 
     It becomes `path` only if every test ends as it did before. The first of `files` is the code.
     """
-    with written(path) as temporary:
+    with atomic_write(path) as temporary:
         _write_zip(temporary, files)
         with tempfile.TemporaryDirectory(prefix="grader-pack-") as name:
             folder = Path(name).resolve() / "submission"

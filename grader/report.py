@@ -8,8 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from course.files import UserError, atomic_write
+from course.marks import accuracy_text, grade_results, mark_of, wilson_interval
 from grader.advice import advice
-from grader.marks import accuracy_text, grade_results, mark_of, wilson_interval
 from grader.model import (
     Seen,
     expectation_lines,
@@ -20,7 +21,6 @@ from grader.model import (
     validation_of,
 )
 from grader.process import Outcome, Phase, Refusal
-from grader.protocol import GraderError, written
 from grader.rules import FILES, LIBRARY
 from grader.session import Submission, TestResult
 
@@ -217,7 +217,7 @@ def species_names(tests_dir: Path) -> dict[int, str]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             return {int(row["class_id"]): row["name"] for row in csv.DictReader(file)}
     except (ValueError, KeyError, TypeError, csv.Error):
-        raise GraderError(f"{path} is not a table class_id,name: delete or mend it") from None
+        raise UserError(f"{path} is not a table class_id,name: delete or mend it") from None
 
 
 def show_errors(results: Sequence[TestResult], names: Mapping[int, str]) -> None:
@@ -247,7 +247,7 @@ def write_errors(path: Path, results: Sequence[TestResult], names: Mapping[int, 
         for name, true, answer in result.wrong()
     ]
     header = ("test", "filename", "class_id", "answer", "species", "answered_species")
-    with written(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([header, *rows])
     return len(rows)
 

@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from grader.marks import accuracy_text
+from course.files import UserError
+from course.layout import CheckerError, TestFolder, read_csv
+from course.marks import accuracy_text
 from grader.model import Seen, find_seen, validation_of
 from grader.process import Outcome
-from grader.protocol import CheckerError, GraderError, TestFolder, read_csv
 from grader.session import Submission
 
 # How much worse a second training may be for its own randomness (seed, order of the photos,
@@ -80,12 +81,12 @@ def unpaired(submitted: tuple[int, int], retrained: tuple[int, int], basis: str)
 
 
 def find_test(tests: Sequence[TestFolder]) -> TestFolder:
-    """The first test whose photos are not among its training photos; a GraderError if none."""
+    """The first test whose photos are not among its training photos; a UserError if none."""
     for test in tests:
         train, truth = _labels(test)
         if truth and not train.keys() & truth.keys():
             return test
-    raise GraderError(
+    raise UserError(
         "--reproduce needs a test whose photos are not among its training photos: make one with "
         "`python public_data/prepare.py SOURCE --holdout 0.2`"
     )
@@ -95,7 +96,7 @@ def _labels(test: TestFolder) -> tuple[dict[str, int], dict[str, int]]:
     try:
         return read_csv(test.input / "train" / "gt.csv"), read_csv(test.gt / "gt.csv")
     except CheckerError as error:
-        raise GraderError(f"{error}: make the tests anew") from None
+        raise UserError(f"{error}: make the tests anew") from None
 
 
 def reproduce(
@@ -140,7 +141,7 @@ def _compare(
     if not kept and validation:
         return unpaired(validation, _counts(retrained, truth), _stored_basis(seen, truth)), outcomes
     if seen and not kept:
-        raise GraderError(
+        raise UserError(
             "the submitted model was trained on the test photos too, and stores no validation "
             "accuracy: there is nothing to compare a second training with"
         )

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from birddata import sketchbook
-from grader.protocol import GraderError
+from course.files import UserError
 from grader.report import say
 from grader.strays import ends_with_this_process
 
@@ -33,7 +33,7 @@ def _train(folder: Path, tests: Path, model: Path, trained: Path, report: Path) 
     script = folder / "train_full.py"
     for path in (script, model):
         if not path.is_file():
-            raise GraderError(f"no {path}: the sample is trained with it; name a folder of tests")
+            raise UserError(f"no {path}: the sample is trained with it; name a folder of tests")
     options = ["--init", str(model), "--out", str(trained), "--report", str(report)]
     command = [sys.executable, str(script), str(tests), *options]
     with subprocess.Popen(command) as process, ends_with_this_process(process.pid):
@@ -42,4 +42,4 @@ def _train(folder: Path, tests: Path, model: Path, trained: Path, report: Path) 
         finally:
             process.kill()  # after an interrupt it would go on
     if status or not trained.is_file():
-        raise GraderError(f"{script} ended with status {status} and made no model")
+        raise UserError(f"{script} ended with status {status} and made no model")

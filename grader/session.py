@@ -5,20 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from course.files import UserError, write_json
+from course.layout import CheckerError, TestFolder, read_csv, save_csv
+from course.marks import accuracy_text
+from grader.check import check_answer, copy_truth, prepare_check_folder
 from grader.limits import LIMITS
-from grader.marks import accuracy_text
 from grader.process import Failure, Outcome, Refusal, Run
-from grader.protocol import (
-    CheckerError,
-    GraderError,
-    TestFolder,
-    check_answer,
-    copy_truth,
-    prepare_check_folder,
-    read_csv,
-    save_csv,
-    write_json,
-)
 
 RUNTIME_ERROR, CHECKER_ERROR = "Runtime error", "Checker error"
 NAMES = ("solution.py", "classification.py")  # of the code: this project's, the 2024 edition's
@@ -36,11 +28,11 @@ class Submission:
 
     @classmethod
     def at(cls, folder: Path, model: Path | None = None, **options: Any) -> "Submission":
-        """The submission in a folder; a GraderError if there is none."""
+        """The submission in a folder; a UserError if there is none."""
         folder = folder.resolve()
         code = next((name for name in NAMES if (folder / name).is_file()), None)
         if code is None:
-            raise GraderError(
+            raise UserError(
                 f"no {' or '.join(NAMES)} in {folder}: name its folder with --submission"
             )
         return cls(folder, (model or folder / "birds_model.pt").resolve(), code, **options)

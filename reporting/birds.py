@@ -23,9 +23,9 @@ from sklearn.metrics import confusion_matrix
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from grader.marks import accuracy_text, mark_of, wilson_interval
+from course.files import write_json
+from course.marks import accuracy_text, mark_of, wilson_interval
 from grader.model import expectation_lines
-from grader.protocol import write_json
 from reporting import charts
 from reporting.page import Page
 from solution import (

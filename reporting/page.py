@@ -16,7 +16,7 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
-from grader.protocol import written
+from course.files import atomic_write
 
 CSS_PIXELS_PER_INCH = 96
 # On a phone, columns with a cell of more letters stand below the rest of their row, if that has at
@@ -141,11 +141,11 @@ class Page:
     def write(self, folder: Path) -> None:
         """Write report.md, the pictures it shows, and report.html, which holds them itself."""
         for picture in self.pictures:
-            with written(folder / "pictures" / f"{picture.name}.{picture.kind}") as temporary:
+            with atomic_write(folder / "pictures" / f"{picture.name}.{picture.kind}") as temporary:
                 temporary.write_bytes(picture.image)
-        with written(folder / "report.md") as temporary:
+        with atomic_write(folder / "report.md") as temporary:
             temporary.write_text("\n\n".join(self.markdown) + "\n", encoding="utf-8")
-        with written(folder / "report.html") as temporary:
+        with atomic_write(folder / "report.html") as temporary:
             temporary.write_text(self._document(), encoding="utf-8")
 
     def _add(self, markdown: str, html: str) -> None:

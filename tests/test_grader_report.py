@@ -8,8 +8,8 @@ from submissions.course import copy_submission, make_test
 
 import run_tests
 import solution
+from course.layout import find_tests, read_csv
 from grader.model import find_seen, label_sets, labels_fingerprint, validation_of
-from grader.protocol import find_tests, read_csv
 from grader.reproduce import TOLERANCE, paired, unpaired
 
 NOT_PACKED = 'float(Path(__file__).with_name("retrained.txt").read_text())'

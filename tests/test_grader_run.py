@@ -17,8 +17,8 @@ import pytest
 from submissions.course import copy_submission, make_test
 
 import run_tests
+from course.layout import TestFolder
 from grader.process import Outcome, Phase
-from grader.protocol import TestFolder
 from grader.report import show_errors, show_phases
 from grader.sample import trained_sample
 from grader.sandbox import why_no_sandbox

@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 from submissions.course import FIXTURES, copy_submission, expected, fixture_names, make_test
 
+from course.layout import CheckerError, find_tests, read_csv
+from course.marks import grade_results
 from grader.advice import advice
+from grader.check import check_answer
 from grader.limits import LIMITS
-from grader.marks import grade_results
-from grader.protocol import CheckerError, check_answer, find_tests, read_csv
 from grader.sandbox import why_no_sandbox
 from grader.session import Submission, grade_tests
 

@@ -19,8 +19,11 @@ import pytest
 from PIL import Image
 
 import solution
-from birddata import DataError, doctor, layout, prepare
-from grader.protocol import CheckerError, check_answer, read_csv, script_remark
+from birddata import doctor, prepare
+from course import layout, tables
+from course.files import UserError
+from course.layout import CheckerError, read_csv, script_remark
+from grader.check import check_answer
 
 READ, DAMAGED, UNREADABLE = "read", "damaged", "unreadable"
 RNG = np.random.default_rng(0)
@@ -257,7 +260,7 @@ def test_prepare_takes_what_training_takes(kinds, tmp_path, capfd):
     assert prepare.main([str(kinds), "--out", str(tmp_path / "out")]) == 0
     out, told = capfd.readouterr()
     assert left_out(told) == WITH[UNREADABLE]
-    taken = layout.read_labels(tmp_path / "out" / f"{TEST}_gt/gt.csv")
+    taken = tables.read_labels(tmp_path / "out" / f"{TEST}_gt/gt.csv")
     assert len(taken) == len(PHOTOS) - len(WITH[UNREADABLE])
     assert f"{2 * len(WITH[UNREADABLE])} unreadable" in out  # in train and in test
 
@@ -366,11 +369,11 @@ def test_every_command_reads_the_same_labels(table, tmp_path, capsys):
     root, script = table
     gt = root / "00_x_input/train/gt.csv"
     images = [path.name for path in solution.list_photos(gt.with_name("images"))]
-    read = layout.read_labels(gt)
-    matched = {file: read[name] for name, file in layout.match_names(read, images).items()}
+    read = tables.read_labels(gt)
+    matched = {file: read[name] for name, file in tables.match_names(read, images).items()}
     assert matched == {"a.jpg": 0, "b.jpg": 3}
     assert prepare.main([str(root), "--out", str(tmp_path / "out")]) == 0
-    assert layout.read_labels(tmp_path / "out/00_x_input/train/gt.csv") == matched
+    assert tables.read_labels(tmp_path / "out/00_x_input/train/gt.csv") == matched
     doctor.run(root, str(tmp_path / "found.json"))
     codes = {k["code"] for k in json.loads((tmp_path / "found.json").read_text())["findings"]}
     assert not codes & {"bad-table", "bad-row", "label-without-file", "file-without-label"}
@@ -395,7 +398,7 @@ def test_what_is_no_row_is_refused_by_all(row, tmp_path, capsys):
     gt = tmp_path / "gt.csv"
     gt.write_text(f"{PLAIN}{row}\n")
     with pytest.raises(Exception, match="line 4"):
-        layout.read_labels(gt)
+        tables.read_labels(gt)
     with pytest.raises(CheckerError, match="line 4"):
         read_csv(gt)
 
@@ -404,7 +407,7 @@ def test_a_species_table_may_have_more_columns_and_other_forms(tmp_path):
     path = tmp_path / "species.csv"
     for text in ("class_id,name\n3,Auk\n", "\ufeffname;class_id;n\nAuk;3;9\n"):
         path.write_text(text, encoding="utf-8")
-        assert layout.read_species(path) == {3: "Auk"}
+        assert tables.read_species(path) == {3: "Auk"}
 
 
 # --- names ----------------------------------------------------------------------------------------
@@ -424,13 +427,19 @@ def test_names_match_where_only_one_photo_can_be_meant():
         "f.jpg": None,
     }
     found = {name: file for name, file in named.items() if file}
-    assert layout.match_names(named, there) == found
+    assert tables.match_names(named, there) == found
 
 
 def test_labels_take_the_names_of_the_files(tmp_path, capsys):
+    images = tmp_path / "00_x_input/train/images"
+    images.mkdir(parents=True)
+    for name in ("00.jpg", "01.jpg", "more.jpg"):
+        (images / name).touch()
     labels = {"images/00.JPG": 3, "01.jpg": 1, "gone.jpg": 2}
-    read = layout.labels_of_files(labels, tmp_path, ["00.jpg", "01.jpg"])
-    assert read == {"00.jpg": 3, "01.jpg": 1, "gone.jpg": 2}
+    (images.parent / "gt.csv").write_bytes(layout.gt_bytes(labels))
+    read = layout.load_training_set(tmp_path)
+    assert read.gt == {"00.jpg": 3, "01.jpg": 1, "gone.jpg": 2}
+    assert (read.missing, read.unlabelled) == (["gone.jpg"], ["more.jpg"])
     assert "1 labels name photos differently" in capsys.readouterr().err
 
 
@@ -453,8 +462,8 @@ def test_labels_that_name_no_photo_are_refused_in_one_line(named, how, tmp_path,
     for folder in (images.parent, tmp_path / "source/00_x_gt"):
         (folder / "gt.csv").write_bytes(layout.gt_bytes(labels))
     if how == "training":
-        with pytest.raises(DataError) as stop:
-            layout.labels_of_files(labels, images, [path.name for path in images.iterdir()])
+        with pytest.raises(UserError) as stop:
+            layout.load_training_set(tmp_path / "source")
         told = f"Error: {stop.value}\n"
     else:
         source = tmp_path / "source" if how == "prepare" else images.parent
@@ -487,24 +496,23 @@ def test_tables_and_files_in_different_encodings(tmp_path, capsys, row, file):
     (tmp_path / "t/00_x_gt/gt.csv").write_bytes(layout.gt_bytes({row: 5}))
     (train.parent / "test").mkdir()
     (train.parent / "test/images").symlink_to(train / "images")
-    there = [path.name for path in solution.list_photos(train / "images")]
     status = prepare.main([str(tmp_path / "t"), "--out", str(tmp_path / "out")])
     told = capsys.readouterr().err
     if file is None:
         assert status == 1
         assert "00_x_input/train/gt.csv: no name in it is that of a photo: labelled are" in told
-        with pytest.raises(DataError, match="is that of a photo: labelled are"):
-            layout.labels_of_files({row: 5}, train, there)
+        with pytest.raises(UserError, match="is that of a photo: labelled are"):
+            layout.load_training_set(tmp_path / "t")
     else:
         assert status == 0
-        assert layout.read_labels(tmp_path / "out/00_x_gt/gt.csv") == {DROZD: 5}
-        assert layout.labels_of_files({row: 5}, train, there) == {file: 5}
+        assert tables.read_labels(tmp_path / "out/00_x_gt/gt.csv") == {DROZD: 5}
+        assert layout.load_training_set(tmp_path / "t").gt == {file: 5}
 
 
 def test_names_of_species_in_another_encoding(tmp_path):
     path = tmp_path / "species.csv"
     path.write_bytes("class_id,name\n3,\u0414\u0440\u043e\u0437\u0434\n".encode("cp1251"))
-    assert layout.read_species(path) == {3: "\u0414\u0440\u043e\u0437\u0434"}
+    assert tables.read_species(path) == {3: "\u0414\u0440\u043e\u0437\u0434"}
 
 
 # --- HEIC -----------------------------------------------------------------------------------------
@@ -531,7 +539,7 @@ def test_heic_becomes_jpeg_where_pillow_heif_is(tmp_path, capsys):
     assert told.err == ""
     assert "HEIC photos that became JPEG: 1\n" in told.out
     assert "files skipped: 0" in told.out
-    labels = layout.read_labels(tmp_path / "out/00_test_img_gt/gt.csv")
+    labels = tables.read_labels(tmp_path / "out/00_test_img_gt/gt.csv")
     assert labels == {"Auk_1.jpg": 0, "Auk_phone.jpg": 0, "Owl_1.jpg": 1}
     read = solution.read_photo(tmp_path / "out/00_test_img_input/test/images/Auk_phone.jpg", 64)
     assert read.size == (72, 96)  # upright
@@ -627,7 +635,7 @@ def test_a_table_beside_photos_gives_the_labels(tmp_path, capsys, header, rows, 
     told = capsys.readouterr()
     assert "photos with the table labels.csv" in told.out
     assert "skipped: train/c.jpg: a photo without a label" in told.err
-    assert layout.read_labels(tmp_path / "out/00_test_img_gt/gt.csv") == {"a.jpg": 1, "b.jpg": 0}
+    assert tables.read_labels(tmp_path / "out/00_test_img_gt/gt.csv") == {"a.jpg": 1, "b.jpg": 0}
     assert (tmp_path / "out/species.csv").exists() == (species is not None)
 
 
@@ -649,7 +657,7 @@ def test_the_first_folder_is_the_species_at_any_depth(tmp_path, capsys):
         picture().save(tmp_path / path)
     assert prepare.main([str(tmp_path / "birds"), "--out", str(tmp_path / "out")]) == 0
     assert "further down: 3; the first folder is the species" in capsys.readouterr().out
-    labels = layout.read_labels(tmp_path / "out/00_test_img_gt/gt.csv")
+    labels = tables.read_labels(tmp_path / "out/00_test_img_gt/gt.csv")
     assert labels == {"Auk_1.jpg": 0, "Auk_1_2.jpg": 0, "Owl_1.jpg": 1}
 
 
@@ -658,7 +666,7 @@ def test_a_folder_with_a_name_in_another_encoding(tmp_path, capsys):
     (tmp_path / "birds" / CYRILLIC).mkdir(parents=True)
     picture().save(tmp_path / "birds" / CYRILLIC / "1.jpg")
     assert prepare.main([str(tmp_path / "birds"), "--out", str(tmp_path / "out")]) == 0
-    assert len(layout.read_labels(tmp_path / "out/00_test_img_gt/gt.csv")) == 1
+    assert len(tables.read_labels(tmp_path / "out/00_test_img_gt/gt.csv")) == 1
 
 
 @pytest.mark.parametrize(
@@ -667,7 +675,7 @@ def test_a_folder_with_a_name_in_another_encoding(tmp_path, capsys):
 def test_a_photo_may_be_named_twice_but_not_be_two_species(tmp_path, rows, labels):
     (tmp_path / "gt.csv").write_text(f"{layout.HEADER}\n{rows}")
     if labels:
-        assert layout.read_labels(tmp_path / "gt.csv") == labels
+        assert tables.read_labels(tmp_path / "gt.csv") == labels
     else:
-        with pytest.raises(DataError, match=r"line 3 gives a\.jpg another class id"):
-            layout.read_labels(tmp_path / "gt.csv")
+        with pytest.raises(UserError, match=r"line 3 gives a\.jpg another class id"):
+            tables.read_labels(tmp_path / "gt.csv")

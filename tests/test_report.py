@@ -18,7 +18,7 @@ from PIL import Image
 
 import solution
 import train_full
-from grader.marks import wilson_interval
+from course.marks import wilson_interval
 from reporting import birds, charts
 from reporting.page import Page
 

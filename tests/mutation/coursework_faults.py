@@ -58,7 +58,7 @@ FAULTS = [
           "    network.train()\n    return torch.cat",
           "measures and answers without dropout", f"{ENGINE}::test_measures_are_without_dropout"),
     Fault("coursework/engine.py",
-          "    with written(path) as temporary:\n"
+          "    with atomic_write(path) as temporary:\n"
           "        temporary.write_bytes(buffer.getbuffer())\n",
           "    path.write_bytes(buffer.getbuffer())\n",
           "the last whole epoch when a process is killed as it writes",

@@ -3,7 +3,7 @@
 from tests.mutation.fault import Fault
 
 RUN = "test_grader_run.py"
-PROTOCOL = "test_grader_protocol.py"
+PROTOCOL = "test_grader_check.py"
 REPORT = "test_grader_report.py"
 SUBMISSIONS = "test_grader_submissions.py"
 
@@ -18,23 +18,23 @@ FAULTS = [
           "limits that are changed one by one", PROTOCOL),
     Fault("grader/limits.py", 'if not 0 < value < float("inf"):', "if value < 0:",
           "a refusal of limits that are none", PROTOCOL),
-    Fault("grader/marks.py", "(0.86, 9)", "(0.85, 9)",
-          "the course's marks", "test_grader_marks.py"),
-    Fault("grader/marks.py", "if value >= threshold", "if value > threshold",
-          "the mark of an accuracy on a threshold", "test_grader_marks.py"),
-    Fault("grader/marks.py", "results[-1].get", "results[0].get",
-          "the mark of the hidden sample: the last test's", "test_grader_marks.py"),
-    Fault("grader/marks.py", "correct + 0.5, total - correct + 0.5",
+    Fault("course/marks.py", "(0.86, 9)", "(0.85, 9)",
+          "the course's marks", "test_course.py"),
+    Fault("course/marks.py", "if value >= threshold", "if value > threshold",
+          "the mark of an accuracy on a threshold", "test_course.py"),
+    Fault("course/marks.py", "results[-1].get", "results[0].get",
+          "the mark of the hidden sample: the last test's", "test_course.py"),
+    Fault("course/marks.py", "correct + 0.5, total - correct + 0.5",
           "total - correct + 0.5, correct + 0.5",
-          "an expected mark that rises with the accuracy", "test_grader_marks.py"),
-    Fault("grader/protocol.py", "temporary.replace(path)",
+          "an expected mark that rises with the accuracy", "test_course.py"),
+    Fault("course/files.py", "temporary.replace(path)",
           "path.write_bytes(temporary.read_bytes())",
-          "files that are replaced in one step", PROTOCOL),
-    Fault("grader/protocol.py", "temporary.chmod(0o644)", "pass",
-          "results that others may read", PROTOCOL),
-    Fault("grader/protocol.py", "sorted(truth.keys() - answer.keys())", "[]",
+          "files that are replaced in one step", "test_course.py"),
+    Fault("course/files.py", "temporary.chmod(0o644)", "pass",
+          "results that others may read", "test_course.py"),
+    Fault("grader/check.py", "sorted(truth.keys() - answer.keys())", "[]",
           "an error for a photo without an answer", PROTOCOL),
-    Fault("grader/protocol.py", '(output / "output.csv").unlink(missing_ok=True)', "pass",
+    Fault("grader/check.py", '(output / "output.csv").unlink(missing_ok=True)', "pass",
           "a verdict on this run's answer: an old one is graded again", RUN),
     Fault("grader/session.py", "if answer[name] != true]", "if answer[name] == true]",
           "the list of wrong answers", RUN),

@@ -1,43 +1,30 @@
-"""The course's layout: its folders, gt.csv and species.csv. One place that reads and writes them.
+"""People's tables, read tolerantly: Excel's marks, semicolons, quotes, blanks, UTF-16, names.
 
-A folder of tests holds `NN_<name>_input/train/gt.csv`, `.../train/images`, `.../test/images` and
-`NN_<name>_gt/gt.csv`. People's tables are read tolerantly: with Excel's marks, semicolons, quotes,
-blanks and further columns, in UTF-8 or UTF-16. The testing system's script is not so tolerant:
-grader/protocol.py reads as it does, and says what it would make of a table.
+The course's script is not so tolerant: course/layout.py reads as it does, and says what it would
+make of a table.
 """
 
 import csv
 import io
 import re
-import sys
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from birddata import DataError
+from course.files import UserError, describe_error
 
 HEADER = "filename,class_id"
 SPECIES_HEADER = "class_id,name"
-TEST_INPUT = re.compile(r"[0-9]{2}_.+_input")
 MAX_TABLE_BYTES = 16 * 2**20  # a gt.csv of 2,500 photos is 50 kB
 # The columns of a table of labels, in lower case; the first that is there is taken.
 FILE_COLUMNS = (
     *("filename", "file_name", "file", "filepath", "filepaths", "path", "image", "photo"),
     *("image_id", "id"),
 )
-WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.0*)?")
 LABEL_COLUMNS = ("class_id", "label", "labels", "class", "species", "breed", "category", "target")
-
-
-def find_inputs(folder: Path) -> list[Path]:
-    """The folders NN_<name>_input in a folder, in order; none if there is no such folder."""
-    paths = folder.iterdir() if folder.is_dir() else ()
-    return sorted(p for p in paths if TEST_INPUT.fullmatch(p.name) and p.is_dir())
-
-
-# ---- Any table -----------------------------------------------------------------------------------
+WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.0*)?")
 
 
 @dataclass
@@ -49,15 +36,18 @@ class Table:
 
 
 def read_rows(path: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
-    """The columns of a csv, in lower case, and its rows: the number of the line, text by column.
+    """Return the columns of a csv, in lower case, and its rows: the line's number, text by column.
 
-    Bytes that are no UTF-8 are kept as surrogates, as they are in names of files. Raises DataError
-    for a file that is no table, OSError for one that cannot be read.
+    Bytes that are no UTF-8 are kept as surrogates, as they are in names of files. Raises UserError
+    for a file that is no table, or that cannot be read.
     """
-    if path.stat().st_size > MAX_TABLE_BYTES:
-        limit = MAX_TABLE_BYTES // 2**20
-        raise DataError(f"{path} is larger than {limit} MiB, so it is no table of labels")
-    content = path.read_bytes()
+    try:
+        if path.stat().st_size > MAX_TABLE_BYTES:
+            limit = MAX_TABLE_BYTES // 2**20
+            raise UserError(f"{path} is larger than {limit} MiB, so it is no table of labels")
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(describe_error(error, path)) from None
     utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
     text = content.decode(*("utf-16", "replace") if utf16 else ("utf-8-sig", "surrogateescape"))
     first = text.partition("\n")[0]
@@ -70,14 +60,14 @@ def read_rows(path: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
             if any(map(str.strip, row))
         ]
     except csv.Error as error:
-        raise DataError(f"{path} is no table: {error}") from None
+        raise UserError(f"{path} is no table: {error}") from None
     return columns, rows
 
 
 def read_table(path: Path, numbers: bool = False) -> Table | None:
-    """The labels of a table of files and labels; None if its first line names no such columns.
+    """Return the labels of a table of files and labels; None if it has no such columns.
 
-    With `numbers` a label that is no whole number is a fault.
+    With `numbers` a label that is no whole number is a fault. Raises UserError as `read_rows`.
     """
     columns, rows = read_rows(path)
     file, label = (
@@ -99,65 +89,52 @@ def read_table(path: Path, numbers: bool = False) -> Table | None:
     return table
 
 
-# ---- gt.csv --------------------------------------------------------------------------------------
-
-
 def read_gt(path: Path) -> Table:
-    """A table of labels that are whole numbers.
-
-    Raises DataError if its first line is another, OSError if it cannot be read.
-    """
+    """Return a table of labels that are whole numbers. Raises UserError for another one."""
     table = read_table(path, numbers=True)
     if table is None:
-        raise DataError(f"{path} must start with the line {HEADER}")
+        raise UserError(f"{path} must start with the line {HEADER}")
+    if not table.labels and not table.faults:
+        raise UserError(f"{path} labels no photo; add a row {HEADER} for each")
     return table
 
 
 def class_id(text: str) -> int:
-    """The whole number that a label of `read_gt` is; spreadsheets write 3.0."""
+    """Return the whole number that a label of `read_gt` is; spreadsheets write 3.0."""
     return int(text.partition(".")[0])
 
 
 def read_labels(path: Path) -> dict[str, int]:
-    """Class ids by file name, from a gt.csv without a fault. Raises DataError if there is one."""
-    try:
-        table = read_gt(path)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+    """Return class ids by file name from a gt.csv. Raises UserError for a fault in it."""
+    table = read_gt(path)
     for code, name, what in table.faults:
         if code != "repeated-row":
             fault = f"gives {name} another class id" if code == "two-ids" else f"is not {HEADER}"
-            raise DataError(f"{path}, {what} {fault}; mend it")
+            raise UserError(f"{path}, {what} {fault}; correct it")
     return {name: class_id(text) for name, text in table.labels.items()}
-
-
-def gt_bytes(labels: Mapping[str, int]) -> bytes:
-    """What a gt.csv or output.csv with these class ids holds, its rows sorted by file name."""
-    rows = "".join(f"{name},{class_id}\n" for name, class_id in sorted(labels.items()))
-    return f"{HEADER}\n{rows}".encode(errors="surrogateescape")
 
 
 # ---- species.csv ---------------------------------------------------------------------------------
 
 
 def read_species(path: Path) -> dict[int, str]:
-    """Names by class id, or none if there is no such file. Raises DataError for another table."""
+    """Return names by class id, none if there is no such file. Raises UserError for another."""
     if not path.is_file():
         return {}
+    columns, rows = read_rows(path)
     try:
-        columns, rows = read_rows(path)
         if not {"class_id", "name"} <= set(columns):
             raise ValueError
-        names = {int(row["class_id"]): russian(row["name"]) for _, row in rows}
+        names = {int(row["class_id"]): decode_russian(row["name"]) for _, row in rows}
         return {key: name.encode(errors="replace").decode() for key, name in names.items()}
     except (ValueError, KeyError):
-        raise DataError(
-            f"{path} must have the header {SPECIES_HEADER} and a row per species; mend it"
+        raise UserError(
+            f"{path} must have the header {SPECIES_HEADER} and a row per species; correct it"
         ) from None
 
 
 def species_bytes(species: Mapping[int, str]) -> bytes:
-    """What a species.csv with these names holds, sorted by class id."""
+    """Return what a species.csv with these names holds, sorted by class id."""
     file = io.StringIO()
     rows = [SPECIES_HEADER.split(","), *sorted(species.items())]
     csv.writer(file, lineterminator="\n").writerows(rows)
@@ -167,8 +144,8 @@ def species_bytes(species: Mapping[int, str]) -> bytes:
 # ---- Names of photos -----------------------------------------------------------------------------
 
 
-def russian(name: str, codec: str = "cp1251") -> str:
-    """A name with bytes that are no UTF-8, as a Russian Windows meant it; others as they are."""
+def decode_russian(name: str, codec: str = "cp1251") -> str:
+    """Return a name with bytes that are no UTF-8 as a Russian Windows meant it; others as is."""
     if not re.search("[\udc80-\udcff]", name):
         return name
     text = name.encode(errors="surrogateescape").decode(codec, "replace")
@@ -176,13 +153,13 @@ def russian(name: str, codec: str = "cp1251") -> str:
 
 
 def name_key(name: str) -> str:
-    """What names are compared by: text and accents in one form, no folders, blanks or case."""
-    name = unicodedata.normalize("NFC", russian(name)).replace("\\", "/").rpartition("/")[2]
+    """Return what names are compared by: one form of accents, no folders, blanks or case."""
+    name = unicodedata.normalize("NFC", decode_russian(name)).replace("\\", "/").rpartition("/")[2]
     return name.strip().casefold()
 
 
 def match_names(named: Iterable[str], there: Iterable[str]) -> dict[str, str]:
-    """For each name in a table the file that it names, of those that are there.
+    """Return for each name in a table the file that it names, of those that are there.
 
     That is the file of just this name, or else the only other one with the same `name_key`, which
     may have an extension that the table leaves out. Names without such a file are left out, and
@@ -198,7 +175,7 @@ def match_names(named: Iterable[str], there: Iterable[str]) -> dict[str, str]:
 
 
 def check_match(matched: Mapping, named: Iterable[str], there: Iterable[str], table: str) -> None:
-    """Raise DataError, with examples and the likely cause, if no name in a table fits a photo."""
+    """Raise UserError, with examples and the likely cause, if no name in a table fits a photo."""
     if matched or not (named := sorted(named)):
         return
     there = sorted(there)
@@ -210,23 +187,7 @@ def check_match(matched: Mapping, named: Iterable[str], there: Iterable[str], ta
         cause = "a prefix before the names"
     else:
         cause = "labels of other photos, or another folder"
-    raise DataError(
+    raise UserError(
         f"no name in {table} is that of a photo: labelled are {', '.join(named[:2])}, the photos "
         f"are {', '.join(there[:2]) or 'missing'}; the likely cause: {cause}"
     )
-
-
-def labels_of_files(
-    labels: Mapping[str, int], folder: Path, there: Iterable[str]
-) -> dict[str, int]:
-    """The labels by the names of the files in `folder`; what no file has the name of stays.
-
-    Says on stderr which names differ. Raises DataError if none is that of a file.
-    """
-    there = sorted(there)
-    matched = match_names(sorted(labels), there)
-    check_match(matched, labels, there, f"the labels of {folder}")
-    if other := {name: file for name, file in matched.items() if name != file}:
-        example = " for ".join(min(other.items()))
-        print(f"{len(other)} labels name photos differently, such as {example}", file=sys.stderr)
-    return {matched.get(name, name): class_id for name, class_id in labels.items()}

@@ -1,24 +1,20 @@
-"""Folders, csv files and the check."""
+"""Files that are whole, the course's csv files, marks and intervals."""
 
 import json
+import math
 import os
 
 import pytest
 
-from grader.limits import LIMITS, limits_with
-from grader.protocol import (
-    CheckerError,
-    GraderError,
-    TestFolder,
-    check_answer,
-    check_test,
-    find_tests,
-    grade,
-    prepare_check_folder,
-    read_csv,
-    save_csv,
-    write_json,
-    written,
+from course.files import UserError, atomic_write, write_json
+from course.layout import CheckerError, find_tests, read_csv, save_csv
+from course.marks import (
+    MARKS,
+    accuracy_text,
+    grade_results,
+    mark_of,
+    mark_probabilities,
+    wilson_interval,
 )
 
 
@@ -63,36 +59,10 @@ def test_a_missing_csv_is_a_checker_error(tmp_path):
         read_csv(tmp_path / "gt.csv")
 
 
-def test_check_counts_rows_of_the_truth_only():
-    assert check_answer({"a": 1, "b": 2, "c": 3}, {"a": 1, "b": 0}) == (1, 2)
-    with pytest.raises(CheckerError, match="lacks 'a' and 1 more"):
-        check_answer({}, {"b": 1, "a": 1})
-    with pytest.raises(CheckerError, match="no row"):
-        check_answer({"a": 1}, {})
-
-
-def test_check_test_reads_the_check_folder(tmp_path):
-    save_csv({"a": 1, "b": 1, "c": 5}, tmp_path / "output" / "output.csv")
-    save_csv({"a": 1, "b": 2, "c": 5}, tmp_path / "gt" / "gt.csv")
-    assert check_test(tmp_path) == "Ok, accuracy 0.6667"
-
-
-@pytest.mark.parametrize("content", ["{", '{"a": 1}', "[1]", '"Ok"'])
-def test_a_broken_results_file_is_no_grade(tmp_path, content):
-    (tmp_path / "results.json").write_text(content)
-    with pytest.raises(GraderError, match="results"):
-        grade(tmp_path)
-
-
-def test_no_results_file_is_no_grade(tmp_path):
-    with pytest.raises(GraderError, match="run the tests first"):
-        grade(tmp_path)
-
-
 def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path):
     path = tmp_path / "results.json"
     write_json(path, [1])
-    with pytest.raises(FileNotFoundError), written(path) as temporary:
+    with pytest.raises(UserError), atomic_write(path) as temporary:
         temporary.with_name("elsewhere").rename(temporary)
     assert json.loads(path.read_text()) == [1]
     assert [p.name for p in tmp_path.iterdir()] == ["results.json"]
@@ -117,7 +87,7 @@ def test_others_may_read_what_is_written(tmp_path):
 
 def test_a_file_that_cannot_be_written_is_the_users_error(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(GraderError, match="cannot be written"):
+    with pytest.raises(UserError, match="cannot be written"):
         write_json(tmp_path / "file" / "results.json", [])
 
 
@@ -126,37 +96,83 @@ def test_a_file_that_cannot_be_written_is_the_users_error(tmp_path):
 )
 def test_a_folder_in_the_place_of_a_file_is_the_users_error(tmp_path, write):
     (tmp_path / "results").mkdir()
-    with pytest.raises(GraderError, match="is a folder"):
+    with pytest.raises(UserError, match="is a folder"):
         write(tmp_path / "results")
     assert [p.name for p in tmp_path.iterdir()] == ["results"]
 
 
-def test_a_results_file_that_is_a_folder_is_no_grade(tmp_path):
-    (tmp_path / "results.json").mkdir()
-    with pytest.raises(GraderError, match="move it away"):
-        grade(tmp_path)
+TABLE = {
+    "0.88": 10,
+    "0.86": 9,
+    "0.83": 8,
+    "0.80": 7,
+    "0.75": 6,
+    "0.70": 5,
+    "0.65": 4,
+    "0.60": 3,
+    "0.50": 2,
+    "0.40": 1,
+}
 
 
-@pytest.mark.parametrize("file", ["00_a_check", "00_a_check/output"])
-def test_a_file_in_the_place_of_the_check_folder_is_the_users_error(tmp_path, file):
-    (tmp_path / file).parent.mkdir(exist_ok=True)
-    (tmp_path / file).write_text("")
-    with pytest.raises(GraderError, match="in the way"):
-        prepare_check_folder(TestFolder(tmp_path / "00_a_input"))
+def test_table_is_the_one_of_the_assignment():
+    assert dict(MARKS) == {float(threshold): mark for threshold, mark in TABLE.items()}
 
 
-def test_the_limits_are_those_of_the_assignment_and_of_a_laptop():
-    assert {LIMITS[phase] for phase in ("fast_train", "classify")} == {15 * 60}
-    assert LIMITS["memory"] == 8  # GiB, so that a machine of 16 stays alive
-
-
-def test_limits_are_changed_by_name():
-    assert limits_with(["classify=60", "memory=0.5"]) == {**LIMITS, "classify": 60, "memory": 0.5}
+@pytest.mark.parametrize(("threshold", "mark"), TABLE.items())
+def test_both_sides_of_a_threshold(threshold, mark):
+    at = round(float(threshold) * 100_000)
+    assert mark_of(accuracy_text(at, 100_000)) == mark
+    assert mark_of(accuracy_text(at + 1, 100_000)) == mark
+    assert mark_of(accuracy_text(at - 4, 100_000)) == mark  # 0.87996 is written as 0.8800
+    assert mark_of(accuracy_text(at - 6, 100_000)) == mark - 1  # 0.87994 is written as 0.8799
 
 
 @pytest.mark.parametrize(
-    "change", ["clasify=60", "classify=0", "classify=-1", "classify", "classify=x", "classify=nan"]
+    ("correct", "text", "mark"), [(0, "0.0000", 0), (39_994, "0.3999", 0), (100_000, "1.0000", 10)]
 )
-def test_a_wrong_limit_is_refused(change):
-    with pytest.raises(GraderError, match="--limit"):
-        limits_with([change])
+def test_ends_of_the_table(correct, text, mark):
+    assert accuracy_text(correct, 100_000) == text
+    assert mark_of(text) == mark
+
+
+@pytest.mark.parametrize(
+    ("results", "grade"),
+    [
+        ([], ("", 0)),
+        ([{"status": "Runtime error"}], ("", 0)),
+        ([{"status": "Checker error"}], ("", 0)),
+        ([{"time": 1.0, "status": "Ok, accuracy 0.9000"}, {"status": "Runtime error"}], ("", 0)),
+        (
+            [{"status": "Runtime error"}, {"time": 1, "status": "Ok, accuracy 0.8600"}],
+            ("0.8600", 9),
+        ),
+        ([{}], ("", 0)),
+    ],
+)
+def test_the_last_result_decides(results, grade):
+    assert grade_results(results) == {"description": grade[0], "mark": grade[1]}
+
+
+@pytest.mark.parametrize(
+    ("correct", "total", "low", "high"),
+    [(50, 100, 0.4038, 0.5962), (0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (1, 1, 0.2065, 1.0)],
+)
+def test_wilson_interval_against_published_values(correct, total, low, high):
+    assert wilson_interval(correct, total) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_mark_probabilities_are_those_of_scipy():
+    from scipy.stats import betabinom
+
+    chances = mark_probabilities(419, 492, 500)
+    assert math.isclose(sum(chances.values()), 1.0, abs_tol=1e-9)
+    law = betabinom(500, 419.5, 73.5)
+    assert chances[10] == pytest.approx(law.sf(439), abs=1e-9)  # 440 of 500 are 0.88
+    assert chances[8] == pytest.approx(law.sf(414) - law.sf(429), abs=1e-9)
+    assert chances[0] == pytest.approx(law.cdf(199), abs=1e-9)
+
+
+def test_more_validation_photos_make_the_mark_surer():
+    few, many = mark_probabilities(17, 20, 500), mark_probabilities(1700, 2000, 500)
+    assert many[8] > few[8]

@@ -1,0 +1,175 @@
+"""The course's layout: test folders, and gt.csv as strictly as the course's script reads it.
+
+A folder of tests holds `NN_<name>_input/train/gt.csv`, `.../train/images`, `.../test/images` and
+`NN_<name>_gt/gt.csv`.
+"""
+
+import hashlib
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from course import tables
+from course.files import UserError, atomic_write
+from course.tables import HEADER
+
+TEST_INPUT = re.compile(r"[0-9]{2}_.+_input")
+
+
+class CheckerError(Exception):
+    """The answer cannot be compared with the true labels."""
+
+
+@dataclass(frozen=True)
+class TestFolder:
+    """The folders of one test, such as 00_test_img_input, 00_test_img_gt, 00_test_img_check."""
+
+    __test__ = False  # not a test class, whatever pytest thinks of the name
+
+    input: Path
+    check_base: Path | None = None  # where the check folder goes; None: beside the input
+
+    @property
+    def number(self) -> str:
+        """The two digits that tests are told apart by."""
+        return self.input.name[:2]
+
+    @property
+    def gt(self) -> Path:
+        """The folder with the true labels of the test photos."""
+        return self.input.with_name(self.input.name[: -len("input")] + "gt")
+
+    @property
+    def check(self) -> Path:
+        """The folder that the run makes."""
+        base = self.check_base or self.input.parent
+        return base / (self.input.name[: -len("input")] + "check")
+
+
+def find_tests(tests_dir: Path) -> list[TestFolder]:
+    """Return the tests in a folder, in order; none if there is no such folder."""
+    paths = tests_dir.iterdir() if tests_dir.is_dir() else ()
+    inputs = (path for path in paths if TEST_INPUT.fullmatch(path.name) and path.is_dir())
+    return [TestFolder(path) for path in sorted(inputs)]
+
+
+# ---- gt.csv and output.csv -----------------------------------------------------------------------
+
+
+def read_csv(path: str | Path) -> dict[str, int]:
+    """Return class ids by file name, read as strictly as the course's script reads a csv.
+
+    It knows no quotes, and lets Python's `int` decide what a number is. Raises CheckerError.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig", errors="surrogateescape")
+    except FileNotFoundError:
+        raise CheckerError(f"no file {path}") from None
+    except OSError as error:
+        raise CheckerError(f"{path} cannot be read: {error}") from None
+    header, *rows = text.split("\n")
+    if header != HEADER:
+        raise CheckerError(f"{path} begins with {header!r}: its header must be {HEADER!r}")
+    labels = {}
+    for number, row in enumerate(rows, start=2):
+        if row:
+            name, _, class_id = row.rpartition(",")
+            try:
+                labels[name] = int(class_id if name else "")
+            except ValueError:
+                raise CheckerError(f"{path}, line {number}: {row!r} is not `{HEADER}`") from None
+    return labels
+
+
+def script_remark(path: Path, labels: Mapping[str, int]) -> str | None:
+    """Return what the course's script would make of a table that was read as `labels`."""
+    try:
+        differing = read_csv(path).items() ^ labels.items()
+    except CheckerError as error:
+        return f"the testing system's script would stop here: {error}"
+    if not differing:
+        return None
+    return f"the testing system's script would read {len(differing)} rows of {path} differently"
+
+
+def gt_bytes(labels: Mapping[str, int]) -> bytes:
+    """Return what a gt.csv or output.csv with these class ids holds, sorted by file name."""
+    return f"{HEADER}\n{_rows(labels)}".encode(errors="surrogateescape")
+
+
+def save_csv(answer: Mapping[str, int], path: str | Path) -> None:
+    """Write class ids by file name, rows sorted by file name. Raises UserError."""
+    with atomic_write(Path(path)) as temporary:
+        temporary.write_bytes(gt_bytes(answer))
+
+
+def labels_fingerprint(gt: Mapping[str, int]) -> str:
+    """Return the SHA-256, in hex, of the rows of a gt.csv: which photos, labelled how."""
+    return hashlib.sha256(_rows(gt).encode(errors="surrogateescape")).hexdigest()
+
+
+def _rows(labels: Mapping[str, int]) -> str:
+    return "".join(f"{name},{class_id}\n" for name, class_id in sorted(labels.items()))
+
+
+# ---- The photos to train on ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """The labelled photos of a folder, and the names of their species where they are known."""
+
+    images: Path  # the folder of the photos
+    gt: dict[str, int]  # class ids by file name, as the files are called
+    species: dict[int, str]  # by class id; empty without a species.csv
+    missing: list[str]  # labels without a file; they are in `gt`
+    unlabelled: list[str]  # files without a label
+
+    @property
+    def paths(self) -> list[Path]:
+        """The photos' paths, in the order of `gt`."""
+        return [self.images / name for name in self.gt]
+
+
+def load_training_set(
+    tests_dir: Path, may_be_photo: Callable[[str], bool] = lambda name: name[0] != "."
+) -> TrainingSet:
+    """Read the training photos of the first test in a folder, with tolerance for people's tables.
+
+    `may_be_photo` tells by the name which files count. What the course's script would read
+    otherwise is told on stderr. Raises UserError if there is no test or no usable table.
+    """
+    tests = find_tests(tests_dir)
+    if not tests:
+        raise UserError(
+            f"no test in {tests_dir}, which is a folder NN_<name>_input: put photos there as "
+            "public_data/README.md says"
+        )
+    table, images = tests[0].input / "train" / "gt.csv", tests[0].input / "train" / "images"
+    labels = tables.read_labels(table)
+    if remark := script_remark(table, labels):
+        print(f"note: {remark}", file=sys.stderr)
+    if not images.is_dir():
+        raise UserError(f"no folder {images}: it holds the photos that {table} labels")
+    files = (path for path in images.iterdir() if may_be_photo(path.name))
+    there = sorted(path.name for path in files if path.is_file() or path.is_symlink())
+    gt = _by_file(labels, there, table)
+    return TrainingSet(
+        images,
+        gt,
+        tables.read_species(tests_dir / "species.csv"),
+        missing=sorted(gt.keys() - set(there)),
+        unlabelled=[name for name in there if name not in gt],
+    )
+
+
+def _by_file(labels: Mapping[str, int], there: list[str], table: Path) -> dict[str, int]:
+    """Return the labels by the names of the files; what no file has the name of stays."""
+    matched = tables.match_names(sorted(labels), there)
+    tables.check_match(matched, labels, there, str(table))
+    if other := {name: file for name, file in matched.items() if name != file}:
+        example = " for ".join(min(other.items()))
+        print(f"{len(other)} labels name photos differently, such as {example}", file=sys.stderr)
+    return {matched.get(name, name): class_id for name, class_id in labels.items()}

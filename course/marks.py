@@ -1,0 +1,88 @@
+"""From an accuracy to a mark, and how sure an accuracy is.
+
+SciPy is imported where it is needed: the course's script, which submissions may import, needs none.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+# The mark for an accuracy of at least so much; below the last line it is 0. Change it only when
+# the course changes it. An accuracy is compared after rounding to four digits, as printed.
+MARKS = (
+    (0.88, 10),
+    (0.86, 9),
+    (0.83, 8),
+    (0.80, 7),
+    (0.75, 6),
+    (0.70, 5),
+    (0.65, 4),
+    (0.60, 3),
+    (0.50, 2),
+    (0.40, 1),
+)
+
+
+def accuracy_text(correct: int, total: int) -> str:
+    """Return the accuracy as the course writes it, four digits: 0.87996 becomes 0.8800."""
+    return f"{correct / total:.4f}"
+
+
+def mark_of(accuracy: str) -> int:
+    """Return the mark, 0 to 10, for an accuracy in the course's four-digit text."""
+    value = float(accuracy)
+    return next((mark for threshold, mark in MARKS if value >= threshold), 0)
+
+
+def grade_results(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the grade for the list in results.json: its last test's, 0 unless that is Ok."""
+    status = str(results[-1].get("status", "")) if results else ""
+    if not status.startswith("Ok"):
+        return {"description": "", "mark": 0}
+    accuracy = status.split()[-1]
+    return {"description": accuracy, "mark": mark_of(accuracy)}
+
+
+# ---- How sure an accuracy is ---------------------------------------------------------------------
+
+
+def wilson_interval(correct: int, total: int) -> tuple[float, float]:
+    """Return the 95 % confidence interval of an accuracy (Wilson 1927, the score interval)."""
+    from scipy.stats import binomtest
+
+    interval = binomtest(correct, total).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def mark_probabilities(correct: int, total: int, photos: int) -> dict[int, float]:
+    """Return the probability of each mark on `photos` hidden photos, from a validation result.
+
+    The unknown accuracy gets the Beta(correct + 1/2, wrong + 1/2) posterior (Jeffreys' prior), so
+    the number of right answers among the hidden photos is beta-binomial. That holds if the hidden
+    photos are drawn like the validation photos.
+    """
+    from scipy.stats import betabinom
+
+    chances = betabinom.pmf(range(photos + 1), photos, correct + 0.5, total - correct + 0.5)
+    probabilities = {mark: 0.0 for _, mark in MARKS} | {0: 0.0}
+    for right, chance in enumerate(chances.tolist()):
+        probabilities[mark_of(accuracy_text(right, photos))] += chance
+    return probabilities
+
+
+def accuracy_error(*measured: tuple[float, int]) -> float:
+    """Return the standard error of an accuracy, given as (share, photos).
+
+    Of two on different photos it is that of their difference: the variances add up.
+    """
+    return math.sqrt(sum(share * (1 - share) / photos for share, photos in measured))
+
+
+def paired_error(differences: Sequence[float]) -> float:
+    """Return the standard error of a mean difference on the same photos, one value for each.
+
+    Between answers that are right (1) or not (0) it is McNemar's (1947).
+    """
+    from scipy.stats import sem
+
+    return float(sem(differences, ddof=0))

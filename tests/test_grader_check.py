@@ -1,0 +1,65 @@
+"""The check of an answer, the grade, the limits."""
+
+import pytest
+
+from course.files import UserError
+from course.layout import CheckerError, TestFolder, save_csv
+from grader.check import check_answer, check_test, grade, prepare_check_folder
+from grader.limits import LIMITS, limits_with
+
+
+def test_check_counts_rows_of_the_truth_only():
+    assert check_answer({"a": 1, "b": 2, "c": 3}, {"a": 1, "b": 0}) == (1, 2)
+    with pytest.raises(CheckerError, match="lacks 'a' and 1 more"):
+        check_answer({}, {"b": 1, "a": 1})
+    with pytest.raises(CheckerError, match="no row"):
+        check_answer({"a": 1}, {})
+
+
+def test_check_test_reads_the_check_folder(tmp_path):
+    save_csv({"a": 1, "b": 1, "c": 5}, tmp_path / "output" / "output.csv")
+    save_csv({"a": 1, "b": 2, "c": 5}, tmp_path / "gt" / "gt.csv")
+    assert check_test(tmp_path) == "Ok, accuracy 0.6667"
+
+
+@pytest.mark.parametrize("content", ["{", '{"a": 1}', "[1]", '"Ok"'])
+def test_a_broken_results_file_is_no_grade(tmp_path, content):
+    (tmp_path / "results.json").write_text(content)
+    with pytest.raises(UserError, match="results"):
+        grade(tmp_path)
+
+
+def test_no_results_file_is_no_grade(tmp_path):
+    with pytest.raises(UserError, match="run the tests first"):
+        grade(tmp_path)
+
+
+def test_a_results_file_that_is_a_folder_is_no_grade(tmp_path):
+    (tmp_path / "results.json").mkdir()
+    with pytest.raises(UserError, match="move it away"):
+        grade(tmp_path)
+
+
+@pytest.mark.parametrize("file", ["00_a_check", "00_a_check/output"])
+def test_a_file_in_the_place_of_the_check_folder_is_the_users_error(tmp_path, file):
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text("")
+    with pytest.raises(UserError, match="in the way"):
+        prepare_check_folder(TestFolder(tmp_path / "00_a_input"))
+
+
+def test_the_limits_are_those_of_the_assignment_and_of_a_laptop():
+    assert {LIMITS[phase] for phase in ("fast_train", "classify")} == {15 * 60}
+    assert LIMITS["memory"] == 8  # GiB, so that a machine of 16 stays alive
+
+
+def test_limits_are_changed_by_name():
+    assert limits_with(["classify=60", "memory=0.5"]) == {**LIMITS, "classify": 60, "memory": 0.5}
+
+
+@pytest.mark.parametrize(
+    "change", ["clasify=60", "classify=0", "classify=-1", "classify", "classify=x", "classify=nan"]
+)
+def test_a_wrong_limit_is_refused(change):
+    with pytest.raises(UserError, match="--limit"):
+        limits_with([change])
