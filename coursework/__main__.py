@@ -12,30 +12,10 @@ from typing import Any
 
 from course.cli import run
 
-<<<<<<< HEAD
 ASSIGNMENTS = ("case", "transfer", "resnet", "ladder")
 ONLY_OF = {"network": "transfer", "object": "transfer", "photo": "ladder", "smoothing": "ladder"}
 FLAGS = ("accelerator", "devices", "num_nodes", "strategy", "precision")  # of Lightning's Trainer
 INTERRUPTED = "Interrupted: the same command goes on after the last whole epoch."
-=======
-    from coursework import case, ladder, resnet, transfer
-except ModuleNotFoundError as missing:
-    sys.exit(
-        f"Error: {missing.name.partition('.')[0]} is not installed, which the courseworks need: "
-        "pip install -r requirements-coursework.txt"
-    )
-from course.files import UserError
-from coursework.data import CourseworkError
-from coursework.engine import Hardware
-from coursework.options import Options
-from coursework.pretrained import NETWORKS
-from coursework.report import work
-from train_full import positive, seed
-
-PRESETS = ("quick", "night", "full")
-ONLY_OF = {"network": "transfer", "weights": "transfer", "object": "transfer", "photo": "ladder"}
-ASSIGNMENTS = {"ladder": ladder, "transfer": transfer, "resnet": resnet, "case": case}
->>>>>>> 5c53be70e52b56b43a3a0c3d402156bd7a79d8d5
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -120,30 +100,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     from coursework.options import Options
 
-<<<<<<< HEAD
     if rank_zero_only.rank:  # the first of several processes prints and writes for all
         sys.stdout = sys.stderr = Path("/dev/null").open("w")  # noqa: SIM115 (till the end)
     report(name, module, Options(**given), flags)
-=======
-def _report(options: Options) -> int:
-    try:
-        work(ASSIGNMENTS[options.name].ASSIGNMENT, options)
-    except (CourseworkError, UserError) as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:  # such as a full disk
-        print(
-            f"Error: {error}: what {options.out} holds is as it was; mend that, and the same "
-            "command goes on",
-            file=sys.stderr,
-        )
-        return 1
-    except KeyboardInterrupt:
-        print("Interrupted: the same command goes on after the last whole epoch.", file=sys.stderr)
-        return 130
-    out = options.out
-    print(f"Wrote {out / 'report.html'}, {out / 'report.md'} and {out / 'history.json'}.")
->>>>>>> 5c53be70e52b56b43a3a0c3d402156bd7a79d8d5
     return 0
 
 

@@ -13,17 +13,7 @@ from torch.utils.data import Dataset, random_split
 from torchvision import datasets
 from torchvision.transforms import v2
 
-<<<<<<< HEAD
 from course.files import UserError
-=======
-from birddata.findings import Findings
-from birddata.photos import reason
-from birddata.prepare import name_left_out
-from birddata.samples import read_class_folders
-from birddata.sources import walk_folder
-from course.files import UserError
-from solution import read_photo
->>>>>>> 5c53be70e52b56b43a3a0c3d402156bd7a79d8d5
 
 # Data sets of torchvision, and the folder below their root by which they are recognised.
 TORCHVISION = {
@@ -177,121 +167,7 @@ def _class_folders(root: Path, side: int) -> DataSet:
 def _read_tree(folder: Path, side: int) -> tuple[list[str], Photos]:
     """Each photo's shorter side brought to `side` pixels, and the middle kept.
 
-<<<<<<< HEAD
     A photo that cannot be read is left out, as is a class without any; stderr names them.
-=======
-
-def enlarged(pixels: Tensor, side: int) -> Tensor:
-    """Photos (N, C, h, w) as uint8, with at least `side` or else `SMALL` pixels a side."""
-    side = min(side, SMALL)
-    if pixels.shape[-1] >= side:
-        return pixels
-    sized = functional.interpolate(pixels.float(), (side, side), mode="bilinear")
-    return sized.round().byte()  # (N, C, side, side)
-
-
-def _from_folder(folder: Path, side: int) -> DataSet:
-    for name, (_, marker) in TORCHVISION.items():
-        if (folder / marker).is_dir():
-            try:
-                return _from_torchvision(name, folder, side)
-            except (OSError, RuntimeError) as error:
-                raise CourseworkError(
-                    f"{folder / marker} is not whole and cannot be downloaded ({error}): "
-                    "copy it again"
-                ) from None
-    if folder.is_dir() and any(path.is_dir() for path in folder.iterdir()):
-        return _from_class_folders(folder, side)
-    raise CourseworkError(
-        f"no data set in {folder}: give a folder that holds cifar-10-batches-py, "
-        "FashionMNIST/raw or a folder of photos for each class"
-    )
-
-
-def _from_torchvision(name: str, root: Path, side: int) -> DataSet:
-    """Raises OSError or RuntimeError if the files are neither there nor to be downloaded."""
-    kind = TORCHVISION[name][0]
-    parts = []
-    for train in (True, False):
-        # "download" checks what is there, unpacks it, and opens no socket if nothing is missing.
-        read = kind(root, train=train, download=True)
-        pixels = torch.as_tensor(read.data)  # (N, H, W) or (N, H, W, 3)
-        pixels = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2).contiguous()
-        parts.append(Photos(enlarged(pixels, side), torch.as_tensor(read.targets)))
-    return DataSet(name, read.classes, *parts)
-
-
-def _from_class_folders(folder: Path, side: int) -> DataSet:
-    """A folder with photos to train on and others to test on, or one tree to be split."""
-    parts = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_dir()}
-    trained = [parts[name] for name in ("train", "training") if name in parts]
-    held = [parts[name] for name in HELD if name in parts]
-    found = Findings()
-    try:
-        classes, files = _class_folders(trained[0] if trained and held else folder, found)
-        read = [_photos_of(files, side, found)]
-        if trained and held:
-            read.append(_photos_of(_tested(held[0], classes, found), side, found))
-        else:
-            read = read[0].split(round(0.8 * len(read[0])))
-    except (UserError, OSError, ValueError) as error:
-        raise CourseworkError(f"{folder} cannot be read as class folders: {error}") from None
-    finally:
-        name_left_out(found)
-    return DataSet(folder.name, classes, *read)
-
-
-def _class_folders(folder: Path, found: Findings) -> tuple[list[str], list[tuple[Path, int]]]:
-    """Names of classes, and files with their class, by the rules of the birds' photos."""
-    sample = read_class_folders(folder, walk_folder(folder, found), found)
-    files = [(photo.path, photo.class_id) for photo in sample.tests[0].train]
-    return [sample.species[number] for number in sorted(sample.species)], files
-
-
-def _tested(folder: Path, classes: Sequence[str], found: Findings) -> list[tuple[Path, int]]:
-    """Files and classes of class folders, or of Tiny ImageNet's one folder with a list."""
-    listed = folder / "val_annotations.txt"
-    if not listed.is_file():
-        names, files = _class_folders(folder, found)
-        if names != classes:
-            raise ValueError(f"the classes in {folder} are not those that are trained on")
-        return files
-    with listed.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.reader(file, delimiter="\t"))
-    unknown = {row[1] for row in rows}.difference(classes)
-    if unknown:
-        raise ValueError(f"{listed} names {sorted(unknown)[0]}, a class without training photos")
-    return [(folder / "images" / row[0], classes.index(row[1])) for row in rows]
-
-
-def _photos_of(files: Sequence[tuple[Path, int]], side: int, found: Findings) -> Photos:
-    """Each photo's shorter side brought to `side` pixels, and the middle kept."""
-    shape = v2.Compose([v2.PILToTensor(), v2.Resize(side, antialias=True), v2.CenterCrop(side)])
-    pixels, labels = [], []
-    for path, label in files:
-        try:
-            pixels.append(shape(read_photo(path, 2 * side)))
-            labels.append(label)
-        except Exception as error:  # see read_photo
-            found.add("unreadable", str(path), reason(error))
-    if not pixels:
-        raise ValueError("not one of its files is a photo that can be read")
-    return Photos(torch.stack(pixels), torch.tensor(labels))
-
-
-# ------------------------------------------------------------------------------------------------
-# Augmentation
-# ------------------------------------------------------------------------------------------------
-
-
-def augmentation(names: Sequence[str], side: int) -> nn.Module | None:
-    """The named transforms in a row, for one photo (C, side, side) of uint8; None for none.
-
-    They are applied photo by photo, since v2 gives all photos of a batch the same random
-    values. Measured on one core (Sapphire Rapids, torch 2.14.1), microseconds a photo of 32 x 32:
-    flip 23, shift 77, erase 70, rand-augment 420. A vectorised flip and shift took 36 for both,
-    which would save 3 s of the ladder's epoch of 50 to 60 s: not worth code of our own.
->>>>>>> 5c53be70e52b56b43a3a0c3d402156bd7a79d8d5
     """
     shape = v2.Compose([v2.Resize(side, antialias=True), v2.CenterCrop(side), v2.PILToTensor()])
     try:

@@ -35,14 +35,8 @@ from torch.optim.lr_scheduler import MultiStepLR, OneCycleLR, ReduceLROnPlateau
 from torch.utils.data import DataLoader, DistributedSampler
 from torchvision.transforms import v2
 
-<<<<<<< HEAD
 from course.files import UserError, check_writable, remove_leftovers, write_json
 from coursework.data import DataSet, Photos
-=======
-from course.files import atomic_write, check_writable, remove_leftovers, write_json
-from coursework.data import CourseworkError, DataSet, Photos, augmentation
-from solution import EpochRow, Settings, training_precision
->>>>>>> 5c53be70e52b56b43a3a0c3d402156bd7a79d8d5
 
 EVALUATION_BATCH = 50  # photos; larger ones fall out of the processor's cache
 TRAINING_PHOTOS_EVALUATED = 5_000  # at most, for the accuracy on training data after a run
@@ -333,7 +327,6 @@ def claim(folder: Path, assignment: str) -> None:
     for path in (history, report):
         check_writable(path)
         remove_leftovers(path)
-<<<<<<< HEAD
     owner = read_json(history).get("assignment", assignment)
     if owner != assignment:
         raise UserError(
@@ -361,13 +354,6 @@ def train(run: Run, start: Result | None, folder: Path, flags: Mapping[str, Any]
     if done and saved and len(done["rows"]) == run.recipe.epochs:
         training.load_state_dict(done["state_dict"])
         return Result(run, training.network.eval(), done["rows"], saved)
-=======
-    state = _load(path, run)
-    training = Training(run, path)
-    if "final" in state and len(state["rows"]) == run.recipe.epochs:
-        training.load_state_dict(state["state_dict"])
-        return Result(run, training.network.eval(), _rows(state), state["final"])
->>>>>>> 5c53be70e52b56b43a3a0c3d402156bd7a79d8d5
     with _quiet(), torch.random.fork_rng(devices=[]):
         trainer = make_trainer(run, folder, flags)
         with _keyboard_interrupts(trainer):
@@ -475,51 +461,3 @@ def _keyboard_interrupts(trainer: L.Trainer) -> Iterator[None]:
             raise
         signal.signal(signal.SIGINT, handler)
         raise KeyboardInterrupt from None
-<<<<<<< HEAD
-=======
-
-
-def save(content: Mapping[str, Any], path: Path) -> None:
-    """Write a checkpoint in one step: until then the file there is as it was."""
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
-
-
-def _load(path: Path, run: Run) -> dict[str, Any]:
-    """The state after the last whole epoch; empty if there is none."""
-    if not path.is_file():
-        return {}
-    try:
-        state = WholeFiles().load_checkpoint(path)
-        fingerprint, done = state["fingerprint"], len(state["rows"])
-    except Exception as error:  # whatever a damaged or foreign file makes the loader raise
-        raise CourseworkError(
-            f"{path} cannot be read ({type(error).__name__}): delete it, and the run starts anew"
-        ) from None
-    if fingerprint != run.fingerprint or done > run.recipe.epochs:
-        kind = "on other data or with other settings"
-        if fingerprint == run.fingerprint:
-            kind = f"of {done} epochs, more than {run.recipe.epochs}"
-        raise CourseworkError(
-            f"{path} holds a run {kind}: choose another --out, or delete that file, and the run "
-            "starts anew"
-        )
-    return state
-
-
-def write_history(results: Sequence[Result], folder: Path) -> None:
-    """All numbers of all runs as `history.json`, which the plots are drawn from."""
-    content = {
-        result.run.label: {
-            "change": result.run.change,
-            "recipe": asdict(result.run.recipe),
-            "parameters": result.parameters,
-            "epochs": [asdict(row) for row in result.rows],
-            **result.final,
-        }
-        for result in results
-    }
-    write_json(folder / "history.json", content)
->>>>>>> 5c53be70e52b56b43a3a0c3d402156bd7a79d8d5
