@@ -46,7 +46,7 @@ def curves(
     `accuracy`, `loss`, `epoch`, `seconds`, `train`, `val`; `limits` the axes by `epoch`, `acc`,
     `loss`; `only` is "val" for no training curves; `groups` gives runs a common name and colour.
     """
-    figure = Figure((WIDTH, 4.4), layout="constrained")
+    figure = Figure((WIDTH, 3.7), layout="constrained")
     axes = figure.subplots(1, 2)
     for axis, kind in zip(axes, ("acc", "loss"), strict=True):
         for label in labels:
@@ -164,7 +164,8 @@ def as_svg(figure: Figure) -> Markup:
         figure.savefig(stream, format="svg", metadata={"Date": None})
     text = stream.getvalue()
     text = text[text.index("<svg") :]
-    return Markup(re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', 'width="100%"', text, count=1))
+    sized = f'width="100%" style="max-width: {round(96 * figure.get_figwidth())}px"'
+    return Markup(re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', sized, text, count=1))
 
 
 def as_png(figure: Figure) -> Markup:

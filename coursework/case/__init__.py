@@ -18,9 +18,10 @@ from torch import nn
 from torchvision.transforms import v2
 
 from coursework import charts
-from coursework.data import DataSet
-from coursework.engine import Recipe, Result, Run, predict
+from coursework.data import DataSet, Photos
+from coursework.engine import Recipe, Result, Run, Training, predict
 from coursework.options import Options
+from coursework.pages import layers
 
 TEMPLATE = "case/report.ru.html.j2"
 SUMMARY = """\
@@ -53,7 +54,7 @@ LENGTHS, FULL_LENGTHS = (1, 3, 7), (5, 10, 20, 40)  # epochs to choose from
 FEW = 1_000  # photos that a network of this size learns by heart
 OVERFITTING_EPOCHS = 40
 SEEDS = (1, 2, 3)
-DROPOUT = 0.2
+DROPOUT = 0.5
 FLIP = v2.RandomHorizontalFlip()
 RECIPE = Recipe(7, "adamw", 64, 5e-3, weight_decay=0.01, schedule="one-cycle")
 # A constant rate, and nothing but dropout against overfitting: a falling rate would hide it.
@@ -76,15 +77,14 @@ def network(data: DataSet, dropout: float) -> nn.Sequential:
             **conv(1, data.channels, 16),
             **conv(2, 16, 32),
             pool1=nn.MaxPool2d(2),  # 28 x 28 -> 14 x 14
-            dropout1=nn.Dropout(dropout / 2),
             **conv(3, 32, 64),
             **conv(4, 64, 64),
             pool2=nn.MaxPool2d(2),  # 14 x 14 -> 7 x 7
-            dropout2=nn.Dropout(dropout / 2),
-            **conv(5, 64, 128),
-            mean=nn.AdaptiveAvgPool2d(1),
-            flatten=nn.Flatten(),  # (B, 128, 1, 1) -> (B, 128)
-            dropout3=nn.Dropout(dropout),
+            flatten=nn.Flatten(),  # (B, 64, 7, 7) -> (B, 3136)
+            dropout1=nn.Dropout(dropout),
+            dense=nn.Linear(64 * 7 * 7, 128),
+            relu5=nn.ReLU(),
+            dropout2=nn.Dropout(dropout),
             linear=nn.Linear(128, len(data.classes)),
         )
     )
@@ -101,7 +101,7 @@ def runs(data: DataSet, options: Options) -> list[Run]:
     build, wanted = partial(network, dropout=DROPOUT), []
     for epochs in sorted({min(length, options.epochs or length) for length in lengths}):
         recipe = options.recipe(replace(RECIPE, epochs=epochs))
-        title = f"{epochs} эп., все данные"
+        title = f"{epochs} эп."
         wanted.append(Run(f"length-{epochs}", title, build, data, recipe, (FLIP,)))
     few = replace(data.subset(FEW), validation=data.watched.take(slice(FEW)))
     for seed in SEEDS:
@@ -166,18 +166,26 @@ def context(data: DataSet, results: Mapping[str, Result], options: Options) -> d
             [*pictures, *flipped], [*names, *["отражено"] * len(flipped)], 8
         ),
         "prevention": prevention_chart(results),
-        "network": network,
+        "language": "ru",
+        "layer_rows": layer_rows(data),
+        "functions": (network, Photos, Training.train_dataloader),
         "criteria": CRITERIA,
         "dropout": DROPOUT,
     }
 
 
+def layer_rows(data: DataSet) -> list[dict[str, Any]]:
+    """Return the layers with their shapes, parameters and receptive fields, by name."""
+    built = network(data, DROPOUT)
+    rows = layers(built, (data.channels, SIDE, SIDE))
+    return [row | {"name": name} for name, row in zip(built._modules, rows, strict=True)]
+
+
 def prevention_chart(results: Mapping[str, Result]) -> Any:
     """Draw the runs on few photos: one colour for all with dropout, one for all without."""
-    few = {label: r for label, r in results.items() if not label.startswith("length")}
-    groups = {label: label.partition("-")[0] for label in few}
-    words = {"plain": "без dropout", "dropout": "с dropout"}
-    return charts.curves(few, list(few), WORDS, groups=groups, group_titles=words)
+    titles = {"plain": "без dropout", "dropout": "с dropout"}
+    groups = {label: titles[kind] for label in results if (kind := label.partition("-")[0]) in titles}
+    return charts.curves(results, list(groups), WORDS, groups=groups)
 
 
 WORDS = {

@@ -20,7 +20,7 @@ from coursework import charts
 from coursework.data import DataSet
 from coursework.engine import Recipe, Result, Run
 from coursework.options import Options
-from coursework.report import Comparison, compare
+from coursework.pages import Comparison, compare
 
 TEMPLATE = "resnet/report.ru.html.j2"
 SUMMARY = """\
@@ -258,7 +258,7 @@ def context(data: DataSet, results: Mapping[str, Result], options: Options) -> d
             titles += [title] * len(photos)
     found = {verdict.step.label: verdict for verdict in verdicts(results)}
     return {
-        "steps": {step.label: step for step in STEPS},
+        "language": "ru",
         "story": STORY,
         "stages": {number: results[label] for number, label in STAGES.items()},
         "verdicts": found,
@@ -266,5 +266,4 @@ def context(data: DataSet, results: Mapping[str, Result], options: Options) -> d
         "width": FULL_WIDTH if options.full else WIDTH,
         "samples": charts.photos(shown, titles, len(photos)),
         "functions": (network, shrink_stem),
-        "batches": {label: r.run.recipe.batch_size for label, r in results.items()},
     }

@@ -291,9 +291,9 @@ def runs(data: DataSet, options: Options) -> list[Run]:
         return Run(label, title, build, data, its, flips, notes=notes)
 
     return [
-        run("main", "основной запуск, все данные", data),
+        run("main", "основной запуск", data),
         run("lower", "заморожены нижние блоки"),
-        run("none", "ничего не заморожено", frozen="none"),
+        run("free", "ничего не заморожено", frozen="none"),
         run("all", "обучается только выходной слой", frozen="all"),
         run("one-rate", "одна скорость обучения для всех слоёв", backbone_rate=1.0),
         run("plain", "без аугментации", plain=True),
@@ -355,7 +355,7 @@ def context(data: DataSet, results: Mapping[str, Result], options: Options) -> d
     names = [data.classes[label] for label in data.train.labels[:8]]
     titles = [*names, *["на входе сети"] * 8, *["отражено"] * 8]
     return {
-        "name": name,
+        "language": "ru",
         "backbone": backbone,
         "genuine": is_genuine(backbone),
         "allowed": name in ("vgg11", "googlenet"),
