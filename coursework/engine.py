@@ -24,6 +24,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
@@ -35,7 +36,7 @@ from torch.optim.lr_scheduler import MultiStepLR, OneCycleLR, ReduceLROnPlateau
 from torch.utils.data import DataLoader, DistributedSampler
 from torchvision.transforms import v2
 
-from course.files import UserError, check_writable, remove_leftovers, write_json
+from course.files import UserError, atomic_write, check_writable, remove_leftovers, write_json
 from coursework.data import DataSet, Photos
 
 EVALUATION_BATCH = 50  # photos; larger ones fall out of the processor's cache
@@ -348,6 +349,8 @@ def train(run: Run, start: Result | None, folder: Path, flags: Mapping[str, Any]
     """Train to the end from the last whole epoch; return at once what is finished."""
     here = folder / "runs" / run.label
     last = here / "last.ckpt"
+    if rank_zero_only.rank == 0:
+        remove_leftovers(last)
     training = Training(run, run.network(start))
     done = read_checkpoint(last, run)
     saved = read_json(here / "result.json")
@@ -364,6 +367,17 @@ def train(run: Run, start: Result | None, folder: Path, flags: Mapping[str, Any]
     return Result(run, training.network.cpu().float().eval(), training.rows, final)
 
 
+class WholeFiles(TorchCheckpointIO):
+    """Write checkpoints whole or not at all; Lightning copies them from the temporary folder."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Raise UserError if the file cannot be written; the one there is as it was."""
+        with atomic_write(Path(path)) as temporary:
+            torch.save(checkpoint, temporary)
+
+
 def make_trainer(run: Run, folder: Path, flags: Mapping[str, Any]) -> L.Trainer:
     """Return Lightning's Trainer. Raises UserError if there is no such hardware."""
     precision = "bf16-mixed" if run.recipe.bfloat16 and has_fast_bfloat16() else "32-true"
@@ -372,8 +386,7 @@ def make_trainer(run: Run, folder: Path, flags: Mapping[str, Any]) -> L.Trainer:
         loggers.append(TensorBoardLogger(folder / "logs", run.label))
     checkpoint = ModelCheckpoint(
         folder / "runs" / run.label,
-        save_last=True,
-        save_top_k=0,
+        filename="last",  # as save_last=True, which would write a second file
         save_on_train_epoch_end=True,
         enable_version_counter=False,
     )
@@ -384,6 +397,7 @@ def make_trainer(run: Run, folder: Path, flags: Mapping[str, Any]) -> L.Trainer:
             logger=loggers,
             log_every_n_steps=0,  # but every epoch
             callbacks=[checkpoint],
+            plugins=[WholeFiles()],
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,

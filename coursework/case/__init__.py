@@ -38,27 +38,37 @@ ITEMS = {
     "6": "«Примеры предсказаний сети»",
     "6.1": "«Сделайте краткие выводы»",
 }
-CRITERIA = {  # the four areas of the assessment, and the band of 10 points
-    "Архитектура": ("«Архитектура разработана полностью с нуля, порядок слоев корректен, даны "
-                    "развернутые комментарии»", ("1", "1.1")),
-    "Данные": ("«Корректно реализован один или более тип аугментации данных (transforms), "
-               "комментарии по выбранным типам»", ("2", "2.1")),
-    "Обучение": ("«Функция потерь на проверочной выборке (validation loss) снижается, точность "
-                 "растет (графики). Представлены примеры предсказаний»", ("3", "4", "5", "6")),
-    "Отчёт": ("«Шаги и результаты работы описаны и подкреплены иллюстрациями. Описаны кратко "
-              "выводы»", ("3", "6.1")),
+BANDS = ("10", "8–9", "6–7", "4–5", "2–3")  # points
+CRITERIA = {  # the four areas of the assessment: where they are met, and their bands in short
+    "архитектура": (("1", "1.1"), (
+        "«разработана полностью с нуля ... развернутые комментарии»",
+        "«модификация нескольких компонентов известной ... архитектуры», краткие комментарии",
+        "«модификация какого-либо компонента»", "«разработана частично»",
+        "«реализован отдельный слой»")),
+    "данные": (("2", "2.1"), (
+        "«корректно реализован один или более тип аугментации», комментарии",
+        "«хотя бы один тип аугментации» с комментарием",
+        "«полностью подготовлены ... код запускается»", "«проверено на сети другой архитектуры»",
+        "«подготовлены для прохождения через слой»")),
+    "обучение": (("3", "4", "5", "6"), (
+        "«validation loss снижается, точность растет (графики). Представлены примеры предсказаний»",
+        "то же без примеров предсказаний", "«на проверочной выборке ... НЕ снижается»",
+        "«обучение на обучающей выборке не идет»", "–")),
+    "отчёт": (("1", "6", "6.1"), (
+        "«полный и подробный, шаги и результаты работы ... подкреплены иллюстрациями»",
+        "«в целом полный»", "«не хватает некоторых разделов»", "«поверхностный»",
+        "«краткую характеристику выбранного слоя»")),
 }  # fmt: skip
 
 SIDE = 28
 LENGTHS, FULL_LENGTHS = (1, 3, 7), (5, 10, 20, 40)  # epochs to choose from
-FEW = 1_000  # photos that a network of this size learns by heart
-OVERFITTING_EPOCHS = 40
+FEW, FEW_WATCHED = 3_000, 1_000  # photos that a network of this size learns by heart
 SEEDS = (1, 2, 3)
 DROPOUT = 0.5
 FLIP = v2.RandomHorizontalFlip()
 RECIPE = Recipe(7, "adamw", 64, 5e-3, weight_decay=0.01, schedule="one-cycle")
 # A constant rate, and nothing but dropout against overfitting: a falling rate would hide it.
-OVERFITTING = Recipe(OVERFITTING_EPOCHS, "adamw", 64, 1e-3)
+OVERFITTING = Recipe(20, "adamw", 64, 1e-3)
 
 
 def network(data: DataSet, dropout: float) -> nn.Sequential:
@@ -103,7 +113,7 @@ def runs(data: DataSet, options: Options) -> list[Run]:
         recipe = options.recipe(replace(RECIPE, epochs=epochs))
         title = f"{epochs} эп."
         wanted.append(Run(f"length-{epochs}", title, build, data, recipe, (FLIP,)))
-    few = replace(data.subset(FEW), validation=data.watched.take(slice(FEW)))
+    few = replace(data.subset(FEW), validation=data.watched.take(slice(FEW_WATCHED)))
     for seed in SEEDS:
         for label, dropout in (("plain", 0.0), ("dropout", DROPOUT)):
             title = f"{'с' if dropout else 'без'} dropout, seed {seed}"
@@ -170,6 +180,7 @@ def context(data: DataSet, results: Mapping[str, Result], options: Options) -> d
         "layer_rows": layer_rows(data),
         "functions": (network, Photos, Training.train_dataloader),
         "criteria": CRITERIA,
+        "bands": BANDS,
         "dropout": DROPOUT,
     }
 
