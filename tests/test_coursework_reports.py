@@ -14,8 +14,8 @@ from tests.coursework_helpers import made_up
 NAMES = ("case", "transfer", "resnet", "ladder")
 # What the results of a report may be like: each label's accuracy on the test photos.
 EQUAL = lambda label, place: 0.6  # noqa: E731
-RISING = lambda label, place: 0.3 + 0.024 * place  # noqa: E731
-FALLING = lambda label, place: 0.9 - 0.024 * place  # noqa: E731
+RISING = lambda label, place: min(0.99, 0.2 + 0.09 * place)  # noqa: E731
+FALLING = lambda label, place: max(0.01, 0.95 - 0.09 * place)  # noqa: E731
 CHANCE = lambda label, place: 0.2 + 0.001 * place  # noqa: E731
 
 
@@ -33,12 +33,12 @@ def weights(monkeypatch):
     monkeypatch.setattr(transfer, "is_genuine", lambda backbone: False)
 
 
-def page_of(name, accuracy, **options):
-    return pages.draw(*made_up(name, accuracy, **options))
+def page_of(name, accuracy):
+    return pages.draw(*made_up(name, accuracy))
 
 
 def text_of(page):
-    page = re.sub(r"<(svg|pre|style).*?</\1>", " ", page, flags=re.S)
+    page = re.sub(r"<(svg|pre|style|code).*?</\1>", " ", page, flags=re.S)
     return " ".join(re.sub(r"<[^>]+>", " ", page).split()).replace(pages.NO_BREAK, " ")
 
 
@@ -96,7 +96,7 @@ def test_the_lines_that_the_ladder_quotes_stand_in_its_code():
     ],
 )
 def test_the_ladder_concludes_what_its_numbers_say(accuracy, said, never):
-    text = text_of(pages.draw(*made_up("ladder", lambda *a: min(0.99, accuracy(*a)), test=40_000)))
+    text = text_of(pages.draw(*made_up("ladder", accuracy, test=1_000)))
     for words in said:
         assert words in text
     for words in never:
@@ -123,15 +123,15 @@ def test_resnet_agrees_with_the_story_only_beyond_chance(direction):
     told = {step.label: step for step in resnet.STEPS}
     values = {}
     for label, step in told.items():
-        change = 0.03 * direction * (step.story or 0)
+        change = 0.06 * direction * (step.story or 0)
         values[label] = values[step.against] + change if step.against else 0.5
-    _, _, results, _ = found = made_up("resnet", lambda label, _: values[label], test=40_000)
+    _, _, results, _ = found = made_up("resnet", lambda label, _: values[label], test=1_000)
     for verdict in resnet.verdicts(results):
         story = verdict.step.story
         expected = None if story is None else True if story == 0 else {1: True, -1: False, 0: None}
         assert verdict.agrees is (expected[direction] if isinstance(expected, dict) else expected)
     text = text_of(pages.draw(*found))
-    assert ("у нас то же" in text) and (direction == 1 or "не совпадает" in text or direction == 0)
+    assert "у нас то же" in text  # of the flips, which the story finds alike
     assert ("не совпадает" in text) == (direction == -1)
 
 

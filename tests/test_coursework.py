@@ -1,0 +1,148 @@
+"""The command line: from words to a report, and errors in one line."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from course.files import UserError
+from coursework import __main__ as command
+from coursework import ladder
+from tests.coursework_helpers import class_folders, tiny_run
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def small_ladder(monkeypatch):
+    """The ladder with tiny networks, on photos as small."""
+    builds = {label: (title, tiny_run().build) for label, (title, _) in ladder.BUILDS.items()}
+    monkeypatch.setattr(ladder, "BUILDS", builds)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return class_folders(tmp_path / "data", {"cat": 30, "dog": 30})
+
+
+def test_a_command_trains_and_writes_its_report_and_numbers(tmp_path, folder, small_ladder, capsys):
+    words = ["ladder", "--data", str(folder), "--out", str(tmp_path / "out"), "--epochs", "1"]
+    words += ["--seed", "3", "--accelerator", "cpu", "--precision", "32-true"]
+    assert command.main(words) == 0
+    history = json.loads((tmp_path / "out/history.json").read_text())
+    assert history["assignment"] == "ladder"
+    assert list(history["runs"]) == [*ladder.BUILDS, "tuned"]
+    assert {run["settings"]["seed"] for run in history["runs"].values()} == {3}
+    assert {len(run["epochs"]) for run in history["runs"].values()} == {1}
+    page = (tmp_path / "out/report.html").read_text()
+    assert "<td>14</td>" in page
+    assert "http" not in page.replace("http://www.w3.org", "")  # it holds all that it shows
+    assert list((tmp_path / "out/logs/minimal").rglob("metrics.csv"))
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("epoch   1/1" in line for line in lines) == 9
+    assert lines[-1] == f"Wrote {tmp_path}/out/report.html and {tmp_path}/out/history.json."
+
+
+def test_a_folder_of_another_assignment_is_refused(tmp_path, folder, small_ladder):
+    (tmp_path / "history.json").write_text('{"assignment": "case"}')
+    with pytest.raises(UserError, match="holds the results of case: choose another --out"):
+        command.main(["ladder", "--data", str(folder), "--out", str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "required: name"),
+        (["poem"], "invalid choice: 'poem'"),
+        (["case", "--photo", "x.jpg"], "--photo is for ladder only"),
+        (["ladder", "--network", "vgg11"], "--network is for transfer only"),
+        (["case", "--epochs", "0"], "'0' is no whole number from 1 on"),
+        (["case", "--subset", "99"], "'99' is no whole number from 100 on"),
+        (["case", "--seed", "-1"], "'-1' is no whole number"),
+        (["transfer", "--network", "alexnet"], "invalid choice: 'alexnet'"),
+    ],
+)
+def test_wrong_words_are_refused_before_anything_is_imported(words, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        command.parse(words)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_flags_of_the_trainer_are_passed_on(tmp_path, folder, monkeypatch):
+    given = {}
+    monkeypatch.setattr(command, "report", lambda *a: given.update(flags=a[3], options=a[2]))
+    words = ["case", "--devices", "2", "--strategy", "ddp", "--num-nodes", "3", "--full"]
+    command.main([*words, "--precision", "bf16-mixed", "--accelerator", "gpu"])
+    assert given["flags"] == {
+        "devices": 2,
+        "strategy": "ddp",
+        "num_nodes": 3,
+        "precision": "bf16-mixed",
+        "accelerator": "gpu",
+    }
+    assert given["options"].full
+    assert given["options"].out == Path("report/coursework/case")
+
+
+def test_list_describes_all(capsys):
+    assert command.main(["list"]) == 0
+    text = capsys.readouterr().out
+    assert all(f"{name}\n" in text for name in command.ASSIGNMENTS)
+
+
+@pytest.mark.parametrize("name", ["lightning", "jinja2"])
+def test_a_missing_library_is_named(monkeypatch, name):
+    for module in [m for m in sys.modules if m.startswith(("coursework.case", "coursework.pages"))]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.delitem(sys.modules, "coursework.engine", raising=False)
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(UserError, match=f"{name} is not installed.*requirements-coursework.txt"):
+        command.assignment("case")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder_is_told_before_the_work(tmp_path, folder, small_ladder):
+    (tmp_path / "out").mkdir(mode=0o500)
+    with pytest.raises(UserError, match="history.json cannot be written"):
+        command.main(["ladder", "--data", str(folder), "--out", str(tmp_path / "out")])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--data", "/no/such"], "no data set in /no/such"),
+        (["--out", "/dev/null/x"], "/dev/null"),
+    ],
+)
+def test_an_error_is_one_line_on_stderr(tmp_path, words, message):
+    done = subprocess.run(
+        [sys.executable, "-m", "coursework", "case", "--out", str(tmp_path), *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: ")
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"no photo", "cannot be read as a photo"),
+        (None, "No such file"),
+    ],
+)
+def test_a_photo_that_cannot_be_read_is_told_before_the_work(tmp_path, content, message):
+    path = tmp_path / "photo.jpg"
+    if content:
+        path.write_bytes(content)
+    with pytest.raises((UserError, OSError), match=message):
+        command.main(["ladder", "--photo", str(path), "--out", str(tmp_path / "out")])
