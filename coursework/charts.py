@@ -53,8 +53,10 @@ def curves(
             result = results[label]
             x = abscissae(results, result, by_time)
             group = groups[label] if groups else result.run.title
-            colour = COLOURS[sorted(set(groups.values())).index(group)] if groups else (
-                colour_of(results, label)
+            colour = (
+                COLOURS[sorted(set(groups.values())).index(group)]
+                if groups
+                else (colour_of(results, label))
             )
             for part, style in (("train", "--"), ("val", "-")):
                 if only not in ("", part):

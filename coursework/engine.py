@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import signal
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -175,9 +173,7 @@ class Training(L.LightningModule):
             data, world, self.global_rank, seed=1009 * self.recipe.seed, drop_last=True
         )
         generator = torch.Generator()  # or each iterator draws from the numbers of the epoch
-        return DataLoader(
-            data, size // world, sampler=sampler, drop_last=True, generator=generator
-        )
+        return DataLoader(data, size // world, sampler=sampler, drop_last=True, generator=generator)
 
     def loader(self, photos: Photos) -> DataLoader:
         """Return this process's part of photos to be measured, each exactly once."""
@@ -339,7 +335,12 @@ def claim(folder: Path, assignment: str) -> None:
 def write_history(assignment: str, results: Mapping[str, Result], folder: Path) -> None:
     """Write all numbers of all runs, from which the plots are drawn."""
     runs = {
-        label: {"settings": r.run.settings(), "parameters": r.parameters, "epochs": r.rows, **r.final}
+        label: {
+            "settings": r.run.settings(),
+            "parameters": r.parameters,
+            "epochs": r.rows,
+            **r.final,
+        }
         for label, r in results.items()
     }
     write_json(folder / "history.json", {"assignment": assignment, "runs": runs})

@@ -147,7 +147,9 @@ class Items:
         """Return the heading of an item, as a link's target. Raises KeyError if there is none."""
         wording = self.wordings[number]
         self.answered.append(number)
-        return Markup('<h{0} id="item-{1}">{2}</h{0}>').format(level, number, f"{number}. {wording}")
+        return Markup('<h{0} id="item-{1}">{2}</h{0}>').format(
+            level, number, f"{number}. {wording}"
+        )
 
 
 def render(template: str, **context: Any) -> str:

@@ -134,7 +134,9 @@ def test_the_last_measures_are_those_of_the_network_without_dropout(whole):
     test = whole.run.data.test
     logits = predict(whole.network, test.inputs)
     loss = nn.functional.cross_entropy(logits, test.labels).item()
-    assert whole.final["test_acc"] == pytest.approx((logits.argmax(1) == test.labels).float().mean())
+    assert whole.final["test_acc"] == pytest.approx(
+        (logits.argmax(1) == test.labels).float().mean()
+    )
     assert whole.final["test_loss"] == pytest.approx(loss, rel=1e-4)
 
 

@@ -73,7 +73,11 @@ def test_the_ladder_answers_each_icon_at_its_item_and_nowhere_else():
         for icon, mark in shows.items():
             assert (mark in section(page, number)) == (icon in wanted), (number, icon)
     assert '<figure class="picture"' in section(page, "1")
-    for number, layer in (("10.2", "BatchNorm2d"), ("11.1", "Dropout"), ("12.2", "AdaptiveAvgPool2d")):
+    for number, layer in (
+        ("10.2", "BatchNorm2d"),
+        ("11.1", "Dropout"),
+        ("12.2", "AdaptiveAvgPool2d"),
+    ):
         assert f"nn.{layer}" in section(page, number)
     assert "1 180" not in page  # of ten classes; these are five
 
@@ -178,7 +182,9 @@ def test_case_chooses_the_length_on_validation_data():
 def test_runs_of_one_chart_have_colours_of_their_own(name):
     page = page_of(name, RISING)
     for legend in re.findall(r'<g id="legend_1">.*?</svg>', page, re.S):
-        lines = re.findall(r"stroke(?:-dasharray: [^;]*; stroke-dashoffset: 0; stroke)?: (#\w+)", legend)
+        lines = re.findall(
+            r"stroke(?:-dasharray: [^;]*; stroke-dashoffset: 0; stroke)?: (#\w+)", legend
+        )
         titles = {t.partition(":")[0] for t in re.findall(r"<text[^>]*>([^<]+)</text>", legend)}
         assert len({line for line in lines if line not in ("#cccccc", "#ffffff")}) == len(titles)
 
@@ -205,7 +211,9 @@ def test_numbers_are_written_as_the_languages_write_them():
 
 
 def test_a_difference_counts_from_two_standard_errors_on():
-    _, _, results, _ = made_up("case", lambda label, place: (0.5, 0.6, 0.75)[min(place, 2)], test=100)
+    _, _, results, _ = made_up(
+        "case", lambda label, place: (0.5, 0.6, 0.75)[min(place, 2)], test=100
+    )
     first, second, third = list(results.values())[:3]
     assert compare(first, second).margin == pytest.approx(2 * (0.0025 + 0.0024) ** 0.5)
     assert [compare(first, r).sign for r in (second, third)] == [0, 1]

@@ -195,7 +195,9 @@ def layer_rows(data: DataSet) -> list[dict[str, Any]]:
 def prevention_chart(results: Mapping[str, Result]) -> Any:
     """Draw the runs on few photos: one colour for all with dropout, one for all without."""
     titles = {"plain": "без dropout", "dropout": "с dropout"}
-    groups = {label: titles[kind] for label in results if (kind := label.partition("-")[0]) in titles}
+    groups = {
+        label: titles[kind] for label in results if (kind := label.partition("-")[0]) in titles
+    }
     return charts.curves(results, list(groups), WORDS, groups=groups)
 
 

@@ -260,7 +260,9 @@ def context(data: DataSet, results: Mapping[str, Result], options: Options) -> d
     chosen = torch.randperm(len(data.train), generator=generator)[:16]
     photo, last = new_photo(options.photo), results["tuned"]
     small = scaled(photo, data.channels)
-    shown = [predict(results[label].network, small[None]).softmax(1)[0] for label in ("gap", "tuned")]
+    shown = [
+        predict(results[label].network, small[None]).softmax(1)[0] for label in ("gap", "tuned")
+    ]
     path = options.out / "runs" / "tuned" / "last.ckpt"
     thumb = photo.copy()
     thumb.thumbnail((300, 300))
@@ -298,7 +300,7 @@ def context(data: DataSet, results: Mapping[str, Result], options: Options) -> d
         "photo_bars": charts.bars(classes, shown[1].tolist(), "prawdopodobieństwo"),
         "assigned": ASSIGNED,
         "last": last,
-        "shapes": {label: (data.channels, SIDE, SIDE) for label in BUILDS},
+        "shapes": dict.fromkeys(BUILDS, (data.channels, SIDE, SIDE)),
         "functions": {"minimal": minimal, "block": conv_block, "blocks": blocks, "hot": one_hot,
                       "training": (make_optimiser, Training.training_step)},
         "dropouts": DROPOUT,

@@ -322,7 +322,12 @@ def adequacy(result: Result, part: str) -> dict[str, Any]:
     answers = predict(result.network, photos.inputs).argmax(1).numpy()
     labels, numbers = photos.labels.numpy(), range(len(data.classes))
     table = classification_report(
-        labels, answers, labels=numbers, target_names=data.classes, output_dict=True, zero_division=0
+        labels,
+        answers,
+        labels=numbers,
+        target_names=data.classes,
+        output_dict=True,
+        zero_division=0,
     )
     matrix = confusion_matrix(labels, answers, labels=numbers)
     mistakes = matrix - matrix * torch.eye(len(numbers), dtype=torch.int64).numpy()
