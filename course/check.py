@@ -1,6 +1,7 @@
 """The testing system's check: the folder of a run, its answer against the truth, the grade."""
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,20 +13,26 @@ from course.marks import accuracy_text, grade_results
 
 
 def check_answer(answer: Mapping[str, int], truth: Mapping[str, int]) -> tuple[int, int]:
-    """How many answers are right, of how many rows of the truth. Other answers do not count."""
+    """Return how many answers are right, of how many rows of the truth.
+
+    Other answers do not count. Raises CheckerError, which shows the names that are there.
+    """
     missing = sorted(truth.keys() - answer.keys())
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise CheckerError(f"the answer lacks {missing[0]!r}{more}")
+        others = sorted(answer.keys() - truth.keys())
+        there = f"; it has {others[0]!r:.80}" if others else ""
+        raise CheckerError(f"the answer lacks {missing[0]!r}{more}{there}")
     if not truth:
         raise CheckerError("the true labels hold no row")
     return sum(answer[name] == class_id for name, class_id in truth.items()), len(truth)
 
 
 def check_test(data_dir: Path) -> str:
-    """The status of a finished run, from DATA_DIR/output/output.csv and DATA_DIR/gt/gt.csv."""
+    """Return the status of a run, from DATA_DIR/output/output.csv and DATA_DIR/gt/gt.csv."""
     truth = read_csv(data_dir / "gt" / "gt.csv")
-    correct, total = check_answer(read_csv(data_dir / "output" / "output.csv"), truth)
+    answer = read_csv(data_dir / "output" / "output.csv", empty_names=True)
+    correct, total = check_answer(answer, truth)
     return f"Ok, accuracy {accuracy_text(correct, total)}"
 
 
@@ -36,6 +43,8 @@ def prepare_check_folder(test: TestFolder) -> Path:
         output.mkdir(parents=True, exist_ok=True)
         (output / "output.csv").unlink(missing_ok=True)
         shutil.rmtree(test.check / "gt", ignore_errors=True)
+        if not os.access(output, os.W_OK):
+            raise PermissionError(0, "it cannot be written to")
     except OSError as error:
         raise UserError(
             f"{test.check}, which the run makes, is in the way ({error.strerror}): move it away"
@@ -47,11 +56,14 @@ def copy_truth(test: TestFolder) -> None:
     """Copy the true labels into the check folder, where the check looks for them."""
     if not test.gt.is_dir():
         raise CheckerError(f"no folder {test.gt}")
-    shutil.copytree(test.gt, test.check / "gt", dirs_exist_ok=True)
+    try:
+        shutil.copytree(test.gt, test.check / "gt", dirs_exist_ok=True)
+    except (OSError, shutil.Error) as error:
+        raise CheckerError(f"{test.gt} cannot be copied: {error}") from None
 
 
 def grade(data_dir: Path) -> dict[str, Any]:
-    """The grade, from DATA_DIR/results.json."""
+    """Return the grade, from DATA_DIR/results.json."""
     path = data_dir / "results.json"
     try:
         return grade_results(json.loads(path.read_text(encoding="utf-8")))
