@@ -108,7 +108,7 @@ def test_the_checkpoint_says_how_it_was_trained(command, photos, init, tmp_path)
     assert [row["stage"] for row in numbers.epochs] == ["validation run", "final run"]
     assert numbers.labels == gt
     assert numbers.settings == checkpoint["settings"]
-    assert numbers.metadata["validation"] == checkpoint["validation"]
+    assert numbers.calibration["validation"] == checkpoint["validation"]
     assert "<html" in (tmp_path / "report/report.html").read_text(encoding="utf-8")
 
 
@@ -116,7 +116,7 @@ def test_the_table_is_at_most_80_columns_wide(capsys):
     table = train_full.TrainingTable(2)
     stages = solution.VALIDATION_RUN, solution.FINAL_RUN
     for stage, measured in zip(stages, (12.3456, None), strict=True):
-        table.add(solution.EpochRow(stage, 100, 12.3456, 1.0, measured, measured, 3e-3, 12345.6))
+        table.add(solution.EpochRow(stage, 100, 12.3456, 1.0, 3e-3, 12345.6, measured, measured))
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
     header, *rows = lines[-3:]
