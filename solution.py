@@ -4,8 +4,8 @@
 
 The testing system calls train_classifier(train_gt, train_img_dir, fast_train), which returns the
 trained network, and classify(model_path, test_img_dir), which returns {file name: class id}.
-Nothing here writes to disk, opens a socket, starts a process or touches an accelerator;
-`train_full.py` saves what `train_classifier` returns. How it works, in the order of this file:
+Nothing here writes to disk, opens a socket, starts a process or touches an accelerator.
+How it works, in the order of this file:
 
     1. Two stages. The network sees the whole photo; its class activation map says where the bird
        is. Then it sees that square, and mirror images of both, until it is confident.
@@ -461,8 +461,7 @@ def load_file(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (FileNotFoundError, PermissionError) as error:
-        remedy = "`python train_full.py` makes the model"
-        raise SubmissionError(f"{path}: {error.strerror}; {remedy}") from None
+        raise SubmissionError(f"{path}: {error.strerror}; `train_full.py` makes it") from None
     except Exception as error:  # whatever a damaged or foreign file makes the loader raise
         raise SubmissionError(
             f"{path} cannot be read ({type(error).__name__}): truncated, or no checkpoint; copy it "
