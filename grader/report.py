@@ -303,18 +303,14 @@ def as_json(facts: Mapping[str, Any] | None, results: Sequence[TestResult]) -> d
 
 
 def _test_json(result: TestResult) -> dict[str, Any]:
-    outcome, ok = result.outcome, result.ok
+    outcome, counts = asdict(result.outcome), (result.correct, result.total)
+    names = ("phases", "layers", "refusals", "warnings", "foreign", "modules")
     return {
         "test": result.test.input.name,
         **result.entry(),
         "message": result.message,
-        "correct": result.correct if ok else None,
-        "total": result.total if ok else None,
-        "interval": wilson_interval(result.correct, result.total) if ok else None,
-        "phases": [asdict(phase) for phase in outcome.phases],
-        "layers": outcome.layers,
-        "refusals": [asdict(refusal) for refusal in outcome.refusals],
-        "warnings": outcome.warnings,
-        "notes": _library_notes(outcome),
-        "modules": outcome.modules,
+        **dict(zip(("correct", "total"), counts if result.ok else (None, None), strict=True)),
+        "interval": wilson_interval(*counts) if result.ok else None,
+        **{name: outcome[name] for name in names},
+        "notes": _library_notes(result.outcome),
     }

@@ -342,8 +342,8 @@ FAULTS = [
     ),
     Fault(
         "run_tests.py",
-        "cli.run(lambda: main(sys.argv[1:]), INTERRUPTED)",
-        "sys.exit(main(sys.argv[1:]))",
+        "    cli.run(_main, ",
+        "    sys.exit(_main()) if True else (",
         "a clean end on SIGTERM",
         "test_grader_run.py::test_results_are_there_whatever_ends_the_run",
     ),
