@@ -183,7 +183,9 @@ def graded_sample(folder: Path | None, model: Path) -> Iterator[tuple[Path, Path
         say("Training on it, from the backbone of the model at hand:")
         _train(folder, tests, model, trained, report)
         yield tests, trained
-    say(f"The report of the training is kept: {report / 'report.html'}")
+    page = report / "report.html"
+    near = page.is_relative_to(Path.cwd())
+    say(f"The report of the training is kept: {page.relative_to(Path.cwd()) if near else page}")
 
 
 def _train(folder: Path, tests: Path, model: Path, trained: Path, report: Path) -> None:

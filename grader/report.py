@@ -49,10 +49,9 @@ def say(line: str = "") -> None:
 
 def say_indented(text: str) -> None:
     """Print a sentence below the testing system's line, wrapped at 80 columns."""
-    indents = {"initial_indent": "   ", "subsequent_indent": "      "}
-    say(
-        textwrap.fill(harmless(text), 80, break_long_words=False, break_on_hyphens=False, **indents)
-    )
+    wrapper = textwrap.TextWrapper(80, "   ", "      ", break_long_words=False)
+    wrapper.break_on_hyphens = False
+    say(wrapper.fill(harmless(text)))
 
 
 class Progress:
