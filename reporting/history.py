@@ -20,6 +20,7 @@ from course.tables import read_species
 from solution import BirdNet, EpochRow, Settings, Validation, open_photo
 
 HISTORY = "history.json"
+CALIBRATION = ("temperature", "early_exit", "confidence_threshold", "validation")
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class History:
     """The numbers of a training. All that the report shows follows from them and the photos."""
 
     settings: dict[str, Any]  # solution.Settings
-    metadata: dict[str, Any]  # of the network: validation, temperature, early_exit, ...
+    calibration: dict[str, Any]  # see reporting.calibration.calibrate
     epochs: list[dict[str, Any]]  # rows of the training table: solution.EpochRow
     labels: dict[str, int]  # class id by file name
     class_ids: list[int]
@@ -63,10 +64,10 @@ def history_of(
     images: Path,
     seconds: float,
 ) -> History:
-    """Return the history of a network that `train_classifier` returned."""
+    """Return the history of a network that `train_classifier` returned, and that is calibrated."""
     return History(
         settings=asdict(settings),
-        metadata=network.metadata,
+        calibration={key: network.metadata[key] for key in CALIBRATION},
         epochs=[asdict(row) for row in epochs],
         labels=dict(labels),
         class_ids=network.class_ids,

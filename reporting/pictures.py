@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("report_dir", type=Path, metavar="REPORT_DIR", help="with history.json")
     parser.add_argument("--out", type=Path, default=PICTURES, help="default: docs/pictures")
     options = parser.parse_args(arguments)
-    from birddata.sketchbook import draw_sample
+    from birddata.drawn_sample import draw_sample
 
     save(confusion(options.report_dir), "confusion.png", options.out)
     with tempfile.TemporaryDirectory() as folder:

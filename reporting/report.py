@@ -89,11 +89,11 @@ class Outcome:
     """Predictions of N photos that the network was not trained on, as `classify` makes them."""
 
     def __init__(self, history: History) -> None:
-        stored, metadata = history.validation or {}, history.metadata
+        stored, calibration = history.validation or {}, history.calibration
         view_logits = torch.tensor(stored["view_logits"], dtype=torch.float64)
         logits = logits_after_views(view_logits, history.settings["whole_share"])  # (V, N, C)
-        self.after_views = (logits / metadata["temperature"]).softmax(-1)  # (V, N, C)
-        self.views = views_needed(self.after_views, metadata["early_exit"])  # (N,)
+        self.after_views = (logits / calibration["temperature"]).softmax(-1)  # (V, N, C)
+        self.views = views_needed(self.after_views, calibration["early_exit"])  # (N,)
         self.photos: list[str] = stored["photos"]
         self.labels = np.array(stored["labels"])  # (N,), class indices
         self.probabilities = after(self.after_views, self.views).numpy()  # (N, C)
@@ -191,7 +191,7 @@ def _accuracy(history: History, outcome: Outcome) -> dict[str, Any]:
     correct, total = int(outcome.right.sum()), len(outcome.photos)
     chances = mark_probabilities(correct, total, total)
     top3 = np.argsort(-outcome.probabilities, axis=1, kind="stable")[:, :3]  # (N, 3)
-    uncertain = outcome.confidence < history.metadata["confidence_threshold"]
+    uncertain = outcome.confidence < history.calibration["confidence_threshold"]
     errors = (
         charts.expected_calibration_error(probabilities, outcome.labels)
         for probabilities in (outcome.uncalibrated, outcome.probabilities)

@@ -23,6 +23,7 @@ from course.files import UserError
 from course.layout import save_csv
 from course.marks import wilson_interval
 from reporting import charts, pictures
+from reporting.calibration import calibrate
 from reporting.history import HISTORY, History, history_of, read_history, save_history
 from reporting.report import Group, Outcome, draw, look_alikes, render, settings_comments
 
@@ -70,7 +71,7 @@ def history(tmp_path):
         Image.new("RGB", (40, 40), (10 + 10 * index,) * 3).save(images / name)
     return History(
         settings=asdict(solution.Settings()),
-        metadata={
+        calibration={
             **{"temperature": TEMPERATURE, "early_exit": 0.85, "confidence_threshold": 0.5},
             "validation": {"correct": 5, "total": 9, "accuracy": 5 / 9, "mean_views": 3.2},
         },
@@ -255,8 +256,7 @@ def test_without_the_photos_they_are_left_out_with_a_word(history, tmp_path):
 
 
 def test_without_validation_its_parts_are_left_out_by_name(history):
-    metadata = history.metadata | {"validation": None}
-    bare = replace(history, validation=None, metadata=metadata, epochs=history.epochs[3:])
+    bare = replace(history, validation=None, epochs=history.epochs[3:])
     page = Page(render(bare))
     assert "There was no validation" in page.text
     assert "Accuracy 0" not in page.text
@@ -399,6 +399,7 @@ def test_history_holds_plain_numbers(network, sample):
     predictions = list(predictor.predict([images / "0.png", images / "2.png"]))
     network.validation = solution.Validation(["0.png", "2.png"], torch.tensor([0, 2]), predictions)
     network.requires_grad_(False).head.requires_grad_(True)
+    network.metadata |= calibrate(network.validation, SETTINGS.whole_share) | {"other": b"0"}
     history = history_of(network, SETTINGS, ROWS, gt, images, 3.0)
     assert History(**json.loads(json.dumps(asdict(history)))) == history
     assert history.photo_sizes == {"96×72": 6, "unreadable": 1}
@@ -424,7 +425,7 @@ def test_one_command_makes_the_pictures(history, network, sample, tmp_path, monk
     classifier = solution.Classifier(solution.to_checkpoint(network, SETTINGS))
     monkeypatch.setattr(pictures, "train_on_sample", lambda folder: classifier)
     drawn = partial(shutil.copytree, sample, dirs_exist_ok=True)
-    monkeypatch.setattr("birddata.sketchbook.draw_sample", drawn)
+    monkeypatch.setattr("birddata.drawn_sample.draw_sample", drawn)
     save_history(history, tmp_path / "report")
     out = tmp_path / "pictures"
     pictures.main([str(tmp_path / "report"), "--out", str(out)])

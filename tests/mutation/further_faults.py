@@ -307,7 +307,7 @@ FAULTS = [
     ),
     Fault(
         "course/files.py",
-        "    finally:\n        temporary.unlink(missing_ok=True)",
+        "    finally:\n        _remove(temporary)",
         "    finally:\n        pass",
         "a folder without left-over files",
         "test_course.py",
