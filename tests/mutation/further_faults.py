@@ -272,7 +272,7 @@ FAULTS = [
     ),
     Fault(
         "grader/rules.py",
-        "if name.startswith(text) and text.startswith(self.scratch):",
+        "any(name.startswith(text) and text.startswith(self.scratch) for text in texts)",
         "if name == text and text.startswith(self.scratch):",
         "files under a folder that the submission names",
         "test_grader_rules.py",
