@@ -149,7 +149,7 @@ class Run:
                 return self._judge_end(status)
             elif self.flooded:
                 self._fail(f"more than {LOG_LIMIT >> 20} MiB of output")
-            elif self._elapsed() > self.phase.limit:
+            elif time.monotonic() - self.began > self.phase.limit:
                 self._over_time()
             elif time.monotonic() - sampled > SAMPLE:
                 sampled = time.monotonic()
@@ -157,15 +157,12 @@ class Run:
             time.sleep(LOOK)
         return None
 
-    def _elapsed(self) -> float:
-        return time.monotonic() - self.began
-
     def _sample(self) -> None:
         if self.tree.sample() > self.memory and sys.platform != "linux":
             self._fail(f"MemoryError: over {self.limits['memory']:g} GiB")
         if self.watch:
-            photos = sum(self.photos.values())
-            self.watch(self.phase, self._elapsed(), self.tree.phase_cpu(), photos, self.total)
+            wall, cpu = time.monotonic() - self.began, self.tree.phase_cpu()
+            self.watch(self.phase, wall, cpu, sum(self.photos.values()), self.total)
 
     def _understand(self, report: dict[str, Any]) -> None:
         """Take one report of the hook; a forged one that makes no sense is none."""

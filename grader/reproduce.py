@@ -51,17 +51,14 @@ class Comparison:
     def lines(self) -> list[str]:
         """Return the finding, for people."""
         verdict = "reproduced" if self.reproduced else "NOT reproduced"
+        models = (("submitted", *self.submitted), ("retrained", *self.retrained))
+        texts = [f"{which} model {accuracy_text(k, n)} ({k} of {n})" for which, k, n in models]
         return [
             f"compared on {self.basis}",
-            f"submitted model {accuracy_text(*self.submitted)} ({_of(self.submitted)}), "
-            f"retrained model {accuracy_text(*self.retrained)} ({_of(self.retrained)})",
+            ", ".join(texts),
             f"{verdict}: {self.drop:+.4f} lost, allowed {self.allowed:.4f} "
             f"({TOLERANCE} for the randomness of training, the rest for that of the photos)",
         ]
-
-
-def _of(counts: tuple[int, int]) -> str:
-    return f"{counts[0]} of {counts[1]}"
 
 
 def paired(submitted: Sequence[bool], retrained: Sequence[bool], basis: str) -> Comparison:
@@ -99,13 +96,7 @@ def _labels(test: TestFolder) -> tuple[dict[str, int], dict[str, int]]:
 def reproduce(
     submission: Submission, tests: Sequence[TestFolder], facts: Mapping[str, Any] | None
 ) -> tuple[Comparison | None, list[Outcome]]:
-    """Retrain, and compare with the submitted model; None if a run failed (the last Outcome).
-
-    Args:
-        submission: what is graded.
-        tests: one of them must have photos of its own to test on.
-        facts: what the submitted model says about its training (None: nothing).
-    """
+    """Retrain, and compare with the submitted model; None if a run failed (the last Outcome)."""
     test = find_test(tests)
     # The caches stay visible: whoever retrains has pretrained weights to begin with.
     outcomes = [run("train", submission, test.input, keep_caches=True)]
