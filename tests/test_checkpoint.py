@@ -105,9 +105,9 @@ def without(name):
     ("change", "cause"),
     [
         (lambda c: [1, 2], "holds no checkpoint"),
-        (lambda c: {"weight": torch.zeros(2)}, "is no birds-mobilenet-v2 checkpoint of version"),
-        (lambda c: c | {"format": "another"}, "is no birds-mobilenet-v2 checkpoint of version"),
-        (lambda c: c | {"format_version": 3}, "is no birds-mobilenet-v2 checkpoint of version"),
+        (lambda c: {"weight": torch.zeros(2)}, "is no birds-mobilenet-v2 version 4: make one with"),
+        (lambda c: c | {"format": "another"}, "is no birds-mobilenet-v2 version 4: make one with"),
+        (lambda c: c | {"format_version": 3}, "is no birds-mobilenet-v2 version 4: make one with"),
         *(
             (without(name), "damaged")
             for name in ("class_ids", "state_dict", "preprocessing", "fallback_class")
