@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -30,7 +29,7 @@ if __name__ == "__main__":  # what follows is imported by the entry point, where
     cli.run(_main, "Interrupted: the tests that were not finished count as failed.")
 
 from course.check import check_test, grade  # noqa: E402
-from course.files import UserError, check_writable, write_json  # noqa: E402
+from course.files import UserError, check_writable, temporary_folder, write_json  # noqa: E402
 from course.layout import CheckerError, find_tests, read_csv, save_csv  # noqa: E402
 from course.tables import read_species  # noqa: E402
 from grader import supervisor  # noqa: E402
@@ -172,8 +171,8 @@ def graded_sample(folder: Path | None, model: Path) -> Iterator[tuple[Path, Path
     from birddata import drawn_sample
 
     say("No tests in public_data: this run draws its own sample of birds.")
-    with tempfile.TemporaryDirectory(prefix="birds-sample-") as name:
-        tests, trained = Path(name) / "tests", Path(name) / "birds_model.pt"
+    with temporary_folder("birds-sample-") as base:
+        tests, trained = base / "tests", base / "birds_model.pt"
         drawn_sample.draw_sample(tests, seed=0)
         if folder is None:
             say("The submission is graded on it as it is: its model has not learnt these birds.")

@@ -3,13 +3,11 @@
 docs/grader.md says what this proves and what it cannot.
 """
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from course.files import UserError
+from course.files import UserError, temporary_folder
 from course.layout import CheckerError, TestFolder, read_csv
 from course.marks import accuracy_error, accuracy_text, paired_error
 from grader.model import trained_photos, validation_of
@@ -102,8 +100,8 @@ def reproduce(
     outcomes = [run("train", submission, test.input, keep_caches=True)]
     if outcomes[-1].problem or outcomes[-1].output is None:
         return None, outcomes
-    with tempfile.TemporaryDirectory(prefix="grader-model-") as name:
-        file = Path(name).resolve() / "birds_model.pt"
+    with temporary_folder("grader-model-") as folder:
+        file = folder / "birds_model.pt"
         file.write_bytes(outcomes[-1].output)
         outcomes.append(run("classify", replace(submission, model=file), test.input))
     if outcomes[-1].problem:
@@ -146,8 +144,8 @@ def _compare(
 
 def answers(outcome: Outcome) -> dict[str, int]:
     """Return the class ids that a run of "classify" gave, by file name. Raises CheckerError."""
-    with tempfile.TemporaryDirectory(prefix="grader-answer-") as name:
-        file = Path(name) / "output.csv"
+    with temporary_folder("grader-answer-") as folder:
+        file = folder / "output.csv"
         file.write_bytes(outcome.output or b"")
         return read_csv(file)
 

@@ -682,7 +682,7 @@ def test_no_folder_for_temporary_files(course, monkeypatch, capsys):
     def none(*_, **__):
         raise FileNotFoundError(2, "No usable temporary directory found")
 
-    monkeypatch.setattr("tempfile.TemporaryDirectory", none)
+    monkeypatch.setattr("tempfile.gettempdir", none)
     assert run_tests.main([str(course / "tests"), "--submission", str(course / "good")]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert "set TMPDIR to one that can" in line
