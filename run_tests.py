@@ -6,9 +6,10 @@ Exit status: 0 if every test is Ok (and --require is met), 1 if not, 2 for a wro
 import argparse
 import json
 import os
+import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,21 @@ ROOT = Path(__file__).resolve().parent
 sys.path[:] = [str(ROOT), *(path for path in sys.path if path != str(ROOT))]  # python -P and -I
 
 from course import cli  # noqa: E402
+
+if __name__ == "__main__":  # what follows is imported by the entry point, where Ctrl-C is one line
+
+    def _main() -> int:
+        import run_tests
+
+        return run_tests.main(sys.argv[1:])
+
+    cli.run(_main, "Interrupted: the tests that were not finished count as failed.")
+
 from course.check import check_test, grade  # noqa: E402
-from course.files import UserError, check_writable, write_json  # noqa: E402
+from course.files import UserError, check_writable, temporary_folder, write_json  # noqa: E402
 from course.layout import CheckerError, find_tests, read_csv, save_csv  # noqa: E402
 from course.tables import read_species  # noqa: E402
+from grader import supervisor  # noqa: E402
 from grader.limits import LIMITS, limits_with  # noqa: E402
 from grader.model import is_demonstration, read_facts  # noqa: E402
 from grader.outcome import Outcome  # noqa: E402
@@ -39,14 +51,12 @@ from grader.report import (  # noqa: E402
     write_errors,
 )
 from grader.reproduce import find_test, reproduce  # noqa: E402
-from grader.sample import graded_sample  # noqa: E402
 from grader.session import TestResult, grade_tests, run_single_test  # noqa: E402
 from grader.staging import NAMES, Submission  # noqa: E402
 
 __all__ = ["main", "read_csv", "save_csv"]  # submissions may import the last two
 
 DEFAULT_TESTS = ROOT / "public_data"
-INTERRUPTED = "Interrupted: the tests that were not finished count as failed."
 
 
 def main(argv: Sequence[str]) -> int:
@@ -151,6 +161,51 @@ def run_locally(options: argparse.Namespace) -> int:
         return grade_folder(submission, options, watch)
 
 
+@contextmanager
+def graded_sample(folder: Path | None, model: Path) -> Iterator[tuple[Path, Path]]:
+    """Draw a sample, and train on it with `folder`, from the backbone of `model`, which it keeps.
+
+    Yields the folder of the tests and the model to grade, both gone after the block; the
+    training's report stays. Without `folder` nothing is trained: the model is `model`.
+    """
+    from birddata import drawn_sample
+
+    say("No tests in public_data: this run draws its own sample of birds.")
+    with temporary_folder("birds-sample-") as base:
+        tests, trained = base / "tests", base / "birds_model.pt"
+        drawn_sample.draw_sample(tests, seed=0)
+        if folder is None:
+            say("The submission is graded on it as it is: its model has not learnt these birds.")
+            yield tests, model
+            return
+        report = folder / "report" / "sample"
+        say("Training on it, from the backbone of the model at hand:")
+        _train(folder, tests, model, trained, report)
+        yield tests, trained
+    page = report / "report.html"
+    near = page.is_relative_to(Path.cwd())
+    say(f"The report of the training is kept: {page.relative_to(Path.cwd()) if near else page}")
+
+
+def _train(folder: Path, tests: Path, model: Path, trained: Path, report: Path) -> None:
+    script = folder / "train_full.py"
+    for path in (script, model):
+        if not path.is_file():
+            raise UserError(f"no {path}: the sample is trained with it; name a folder of tests")
+    options = ["--init", str(model), "--out", str(trained), "--report", str(report)]
+    # The supervisor ends the training when this process ends, however it does.
+    watched = [sys.executable, supervisor.__file__, "0"]
+    command = [*watched, sys.executable, str(script), str(tests), *options]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=os.name == "posix")
+    try:
+        status = process.wait()
+    finally:
+        process.stdin.close()  # type: ignore[union-attr]
+        process.wait()
+    if status or not trained.is_file():
+        raise UserError(f"{script} ended with status {status} and made no model")
+
+
 def grade_folder(submission: Submission, options: argparse.Namespace, watch: Progress) -> int:
     """Grade every test of the folder, and report; returns the exit status."""
     tests, names = find_tests(options.tests), read_species(options.tests / "species.csv")
@@ -231,7 +286,3 @@ def show_pack(
         return False
     say(f"{path}: {size / 1e6:.1f} MB, {', '.join(files)}")
     return True
-
-
-if __name__ == "__main__":
-    cli.run(lambda: main(sys.argv[1:]), INTERRUPTED)

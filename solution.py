@@ -606,7 +606,7 @@ def optimiser_of(network: BirdNet, settings: Settings) -> torch.optim.Optimizer:
         for part, rate in rates
         for weight in part.parameters()
     ]
-    return torch.optim.AdamW(groups)
+    return torch.optim.AdamW(groups, fused=True)
 
 
 def rate_factor(step: int, steps: int, settings: Settings) -> float:

@@ -15,5 +15,4 @@ Its parts, below the command line run_tests.py:
     report.py       what the student sees
     reproduce.py    does the training function reach the submitted model's accuracy?
     pack.py         the archive to upload
-    sample.py       the drawn sample, when there is no course data
 """

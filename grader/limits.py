@@ -29,15 +29,10 @@ def limits_with(changes: Iterable[str]) -> dict[str, float]:
         name, _, text = change.partition("=")
         if name not in limits:
             raise UserError(f"no limit {name!r}: --limit knows {', '.join(limits)}")
-        limits[name] = _positive(name, text)
+        try:
+            limits[name] = float(text)
+        except ValueError:
+            limits[name] = 0.0
+        if not 0 < limits[name] < float("inf"):
+            raise UserError(f"--limit {change}: give a positive number, such as {name}=60")
     return limits
-
-
-def _positive(name: str, text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise UserError(f"--limit {name}={text}: give a positive number, such as {name}=60")
-    return value

@@ -4,13 +4,12 @@ The same bytes every time.
 """
 
 import ast
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from course.files import UserError, atomic_write, describe_error
+from course.files import UserError, atomic_write, describe_error, temporary_folder
 from course.layout import TestFolder
 from grader.session import TestResult, grade_tests
 from grader.staging import OFFERED, Submission
@@ -117,8 +116,8 @@ def pack(
     """
     with atomic_write(path) as temporary:
         _write_zip(temporary, files)
-        with tempfile.TemporaryDirectory(prefix="grader-pack-") as name:
-            folder, checks = Path(name).resolve() / "submission", Path(name) / "checks"
+        with temporary_folder("grader-pack-") as base:
+            folder, checks = base.resolve() / "submission", base / "checks"
             with zipfile.ZipFile(temporary) as archive:
                 archive.extractall(folder)
             model = folder / "birds_model.pt"

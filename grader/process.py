@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from dataclasses import replace
@@ -16,7 +15,7 @@ from typing import IO, Any
 
 import psutil
 
-from course.files import UserError
+from course.files import temporary_folder
 from grader import sandbox
 from grader.outcome import Failure, Outcome, Phase, Refusal
 from grader.rules import DIRECT, FILES, LIBRARY_INTERNAL
@@ -42,17 +41,13 @@ def run(task: str, submission: Submission, data: Path, keep_caches: bool = False
         data: the folder of a test, DATA_DIR of the course.
         keep_caches: let it have this user's variables and caches.
     """
-    try:
-        folder = tempfile.TemporaryDirectory(prefix="grader-", ignore_cleanup_errors=True)
-    except OSError as error:
-        raise UserError(
-            f"no folder for temporary files can be written ({error.strerror}): set TMPDIR to one "
-            "that can"
-        ) from None
-    with folder as name:
+    with temporary_folder("grader-") as folder:
         boxed = submission.use_sandbox and not sandbox.why_no_sandbox()
-        stage = Stage(Path(name).resolve(), submission, data.absolute(), boxed)
-        return Run(task, stage, prepare(stage), keep_caches).go()
+        stage = Stage(folder.resolve(), submission, data.absolute(), boxed)
+        try:
+            return Run(task, stage, prepare(stage), keep_caches).go()
+        finally:
+            stage.make_removable()
 
 
 class Run:
@@ -149,7 +144,7 @@ class Run:
                 return self._judge_end(status)
             elif self.flooded:
                 self._fail(f"more than {LOG_LIMIT >> 20} MiB of output")
-            elif self._elapsed() > self.phase.limit:
+            elif time.monotonic() - self.began > self.phase.limit:
                 self._over_time()
             elif time.monotonic() - sampled > SAMPLE:
                 sampled = time.monotonic()
@@ -157,15 +152,12 @@ class Run:
             time.sleep(LOOK)
         return None
 
-    def _elapsed(self) -> float:
-        return time.monotonic() - self.began
-
     def _sample(self) -> None:
         if self.tree.sample() > self.memory and sys.platform != "linux":
             self._fail(f"MemoryError: over {self.limits['memory']:g} GiB")
         if self.watch:
-            photos = sum(self.photos.values())
-            self.watch(self.phase, self._elapsed(), self.tree.phase_cpu(), photos, self.total)
+            wall, cpu = time.monotonic() - self.began, self.tree.phase_cpu()
+            self.watch(self.phase, wall, cpu, sum(self.photos.values()), self.total)
 
     def _understand(self, report: dict[str, Any]) -> None:
         """Take one report of the hook; a forged one that makes no sense is none."""

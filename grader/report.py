@@ -49,10 +49,9 @@ def say(line: str = "") -> None:
 
 def say_indented(text: str) -> None:
     """Print a sentence below the testing system's line, wrapped at 80 columns."""
-    indents = {"initial_indent": "   ", "subsequent_indent": "      "}
-    say(
-        textwrap.fill(harmless(text), 80, break_long_words=False, break_on_hyphens=False, **indents)
-    )
+    wrapper = textwrap.TextWrapper(80, "   ", "      ", break_long_words=False)
+    wrapper.break_on_hyphens = False
+    say(wrapper.fill(harmless(text)))
 
 
 class Progress:
@@ -303,18 +302,14 @@ def as_json(facts: Mapping[str, Any] | None, results: Sequence[TestResult]) -> d
 
 
 def _test_json(result: TestResult) -> dict[str, Any]:
-    outcome, ok = result.outcome, result.ok
+    outcome, counts = asdict(result.outcome), (result.correct, result.total)
+    names = ("phases", "layers", "refusals", "warnings", "foreign", "modules")
     return {
         "test": result.test.input.name,
         **result.entry(),
         "message": result.message,
-        "correct": result.correct if ok else None,
-        "total": result.total if ok else None,
-        "interval": wilson_interval(result.correct, result.total) if ok else None,
-        "phases": [asdict(phase) for phase in outcome.phases],
-        "layers": outcome.layers,
-        "refusals": [asdict(refusal) for refusal in outcome.refusals],
-        "warnings": outcome.warnings,
-        "notes": _library_notes(outcome),
-        "modules": outcome.modules,
+        **dict(zip(("correct", "total"), counts if result.ok else (None, None), strict=True)),
+        "interval": wilson_interval(*counts) if result.ok else None,
+        **{name: outcome[name] for name in names},
+        "notes": _library_notes(result.outcome),
     }

@@ -3,13 +3,11 @@
 docs/grader.md says what this proves and what it cannot.
 """
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from course.files import UserError
+from course.files import UserError, temporary_folder
 from course.layout import CheckerError, TestFolder, read_csv
 from course.marks import accuracy_error, accuracy_text, paired_error
 from grader.model import trained_photos, validation_of
@@ -51,17 +49,14 @@ class Comparison:
     def lines(self) -> list[str]:
         """Return the finding, for people."""
         verdict = "reproduced" if self.reproduced else "NOT reproduced"
+        models = (("submitted", *self.submitted), ("retrained", *self.retrained))
+        texts = [f"{which} model {accuracy_text(k, n)} ({k} of {n})" for which, k, n in models]
         return [
             f"compared on {self.basis}",
-            f"submitted model {accuracy_text(*self.submitted)} ({_of(self.submitted)}), "
-            f"retrained model {accuracy_text(*self.retrained)} ({_of(self.retrained)})",
+            ", ".join(texts),
             f"{verdict}: {self.drop:+.4f} lost, allowed {self.allowed:.4f} "
             f"({TOLERANCE} for the randomness of training, the rest for that of the photos)",
         ]
-
-
-def _of(counts: tuple[int, int]) -> str:
-    return f"{counts[0]} of {counts[1]}"
 
 
 def paired(submitted: Sequence[bool], retrained: Sequence[bool], basis: str) -> Comparison:
@@ -99,20 +94,14 @@ def _labels(test: TestFolder) -> tuple[dict[str, int], dict[str, int]]:
 def reproduce(
     submission: Submission, tests: Sequence[TestFolder], facts: Mapping[str, Any] | None
 ) -> tuple[Comparison | None, list[Outcome]]:
-    """Retrain, and compare with the submitted model; None if a run failed (the last Outcome).
-
-    Args:
-        submission: what is graded.
-        tests: one of them must have photos of its own to test on.
-        facts: what the submitted model says about its training (None: nothing).
-    """
+    """Retrain, and compare with the submitted model; None if a run failed (the last Outcome)."""
     test = find_test(tests)
     # The caches stay visible: whoever retrains has pretrained weights to begin with.
     outcomes = [run("train", submission, test.input, keep_caches=True)]
     if outcomes[-1].problem or outcomes[-1].output is None:
         return None, outcomes
-    with tempfile.TemporaryDirectory(prefix="grader-model-") as name:
-        file = Path(name).resolve() / "birds_model.pt"
+    with temporary_folder("grader-model-") as folder:
+        file = folder / "birds_model.pt"
         file.write_bytes(outcomes[-1].output)
         outcomes.append(run("classify", replace(submission, model=file), test.input))
     if outcomes[-1].problem:
@@ -155,8 +144,8 @@ def _compare(
 
 def answers(outcome: Outcome) -> dict[str, int]:
     """Return the class ids that a run of "classify" gave, by file name. Raises CheckerError."""
-    with tempfile.TemporaryDirectory(prefix="grader-answer-") as name:
-        file = Path(name) / "output.csv"
+    with temporary_folder("grader-answer-") as folder:
+        file = folder / "output.csv"
         file.write_bytes(outcome.output or b"")
         return read_csv(file)
 

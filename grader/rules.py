@@ -58,12 +58,12 @@ _REVERSE_LOOK_UPS = {"socket.gethostbyaddr": 0, "socket.getnameinfo": 0}
 _LOOK_UPS = {"socket.getaddrinfo": 0, "socket.gethostbyname": 0, "http.client.connect": 1}
 _LOOK_UPS |= _REVERSE_LOOK_UPS
 # Native functions that open files and announce nothing: by module, the path of attributes to each,
-# where its arguments hold the file's name, and the mode. No position: it makes shared memory.
+# where its arguments hold the file's name, and the mode. Position -1: it makes shared memory.
 _NATIVE_IO: dict[str, tuple[tuple[Any, ...], ...]] = {
     "torch": (
         ("_C", "PyTorchFileWriter", "__init__", 1, "wb"),
         ("_C", "ScriptModule", "save", 1, "wb"),
-        ("UntypedStorage", "share_memory_", None, ""),
+        ("UntypedStorage", "share_memory_", -1, ""),
     ),
     "torchvision.io.image": (("write_file", 0, "wb"), ("read_file", 0, "rb")),
     "safetensors._safetensors_rust": (("serialize_file", 1, "wb"),),
@@ -551,11 +551,11 @@ class NativeIO:
             if function and not hasattr(function, "_audited"):
                 setattr(owner, last, self._audited(function, position, mode))
 
-    def _audited(self, function: Any, position: int | None, mode: str) -> Any:
+    def _audited(self, function: Any, position: int, mode: str) -> Any:
         def audited(*args: Any, **options: Any) -> Any:
-            if position is None:
+            if position < 0:
                 self.limit_files()
-            name = _path(args[position]) if position is not None and len(args) > position else ""
+            name = _path(args[position]) if 0 <= position < len(args) else ""
             if not name:
                 return function(*args, **options)
             try:

@@ -23,14 +23,10 @@ def sandboxed(
     scratch: Sequence[Path] = (),
     size: int = 2**30,
 ) -> list[str]:
-    """Return the command, run by bwrap.
+    """Return the command, run by bwrap: it can write in the folders `writable`.
 
-    Args:
-        command: what is run.
-        writable: folders where it can write.
-        readable: folders that are there even if they lie where the box hides everything.
-        scratch: folders that are in memory, and gone afterwards.
-        size: bytes that each of these, and /dev/shm, may hold.
+    `readable` are there even if they lie where the box hides everything. The folders `scratch`,
+    and /dev/shm, are in memory, of so many bytes each, and gone afterwards.
     """
     hidden = [path for path in HIDDEN if Path(path).is_dir() and not Path(path).is_symlink()]
     return [

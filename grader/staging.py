@@ -87,6 +87,12 @@ class Stage:
         """Return a text that names the user's folder where the run has a copy."""
         return text.replace(str(self.code), str(self.submission.folder))
 
+    def make_removable(self) -> None:
+        """Let what is read-only be removed."""
+        for folder in (self.code, self.current, self.home):
+            if folder.is_dir():
+                folder.chmod(stat.S_IRWXU)
+
     def command(self, task: str) -> list[str]:
         """Return the script's command line."""
         words = [str(self.code / SCRIPT), task, str(self.data), str(self.output)]

@@ -109,7 +109,7 @@ def test_a_model_trained_elsewhere_or_without_record(course, capsys):
 
 
 def test_a_demonstration_is_called_one_and_not_packed(course, capsys):
-    elsewhere = {"photos": 9, "labels_sha256": "f" * 64}
+    elsewhere = {"photos": 9, "photo_digests": "f" * 72}
     path = course / "upload.zip"
     edit(course, NOT_PACKED, "1.0")
     pack = ("--pack", str(path))

@@ -25,7 +25,6 @@ from grader.outcome import Outcome, Phase
 from grader.pack import PackError, files_to_pack, pack
 from grader.process import run
 from grader.report import Progress, show_errors, show_phases, show_result
-from grader.sample import graded_sample
 from grader.sandbox import why_no_sandbox
 from grader.session import TestResult
 from grader.staging import Submission
@@ -320,7 +319,7 @@ TRAINS = """
 import signal, sys
 from pathlib import Path
 from birddata import drawn_sample
-from grader.sample import graded_sample
+from run_tests import graded_sample
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
 drawn_sample.draw_sample = lambda *_, **__: None
 with graded_sample(Path(sys.argv[1]), Path(sys.argv[1], "birds_model.pt")):
@@ -525,7 +524,7 @@ def test_the_code_is_named_as_an_edition_of_the_course_does(course, name, code):
         (
             "internet_if_there_is",
             [
-                "   !! fast_train: broke the rule 'no internet': urllib.Request(",
+                "   !! fast_train: broke the rule 'no internet':",
                 "   It was refused, the submission went on and answered. The testing system most",
                 "      probably says the same as this run, 'Ok, accuracy 1.0000'.",
                 "   Why: the testing system has no internet",
@@ -584,7 +583,7 @@ def test_without_course_data_the_sample_is_drawn_trained_and_graded(clone, capfd
 
 
 def test_the_sample_is_gone_afterwards(clone):
-    with graded_sample(clone, clone / "birds_model.pt") as (tests, model):
+    with run_tests.graded_sample(clone, clone / "birds_model.pt") as (tests, model):
         assert model.read_text() == f"toy weights\n{tests}"
     assert not tests.exists()
     assert not model.exists()
@@ -683,7 +682,7 @@ def test_no_folder_for_temporary_files(course, monkeypatch, capsys):
     def none(*_, **__):
         raise FileNotFoundError(2, "No usable temporary directory found")
 
-    monkeypatch.setattr("tempfile.TemporaryDirectory", none)
+    monkeypatch.setattr("tempfile.gettempdir", none)
     assert run_tests.main([str(course / "tests"), "--submission", str(course / "good")]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert "set TMPDIR to one that can" in line
