@@ -762,8 +762,14 @@ def train_classifier(
             raise SubmissionError(f"no readable photo in {train_img_dir}: check the folder's path")
         labels = torch.tensor([class_ids.index(gt[path.name]) for path in boxes])  # (photos,)
         sample = Sample(list(boxes), labels, list(boxes.values()))
-        network.validation = validation_run(copy.deepcopy(network), sample, settings, on_epoch)
+        validated = copy.deepcopy(network)
+        network.validation = validation_run(validated, sample, settings, on_epoch)
         TrainingRun(network, sample, settings).fit(FINAL_RUN, np.arange(len(labels)), on_epoch)
+        if (
+            network.validation
+        ):  # the mean of both runs' weights (Wortsman et al., Model Soups, 2022)
+            for weight, other in zip(network.parameters(), validated.parameters(), strict=True):
+                weight.data.lerp_(other.data, 0.5)
     network.metadata["fallback_class"] = Counter(gt.values()).most_common(1)[0][0]
     return network
 
