@@ -190,12 +190,12 @@ class Rules:
         wall, cpu = time.monotonic() - self.began[0], _cpu_seconds() - self.began[1]
         return {"wall": wall, "cpu": cpu, "memory": _peak_memory()}
 
-    def _on_trained(self, event: str, args: tuple[Any, ...]) -> None:
+    def _on_trained(self, _event: str, args: tuple[Any, ...]) -> None:
         if args[0]:
             text = "train_classifier returns None; the assignment wants the network"
             self._warn(text, Origin(DIRECT))
 
-    def _on_failure(self, event: str, args: tuple[BaseException]) -> None:
+    def _on_failure(self, _event: str, args: tuple[BaseException]) -> None:
         [error] = args
         if os.getpid() != self.pid:
             return
@@ -377,7 +377,7 @@ class Rules:
             text = f"starts another program ({program}), which the audit hook cannot watch"
             self._warn(text, origin)
 
-    def _on_worker(self, event: str, args: tuple[Any, ...]) -> None:
+    def _on_worker(self, _event: str, _args: tuple[Any, ...]) -> None:
         """Note worker processes: `classify` should have none, and they share memory in files."""
         self.limit_files()
         if self.phase == "classify":
