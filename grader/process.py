@@ -159,7 +159,7 @@ class Run:
             wall, cpu = time.monotonic() - self.began, self.tree.phase_cpu()
             self.watch(self.phase, wall, cpu, sum(self.photos.values()), self.total)
 
-    def _understand(self, report: dict[str, Any]) -> None:
+    def _understand(self, report: dict[str, Any]) -> None:  # noqa: C901 - a case each
         """Take one report of the hook; a forged one that makes no sense is none."""
         with contextlib.suppress(ValueError, AttributeError, TypeError, KeyError, IndexError):
             match report.pop("event"):
