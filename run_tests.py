@@ -111,7 +111,7 @@ def _share(text: str) -> float:
 
 
 def run_as_checker(argv: Sequence[str]) -> int:
-    """Answer the testing system's own calls, which the environment variable CHECKER marks."""
+    """Take the testing system's own calls, recognised by the environment variable CHECKER."""
     match argv:
         case ["run_single_test", data_dir, output_dir]:
             outcome = run_single_test(Submission.at(ROOT), Path(data_dir), Path(output_dir))
