@@ -6,39 +6,56 @@ Exit status: 0 if every test is Ok (and --require is met), 1 if not, 2 for a wro
 import argparse
 import json
 import os
-import signal
+import subprocess
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from course.files import UserError, check_writable, write_json
-from course.layout import CheckerError, find_tests, read_csv, save_csv
-from grader.check import check_test, grade
-from grader.limits import LIMITS, limits_with
-from grader.model import is_demonstration
-from grader.pack import PackError, files_to_pack, pack
-from grader.process import Outcome
-from grader.report import (
+ROOT = Path(__file__).resolve().parent
+sys.path[:] = [str(ROOT), *(path for path in sys.path if path != str(ROOT))]  # python -P and -I
+
+from course import cli  # noqa: E402
+
+if __name__ == "__main__":  # what follows is imported by the entry point, where Ctrl-C is one line
+
+    def _main() -> int:
+        import run_tests
+
+        return run_tests.main(sys.argv[1:])
+
+    cli.run(_main, "Interrupted: the tests that were not finished count as failed.")
+
+from course.check import check_test, grade  # noqa: E402
+from course.files import UserError, check_writable, temporary_folder, write_json  # noqa: E402
+from course.layout import CheckerError, find_tests, read_csv, save_csv  # noqa: E402
+from course.tables import read_species  # noqa: E402
+from grader import supervisor  # noqa: E402
+from grader.limits import LIMITS, limits_with  # noqa: E402
+from grader.model import is_demonstration, read_facts  # noqa: E402
+from grader.outcome import Outcome  # noqa: E402
+from grader.pack import PackError, files_to_pack, pack  # noqa: E402
+from grader.report import (  # noqa: E402
     DEMONSTRATION,
+    Progress,
     as_json,
-    facts_of,
+    harmless,
     say,
     show_errors,
     show_mark,
     show_model,
     show_phases,
     show_result,
-    species_names,
     write_errors,
 )
-from grader.reproduce import find_test, reproduce
-from grader.sample import trained_sample
-from grader.session import NAMES, Submission, TestResult, grade_tests, run_single_test
+from grader.reproduce import find_test, reproduce  # noqa: E402
+from grader.session import TestResult, grade_tests, run_single_test  # noqa: E402
+from grader.staging import NAMES, Submission  # noqa: E402
 
 __all__ = ["main", "read_csv", "save_csv"]  # submissions may import the last two
 
-ROOT = Path(__file__).resolve().parent
 DEFAULT_TESTS = ROOT / "public_data"
 
 
@@ -49,15 +66,8 @@ def main(argv: Sequence[str]) -> int:
             return run_as_checker(argv)
         return run_locally(parse(argv))
     except UserError as error:
-        print(f"Error: {error}", file=sys.stderr)
+        print(cli.one_line(error), file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("Interrupted: the tests that were not finished count as failed", file=sys.stderr)
-        return 1
-
-
-def _interrupt(signum: int, frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -133,66 +143,116 @@ def _tell_problem(outcome: Outcome) -> int:
 
 
 def run_locally(options: argparse.Namespace) -> int:
-    """All tests of a folder, or of the drawn sample if public_data holds none."""
-    limits = limits_with(options.limit)
+    """Grade all tests of a folder, or a drawn sample if public_data holds none."""
+    limits, watch = limits_with(options.limit), Progress()
     for path in filter(None, (options.json, options.errors, options.pack)):
         check_writable(path)
-    submission = Submission.at(options.submission, options.model, limits=limits)
+    submission = Submission.at(options.submission, options.model, limits=limits, watch=watch)
+    if options.model and not options.model.is_file():
+        raise UserError(f"no model file {options.model}: check --model")
     with ExitStack() as stack:
         if not find_tests(options.tests):
             if options.tests.resolve() != DEFAULT_TESTS or options.pack:
                 raise UserError(f"no NN_*_input folder in {options.tests}: nothing to grade")
-            say("No tests in public_data: this run draws its own sample of birds.")
-            sample = trained_sample(submission.folder, submission.model)
-            options.tests, model, report = stack.enter_context(sample)
-            stack.callback(say, f"The report of the training is kept: {report}")
-            submission = Submission.at(options.submission, model, limits=limits)
-        return grade_folder(submission, options)
+            # Only this project's training runs here: another folder's is run under the rules.
+            folder = submission.folder if submission.folder == ROOT else None
+            options.tests, model = stack.enter_context(graded_sample(folder, submission.model))
+            submission = replace(submission, model=model)
+        return grade_folder(submission, options, watch)
 
 
-def grade_folder(submission: Submission, options: argparse.Namespace) -> int:
+@contextmanager
+def graded_sample(folder: Path | None, model: Path) -> Iterator[tuple[Path, Path]]:
+    """Draw a sample, and train on it with `folder`, from the backbone of `model`, which it keeps.
+
+    Yields the folder of the tests and the model to grade, both gone after the block; the
+    training's report stays. Without `folder` nothing is trained: the model is `model`.
+    """
+    from birddata import drawn_sample
+
+    say("No tests in public_data: this run draws its own sample of birds.")
+    with temporary_folder("birds-sample-") as base:
+        tests, trained = base / "tests", base / "birds_model.pt"
+        drawn_sample.draw_sample(tests, seed=0)
+        if folder is None:
+            say("The submission is graded on it as it is: its model has not learnt these birds.")
+            yield tests, model
+            return
+        report = folder / "report" / "sample"
+        say("Training on it, from the backbone of the model at hand:")
+        _train(folder, tests, model, trained, report)
+        yield tests, trained
+    page = report / "report.html"
+    near = page.is_relative_to(Path.cwd())
+    say(f"The report of the training is kept: {page.relative_to(Path.cwd()) if near else page}")
+
+
+def _train(folder: Path, tests: Path, model: Path, trained: Path, report: Path) -> None:
+    script = folder / "train_full.py"
+    for path in (script, model):
+        if not path.is_file():
+            raise UserError(f"no {path}: the sample is trained with it; name a folder of tests")
+    options = ["--init", str(model), "--out", str(trained), "--report", str(report)]
+    # The supervisor ends the training when this process ends, however it does.
+    watched = [sys.executable, supervisor.__file__, "0"]
+    command = [*watched, sys.executable, str(script), str(tests), *options]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=os.name == "posix")
+    try:
+        status = process.wait()
+    finally:
+        process.stdin.close()  # type: ignore[union-attr]
+        process.wait()
+    if status or not trained.is_file():
+        raise UserError(f"{script} ended with status {status} and made no model")
+
+
+def grade_folder(submission: Submission, options: argparse.Namespace, watch: Progress) -> int:
     """Grade every test of the folder, and report; returns the exit status."""
-    tests, names = find_tests(options.tests), species_names(options.tests)
+    tests, names = find_tests(options.tests), read_species(options.tests / "species.csv")
     if options.reproduce:
         find_test(tests)  # told before the work, not after it
-    results = grade_tests(
-        submission,
-        tests,
-        options.tests / "results.json",
-        lambda result: show_result(result, submission),
-    )
-    show_model(results)
+
+    def report(result: TestResult) -> None:
+        watch.clear()
+        show_result(result, submission)
+
+    results = grade_tests(submission, tests, options.tests / "results.json", report, watch.start)
+    facts = read_facts(submission.model)
+    show_model(facts, results)
     show_errors(results, names)
     if options.errors:
         count = write_errors(options.errors, results, names)
         say(f"{options.errors}: {count} misclassified photos")
     if options.json:
-        write_json(options.json, as_json(results))
+        write_json(options.json, as_json(facts, results))
     passed = all(result.ok for result in results) and _reaches(results[-1], options.require)
     if options.reproduce and passed:
-        passed = show_reproduction(submission, results)
+        passed = show_reproduction(submission, facts, results)
     if options.pack:
-        passed = show_pack(options, submission, results, passed)
+        passed = show_pack(options, submission, facts, results, passed)
     show_mark(results)
     return 0 if passed else 1
 
 
 def _reaches(last: TestResult, required: float | None) -> bool:
-    """Whether the accuracy, as the testing system rounds it, is as high as required."""
+    """Tell whether the accuracy, as the testing system rounds it, is as high as required."""
     if required is None or float(last.status.split()[-1]) >= required:
         return True
     say(f"Failed: {last.status.split()[-1]} is below the required {required:g}")
     return False
 
 
-def show_reproduction(submission: Submission, results: Sequence[TestResult]) -> bool:
+Facts = Mapping[str, Any] | None  # what the model file says about itself
+
+
+def show_reproduction(submission: Submission, facts: Facts, results: Sequence[TestResult]) -> bool:
     """Retrain and compare; returns whether the training function reaches the accuracy."""
     say("Reproduction: training anew with fast_train=False")
     tests = [result.test for result in results]
-    comparison, outcomes = reproduce(submission, tests, facts_of(results))
+    comparison, outcomes = reproduce(submission, tests, facts)
     show_phases(outcomes[0])
     if comparison is None:
-        say(f"   NOT reproduced: {outcomes[-1].problem}")
+        say(f"   NOT reproduced: {harmless(str(outcomes[-1].problem))}")
         return False
     for line in comparison.lines():
         say(f"   {line}")
@@ -200,7 +260,11 @@ def show_reproduction(submission: Submission, results: Sequence[TestResult]) -> 
 
 
 def show_pack(
-    options: argparse.Namespace, submission: Submission, results: Sequence[TestResult], passed: bool
+    options: argparse.Namespace,
+    submission: Submission,
+    facts: Facts,
+    results: Sequence[TestResult],
+    passed: bool,
 ) -> bool:
     """Write and verify the archive after a passing run; returns whether there is one now."""
     path = options.pack
@@ -208,12 +272,12 @@ def show_pack(
         say(f"{path} not written: only a submission that passes is packed")
         return False
     tests = [result.test for result in results]
-    if is_demonstration(facts_of(results), tests) and not options.demonstration:
+    if is_demonstration(facts, tests) and not options.demonstration:
         say(f"{path} not written: {DEMONSTRATION}; --demonstration packs it all the same")
         return False
-    files = files_to_pack(submission, results, options.code or submission.code)
-    say("Grading the archive from an empty folder:")
     try:
+        files = files_to_pack(submission, results, options.code or submission.code)
+        say("Grading the archive from an empty folder:")
         size = pack(
             path, files, submission, results, lambda r: say(f"   {r.test.number} {r.status}")
         )
@@ -222,8 +286,3 @@ def show_pack(
         return False
     say(f"{path}: {size / 1e6:.1f} MB, {', '.join(files)}")
     return True
-
-
-if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _interrupt)
-    sys.exit(main(sys.argv[1:]))

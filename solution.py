@@ -4,15 +4,14 @@
 
 The testing system calls train_classifier(train_gt, train_img_dir, fast_train), which returns the
 trained network, and classify(model_path, test_img_dir), which returns {file name: class id}.
-Nothing here writes to disk, opens a socket, starts a process or touches an accelerator;
-`train_full.py` saves what `train_classifier` returns. How it works, in the order of this file:
+Nothing here writes to disk, opens a socket, starts a process or touches an accelerator.
+How it works, in the order of this file:
 
     1. Two stages. The network sees the whole photo; its class activation map says where the bird
        is. Then it sees that square, and mirror images of both, until it is confident.
-    2. Training sees random squares around the bird, of every scale between the two stages. Where
-       the bird is, the class activation map of the pretrained network says.
-    3. The last blocks and a new linear head are trained, the earlier ones more slowly: first on
-       four fifths of the photos, to measure the settings on the rest; then, anew, on all photos.
+    2. Training sees random squares of every scale around the place where the map of the pretrained
+       network sees the bird. The last blocks and a new linear head are trained, the earlier ones
+       more slowly: on four fifths of the photos, to validate on the rest; then, anew, on all.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -60,12 +59,13 @@ class Settings:
     backbone_learning_rate: float = 1e-3  # of the last block; smaller, or it forgets ImageNet
     layer_decay: float = 0.75  # of the learning rate from each block to the one before it
     warmup: float = 0.1  # share of the steps in which the learning rates rise
-    final_rate: float = 0.5  # share of the learning rates left by the cosine decay at the end
+    final_rate: float = 0.5  # share of the rates left at the end; averaged weights need no zero
     weight_decay: float = 0.02  # AdamW, on weights of convolutions and head only
     label_smoothing: float = 0.1
     tightest_crop: float = 0.8  # the smallest random square, as a share of the bird's box
     crop_stretch: float = 1.27  # the most that a random crop is wider than high, or the reverse
     colour_jitter: float = 0.3  # of brightness, contrast and saturation
+    cutmix: float = 0.5  # the chance that photos get a rectangle, and its share, of another photo
     average_decay: float = 0.998  # of the moving average of the weights, per step, in the end
     validation_share: float = 0.2
     seed: int = 0
@@ -89,10 +89,10 @@ class EpochRow:
     epoch: int  # from 1
     loss: float  # on random views, with smoothed labels, so higher than on plain photos
     accuracy: float  # on the same views
-    val_loss: float | None  # of the averaged weights on validation photos,
-    val_accuracy: float | None  # by the whole photo alone
     learning_rate: float  # of the head, at the end of the epoch
     seconds: float
+    val_loss: float | None = None  # of the averaged weights on validation photos,
+    val_accuracy: float | None = None  # by the whole photo alone
 
 
 OnEpoch = Callable[[EpochRow], None]
@@ -106,10 +106,7 @@ def _warn(message: str) -> None:
 
 
 class BirdNet(nn.Module):
-    """MobileNetV2 features (Sandler et al., CVPR 2018), global average pooling, a linear layer.
-
-    Column i of the logits stands for `class_ids[i]`.
-    """
+    """MobileNetV2 features (Sandler et al., CVPR 2018), global average pooling, a linear layer."""
 
     def __init__(
         self, class_ids: Sequence[int], names: Mapping[int, str] | None = None, seed: int = 0
@@ -122,11 +119,10 @@ class BirdNet(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         nn.init.normal_(self.head.weight, std=0.01, generator=generator)
         nn.init.zeros_(self.head.bias)
-        self.class_ids = list(class_ids)
+        self.class_ids = list(class_ids)  # of the logits' columns
         self.class_names = [names.get(i, f"class {i}") for i in class_ids] if names else None
         self.metadata: dict[str, Any] = {}  # what the checkpoint says of the training
         self.validation: Validation | None = None
-        self.float()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, classes) of normalised photos (B, 3, H, W) of any size."""
@@ -174,11 +170,12 @@ def fold(blocks: Iterable[nn.Module], dtype: torch.dtype) -> list[FoldedBlock]:
             if isinstance(module, nn.Conv2d):
                 conv = module
             elif isinstance(module, nn.BatchNorm2d):
-                scale = module.weight * torch.rsqrt(module.running_var + module.eps)  # (out,)
+                norm = dict(module.named_parameters()) | dict(module.named_buffers())  # each (out,)
+                scale = norm["weight"] * torch.rsqrt(norm["running_var"] + module.eps)
                 weight = conv.weight * scale.view(-1, 1, 1, 1)
                 weight = weight.to(dtype, memory_format=torch.channels_last)
-                bias = (module.bias - module.running_mean * scale).to(dtype)
-                geometry = conv.stride[0], conv.padding[0], conv.groups
+                bias = (norm["bias"] - norm["running_mean"] * scale).to(dtype)
+                geometry = conv.stride[0], int(conv.padding[0]), conv.groups
                 convolutions.append(Convolution(weight, bias, *geometry))
             elif isinstance(module, nn.ReLU6):
                 convolutions[-1] = replace(convolutions[-1], relu6=True)
@@ -207,8 +204,8 @@ def for_inference(blocks: Iterable[nn.Module], dtype: torch.dtype) -> Callable[[
 
 # Recognised by content, whatever the name; TGA last, as nothing marks its beginning. No others: for
 # an EPS file under a photo's name Pillow would start Ghostscript.
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "JPEG2000", "ICO", "PCX")
-FORMATS += ("PSD", "SGI", "QOI", "DDS", "TGA")
+FORMATS = ["JPEG", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "JPEG2000", "ICO", "PCX"]
+FORMATS += ["PSD", "SGI", "QOI", "DDS", "TGA"]
 # What is plainly something else than a photo, as hidden files are. All others may be photos.
 OTHER_SUFFIXES = {".csv", ".tsv", ".txt", ".md", ".json", ".xml", ".html", ".db", ".ini"}
 OTHER_SUFFIXES |= {".py", ".pt", ".zip"}
@@ -232,10 +229,7 @@ def list_photos(folder: str | Path) -> list[Path]:
 
 @cache
 def formats() -> list[str]:
-    """Return `FORMATS`, and AVIF and HEIC where Pillow decodes them; set it up on the first call.
-
-    It then reads damaged files as far as they go, without warnings, up to `MAX_PIXELS`.
-    """
+    """Return the formats that Pillow has; make it, on the first call, read damaged files too."""
     Image.init()
     ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = True, None
     warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -323,22 +317,16 @@ def whole_size(pixels: Tensor, preprocessing: Mapping[str, Any]) -> tuple[int, i
 
 
 def class_activation_map(maps: Tensor, head: nn.Linear) -> Tensor:
-    """Return how much each place of feature maps (C, h, w) speaks for the best classes: (h, w).
-
-    The head, applied at each place instead of to the mean (Zhou et al., CVPR 2016); from 0.
-    """
+    """Return where maps (C, h, w) speak for the best five classes: (h, w), Zhou et al. 2016."""
     best = head(maps.mean((1, 2))).softmax(0).topk(min(5, head.out_features))
     cam = torch.einsum("c,chw->hw", best.values @ head.weight[best.indices], maps)
     return cam - cam.min()
 
 
 def localise(cam: Tensor, pixels: Tensor, preprocessing: Mapping[str, Any]) -> Box:
-    """Return the square of the photo (3, H, W) around the peak of a class activation map (h, w).
-
-    It holds the peak's region above the threshold. The whole photo, if tiny or the map flat.
-    """
+    """Return the square of a photo (3, H, W) around the peak of its class activation map (h, w)."""
     height, width = pixels.shape[1:]
-    if min(height, width) < TINY or not cam.max() > 1e-6:
+    if min(height, width) < TINY or not cam.max() > 1e-6:  # the map is flat
         return 0, 0, width, height
     region = _region_of_peak(cam, preprocessing["box_threshold"])
     rows, columns = (region.any(axis).nonzero().flatten().tolist() for axis in (1, 0))
@@ -397,10 +385,7 @@ class Prediction:
 
 
 def average_logits(view_logits: Tensor, whole_share: float) -> Tensor:
-    """Return the weighted mean (classes,) of logits (views, classes) of the first `VIEWS`.
-
-    The whole photo and its mirror image together count `whole_share`, the crops the rest.
-    """
+    """Return the mean (classes,) of the first `VIEWS` (views, classes); crops count the rest."""
     parts = [part for part, _ in VIEWS[: len(view_logits)]]
     shares = {"whole": whole_share, "crop": 1 - whole_share}
     weights = torch.tensor([shares[p] / parts.count(p) for p in parts], dtype=view_logits.dtype)
@@ -408,10 +393,7 @@ def average_logits(view_logits: Tensor, whole_share: float) -> Tensor:
 
 
 class TwoStagePredictor:
-    """A network applied to `VIEWS` of a photo until `is_confident` of the logits (classes,).
-
-    A prediction depends on its photo alone, not on other photos or the number of threads.
-    """
+    """A network applied to `VIEWS` of a photo until `is_confident` of the logits (classes,)."""
 
     def __init__(
         self,
@@ -420,7 +402,6 @@ class TwoStagePredictor:
         is_confident: Callable[[Tensor], bool] = never,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        """Take the features as they are now, to be computed in `dtype`."""
         self.features, self.head = for_inference(network.features, dtype), network.head
         self.preprocessing, self.is_confident = preprocessing, is_confident
 
@@ -480,8 +461,7 @@ def load_file(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (FileNotFoundError, PermissionError) as error:
-        remedy = "`python train_full.py` makes the model"
-        raise SubmissionError(f"{path}: {error.strerror}; {remedy}") from None
+        raise SubmissionError(f"{path}: {error.strerror}; `train_full.py` makes it") from None
     except Exception as error:  # whatever a damaged or foreign file makes the loader raise
         raise SubmissionError(
             f"{path} cannot be read ({type(error).__name__}): truncated, or no checkpoint; copy it "
@@ -498,9 +478,8 @@ def weights_file(weights: str) -> Path:
 
     if Path(weights).suffix in (".pt", ".pth") or Path(weights).exists():
         return Path(weights)
-    published = Published.__members__.get(weights)
-    name = Path(published.url).name if published else f"{weights}.pth"
-    return Path(torch.hub.get_dir()) / "checkpoints" / name
+    name = Published[weights].url if weights in Published.__members__ else f"{weights}.pth"
+    return Path(torch.hub.get_dir(), "checkpoints", Path(name).name)
 
 
 def load_pretrained(network: BirdNet, weights: str) -> nn.Linear:
@@ -539,6 +518,11 @@ class Sample:
     labels: Tensor  # (photos,): columns of the logits
     boxes: list[Box]
 
+    def predicted(self, predictor: TwoStagePredictor, indices: np.ndarray) -> list[Prediction]:
+        """Return what a network predicts of some of the photos."""
+        predictions = predictor.predict([self.paths[index] for index in indices])
+        return [cast(Prediction, prediction) for prediction in predictions]
+
 
 @dataclass(frozen=True)
 class Validation:
@@ -550,10 +534,7 @@ class Validation:
 
 
 def random_view(pixels: Tensor, bird: Box, settings: Settings, generator: random.Random) -> Tensor:
-    """Return a random square around the bird of a photo (3, H, W): (3, side, side), uint8.
-
-    Of any scale between the bird and the photo; perhaps mirrored; with other light and colours.
-    """
+    """Return a random square around the bird of a photo (3, H, W): (3, side, side), uint8."""
     from torchvision.transforms.v2 import functional as transforms
 
     box, size = _random_box(pixels, bird, settings, generator), (settings.input_size,) * 2
@@ -582,11 +563,19 @@ def _random_box(pixels: Tensor, bird: Box, settings: Settings, generator: random
     return x, y, x + w, y + h
 
 
-def training_precision() -> torch.dtype:
-    """Return what training computes in: bfloat16 where the processor has it, twice as fast.
+def cutmix(x: Tensor, targets: Tensor, generator: random.Random) -> tuple[Tensor, Tensor]:
+    """Mix photos x (B, 3, side, side), targets (B, classes) by area (Yun et al., ICCV 2019)."""
+    side, mixed, other = x.shape[-1], x.clone(), x.flip(0)
+    half = round(side * math.sqrt(generator.random()) / 2)
+    middles = generator.randrange(side), generator.randrange(side)
+    rows, columns = (slice(max(0, middle - half), middle + half) for middle in middles)
+    mixed[:, :, rows, columns] = other[:, :, rows, columns]
+    share = mixed[0, 0, rows, columns].numel() / side**2
+    return mixed, targets.lerp(targets.flip(0), share)
 
-    Weights and `classify` stay in float32 (Micikevicius et al., Mixed Precision, ICLR 2018).
-    """
+
+def training_precision() -> torch.dtype:
+    """Return bfloat16 where the processor has it: twice as fast (Micikevicius et al., 2018)."""
     in_hardware = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     wanted = in_hardware() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return torch.bfloat16 if wanted else torch.float32
@@ -608,10 +597,7 @@ def locate_birds(
 
 
 def optimiser_of(network: BirdNet, settings: Settings) -> torch.optim.Optimizer:
-    """Return AdamW (Loshchilov and Hutter, 2019) with learning rates that fall towards the input.
-
-    Early features are general (Howard and Ruder, ACL 2018, 3.2). Biases and norms do not decay.
-    """
+    """Return AdamW (Loshchilov and Hutter, 2019); rates fall towards the input (Howard, 2018)."""
     rates = [(network.head, settings.head_learning_rate)]
     for above, block in enumerate(reversed(network.features[-settings.unfrozen_blocks :])):
         rates.append((block, settings.backbone_learning_rate * settings.layer_decay**above))
@@ -620,14 +606,11 @@ def optimiser_of(network: BirdNet, settings: Settings) -> torch.optim.Optimizer:
         for part, rate in rates
         for weight in part.parameters()
     ]
-    return torch.optim.AdamW(groups)
+    return torch.optim.AdamW(groups, fused=True)
 
 
 def rate_factor(step: int, steps: int, settings: Settings) -> float:
-    """Return the share of the learning rates at a step, from 0: linear warm-up, half a cosine.
-
-    As the weights are averaged (Izmailov et al., UAI 2018), the rates need not decay to zero.
-    """
+    """Return the share of the learning rates at a step, from 0: linear warm-up, half a cosine."""
     warmup = settings.warmup * steps
     cosine = 0.5 + 0.5 * math.cos(math.pi * max(0, step - warmup) / max(1, steps - warmup))
     share = settings.final_rate + (1 - settings.final_rate) * cosine
@@ -671,10 +654,10 @@ class TrainingRun:
                 optimiser.step()
                 scheduler.step()
                 self.average.update_parameters(self.network)
-            means = (totals / (batches * size)).tolist()
-            measured = (None, None) if held_out is None else self._validate(held_out)
+            loss, accuracy = (totals / (batches * size)).tolist()
+            measured = () if held_out is None else self._validate(held_out)
             rate, seconds = optimiser.param_groups[0]["lr"], time.perf_counter() - start
-            on_epoch(EpochRow(stage, epoch, *means, *measured, rate, seconds))
+            on_epoch(EpochRow(stage, epoch, loss, accuracy, rate, seconds, *measured))
         self.network.load_state_dict(self.average.module.state_dict())
         self.network.eval()
 
@@ -693,23 +676,22 @@ class TrainingRun:
             generator = random.Random(f"seed {settings.seed} epoch {epoch} photo {index}")
             pixels = read_pixels(sample.paths[index], self.preprocessing)
             views.append(random_view(pixels, sample.boxes[index], settings, generator))
-        x = self.frozen(normalise(views, self.preprocessing))  # (B, 3, H, W) -> (B, C, h, w)
+        x, labels = normalise(views, self.preprocessing), sample.labels[chunk]
+        targets = functional.one_hot(labels, len(self.network.class_ids)).float()  # (B, classes)
+        if generator.random() < settings.cutmix:
+            x, targets = cutmix(x, targets, generator)
+        x = self.frozen(x)  # (B, 3, H, W) -> (B, C, h, w)
         x = run_folded(fold(self.blocks, self.dtype), x).float()  # -> (B, 1280, H/32, W/32)
-        logits, labels = self.network.head(x.mean((2, 3))), sample.labels[chunk]
-        loss = functional.cross_entropy(
-            logits, labels, label_smoothing=settings.label_smoothing, reduction="sum"
-        )
+        logits, smoothing = self.network.head(x.mean((2, 3))), settings.label_smoothing
+        loss = functional.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="sum")
         hits = int((logits.argmax(1) == labels).sum())
         return loss.item(), hits, torch.autograd.grad(loss, self.weights)
 
     def _validate(self, held_out: np.ndarray) -> tuple[float, float]:
         """Return loss and accuracy of the average on photos (indices), by the first view alone."""
-        first_view = TwoStagePredictor(
-            self.average.module, self.preprocessing, always, dtype=self.dtype
-        )
-        paths = [self.sample.paths[index] for index in held_out]
-        logits = torch.stack([p.logits for p in first_view.predict(paths)])
-        labels = self.sample.labels[held_out]
+        network, labels = cast(BirdNet, self.average.module), self.sample.labels[held_out]
+        first_view = TwoStagePredictor(network, self.preprocessing, always, self.dtype)
+        logits = torch.stack([p.logits for p in self.sample.predicted(first_view, held_out)])
         accuracy = (logits.argmax(1) == labels).double().mean().item()
         return functional.cross_entropy(logits, labels).item(), accuracy
 
@@ -723,9 +705,9 @@ def validation_run(
         _warn("no species has two photos: nothing to validate on, training on all of them")
         return None
     TrainingRun(network, sample, settings).fit(VALIDATION_RUN, train, on_epoch, held_out)
-    paths = [sample.paths[index] for index in held_out]
-    predictions = TwoStagePredictor(network, preprocessing_of(settings)).predict(paths)
-    return Validation([path.name for path in paths], sample.labels[held_out], [*predictions])
+    photos = [sample.paths[index].name for index in held_out]
+    predictor = TwoStagePredictor(network, preprocessing_of(settings))
+    return Validation(photos, sample.labels[held_out], sample.predicted(predictor, held_out))
 
 
 @contextmanager
@@ -733,7 +715,9 @@ def standard_torch(seed: int = 0) -> Iterator[None]:
     """Compute as a fresh torch does, whatever the caller set: mode, precision, device, seed."""
     with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would visit accelerators
-        with torch.autocast("cpu", enabled=False), torch.device("cpu"):
+        with torch.autocast("cpu", enabled=False), torch.device("cpu"), ExitStack() as at_end:
+            at_end.callback(torch.set_default_dtype, torch.get_default_dtype())
+            torch.set_default_dtype(torch.float32)
             yield
 
 
@@ -779,8 +763,7 @@ def train_classifier(
         labels = torch.tensor([class_ids.index(gt[path.name]) for path in boxes])  # (photos,)
         sample = Sample(list(boxes), labels, list(boxes.values()))
         network.validation = validation_run(copy.deepcopy(network), sample, settings, on_epoch)
-        run, everything = TrainingRun(network, sample, settings), np.arange(len(labels))
-        run.fit(FINAL_RUN, everything, on_epoch)
+        TrainingRun(network, sample, settings).fit(FINAL_RUN, np.arange(len(labels)), on_epoch)
     network.metadata["fallback_class"] = Counter(gt.values()).most_common(1)[0][0]
     return network
 
@@ -791,10 +774,7 @@ FORMAT, FORMAT_VERSION = "birds-mobilenet-v2", 4
 
 
 def to_checkpoint(network: BirdNet, settings: Settings) -> dict[str, Any]:
-    """Return what `torch.save` is to write as birds_model.pt, of a network trained with `settings`.
-
-    `network.metadata` may replace each value: `train_full.py` calibrates, and adds how it trained.
-    """
+    """Return what birds_model.pt holds; `network.metadata` adds to it, and may replace values."""
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -815,8 +795,7 @@ def load_classifier(model_path: str | Path) -> Classifier:
     """Return the network of a checkpoint; SubmissionError if it is missing, damaged or foreign."""
     checkpoint, remedy = load_file(Path(model_path)), "make one with `python train_full.py`"
     if (checkpoint.get("format"), checkpoint.get("format_version")) != (FORMAT, FORMAT_VERSION):
-        kind = f"{FORMAT} checkpoint of version {FORMAT_VERSION}"
-        raise SubmissionError(f"{model_path} is no {kind}: {remedy}")
+        raise SubmissionError(f"{model_path} is no {FORMAT} version {FORMAT_VERSION}: {remedy}")
     try:
         return Classifier(checkpoint)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError):

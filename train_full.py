@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from solution import BirdNet, EpochRow, Settings
 
 HEADER = (
-    "Validation while training is by the whole photo alone; by all views, at the end.\n"
-    "run             epoch    loss  accuracy  val loss  val accuracy  rate     seconds"
+    "Validation in this table is by the whole photo alone; at the end, by all views.\n"
+    "run             epoch    loss  accuracy  val loss  val accuracy  rate    seconds"
 )
 
 
@@ -56,7 +56,7 @@ class TrainingTable:
         self.console.print(
             f"{row.stage:<15} {row.epoch:>5} {row.loss:>7.4f} {row.accuracy:>9.4f} "
             f"{_or_dash(row.val_loss):>9} {_or_dash(row.val_accuracy):>13} "
-            f"{row.learning_rate:>6.0e} {row.seconds:>10.1f}"
+            f"{row.learning_rate:>6.0e} {row.seconds:>9.1f}"
         )
 
 

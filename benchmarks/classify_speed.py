@@ -1,6 +1,6 @@
 """Time and memory of `classify`: against a textbook, and how they grow.
 
-    python benchmarks/classify_speed.py IMG_DIR [--model birds_model.pt] [--rounds 3]
+    python -m benchmarks.classify_speed IMG_DIR [--model birds_model.pt] [--rounds 3]
 
 Every run is a process of its own with its own peak memory, end to end (model, decoding, network);
 imports are not counted in its seconds. The textbook (benchmarks/textbook.py) and `classify` take
@@ -22,9 +22,10 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 import solution
+from benchmarks import textbook
+from course import cli
+from course.files import UserError
 
 TIMES = 4  # as many photos
 ENLARGED, SIDE = 40, 4_000  # photos, pixels of their long side
@@ -35,11 +36,7 @@ Run = tuple[float, float]  # seconds, peak memory in MB
 def child(who: str, model: Path, folder: Path, threads: int) -> None:
     """Classify the photos of a folder; print seconds and peak memory in MB."""
     torch.set_num_threads(threads)
-    network = None
-    if who == "textbook":
-        import textbook  # and torchvision, whose memory `classify` does without
-
-        network = textbook.network()
+    network = textbook.network() if who == "textbook" else None
     start = time.perf_counter()
     if network is None:
         solution.classify(model, folder)
@@ -51,10 +48,13 @@ def child(who: str, model: Path, folder: Path, threads: int) -> None:
 
 
 def in_a_process(who: str, model: Path, folder: Path, threads: int) -> Run:
-    """The same in a new process."""
-    call = [sys.executable, __file__, str(folder), "--model", str(model)]
+    """Run `child` in a new process."""
+    call = [sys.executable, "-m", "benchmarks.classify_speed", str(folder), "--model", str(model)]
     call += ["--child", who, "--threads", str(threads)]
-    done = subprocess.run(call, check=True, stdout=subprocess.PIPE, text=True)
+    root = Path(solution.__file__).parent
+    done = subprocess.run(call, cwd=root, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise UserError(f"the run of {who} failed: its message stands above")
     seconds, megabytes = map(float, done.stdout.split())
     return seconds, megabytes
 
@@ -81,7 +81,7 @@ def row(what: str, photos: int, run: Run) -> None:
 
 
 def in_turns(options: argparse.Namespace, photos: int) -> None:
-    """The rows of the textbook and of `classify`, and the ratio of their medians."""
+    """Print rows of the textbook and of `classify`, and the ratio of their medians."""
     runs: dict[str, list[Run]] = {"textbook": [], "solution": []}
     for _ in range(options.rounds):
         for who, so_far in runs.items():
@@ -93,7 +93,7 @@ def in_turns(options: argparse.Namespace, photos: int) -> None:
 
 
 def growth(options: argparse.Namespace, photos: list[Path]) -> None:
-    """The rows of `classify` with one thread, more photos, larger photos."""
+    """Print rows of `classify` with one thread, more photos, larger photos."""
     row("one thread", len(photos), in_a_process("solution", options.model, options.img_dir, 1))
     for what, fill in ((f"{TIMES} times the photos", repeated), (f"{SIDE} px", enlarged)):
         with tempfile.TemporaryDirectory() as name:
@@ -104,7 +104,7 @@ def growth(options: argparse.Namespace, photos: list[Path]) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
     add("img_dir", type=Path, metavar="IMG_DIR")
     add("--model", type=Path, default=Path(solution.__file__).with_name("birds_model.pt"))
@@ -114,11 +114,14 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.child:
         return child(options.child, options.model, options.img_dir, options.threads)
+    options.img_dir, options.model = options.img_dir.resolve(), options.model.resolve()
     photos = solution.list_photos(options.img_dir)
+    if not photos:
+        raise UserError(f"no photo in {options.img_dir}: name a folder of photos")
     print(f"{len(photos)} photos, torch {torch.__version__}, {options.threads} threads")
     in_turns(options, len(photos))
     return growth(options, photos)
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -27,7 +27,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -40,7 +40,7 @@ from course import cli
 from course.files import UserError, atomic_write
 from course.layout import load_training_set
 from reporting.calibration import fit_temperature
-from solution import EpochRow, Sample, Settings
+from solution import EpochRow, Prediction, Sample, Settings
 from train_full import changes
 
 FOLDS = 5
@@ -105,7 +105,7 @@ class Folds:
             predictor = solution.TwoStagePredictor(network, constants)
             _, held_out = self.split(trial)
             predictions = predictor.predict([self.paths[index] for index in held_out])
-            logits = torch.stack([prediction.logits for prediction in predictions])
+            logits = torch.stack([cast(Prediction, one).logits for one in predictions])
             _save((logits, self.labels[held_out], seconds), file)
         return Outcome(*torch.load(file))
 

@@ -7,7 +7,7 @@ import secrets
 import sys
 from collections import Counter
 from contextlib import suppress
-from dataclasses import astuple, replace
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -58,16 +58,16 @@ def readable(
 ) -> list[Photo]:
     """Return the photos that can be read, those that can be made so among them."""
     rows = []
-    for name, class_id, origin, path in map(astuple, photos):
-        why = bad.get(path, "")
-        jpeg = scratch / f"{secrets.token_hex(8)}.jpg"
-        if why == HEIC and as_jpeg(path, jpeg):
-            found.add("converted", origin)
-            name, path = str(Path(name).with_suffix(".jpg")), jpeg
-        elif why:
-            found.add("unreadable", origin, why)
-            continue
-        rows.append((name, class_id, Entry(origin, path)))
+    for photo in photos:
+        why, jpeg = bad.get(photo.path, ""), scratch / f"{secrets.token_hex(8)}.jpg"
+        if not why:
+            rows.append((photo.name, photo.class_id, Entry(photo.origin, photo.path)))
+        elif why == HEIC and as_jpeg(photo.path, jpeg):
+            found.add("converted", photo.origin)
+            name = str(Path(photo.name).with_suffix(".jpg"))
+            rows.append((name, photo.class_id, Entry(photo.origin, jpeg)))
+        else:
+            found.add("unreadable", photo.origin, why)
     return with_names(rows)
 
 

@@ -132,8 +132,8 @@ def with_names(rows: Iterable[tuple[str, int | None, Entry]]) -> list[Photo]:
     taken: set[str] = set()
     photos = []
     for wish, class_id, file in rows:
-        wish = unicodedata.normalize("NFC", tables.decode_russian(wish))
-        name = Path(re.sub(r'[\x00-\x1f\x7f<>:"/\\|?*,\ud800-\udfff]', "_", wish))
+        text = unicodedata.normalize("NFC", tables.decode_russian(wish))
+        name = Path(re.sub(r'[\x00-\x1f\x7f<>:"/\\|?*,\ud800-\udfff]', "_", text))
         room = MAX_NAME_BYTES - len(name.suffix.encode())
         stem = name.stem.encode()[:room].decode(errors="ignore")
         free, number = f"{stem}{name.suffix}", 2
@@ -361,7 +361,7 @@ def read_cub(files: Files, seed: int, found: Findings) -> Sample:
 
 
 def cub_part(files: Files, part: list[tuple[int, str]], first: int, found: Findings) -> list[Photo]:
-    """Number photos, given as class ids and paths below images/: 0000.jpg, 0001.jpg, ..."""
+    """Name photos by number (class id, path below images/): 0000.jpg, 0001.jpg, ..."""
     photos = []
     for number, (class_id, image) in enumerate(part, start=first):
         if file := files.get(f"images/{image}"):

@@ -59,10 +59,11 @@ def find_tests(tests_dir: Path) -> list[TestFolder]:
 # ---- gt.csv and output.csv -----------------------------------------------------------------------
 
 
-def read_csv(path: str | Path) -> dict[str, int]:
+def read_csv(path: str | Path, empty_names: bool = False) -> dict[str, int]:
     """Return class ids by file name, read as strictly as the course's script reads a csv.
 
-    It knows no quotes, and lets Python's `int` decide what a number is. Raises CheckerError.
+    It knows no quotes, and lets Python's `int` decide what a number is. It takes an empty name,
+    too, which is right for an answer and a mistake in labels. Raises CheckerError.
     """
     try:
         text = Path(path).read_text(encoding="utf-8-sig", errors="surrogateescape")
@@ -76,9 +77,9 @@ def read_csv(path: str | Path) -> dict[str, int]:
     labels = {}
     for number, row in enumerate(rows, start=2):
         if row:
-            name, _, class_id = row.rpartition(",")
+            name, _, class_id = row.partition(",")  # a second comma makes it no number
             try:
-                labels[name] = int(class_id if name else "")
+                labels[name] = int(class_id if name or empty_names else "")
             except ValueError:
                 raise CheckerError(f"{path}, line {number}: {row!r} is not `{HEADER}`") from None
     return labels

@@ -70,6 +70,21 @@ def mark_probabilities(correct: int, total: int, photos: int) -> dict[int, float
     return probabilities
 
 
+def expectation_lines(correct: int, total: int, photos: int) -> list[str]:
+    """Return the stored validation accuracy, and the mark to expect on so many hidden photos."""
+    low, high = wilson_interval(correct, total)
+    chances = mark_probabilities(correct, total, photos)
+    ranked = sorted(chances.items(), key=lambda item: -item[1])
+    mark, chance = ranked[0]
+    others = ", ".join(f"{m} ({p:.2f})" for m, p in ranked[1:4] if p >= 0.01)
+    return [
+        f"validation accuracy stored in the model: {accuracy_text(correct, total)} "
+        f"(95 % interval {low:.4f} to {high:.4f}, {correct} of {total})",
+        f"mark to expect on {photos} hidden photos: {mark}, probability {chance:.2f}"
+        + (f"; else {others}" if others else ""),
+    ]
+
+
 def accuracy_error(*measured: tuple[float, int]) -> float:
     """Return the standard error of an accuracy, given as (share, photos).
 

@@ -1,1 +1,1 @@
-"""Four image-classification courseworks: `python -m coursework list` says what each is."""
+"""The sister assignments, trained by Lightning; see docs/coursework.md."""

@@ -3,157 +3,123 @@
 from __future__ import annotations
 
 import argparse
-import os
+import importlib
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
-try:
-    from lightning.pytorch.utilities import rank_zero_only
+from course.cli import run
 
-    from coursework import case, ladder, resnet, transfer
-except ModuleNotFoundError as missing:
-    sys.exit(
-        f"Error: {missing.name.partition('.')[0]} is not installed, which the courseworks need: "
-        "pip install -r requirements-coursework.txt"
-    )
-from course.files import UserError
-from coursework.data import CourseworkError
-from coursework.engine import Hardware
-from coursework.options import Options
-from coursework.pretrained import NETWORKS
-from coursework.report import work
-from train_full import positive, seed
-
-PRESETS = ("quick", "night", "full")
-ONLY_OF = {"network": "transfer", "weights": "transfer", "object": "transfer", "photo": "ladder"}
-ASSIGNMENTS = {"ladder": ladder, "transfer": transfer, "resnet": resnet, "case": case}
+ASSIGNMENTS = ("case", "transfer", "resnet", "ladder")
+ONLY_OF = {"network": "transfer", "object": "transfer", "photo": "ladder", "smoothing": "ladder"}
+FLAGS = ("accelerator", "devices", "num_nodes", "strategy", "precision")  # of Lightning's Trainer
+INTERRUPTED = "Interrupted: the same command goes on after the last whole epoch."
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Read the command line; options that were not given are absent."""
     parser = argparse.ArgumentParser(
         prog="python -m coursework",
-        description="Train, measure and write the report of a coursework. A run that was "
-        "interrupted goes on where it stopped when the same command is given again.",
+        description="Train, measure and write the report of a coursework. The same command goes on "
+        "where it was interrupted.",
+        argument_default=argparse.SUPPRESS,
     )
     add = parser.add_argument
-    add("name", choices=[*ASSIGNMENTS, "list"], help="`list` says what each is")
-    add("--epochs", type=positive, metavar="N", help="of every run, instead of its own number")
-    add("--subset", type=positive, metavar="N", help="train and test on at most N photos each")
-    add("--data", metavar="DIR", help="folder with the data set or with a folder of photos for "
-        "each class, or `digits`; default: torch's cache, filled by download")  # fmt: skip
+    add("name", choices=["list", *ASSIGNMENTS], help="`list` describes each of them")
+    add("--data", type=Path, metavar="DIR", help="folder that holds cifar-10-batches-py, "
+        "FashionMNIST/raw, or a folder of photos for each class; default: torch's cache, filled by "
+        "download")  # fmt: skip
     add("--out", type=Path, metavar="DIR", help="default: report/coursework/NAME")
-    add("--preset", choices=PRESETS, default="quick",
-        help="how much is trained; night: ladder in up to three hours; full: the assignment's own "
-        "numbers, hours to days; default: %(default)s")  # fmt: skip
-    add("--full", dest="preset", action="store_const", const="full", help="--preset full")
-    add("--lang", dest="language", metavar="en|ru|pl", default="en",
-        help="language of the report: ru for case, transfer and resnet, pl for ladder, or en, "
-        "which is the default")  # fmt: skip
-    add("--photo", type=Path, metavar="FILE", help="of ladder: a new photo to be classified")
-    add("--object", type=int, metavar="N", help="of transfer: the test photo to be looked at")
-    add("--smoothing", type=positive, default=1, metavar="N",
-        help="draw curves as moving averages over N epochs")  # fmt: skip
-    add("--network", choices=sorted(NETWORKS),
-        help="of transfer; default: the first of vgg11, googlenet and mobilenet_v2 whose ImageNet "
-        "weights can be had")  # fmt: skip
-    add("--weights", choices=("imagenet", "random"),
-        help="of transfer; random: one run from scratch, for a network without weights; "
-        "default: imagenet")  # fmt: skip
-    _add_training(parser.add_argument_group("training, of every run"))
-    _add_hardware(parser.add_argument_group("hardware, in the words of Lightning's Trainer"))
+    add("--epochs", type=positive, metavar="N", help="of every run, instead of its own number")
+    add("--subset", type=at_least_100, metavar="N", help="train and test on at most N photos each")
+    add("--seed", type=natural, metavar="N", help="default: 0")
+    add("--full", "--night", action="store_true", help="the assignment's own numbers: a night, or "
+        "a GPU")  # fmt: skip
+    add("--network", choices=("vgg11", "googlenet", "mobilenet_v2"), help="of transfer; default: "
+        "the first of these whose ImageNet weights can be had")  # fmt: skip
+    add("--object", type=natural, metavar="N", help="of transfer: the test photo that is "
+        "classified; default: 0")  # fmt: skip
+    add("--photo", type=Path, metavar="FILE", help="of ladder: the new photo; default: a cat")
+    add("--smoothing", type=positive, metavar="N", help="of ladder: curves as means of N epochs")
+    trainer = parser.add_argument_group("of Lightning's Trainer")
+    trainer.add_argument("--accelerator", metavar="NAME", help="such as cpu or gpu")
+    trainer.add_argument("--devices", type=positive, metavar="N", help="on each machine")
+    trainer.add_argument("--num-nodes", type=positive, metavar="M", help="machines")
+    trainer.add_argument("--strategy", metavar="NAME", help="such as ddp")
+    trainer.add_argument("--precision", metavar="NAME", help="such as bf16-mixed or 32-true")
     parsed = parser.parse_args(arguments)
     for option, owner in ONLY_OF.items():
-        if getattr(parsed, option) is not None and parsed.name != owner:
+        if option in parsed and parsed.name != owner:
             parser.error(f"--{option} is for {owner} only")
-    if parsed.preset == "night" and parsed.name != "ladder":
-        parser.error("--preset night is for ladder only")
-    allowed = languages(parsed.name)
-    if allowed and parsed.language not in allowed:
-        parser.error(
-            f"--lang of {parsed.name} is one of {', '.join(allowed)}, not {parsed.language!r}"
-        )
     return parsed
 
 
-def languages(name: str) -> Sequence[str]:
-    """In which the report of an assignment can be written."""
-    return () if name == "list" else ASSIGNMENTS[name].ASSIGNMENT.languages
+def natural(text: str, least: int = 0) -> int:
+    """Return a whole number from `least` on. Raises ArgumentTypeError."""
+    if not text.isdecimal() or not least <= int(text) < 10**9:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} on")
+    return int(text)
 
 
-def _add_training(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--seed", type=seed, metavar="N", help="default: 0")
-    group.add_argument("--lr", type=_rate, metavar="X", dest="learning_rate",
-        help="the greatest learning rate, instead of each run's own")  # fmt: skip
-    group.add_argument("--batch-size", type=positive, metavar="N", help="of all processes together")
+def positive(text: str) -> int:
+    """Return a whole number from 1 on. Raises ArgumentTypeError."""
+    return natural(text, 1)
 
 
-def _add_hardware(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    add("--accelerator", choices=("auto", "cpu", "gpu"), help="default: a GPU where there is one")
-    add("--devices", type=positive, metavar="N", help="processes on each machine, one a GPU if "
-        "there are GPUs; default: all GPUs, or one process")  # fmt: skip
-    add("--num-nodes", type=positive, metavar="M", help="machines; default: 1")
-    add("--strategy", metavar="NAME", help="such as ddp; default: what fits the devices")
-    add("--precision", metavar="NAME", help="such as bf16-mixed or 32-true; default: the first "
-        "where a run asks for it and the processor multiplies such matrices")  # fmt: skip
+def at_least_100(text: str) -> int:
+    """Return a whole number from 100 on: fewer photos have not ten of each class."""
+    return natural(text, 100)
 
 
-def _rate(text: str) -> float:
+def assignment(name: str) -> ModuleType:
+    """Import the package of an assignment, and with it torch and Lightning. Raises UserError."""
+    from course.files import UserError
+
     try:
-        rate = float(text)
-    except ValueError:
-        rate = 0.0
-    if not 0 < rate < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
-    return rate
-
-
-def options_of(given: argparse.Namespace) -> Options:
-    """What the reports are told."""
-    values = {name: value for name, value in vars(given).items() if value is not None}
-    hardware = {name: values.pop(name) for name in Hardware.__annotations__ if name in values}
-    values.setdefault("out", Path("report", "coursework", given.name))
-    return Options(**values, hardware=Hardware(**hardware))
+        return importlib.import_module(f"coursework.{name}")
+    except ModuleNotFoundError as missing:
+        raise UserError(
+            f"{missing.name} is not installed, which the courseworks need: "
+            "pip install -r requirements-coursework.txt"
+        ) from None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; the exit status."""
-    given = parse(arguments)
-    if given.name == "list":
-        print("\n\n".join(f"{name}\n{m.ASSIGNMENT.summary}" for name, m in ASSIGNMENTS.items()))
+    """Run the command and return its exit status."""
+    given: dict[str, Any] = vars(parse(arguments))
+    name = given.pop("name")
+    if name == "list":
+        print("\n\n".join(f"{each}\n{assignment(each).SUMMARY}" for each in ASSIGNMENTS))
         return 0
-    options = options_of(given)
-    with ExitStack() as undo:
-        if rank_zero_only.rank:  # the first of several processes speaks and writes for all
-            nothing = undo.enter_context(Path(os.devnull).open("w"))
-            undo.enter_context(redirect_stdout(nothing))
-            undo.enter_context(redirect_stderr(nothing))
-        return _report(options)
+    given.setdefault("out", Path("report", "coursework", name))
+    flags = {flag: given.pop(flag) for flag in FLAGS if flag in given}
+    module = assignment(name)
+    from lightning.pytorch.utilities import rank_zero_only
 
+    from coursework.options import Options
 
-def _report(options: Options) -> int:
-    try:
-        work(ASSIGNMENTS[options.name].ASSIGNMENT, options)
-    except (CourseworkError, UserError) as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:  # such as a full disk
-        print(
-            f"Error: {error}: what {options.out} holds is as it was; mend that, and the same "
-            "command goes on",
-            file=sys.stderr,
-        )
-        return 1
-    except KeyboardInterrupt:
-        print("Interrupted: the same command goes on after the last whole epoch.", file=sys.stderr)
-        return 130
-    out = options.out
-    print(f"Wrote {out / 'report.html'}, {out / 'report.md'} and {out / 'history.json'}.")
+    if rank_zero_only.rank:  # the first of several processes prints and writes for all
+        sys.stdout = sys.stderr = Path("/dev/null").open("w")  # noqa: SIM115 (till the end)
+    report(name, module, Options(**given), flags)
     return 0
 
 
+def report(name: str, module: ModuleType, options: Any, flags: dict[str, Any]) -> None:
+    """Train what the assignment asks for, and write its report."""
+    from lightning.pytorch.utilities import rank_zero_only
+
+    from coursework.engine import claim, train_all
+    from coursework.pages import draw, write
+
+    claim(options.out, name)
+    data = module.load(options)
+    results = train_all(name, module.runs(data, options), options.out, flags)
+    if rank_zero_only.rank == 0:
+        path = write(draw(module, data, results, options), options.out)
+        print(f"Wrote {path} and {options.out / 'history.json'}.")
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main, INTERRUPTED)

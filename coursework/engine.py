@@ -1,25 +1,20 @@
-"""Train a plain `nn.Module` with Lightning, an epoch at a time, resumable.
+"""Train networks with Lightning; every epoch depends on (seed, epoch) alone.
 
-Every epoch depends on (seed, epoch) alone, whatever came before it in this process: that decides
-the order of the photos, the augmentation and the dropout. So the checkpoint after an epoch,
-`runs/<label>.ckpt`, needs no random state, and an interrupted run ends with the same bits.
-`logs/<label>/` holds what Lightning's loggers write, a version for each start.
+`runs/<label>/last.ckpt` is Lightning's checkpoint after the last whole epoch; since order,
+augmentation and dropout follow from (seed, epoch), an interrupted run that goes on from it ends with
+the numbers of an uninterrupted one. `runs/<label>/result.json` holds the numbers of a finished run.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
+import json
 import logging
-import re
 import signal
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -29,23 +24,23 @@ import numpy as np
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import RichProgressBar
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import MultiStepLR, OneCycleLR, ReduceLROnPlateau
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
-from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassAccuracy
+from torch.utils.data import DataLoader, DistributedSampler
+from torchvision.transforms import v2
 
-from course.files import atomic_write, check_writable, remove_leftovers, write_json
-from coursework.data import CourseworkError, DataSet, Photos, augmentation
-from solution import EpochRow, Settings, training_precision
+from course.files import UserError, atomic_write, check_writable, remove_leftovers, write_json
+from coursework.data import DataSet, Photos
 
 EVALUATION_BATCH = 50  # photos; larger ones fall out of the processor's cache
-TRAINING_PHOTOS_EVALUATED = 10_000  # at most, for the accuracy on training data after a run
+TRAINING_PHOTOS_EVALUATED = 5_000  # at most, for the accuracy on training data after a run
+
+Batch = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -54,350 +49,250 @@ class Recipe:
 
     epochs: int
     optimiser: str = "sgd"  # or "adam" (Kingma and Ba, 2015), "adamw" (Loshchilov and Hutter, 2019)
-    batch_size: int = 64
+    batch_size: int = 64  # of all processes together
     learning_rate: float = 1e-3  # the greatest of the schedule
     momentum: float = 0.9
     weight_decay: float = 0.0
     schedule: str = "constant"  # or "one-cycle" (Smith and Topin, 2018), "plateau", "multi-step"
-    patience: int = 10  # epochs without a lower watched loss before "plateau" divides by 10
+    patience: int = 10  # epochs without a lower validation loss before "plateau" divides by 10
     cooldown: int = 0  # epochs after that in which it does not count
-    milestones: tuple[int, ...] = ()  # epochs after which "multi-step" divides by 10
-    backbone_rate: float = 1.0  # times the learning rate, for all but the layer `head`
-    augment: tuple[str, ...] = ()  # names in data.augmentation
+    backbone_rate: float = 1.0  # times the learning rate, for all but the new output layer
     bfloat16: bool = True  # where the processor multiplies such matrices itself
     seed: int = 0
-
-
-@dataclass(frozen=True)
-class Hardware:
-    """What to train on, in the words of Lightning's Trainer."""
-
-    accelerator: str = "auto"
-    devices: int | str = "auto"
-    num_nodes: int = 1
-    strategy: str = "auto"
-    precision: str | None = None  # None: bfloat16 where a recipe asks and it is faster, or float32
 
 
 @dataclass(frozen=True)
 class Run:
     """One network, the data it is trained on, and how."""
 
-    label: str
-    change: str  # what is different from the run before
-    build: Callable[[], nn.Module]
+    label: str  # names its files
+    title: str  # in the report's language
+    build: Callable[[DataSet], nn.Module]
     data: DataSet
     recipe: Recipe
-    start: Result | None = None  # begins with the final weights of that run
+    augment: Sequence[v2.Transform] = ()
+    start: str | None = None  # goes on from the final weights of the run of that label
+    notes: Mapping[str, Any] = field(default_factory=dict)  # what its report has to know
 
-    def fresh(self) -> nn.Module:
-        """The network before the first step: the same weights each time."""
+    def network(self, start: Result | None = None) -> nn.Module:
+        """Return the network before the first step: the same weights each time."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.recipe.seed)
-            network = self.build()
-        if self.start:
-            network.load_state_dict(self.start.network.state_dict())
+            network = self.build(self.data)
+        if start:
+            network.load_state_dict(start.network.state_dict())
         return network.to(memory_format=torch.channels_last)
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 of all that decides an epoch, but for the machine.
+    def settings(self) -> dict[str, Any]:
+        """Return what decides the numbers, as Lightning's hyperparameters: plain values."""
+        data = self.data
+        counts = [len(part) for part in (data.train, data.watched, data.test)]
+        pixels = float(data.train.inputs[:1000].float().mean())
+        network = repr(self.network())
+        return asdict(self.recipe) | {
+            "data": f"{data.name} {counts} {pixels:.6f}",
+            "network": network,
+            "augment": repr(list(self.augment)),
+            "start": self.start or "",
+        }
 
-        Without the number of epochs, unless it decides the learning rate of each.
-        """
-        fixed = self.recipe.schedule == "one-cycle"
-        recipe = self.recipe if fixed else replace(self.recipe, epochs=0)
-        start = self.start and (self.start.run.fingerprint, self.start.run.recipe.epochs)
-        photos = [part.digest for part in (self.data.train, self.data.watched, self.data.test)]
-        parts = [self.label, recipe, self.fresh(), start, self.data.name, photos]
-        return hashlib.sha256(repr(parts).encode()).hexdigest()
 
-
-@dataclass(frozen=True)
+@dataclass
 class Result:
     """A finished run."""
 
     run: Run
     network: nn.Module  # in evaluation mode, on the CPU
-    rows: Sequence[EpochRow]  # their val_* are of the watched photos
-    final: dict[str, float]  # {training,test}_{loss,accuracy} of the trained network
+    rows: list[dict[str, float]]  # an epoch: epoch, {train,val}_{loss,acc}, rate, seconds
+    final: dict[str, float]  # {train,test}_{loss,acc} of the trained network on untouched photos
 
     @property
     def seconds(self) -> float:
-        """Of all epochs."""
-        return sum(row.seconds for row in self.rows)
+        """An epoch, on average."""
+        return sum(row["seconds"] for row in self.rows) / len(self.rows)
 
     @property
     def parameters(self) -> int:
-        """How many numbers the network holds that training may change."""
-        return count_parameters(self.network)
+        """How many numbers training changes."""
+        return sum(p.numel() for p in self.network.parameters() if p.requires_grad)
+
+    @property
+    def gap(self) -> float:
+        """Training accuracy minus test accuracy."""
+        return self.final["train_acc"] - self.final["test_acc"]
 
 
-def count_parameters(network: nn.Module) -> int:
-    """Trainable weights and biases, without the statistics of batch norms."""
-    return sum(p.numel() for p in network.parameters() if p.requires_grad)
-
-
-# ------------------------------------------------------------------------------------------------
-# The forward pass
-# ------------------------------------------------------------------------------------------------
-
-
-class Normalise(nn.Module):
-    """Photos on [0, 1] to mean 0 and standard deviation 1 in each channel."""
-
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> the same shape."""
-        return (x - self.mean) / self.std
-
-
-def in_bfloat16(wanted: bool) -> bool:
-    """Whether convolutions are to be in bfloat16: if wanted and if that is faster here."""
-    return training_precision(Settings(bfloat16=wanted)) is torch.bfloat16
-
-
-def to_input(inputs: Tensor) -> Tensor:
-    """What a network is fed: pixels (B, C, H, W) on [0, 1], or activations, as float32.
-
-    Lightning makes another type the default one where --precision says so.
-    """
-    x = inputs.to(torch.get_default_dtype())
-    x = x / 255 if inputs.dtype == torch.uint8 else x
-    return x.contiguous(memory_format=torch.channels_last)
-
-
-def _outputs(network: nn.Module, inputs: Tensor) -> Tensor:
-    network.eval()
-    return torch.cat([network(to_input(x)).float() for x in inputs.split(EVALUATION_BATCH)])
+def to_input(photos: Tensor) -> Tensor:
+    """Pixels (B, C, H, W) as uint8 -> float32 on [0, 1]."""
+    return (photos.float() / 255).contiguous(memory_format=torch.channels_last)
 
 
 @torch.inference_mode()
-def forward_all(network: nn.Module, inputs: Tensor, bfloat16: bool = True) -> Tensor:
-    """Outputs (N, ...) in float32 for inputs (N, C, H, W), in evaluation mode, in batches."""
-    with torch.autocast("cpu", torch.bfloat16, enabled=in_bfloat16(bfloat16)):
-        return _outputs(network, inputs)
+def predict(network: nn.Module, photos: Tensor) -> Tensor:
+    """Return the outputs (N, classes) for pixels (N, C, H, W) as uint8, in evaluation mode."""
+    network.eval()
+    parts = photos.split(EVALUATION_BATCH)
+    return torch.cat([network(to_input(part)).float() for part in parts])
 
 
-def probabilities(network: nn.Module, inputs: Tensor) -> Tensor:
-    """Softmax outputs (N, classes) for inputs (N, C, H, W)."""
-    return forward_all(network, inputs, bfloat16=False).softmax(1)
-
-
-def evaluate(network: nn.Module, photos: Photos, bfloat16: bool) -> tuple[float, float]:
-    """Mean cross-entropy in nats, and accuracy."""
-    logits = forward_all(network, photos.inputs, bfloat16)
-    right = (logits.argmax(1) == photos.labels).float().mean().item()
-    return functional.cross_entropy(logits, photos.labels).item(), right
-
-
-def accepts(network: nn.Module, channels: int, height: int, width: int) -> bool:
-    """Whether the network takes a photo of that size."""
-    try:
-        forward_all(network, torch.zeros(1, channels, height, width))
-    except RuntimeError:  # a linear layer that was made for another number of inputs
-        return False
-    return True
+def has_fast_bfloat16() -> bool:
+    """Return whether bfloat16 is worth it: a GPU, or a CPU that multiplies such matrices itself."""
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported())
+    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
 
 
 # ------------------------------------------------------------------------------------------------
-# Training
+# Batches, steps and rates
 # ------------------------------------------------------------------------------------------------
-
-
-class Batches(Dataset):
-    """Photos by the indices of a whole batch, augmented one by one."""
-
-    def __init__(self, photos: Photos, augment: nn.Module | None) -> None:
-        self.photos, self.augment = photos, augment
-
-    def __len__(self) -> int:
-        """How many photos."""
-        return len(self.photos)
-
-    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
-        """Inputs (B, C, H, W) and labels (B,)."""
-        chosen = torch.tensor(indices)
-        inputs = self.photos.inputs[chosen]
-        if self.augment:
-            inputs = torch.stack([self.augment(photo) for photo in inputs])
-        return inputs, self.photos.labels[chosen]
-
-
-class Score(nn.Module):
-    """Mean cross-entropy and accuracy over the photos of all processes."""
-
-    def __init__(self, classes: int) -> None:
-        super().__init__()
-        self.loss = MeanMetric(nan_strategy="disable")
-        self.accuracy = MulticlassAccuracy(classes, average="micro", validate_args=False)
-
-    def update(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Count a batch (B, classes); its mean cross-entropy."""
-        loss = functional.cross_entropy(logits, labels)
-        # Once a photo: where it does not look for NaN, torchmetrics 1.9 forgets a weight.
-        self.loss.update(loss.detach().expand(len(labels)))
-        self.accuracy.update(logits.detach(), labels)
-        return loss
-
-    def take(self) -> tuple[float, float]:
-        """Loss and accuracy of what was counted, and begin anew."""
-        values = self.loss.compute().item(), self.accuracy.compute().item()
-        self.loss.reset()
-        self.accuracy.reset()
-        return values
 
 
 class Training(L.LightningModule):
-    """A run: batches, steps and rows."""
+    """A run: batches, steps, and a row an epoch."""
 
-    def __init__(self, run: Run, checkpoint: Path) -> None:
+    def __init__(self, run: Run, network: nn.Module) -> None:
         super().__init__()
-        self.run, self.checkpoint, self.recipe = run, checkpoint, run.recipe
-        self.network, self.score = run.fresh(), Score(len(run.data.classes))
-        self.rows: list[EpochRow] = []
-        self.measured = "val"  # what the validation loop measures
+        self.save_hyperparameters(run.settings())
+        self.run, self.recipe, self.network = run, run.recipe, network
+        self.rows: list[dict[str, float]] = []
+        self.parts = ["val"]  # what the validation loop measures, a name a loader
 
     def train_dataloader(self) -> DataLoader:
-        """This process's share of batches; what would not fill a batch is left out of an epoch."""
-        photos, trainer = self.run.data.train, self.trainer
-        world, size = trainer.world_size, min(self.recipe.batch_size, len(self.run.data.train))
+        """Return this process's share of the batches; what would not fill one is left out."""
+        photos, world = self.run.data.train, self.trainer.world_size
+        size = min(self.recipe.batch_size, len(photos))
         if size % world:
-            raise CourseworkError(
+            raise UserError(
                 f"batches of {size} photos cannot be divided among {world} processes: choose "
-                "another --batch-size or number of --devices"
+                "another number of --devices"
             )
-        data = Batches(photos, augmentation(self.recipe.augment, photos.inputs.shape[-1]))
-        # Apart, or epochs of neighbouring seeds would be the same; within torch's seeds.
-        seed = 1_000_003 * self.recipe.seed % 2**63
-        sampler = DistributedSampler(data, world, trainer.global_rank, seed=seed, drop_last=True)
-        return DataLoader(
-            data,
-            size // world,
-            sampler=sampler,
-            drop_last=True,
-            collate_fn=_as_it_is,
-            generator=torch.Generator(),  # or each iterator draws from the one of the epoch
+        augment = v2.Compose(list(self.run.augment)) if self.run.augment else None
+        data = Photos(photos.inputs, photos.labels, augment)
+        # Lightning tells the sampler the epoch; a factor keeps neighbouring seeds apart.
+        sampler = DistributedSampler(
+            data, world, self.global_rank, seed=1009 * self.recipe.seed, drop_last=True
         )
+        generator = torch.Generator()  # or each iterator draws from the numbers of the epoch
+        return DataLoader(data, size // world, sampler=sampler, drop_last=True, generator=generator)
 
-    def share(self, photos: Photos) -> DataLoader:
-        """This process's part of photos to be measured, in one piece: each photo exactly once."""
-        mine = slice(self.trainer.global_rank, None, self.trainer.world_size)
-        return DataLoader([(photos.inputs[mine], photos.labels[mine])], batch_size=None)
+    def loader(self, photos: Photos) -> DataLoader:
+        """Return this process's part of photos to be measured, each exactly once."""
+        mine = photos.take(slice(self.global_rank, None, self.trainer.world_size))
+        return DataLoader(mine, EVALUATION_BATCH, generator=torch.Generator())
 
     def val_dataloader(self) -> DataLoader:
-        """The watched photos."""
-        return self.share(self.run.data.watched)
+        """Return the validation photos."""
+        return self.loader(self.run.data.watched)
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """The rate follows the recipe's schedule."""
-        optimiser = _optimiser(self.network, self.recipe)
+        """Return the optimiser and its schedule."""
+        optimiser = make_optimiser(self.network, self.recipe)
         batches = int(self.trainer.estimated_stepping_batches) // self.recipe.epochs
-        return {"optimizer": optimiser, **_schedule(optimiser, self.recipe, batches)}
+        return {"optimizer": optimiser, **make_schedule(optimiser, self.recipe, batches)}
 
     def on_train_epoch_start(self) -> None:
-        """Random numbers of this epoch and process, whatever was drawn before."""
+        """Seed this epoch and process, whatever was drawn before."""
         self.began = time.perf_counter()
         parts = (self.recipe.seed, self.current_epoch, self.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(parts).generate_state(1)[0]))
 
-    def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        """The loss of a batch."""
-        inputs, labels = batch
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        """Return the loss of a batch."""
         self.rate = self.trainer.optimizers[0].param_groups[-1]["lr"]
-        return self.score.update(self.network(to_input(inputs)).float(), labels)
+        return self._measure("train", batch)
 
-    def on_validation_start(self) -> None:
-        """What was counted so far is of the training."""
-        if self.trainer.state.fn == "fit":
-            self.trained = self.score.take()
+    def validation_step(self, batch: Batch, _: int, dataloader_idx: int = 0) -> None:
+        """Measure a batch."""
+        self._measure(self.parts[dataloader_idx], batch)
 
-    def validation_step(self, batch: tuple[Tensor, Tensor]) -> None:
-        """Count all photos of this process."""
-        self.score.update(_outputs(self.network, batch[0]), batch[1])
-
-    def on_validation_epoch_end(self) -> None:
-        """Loss and accuracy, for the schedule, the loggers and the bar."""
-        self.seen = self.score.take()
-        self._log(self.measured + "_", self.seen)
+    def _measure(self, part: str, batch: Batch) -> Tensor:
+        inputs, labels = batch
+        logits = self.network(to_input(inputs)).float()
+        loss = functional.cross_entropy(logits, labels)
+        right = (logits.argmax(1) == labels).float().mean()
+        self.log_dict(
+            {f"{part}_loss": loss, f"{part}_acc": right},
+            batch_size=len(labels),
+            on_step=False,
+            on_epoch=True,
+            sync_dist=True,
+            add_dataloader_idx=False,
+        )
+        return loss
 
     def on_train_epoch_end(self) -> None:
-        """Add a row, and keep all that the next epoch depends on."""
-        seconds = time.perf_counter() - self.began
-        values = (*self.trained, *self.seen, self.rate, seconds)
-        self.rows.append(EpochRow(self.run.label, self.current_epoch + 1, *values))
-        self._log("", self.trained)
-        self.trainer.save_checkpoint(self.checkpoint)
-        if self.trainer.is_global_zero and not self.trainer.progress_bar_callback:
-            print(_line(self.rows[-1], self.recipe.epochs), flush=True)
-
-    def _log(self, kind: str, values: tuple[float, float]) -> None:
-        named = {f"{kind}loss": values[0], f"{kind}accuracy": values[1]}
-        self.log_dict(named, prog_bar=True, sync_dist=True)  # they are the same in all processes
+        """Add a row; the checkpoint that follows keeps it."""
+        names = ("train_loss", "train_acc", "val_loss", "val_acc")
+        row = {name: self.trainer.callback_metrics[name].item() for name in names}
+        row |= {"rate": self.rate, "seconds": time.perf_counter() - self.began}
+        self.rows.append({"epoch": self.current_epoch + 1, **row})
+        if self.trainer.is_global_zero:
+            print(format_row(self.run.label, self.rows[-1], self.recipe.epochs), flush=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """What Lightning does not keep."""
-        checkpoint["fingerprint"] = self.run.fingerprint
-        checkpoint["rows"] = [asdict(row) for row in self.rows]
+        """Keep the rows."""
+        checkpoint["rows"] = self.rows
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with its rows."""
-        self.rows = _rows(checkpoint)
+        """Go on with the rows."""
+        self.rows = list(checkpoint["rows"])
 
 
-def _as_it_is(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    return batch
-
-
-def _line(row: EpochRow, epochs: int) -> str:
+def format_row(label: str, row: Mapping[str, float], epochs: int) -> str:
+    """Return the line that is printed for an epoch."""
     return (
-        f"{row.stage}, epoch {row.epoch} of {epochs}: loss {row.loss:.4f}, accuracy "
-        f"{row.accuracy:.4f}; watched: {row.val_loss:.4f}, {row.val_accuracy:.4f}; rate "
-        f"{row.learning_rate:.2e}, {row.seconds:.1f} s"
+        f"{label:24} epoch {row['epoch']:3.0f}/{epochs}  train {row['train_loss']:.4f} "
+        f"{row['train_acc']:.4f}  watched {row['val_loss']:.4f} {row['val_acc']:.4f}  "
+        f"rate {row['rate']:.1e}  {row['seconds']:.1f} s"
     )
 
 
-def _rows(checkpoint: Mapping[str, Any]) -> list[EpochRow]:
-    return [EpochRow(**row) for row in checkpoint["rows"]]
+def make_optimiser(network: nn.Module, recipe: Recipe) -> Optimizer:
+    """Return the optimiser; the output layer's group is the last, and its rate the one reported.
 
-
-def _optimiser(network: nn.Module, recipe: Recipe) -> Optimizer:
-    """The head last, so that its learning rate is the one that is reported."""
-    trained = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
-    head = [p for name, p in trained if name.startswith("head.")]
-    backbone = [p for name, p in trained if not name.startswith("head.")]
+    The output layer is what `network.head` names, or the last layer with weights.
+    """
+    trained = [p for p in network.parameters() if p.requires_grad]
+    head = {id(p) for p in getattr(network, "head", nn.Identity()).parameters()}
     groups = [
-        {"params": backbone, "lr": recipe.learning_rate * recipe.backbone_rate},
-        {"params": head, "lr": recipe.learning_rate},
+        {
+            "params": [p for p in trained if id(p) not in head],
+            "lr": recipe.learning_rate * recipe.backbone_rate,
+        },
+        {"params": [p for p in trained if id(p) in head], "lr": recipe.learning_rate},
     ]
     groups = [group for group in groups if group["params"]]
-    decay = recipe.weight_decay
     if recipe.optimiser == "sgd":
-        return SGD(groups, momentum=recipe.momentum, weight_decay=decay)
-    return {"adam": Adam, "adamw": AdamW}[recipe.optimiser](groups, weight_decay=decay)
+        return SGD(groups, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+    return {"adam": Adam, "adamw": AdamW}[recipe.optimiser](
+        groups, weight_decay=recipe.weight_decay
+    )
 
 
-def _schedule(optimiser: Optimizer, recipe: Recipe, batches: int) -> dict[str, Any]:
-    """What Lightning is told of the schedule.
+def make_schedule(optimiser: Optimizer, recipe: Recipe, batches: int) -> dict[str, Any]:
+    """Return Lightning's description of the schedule, for epochs of so many batches.
 
-    All by the step, as Lightning writes checkpoints before it moves what goes by the epoch.
+    All by the step: Lightning writes checkpoints before it moves what goes by the epoch.
     """
-    if recipe.schedule == "constant":
-        return {}
-    if recipe.schedule == "one-cycle":
-        rates, steps = [group["lr"] for group in optimiser.param_groups], recipe.epochs * batches
-        scheduler = OneCycleLR(optimiser, rates, total_steps=steps, cycle_momentum=False)
-        return {"lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-    if recipe.schedule == "multi-step":
-        scheduler = MultiStepLR(optimiser, [epoch * batches for epoch in recipe.milestones])
-        return {"lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-    scheduler = ReduceLROnPlateau(optimiser, patience=recipe.patience, cooldown=recipe.cooldown)
-    told = {"scheduler": scheduler, "monitor": "val_loss", "interval": "step", "frequency": batches}
-    return {"lr_scheduler": told}
+    rates = [group["lr"] for group in optimiser.param_groups]
+    steps = recipe.epochs * batches
+    more: dict[str, Any] = {}
+    match recipe.schedule:
+        case "constant":
+            return {}
+        case "one-cycle":
+            scheduler: Any = OneCycleLR(optimiser, rates, total_steps=steps, cycle_momentum=False)
+        case "multi-step":  # at a half and three quarters, as He et al. (2016, section 4.2)
+            milestones = sorted({max(1, steps // 2), max(1, 3 * steps // 4)})
+            scheduler = MultiStepLR(optimiser, milestones)
+        case "plateau":
+            scheduler = ReduceLROnPlateau(
+                optimiser, patience=recipe.patience, cooldown=recipe.cooldown
+            )
+            more = {"monitor": "val_loss", "frequency": batches}
+        case unknown:
+            raise ValueError(f"no such schedule: {unknown}")
+    return {"lr_scheduler": {"scheduler": scheduler, "interval": "step", **more}}
 
 
 # ------------------------------------------------------------------------------------------------
@@ -405,97 +300,174 @@ def _schedule(optimiser: Optimizer, recipe: Recipe, batches: int) -> dict[str, A
 # ------------------------------------------------------------------------------------------------
 
 
-class WholeFiles(TorchCheckpointIO):
-    """Checkpoints that are whole or not there, and that execute nothing when they are read."""
+def train_all(
+    assignment: str, runs: Sequence[Run], folder: Path, flags: Mapping[str, Any]
+) -> dict[str, Result]:
+    """Train the runs in order, from what `folder` holds of them.
 
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: Path, storage_options: Any = None
-    ) -> None:
-        """Raises OSError if the file cannot be written; the one there is as it was."""
-        save(checkpoint, Path(path))
+    `flags` go to Lightning's Trainer: accelerator, devices, num_nodes, strategy, precision.
 
-    def load_checkpoint(self, path: Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Tensors and plain values."""
-        return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def train(run: Run, folder: Path, hardware: Hardware) -> Result:
-    """Train to the end, from the last whole epoch that `folder` holds of this run.
-
-    Raises CourseworkError if that folder holds another run of this label, or cannot be written, or
-    if there is no such hardware.
+    Raises:
+        UserError: `folder` holds other results or cannot be written; no such hardware.
     """
-    slug = re.sub(r"[^a-z0-9]+", "-", run.label.lower())
-    path = folder / "runs" / f"{slug}.ckpt"
-    if rank_zero_only.rank == 0:
+    results: dict[str, Result] = {}
+    for run in runs:
+        results[run.label] = train(run, results.get(run.start or ""), folder, flags)
+        write_history(assignment, results, folder)
+    return results
+
+
+@rank_zero_only
+def claim(folder: Path, assignment: str) -> None:
+    """Check before the work that the folder can be written and holds no other assignment."""
+    history, report = folder / "history.json", folder / "report.html"
+    for path in (history, report):
         check_writable(path)
         remove_leftovers(path)
-    state = _load(path, run)
-    training = Training(run, path)
-    if "final" in state and len(state["rows"]) == run.recipe.epochs:
-        training.load_state_dict(state["state_dict"])
-        return Result(run, training.network.eval(), _rows(state), state["final"])
+    owner = read_json(history).get("assignment", assignment)
+    if owner != assignment:
+        raise UserError(
+            f"{folder} holds the results of {owner}: choose another --out, or delete it"
+        )
+
+
+@rank_zero_only
+def write_history(assignment: str, results: Mapping[str, Result], folder: Path) -> None:
+    """Write all numbers of all runs, from which the plots are drawn."""
+    runs = {
+        label: {
+            "settings": r.run.settings(),
+            "parameters": r.parameters,
+            "epochs": r.rows,
+            **r.final,
+        }
+        for label, r in results.items()
+    }
+    write_json(folder / "history.json", {"assignment": assignment, "runs": runs})
+
+
+def train(run: Run, start: Result | None, folder: Path, flags: Mapping[str, Any]) -> Result:
+    """Train to the end from the last whole epoch; return at once what is finished."""
+    here = folder / "runs" / run.label
+    last = here / "last.ckpt"
+    if rank_zero_only.rank == 0:
+        remove_leftovers(last)
+    training = Training(run, run.network(start))
+    done = read_checkpoint(last, run)
+    saved = read_json(here / "result.json")
+    if done and saved and len(done["rows"]) == run.recipe.epochs:
+        training.load_state_dict(done["state_dict"])
+        return Result(run, training.network.eval(), done["rows"], saved)
     with _quiet(), torch.random.fork_rng(devices=[]):
-        trainer = _trainer(run.recipe, hardware, folder / "logs", slug)
-        with _interruptible(trainer):
-            trainer.fit(training, ckpt_path=path if state else None)
-            final = _measure(trainer, training)
+        trainer = make_trainer(run, folder, flags)
+        with _keyboard_interrupts(trainer):
+            trainer.fit(training, ckpt_path=last if done else None)
+            final = measure(trainer, training)
     if trainer.is_global_zero:
-        save(_load(path, run) | {"final": final}, path)
+        write_json(here / "result.json", final)
     return Result(run, training.network.cpu().float().eval(), training.rows, final)
 
 
-def _trainer(recipe: Recipe, hardware: Hardware, logs: Path, name: str) -> L.Trainer:
-    """Raises CourseworkError if there is no such hardware."""
-    loggers = [CSVLogger(logs, name)]
+class WholeFiles(TorchCheckpointIO):
+    """Write checkpoints whole or not at all; Lightning copies them from the temporary folder."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Raise UserError if the file cannot be written; the one there is as it was."""
+        with atomic_write(Path(path)) as temporary:
+            torch.save(checkpoint, temporary)
+
+
+def make_trainer(run: Run, folder: Path, flags: Mapping[str, Any]) -> L.Trainer:
+    """Return Lightning's Trainer. Raises UserError if there is no such hardware."""
+    precision = "bf16-mixed" if run.recipe.bfloat16 and has_fast_bfloat16() else "32-true"
+    loggers: list[Logger] = [CSVLogger(folder / "logs", run.label)]
     if find_spec("tensorboard"):
-        loggers.append(TensorBoardLogger(logs, name, version=loggers[0].version))
-    bar = sys.stdout.isatty()
-    precision = "bf16-mixed" if in_bfloat16(recipe.bfloat16) else "32-true"
+        loggers.append(TensorBoardLogger(folder / "logs", run.label))
+    checkpoint = ModelCheckpoint(
+        folder / "runs" / run.label,
+        filename="last",  # as save_last=True, which would write a second file
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
     try:
         return L.Trainer(
-            **asdict(hardware) | {"precision": hardware.precision or precision},
-            max_epochs=recipe.epochs,
+            **{"precision": precision, **flags},
+            max_epochs=run.recipe.epochs,
             logger=loggers,
             log_every_n_steps=0,  # but every epoch
-            callbacks=[RichProgressBar(refresh_rate=20)] if bar else [],
+            callbacks=[checkpoint],
             plugins=[WholeFiles()],
-            enable_checkpointing=False,  # Training writes them itself, once an epoch
-            enable_progress_bar=bar,
+            enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
-            use_distributed_sampler=False,
+            use_distributed_sampler=False,  # the sampler is ours
         )
     except (MisconfigurationException, ValueError) as error:
-        raise CourseworkError(
-            f"cannot train as told: {' '.join(str(error).split())} (see --accelerator, --devices, "
-            "--strategy, --precision)"
+        raise UserError(
+            f"Lightning's Trainer refuses: {' '.join(str(error).split())} (see --accelerator, "
+            "--devices, --num-nodes, --strategy, --precision)"
         ) from None
 
 
-def _measure(trainer: L.Trainer, training: Training) -> dict[str, float]:
-    """Loss and accuracy on untouched photos: of training (some thousands of them) and of test."""
-    data, final = training.run.data, {}
-    some = data.train.take(np.arange(min(len(data.train), TRAINING_PHOTOS_EVALUATED)))
-    for training.measured, photos in (("training", some), ("test", data.test)):
-        final |= trainer.validate(training, training.share(photos), verbose=False)[0]
-    return final
+def measure(trainer: L.Trainer, training: Training) -> dict[str, float]:
+    """Return loss and accuracy on untouched photos: of training (some thousands), and of test."""
+    data, training.parts = training.run.data, ["train", "test"]
+    parts = (data.train.take(slice(TRAINING_PHOTOS_EVALUATED)), data.test)
+    loaders = [training.loader(photos) for photos in parts]
+    measured = trainer.validate(training, loaders, verbose=False)
+    return {name: value for part in measured for name, value in part.items()}
+
+
+def read_checkpoint(path: Path, run: Run) -> dict[str, Any]:
+    """Return the state after the last whole epoch; empty if there is none.
+
+    Raises UserError if it is damaged, or of a run with other settings.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        before, _ = state["hyper_parameters"], state["rows"]
+    except OSError:
+        raise
+    except Exception as error:  # whatever a damaged or foreign file makes the loader raise
+        raise UserError(
+            f"{path} cannot be read ({type(error).__name__}): delete it, and the run starts anew"
+        ) from None
+    now = run.settings()
+    if changed := [name for name in now if before.get(name) != now[name]]:
+        raise UserError(
+            f"{path} holds a run with other settings ({', '.join(changed)}): choose another --out, "
+            "or delete it, and the run starts anew"
+        )
+    return state
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return a JSON object; empty if there is no such file. Raises UserError if it is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError:
+        raise UserError(f"{path} is damaged: delete it, and the same command goes on") from None
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Lightning's announcements, and warnings of what is meant."""
+    """Silence Lightning's announcements, and warnings of what is meant."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have many workers")
         warnings.filterwarnings("ignore", ".*LeafSpec")  # Lightning 2.6 on torch 2.14
+        warnings.filterwarnings("ignore", ".*exists and is not empty")
         yield
 
 
 @contextmanager
-def _interruptible(trainer: L.Trainer) -> Iterator[None]:
-    """KeyboardInterrupt as elsewhere, which Lightning makes an exit and then ignores for good."""
+def _keyboard_interrupts(trainer: L.Trainer) -> Iterator[None]:
+    """Raise KeyboardInterrupt as elsewhere, where Lightning makes an exit of it."""
     handler = signal.getsignal(signal.SIGINT)
     try:
         yield
@@ -504,48 +476,3 @@ def _interruptible(trainer: L.Trainer) -> Iterator[None]:
             raise
         signal.signal(signal.SIGINT, handler)
         raise KeyboardInterrupt from None
-
-
-def save(content: Mapping[str, Any], path: Path) -> None:
-    """Write a checkpoint in one step: until then the file there is as it was."""
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
-
-
-def _load(path: Path, run: Run) -> dict[str, Any]:
-    """The state after the last whole epoch; empty if there is none."""
-    if not path.is_file():
-        return {}
-    try:
-        state = WholeFiles().load_checkpoint(path)
-        fingerprint, done = state["fingerprint"], len(state["rows"])
-    except Exception as error:  # whatever a damaged or foreign file makes the loader raise
-        raise CourseworkError(
-            f"{path} cannot be read ({type(error).__name__}): delete it, and the run starts anew"
-        ) from None
-    if fingerprint != run.fingerprint or done > run.recipe.epochs:
-        kind = "on other data or with other settings"
-        if fingerprint == run.fingerprint:
-            kind = f"of {done} epochs, more than {run.recipe.epochs}"
-        raise CourseworkError(
-            f"{path} holds a run {kind}: choose another --out, or delete that file, and the run "
-            "starts anew"
-        )
-    return state
-
-
-def write_history(results: Sequence[Result], folder: Path) -> None:
-    """All numbers of all runs as `history.json`, which the plots are drawn from."""
-    content = {
-        result.run.label: {
-            "change": result.run.change,
-            "recipe": asdict(result.run.recipe),
-            "parameters": result.parameters,
-            "epochs": [asdict(row) for row in result.rows],
-            **result.final,
-        }
-        for result in results
-    }
-    write_json(folder / "history.json", content)

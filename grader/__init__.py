@@ -2,19 +2,17 @@
 
 Its parts, below the command line run_tests.py:
 
-    check.py      the check folder, the answer against the truth, the grade
-    limits.py     seconds for each phase, memory
-    process.py    the submission in a child process: time, memory, output, process tree
-    strays.py     the processes of a run: memory, CPU time, what was left behind
-    child.py      what runs inside that process
-    rules.py      the portable layer of the rules: an audit hook, and who did it
-    writers.py    native code that writes files, made to announce it to that hook
-    sandbox.py    the operating-system layer: bwrap
-    session.py    all tests of a folder, one after another
-    model.py      what birds_model.pt says about itself
-    report.py     what the student sees
-    advice.py     why the testing system refuses something, and what to do
-    reproduce.py  does the training function reach the submitted model's accuracy?
-    pack.py       the archive to upload
-    sample.py     the drawn sample, when there is no course data
+    session.py      all tests of a folder, one after another
+    process.py      one run: start it, listen to its hook, see it end
+    staging.py      the surroundings of a run: the code beside the script, folders, variables
+    rules.py        the audit hook in that process: what is refused, who made the call
+    sandbox.py      the operating-system layer: bwrap
+    supervisor.py   the process between: whatever ends, all that was started ends
+    outcome.py      what is known of a run
+    limits.py       seconds for each phase, memory
+    hints.py        why the testing system refuses something, and the remedy
+    model.py        what birds_model.pt says about itself
+    report.py       what the student sees
+    reproduce.py    does the training function reach the submitted model's accuracy?
+    pack.py         the archive to upload
 """

@@ -3,18 +3,18 @@
 The same bytes every time.
 """
 
-import tempfile
+import ast
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from course.files import atomic_write
+from course.files import UserError, atomic_write, describe_error, temporary_folder
 from course.layout import TestFolder
-from grader.session import Submission, TestResult, grade_tests
+from grader.session import TestResult, grade_tests
+from grader.staging import OFFERED, Submission
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip file can hold
-_SCRIPTS = {"run.py", "run_tests.py"}  # the testing system has its own
 
 
 class PackError(Exception):
@@ -24,14 +24,83 @@ class PackError(Exception):
 def files_to_pack(
     submission: Submission, results: Sequence[TestResult], code: str
 ) -> dict[str, Path]:
-    """The files by their name in the archive, in which the code is called `code`."""
+    """Return the files by their name in the archive, in which the code is called `code`.
+
+    What the code imports is found by reading it, in functions and branches, too; what it imported
+    by other means during the run comes in addition. Raises PackError for a file outside.
+    """
     imported = {name for result in results for name in result.outcome.modules}
-    helpers = sorted(imported - {submission.code} - _SCRIPTS)
+    names = {*imported_files(submission.folder, submission.code), *imported}
+    # A module may lie in an archive beside the code, which is taken whole.
+    files = {_existing(submission.folder, name) for name in names} - {submission.code, *OFFERED}
+    for name in files:
+        _check_inside(submission.folder, name)
+    old, new = (name.partition("/")[0] for name in (submission.code, code))
+    renamed = {f"{new}{name[len(old) :]}" if name.startswith(f"{old}/") else name: name
+               for name in sorted(files)}  # fmt: skip
     return {
         code: submission.folder / submission.code,
         "birds_model.pt": submission.model,
-        **{name: submission.folder / name for name in helpers},
+        **{name: submission.folder / source for name, source in renamed.items()},
     }
+
+
+def imported_files(folder: Path, code: str) -> set[str]:
+    """Return the files in the folder that the code imports, itself included, wherever in it."""
+    found: set[str] = set()
+    todo = [code]
+    while todo:
+        name = todo.pop()
+        if name in found:
+            continue
+        found.add(name)
+        try:
+            tree = ast.parse((folder / name).read_bytes())
+        except (OSError, SyntaxError, ValueError):
+            continue
+        package = PurePosixPath(name).parent.parts
+        for module in _imports(tree, package):
+            todo += _files_of(folder, module)
+    return found
+
+
+def _imports(tree: ast.AST, package: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """Yield the modules that a file of a package imports, as parts of their names."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (tuple(alias.name.split(".")) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            module = (*above, *(node.module.split(".") if node.module else ()))
+            yield module
+            yield from ((*module, alias.name) for alias in node.names)
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+            if name in ("import_module", "__import__") and isinstance(node.args[0].value, str):
+                yield tuple(node.args[0].value.split("."))
+
+
+def _files_of(folder: Path, module: tuple[str, ...]) -> Iterator[str]:
+    """Yield a module's file, and those of the packages around it."""
+    for length in range(1, len(module) + 1):
+        path = "/".join(module[:length])
+        for name in (f"{path}/__init__.py", f"{path}.py"):
+            if path and (folder / name).is_file():
+                yield name
+                break
+
+
+def _existing(folder: Path, name: str) -> str:
+    """Return the file or archive that holds a module."""
+    parts = PurePosixPath(name).parts
+    paths = ("/".join(parts[:length]) for length in range(1, len(parts) + 1))
+    return next((path for path in paths if (folder / path).is_file()), name)
+
+
+def _check_inside(folder: Path, name: str) -> None:
+    path, whole = PurePosixPath(name), (folder / name).resolve()
+    if path.is_absolute() or ".." in path.parts or not whole.is_relative_to(folder.resolve()):
+        raise PackError(f"{name} leads out of {folder}: copy it beside the code, the upload has it")
 
 
 def pack(
@@ -39,7 +108,7 @@ def pack(
     files: Mapping[str, Path],
     submission: Submission,
     results: Sequence[TestResult],
-    tell: Callable[[TestResult], None],
+    report: Callable[[TestResult], None],
 ) -> int:
     """Write the archive, and grade it from an empty folder; returns its size in bytes.
 
@@ -47,11 +116,14 @@ def pack(
     """
     with atomic_write(path) as temporary:
         _write_zip(temporary, files)
-        with tempfile.TemporaryDirectory(prefix="grader-pack-") as name:
-            folder = Path(name).resolve() / "submission"
+        with temporary_folder("grader-pack-") as base:
+            folder, checks = base.resolve() / "submission", base / "checks"
+            with zipfile.ZipFile(temporary) as archive:
+                archive.extractall(folder)
             model = folder / "birds_model.pt"
             alone = replace(submission, folder=folder, model=model, code=next(iter(files)))
-            again = _grade_archive(temporary, alone, results, tell)
+            tests = [TestFolder(result.test.input, check_base=checks) for result in results]
+            again = grade_tests(alone, tests, checks / "results.json", report)
         for before, after in zip(results, again, strict=True):
             if before.status != after.status:
                 raise PackError(
@@ -68,17 +140,8 @@ def _write_zip(path: Path, files: Mapping[str, Path]) -> None:
             # Stored: weights hardly shrink, and another zlib would give other bytes.
             entry = zipfile.ZipInfo(name, _EPOCH)
             entry.create_system, entry.external_attr = 3, 0o100644 << 16
-            archive.writestr(entry, source.read_bytes())
-
-
-def _grade_archive(
-    archive: Path,
-    alone: Submission,
-    results: Sequence[TestResult],
-    tell: Callable[[TestResult], None],
-) -> list[TestResult]:
-    checks = alone.folder.with_name("checks")
-    with zipfile.ZipFile(archive) as content:
-        content.extractall(alone.folder)
-    tests = [TestFolder(result.test.input, check_base=checks) for result in results]
-    return grade_tests(alone, tests, checks / "results.json", tell)
+            try:
+                content = source.read_bytes()
+            except OSError as error:  # it was there when it was imported
+                raise UserError(describe_error(error, source)) from None
+            archive.writestr(entry, content)

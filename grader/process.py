@@ -1,408 +1,357 @@
-"""The submission in a child process: start it, listen to it, end it with everything it started."""
+"""One run of a submission in a process of its own: start it, listen to its hook, see it end."""
 
+import ast
 import contextlib
-import json
 import os
-import queue
-import re
-import secrets
+import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
+import psutil
+
+from course.files import temporary_folder
 from grader import sandbox
-from grader.rules import ACCELERATOR, FILES, LIBRARY, OWN
-from grader.strays import MARK, Tree, end_marked, ends_with_this_process
+from grader.outcome import Failure, Outcome, Phase, Refusal
+from grader.rules import DIRECT, FILES, LIBRARY_INTERNAL
+from grader.staging import Stage, Submission, prepare
+from grader.supervisor import LEFT
 
 LOG_LIMIT = 32 * 2**20  # bytes of output; a submission that prints more is ended
-TAIL = 4000  # bytes of output that are kept for the report
-LOOK = 0.1  # seconds between two looks at the memory
-BETWEEN = 60.0  # seconds to start the process, and between phases
-MESSAGES_LIMIT = 256 * 2**20  # bytes of messages: an answer for millions of photos
+TAIL = 8000  # bytes of output that are kept for the report
+LOOK = 0.02  # seconds between two looks at the reports
+SAMPLE = 0.1  # seconds between two looks at the memory
+BETWEEN = 60.0  # seconds to start the process
+AFTER_FAILURE = 3.0
 
-# Functions of libraries that fetch pretrained weights: torch.hub's, and of the hub that timm uses.
-_FETCHING = re.compile(r"load_state_dict_from_url|download_url_to_file|huggingface_hub|_hub\.")
-
-_ROOT = Path(__file__).resolve().parent.parent
-_BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from grader.child import main; main()"
 _POSIX = os.name == "posix"
 
 
-@dataclass
-class Phase:
-    """Cost of one phase: seconds of wall clock and CPU, peak memory so far in bytes."""
+def run(task: str, submission: Submission, data: Path, keep_caches: bool = False) -> Outcome:
+    """Run a mode of course/script.py in a process of its own, to its end or its limit.
 
-    name: str
-    limit: float
-    wall: float | None = None
-    cpu: float | None = None
-    peak: int | None = None
-    verdict: str = "running"
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """A call that the rules forbid and that was refused, and who wanted it (grader/rules.py)."""
-
-    phase: str
-    rule: str
-    call: str
-    who: str
-    where: str
-    through: tuple[str, ...] = ()
-    in_worker: bool = False
-
-    @property
-    def is_breach(self) -> bool:
-        """Whether it makes the run a runtime error even if the submission goes on.
-
-        A file or a device that the submission's own line asks for: docs/grader.md says why.
-        """
-        return self.who == OWN and self.rule in (FILES, ACCELERATOR) and self.phase != "inspect"
-
-    @property
-    def wants_weights(self) -> bool:
-        """Whether the call was on its way to pretrained weights."""
-        return any(map(_FETCHING.search, self.through))
-
-    def __str__(self) -> str:
-        """One line: the phase, the rule, the call, and the submission's own line."""
-        what = f"broke the rule '{self.rule}': {self.call}"
-        if self.wants_weights:
-            what = f"pretrained weights are not there and cannot be fetched: refused {self.call}"
-        return f"{self.phase}: {what}" + (f" ({self.where})" if self.where else "")
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a run ended without an answer: one line for people, and the details."""
-
-    phase: str
-    message: str
-    where: str = ""
-    traceback: str = ""
-    refusal: Refusal | None = None  # that it comes from
-
-    def __str__(self) -> str:
-        """One line: the phase, what happened, and the submission's own line."""
-        return f"{self.phase}: {self.message}" + (f" ({self.where})" if self.where else "")
-
-
-@dataclass
-class Outcome:
-    """All that is known of one run of a submission."""
-
-    layers: list[str]
-    phases: list[Phase] = field(default_factory=list)
-    answer: dict[str, int] | None = None
-    facts: dict[str, Any] | None = None
-    failure: Failure | None = None
-    refusals: list[Refusal] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    modules: list[str] = field(default_factory=list)  # imported from the submission's folder
-    log: str = ""
-
-    @property
-    def problem(self) -> Failure | Refusal | None:
-        """What makes the run a runtime error; a broken rule comes before what followed from it."""
-        breach = next((refusal for refusal in self.refusals if refusal.is_breach), None)
-        return breach or (self.failure and self.failure.refusal) or self.failure
-
-    @property
-    def survived(self) -> list[Refusal]:
-        """Refusals that are no library's own affair, and that the submission went on after."""
-        own = [r for r in self.refusals if r.who != LIBRARY and r.phase != "inspect"]
-        problem = self.problem
-        call = (problem.phase, problem.call) if isinstance(problem, Refusal) else None
-        return [refusal for refusal in own if (refusal.phase, refusal.call) != call]
-
-    @property
-    def seconds(self) -> float:
-        """Wall time of the phases that the testing system goes through."""
-        return sum(p.wall or 0.0 for p in self.phases if p.name != "inspect")
+    Args:
+        task: the mode.
+        submission: what is run.
+        data: the folder of a test, DATA_DIR of the course.
+        keep_caches: let it have this user's variables and caches.
+    """
+    with temporary_folder("grader-") as folder:
+        boxed = submission.use_sandbox and not sandbox.why_no_sandbox()
+        stage = Stage(folder.resolve(), submission, data.absolute(), boxed)
+        try:
+            return Run(task, stage, prepare(stage), keep_caches).go()
+        finally:
+            stage.make_removable()
 
 
 class Run:
-    """One child process, from its start to the end of all it started.
+    """One process, from its start to the end of all it started."""
 
-    Args:
-        job: see grader/child.py; `task`, `submission`, `module`, and what the task needs.
-        limits: seconds by phase, and `memory` in GiB.
-        use_sandbox: also use the operating-system layer where it works.
-        keep_caches: let the submission see this user's caches of pretrained weights.
-    """
-
-    def __init__(
-        self,
-        job: Mapping[str, Any],
-        limits: Mapping[str, float],
-        use_sandbox: bool = True,
-        keep_caches: bool = False,
-    ) -> None:
-        """Nothing is started before `go`."""
-        self.job, self.limits, self.keep_caches = dict(job), limits, keep_caches
-        self.boxed = use_sandbox and not sandbox.why_no_sandbox()
-        self.token = secrets.token_hex(16)
-        self.outcome = Outcome(self._layers(use_sandbox))
-        self.events: queue.Queue[tuple[str, bytes]] = queue.Queue()
+    def __init__(self, task: str, stage: Stage, token: str, keep_caches: bool) -> None:
+        self.task, self.stage, self.keep_caches = task, stage, keep_caches
+        self.limits, self.watch = stage.submission.limits, stage.submission.watch
+        self.memory = int(self.limits["memory"] * 2**30)
+        self.outcome = Outcome(_layers(stage))
+        self.reports = Reports(stage, token)
+        self.phase = Phase("start", BETWEEN)
+        self.began = time.monotonic()
+        self.photos: dict[int, int] = {}  # opened in this phase, by process
+        self.total = 0  # of how many
+        self.answered = self.flooded = False
         self.tail = bytearray()
-        self.readers: list[tuple[threading.Thread, IO[bytes]]] = []
-        self.deadline = 0.0
-        self.over = self.done = False  # done: the child has said so itself
-
-    def _layers(self, wanted: bool) -> list[str]:
-        portable = "audit hook" + (", file-size limit" if _POSIX else "")
-        if self.boxed:
-            return [f"portable ({portable})", "operating system (bwrap)"]
-        why = sandbox.why_no_sandbox() if wanted else "switched off"
-        return [f"portable ({portable})", f"no operating-system layer: {why}"]
+        self.made: list[Path] = []  # by libraries, in scratch
 
     def go(self) -> Outcome:
-        """Run the job to its end, or to the limit that it hits first."""
-        with tempfile.TemporaryDirectory(prefix="grader-", ignore_cleanup_errors=True) as name:
-            process = self._start(Path(name).resolve())
-            # The box ends with this process by itself.
-            watched = ends_with_this_process(process.pid, self.token)
-            with contextlib.nullcontext() if self.boxed else watched:
-                try:
-                    _send_job(process, self.job)
-                    self._listen(process)
-                finally:
-                    self._end(process)
-        self.outcome.log = bytes(self.tail[-TAIL:]).decode(errors="replace")
+        """Start it, listen to it, end it."""
+        process = self._start()
+        assert process.stdin
+        assert process.stdout
+        reader = threading.Thread(target=self._drain, args=(process.stdout,), daemon=True)
+        reader.start()
+        self.tree = Tree(process.pid)
+        try:
+            self._listen(process)
+        finally:
+            process.stdin.close()  # the supervisor ends what is left
+            if not _ends(process, 10.0):
+                process.kill()
+                process.wait()
+            reader.join(1.0)
+            if not reader.is_alive():  # else somebody still has the other end
+                process.stdout.close()
+            self.reports.close()
+        self._clear_up()
+        if not self.outcome.failure:
+            self._read_output()
+        self.outcome.log = self._own_words(bytes(self.tail[-TAIL:]).decode(errors="replace"))
         return self.outcome
 
-    def _start(self, base: Path) -> subprocess.Popen[bytes]:
-        folders = _make_folders(base)
-        memory = int(self.limits["memory"] * 2**30)
-        self.job |= {"token": self.token, "base": str(base), "boxed": self.boxed, "memory": memory}
-        command = [sys.executable, "-B", "-X", "faulthandler", "-c", _BOOT, str(_ROOT)]
-        if self.boxed:
-            results = [Path(self.job["save_to"]).parent] if "save_to" in self.job else []
-            command = sandbox.sandboxed(command, [*folders, *results])
-        process = subprocess.Popen(
+    def _start(self) -> subprocess.Popen[bytes]:
+        stage, supervisor = self.stage, self.stage.base / "supervisor.py"
+        shutil.copyfile(Path(__file__).with_name("supervisor.py"), supervisor)
+        command = [sys.executable, str(supervisor), str(self.memory), *stage.command(self.task)]
+        if stage.boxed:
+            readable = [Path(path) for path in stage.python if Path(path).is_dir()]
+            readable += [stage.submission.folder, stage.data, stage.base]
+            folders = ([stage.output], readable, [stage.temporary])
+            command = sandbox.sandboxed(command, *folders, size=self.memory)
+        return subprocess.Popen(
             command,
-            stdin=subprocess.PIPE,
+            stdin=subprocess.PIPE,  # closed when this process ends
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=base / "current",
-            env=_environment(base, self.keep_caches) | {MARK: self.token},
+            stderr=subprocess.STDOUT,
+            cwd=stage.current,
+            env=stage.environment(self.keep_caches),
             start_new_session=_POSIX,
-            creationflags=0 if _POSIX else subprocess.CREATE_NEW_PROCESS_GROUP,
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
-        for source, read in ((process.stdout, self._read_messages), (process.stderr, self._drain)):
-            thread = threading.Thread(target=read, args=(source,), daemon=True)
-            thread.start()
-            self.readers.append((thread, source))
-        self.tree = Tree(process.pid)
-        return process
-
-    def _read_messages(self, source: IO[bytes]) -> None:
-        size = 0
-        for line in source:
-            size += len(line)
-            if size > MESSAGES_LIMIT:
-                break
-            self.events.put(("message", line))
-        self.events.put(("end", b""))
 
     def _drain(self, source: IO[bytes]) -> None:
         """Read all that is printed, so that the child never waits for us; keep the end of it."""
         size = 0
-        while data := source.read1(65536):
+        while data := source.read1(65536):  # type: ignore[attr-defined]
             size += len(data)
             self.tail += data
             del self.tail[: -2 * TAIL]
-            if size > LOG_LIMIT:
-                self.events.put(("flood", b""))
-                size = -sys.maxsize
+            self.flooded = self.flooded or size > LOG_LIMIT
+
+    def _clear_up(self) -> None:
+        if self.tail.endswith(LEFT):
+            del self.tail[-len(LEFT) :]
+            self._warn("a process that the submission started outlived the test and was ended")
+        for path in () if self.stage.boxed else self.made:
+            if path.parent == Path("/dev/shm"):  # the other folders go as a whole
+                shutil.rmtree(path, ignore_errors=True)
+                path.unlink(missing_ok=True)
+
+    # ---- Listening ----
 
     def _listen(self, process: subprocess.Popen[bytes]) -> None:
-        self.deadline = time.monotonic() + BETWEEN
-        while not self.over:
-            over_memory = self.tree.sample() > self.job["memory"] and sys.platform != "linux"
-            try:
-                kind, line = self.events.get(timeout=max(0.0, min(LOOK, self._left())))
-            except queue.Empty:
-                if over_memory:
-                    self._fail(f"MemoryError: over {self.limits['memory']:g} GiB")
-                elif self._left() <= 0:
-                    self._over_time()
-                elif process.poll() is not None and self.events.empty():
-                    self._died(process)  # while something that it started holds the pipe open
-                continue
-            if kind == "message":
-                self._understand(line)
-            elif kind == "flood":
+        sampled = 0.0
+        while not self.outcome.failure:
+            status = process.poll()  # before the reports: what has ended has reported all
+            for report in self.reports.read():
+                self._understand(report)
+            if self.outcome.failure:
+                _ends(process, AFTER_FAILURE)  # as it does by itself, with its last words
+            elif status is not None:
+                return self._judge_end(status)
+            elif self.flooded:
                 self._fail(f"more than {LOG_LIMIT >> 20} MiB of output")
-            else:
-                self._died(process)
+            elif time.monotonic() - self.began > self.phase.limit:
+                self._over_time()
+            elif time.monotonic() - sampled > SAMPLE:
+                sampled = time.monotonic()
+                self._sample()
+            time.sleep(LOOK)
+        return None
 
-    def _left(self) -> float:
-        return self.deadline - time.monotonic()
+    def _sample(self) -> None:
+        if self.tree.sample() > self.memory and sys.platform != "linux":
+            self._fail(f"MemoryError: over {self.limits['memory']:g} GiB")
+        if self.watch:
+            wall, cpu = time.monotonic() - self.began, self.tree.phase_cpu()
+            self.watch(self.phase, wall, cpu, sum(self.photos.values()), self.total)
 
-    def _understand(self, line: bytes) -> None:
-        try:
-            message = json.loads(line)
-            getattr(self, f"_on_{message.pop('event')}")(**message)
-        except (ValueError, AttributeError, TypeError, KeyError, IndexError):
-            self._fail("wrote to the descriptor of the grader's messages")
+    def _understand(self, report: dict[str, Any]) -> None:
+        """Take one report of the hook; a forged one that makes no sense is none."""
+        with contextlib.suppress(ValueError, AttributeError, TypeError, KeyError, IndexError):
+            match report.pop("event"):
+                case "start":
+                    self._start_phase(**report)
+                case "end":
+                    self._end_phase(**report)
+                case "progress":
+                    self.photos[report["process"]] = int(report["photos"])
+                case "modules":
+                    self.outcome.modules = list(report["own"])
+                    self.outcome.imported = list(report["imported"])
+                case "warning":
+                    self._warn(str(report["text"]))
+                case "note":
+                    self.outcome.notes.append(str(report["text"]))
+                case "made":
+                    self.made.append(Path(report["path"]))
+                case "foreign":
+                    where = f" ({report['where']})" if report["where"] else ""
+                    text = f"{self.phase.name}: reads {report['path']}{where}"
+                    self.outcome.foreign.append(text)
+                case "refusal":
+                    self._add_refusal(Refusal(**report))
+                case "failure":
+                    self._end_phase(*map(report.pop, ("wall", "cpu", "memory")))
+                    refusal = report.pop("refusal")
+                    self._fail(**report, refusal=refusal and Refusal(**refusal))
 
-    def _on_start(self, phase: str) -> None:
-        self.outcome.phases.append(Phase(phase, self.limits[phase]))
-        self.deadline = time.monotonic() + self.limits[phase]
+    def _start_phase(self, phase: str) -> None:
+        if phase in ("answer", "save"):  # of classify and train
+            return
+        self.phase = Phase(phase, self.limits[phase])
+        self.began, self.photos = time.monotonic(), {}
+        self.answered = self.answered or phase == "exit"
+        self.tree.start_phase()
+        folder = self.stage.data / ("test" if phase == "classify" else "train") / "images"
+        self.total = sum(1 for _ in folder.iterdir()) if folder.is_dir() else 0
+        if phase != "exit":
+            self.outcome.phases.append(self.phase)
 
-    def _on_end(self, **cost: float) -> None:
-        self._spend(**cost)
-        last = self.outcome.phases[-1]
-        last.verdict = "ok" if last.verdict == "running" else last.verdict
-        self.deadline = time.monotonic() + BETWEEN
-
-    def _on_answer(self, answer: dict[str, int]) -> None:
-        self.outcome.answer = answer
-
-    def _on_facts(self, facts: dict[str, Any]) -> None:
-        self.outcome.facts = facts
-
-    def _on_warning(self, text: str) -> None:
-        self._warn(text)
-
-    def _on_modules(self, modules: list[str]) -> None:
-        self.outcome.modules = modules
-
-    def _on_refusal(self, **facts: Any) -> None:
-        refusal = _refusal(facts)
-        self.outcome.refusals.append(refusal)
-        if refusal.who != LIBRARY:
-            self._current_phase().verdict = "rule broken" if refusal.is_breach else "refused"
-
-    def _on_failure(
-        self,
-        message: str,
-        where: str,
-        traceback: str,
-        refusal: dict[str, Any] | None,
-        **cost: float,
-    ) -> None:
-        self._spend(**cost)
-        self._fail(message, where, traceback, refusal and _refusal(refusal))
-
-    def _spend(self, wall: float, cpu: float, memory: int) -> None:
-        phase = self._current_phase()
+    def _end_phase(self, wall: float, cpu: float, memory: int) -> None:
+        phase = self.phase
+        phase.wall, phase.cpu = (phase.wall or 0.0) + wall, (phase.cpu or 0.0) + cpu
         self.tree.peak = max(self.tree.peak, memory)
-        phase.wall, phase.cpu, phase.peak = wall, cpu, self.tree.sample(look_again=True)
+        phase.peak = self.tree.sample(look_again=True)
+        if phase.verdict == "running":
+            phase.verdict = "ok"
 
-    def _on_done(self, left_running: bool) -> None:
-        self.over = self.done = True
-        if left_running:
-            self._warn_left()
+    def _add_refusal(self, refusal: Refusal) -> None:
+        self.outcome.refusals.append(refusal)
+        if refusal.kind != LIBRARY_INTERNAL:
+            self.phase.verdict = "rule broken" if refusal.breach else "refused"
 
     def _warn(self, text: str) -> None:
         if text not in self.outcome.warnings:
             self.outcome.warnings.append(text)
 
-    def _warn_left(self) -> None:
-        self._warn("a process that the submission started outlived the test and was ended")
-
-    def _current_phase(self) -> Phase:
-        return self.outcome.phases[-1] if self.outcome.phases else Phase("start", BETWEEN)
+    # ---- The end ----
 
     def _fail(
         self, message: str, where: str = "", traceback: str = "", refusal: Refusal | None = None
     ) -> None:
-        self.over = True
-        phase = self._current_phase()
-        if phase.name == "inspect":  # the answer is there: the test is not in doubt
-            self.outcome.facts = {"unreadable": message}
-            phase.verdict = "error"
-            return
+        name = self.phase.name
         # What a worker process raises comes back as a text, without what it was raised from.
-        in_workers = (r for r in self.outcome.survived if r.in_worker and r.phase == phase.name)
+        in_workers = (r for r in self.outcome.swallowed_refusals if r.in_worker and r.phase == name)
         refusal = refusal or next(in_workers, None)
         if refusal and not refusal.where:  # it was in another thread
             refusal = replace(refusal, where=where)
-        phase.verdict = "rule broken" if refusal or self.outcome.problem else "error"
-        self.outcome.failure = Failure(phase.name, message, where, traceback, refusal)
+        self.phase.verdict = "rule broken" if refusal or self.outcome.problem else "error"
+        self.outcome.failure = Failure(name, message, where, traceback, refusal)
+        if name == "exit":
+            self.outcome.phases.append(self.phase)
 
     def _over_time(self) -> None:
-        phase = self._current_phase()
-        between = phase.wall is not None  # over, and the next one has not begun
-        limit = BETWEEN if between else phase.limit
-        self._fail(f"over its time limit of {limit:g} s")
-        if not between:
-            phase.verdict, phase.wall = "over time", limit
+        after = ": the process does not end after its answer" if self.phase.name == "exit" else ""
+        self._fail(f"over its time limit of {self.phase.limit:g} s{after}")
+        self.phase.wall, self.phase.cpu = self.phase.limit, self.tree.phase_cpu()
+        self.phase.verdict = "over time"
 
-    def _died(self, process: subprocess.Popen[bytes]) -> None:
-        _wait(process, 2.0)
-        code = process.poll()
-        if code is None:
-            return self._fail("closed the descriptor of the grader's messages")
-        code = 128 - code if code < 0 else code  # bwrap and shells count that way
-        signalled = _POSIX and code > 128
-        how = f"by {_signal_name(code - 128)}" if signalled else f"with exit status {code}"
-        return self._fail(f"the process ended {how}, without an answer")
+    def _judge_end(self, status: int) -> None:
+        """Judge how the process ended: as the testing system does, by its exit status."""
+        status = 128 - status if status < 0 else status
+        if status == 0 and self.phase.name == "exit":
+            return
+        name = {128 + number: number.name for number in signal.Signals}.get(status)
+        how = f"by {name}" if name else f"with exit status {status}"
+        last = bytes(self.tail).decode(errors="replace").strip().split("\n")[-1]
+        if status == 1 and last.startswith("MemoryError"):
+            self._fail(last)  # there was none left to report with
+        else:
+            when = "after its answer" if self.answered else "without an answer"
+            self._fail(f"the process ended {how}, {when}")
 
-    def _end(self, process: subprocess.Popen[bytes]) -> None:
-        if self.done:
-            _wait(process, 5.0)
-        self.tree.kill()
-        process.wait()
-        end_marked(self.token)
-        for thread, stream in self.readers:
-            thread.join(1.0)
-            if not thread.is_alive():  # else somebody still has the other end
-                stream.close()
+    def _read_output(self) -> None:
+        expected = "birds_model.pt" if self.task == "train" else "output.csv"
+        for path in sorted(self.stage.output.iterdir()):
+            if path.name == expected and path.is_file():
+                self.outcome.output = path.read_bytes()
+            else:
+                call = f"native code wrote OUTPUT_DIR/{path.name}"
+                self._add_refusal(Refusal("classify", FILES, call, DIRECT, breach=True))
+        if self.outcome.output is None:
+            self._fail("the output is gone")
 
-
-def _refusal(facts: Mapping[str, Any]) -> Refusal:
-    return Refusal(**{**facts, "through": tuple(facts["through"])})
-
-
-def _make_folders(base: Path) -> list[Path]:
-    """New, empty folders around one run: what a submission finds as its surroundings.
-
-    The current folder is one of them. Where the testing system starts a submission is not known,
-    so one that only works from its own folder should fail here. Even the sandbox lets native code
-    write to them: what appears there is reported.
-    """
-    folders = [base / name for name in ("current", "temporary", "workers")]
-    for path in folders:
-        path.mkdir()
-    return folders
+    def _own_words(self, text: str) -> str:
+        """Return what the submission printed, without the traceback that is told apart."""
+        failure = self.outcome.failure
+        if failure and failure.traceback:
+            headers = max(1, failure.traceback.count("Traceback (most recent call last)"))
+            text = text.rsplit("Traceback (most recent call last)", headers)[0]
+        return self.stage.with_original_path(text)
 
 
-def _environment(base: Path, keep_caches: bool) -> dict[str, str]:
-    """This process' environment, with the new folders in it.
+class Reports:
+    """The hook's reports: lines that begin with the run's word; all else is nobody's."""
 
-    The caches of pretrained weights are hidden: there are none in the testing system.
-    """
-    names = {name: str(base / "temporary") for name in ("TMPDIR", "TEMP", "TMP")}
-    if not keep_caches:
-        names["TORCH_HOME"] = str(base / "caches" / "torch")
-        names["HF_HOME"] = str(base / "caches" / "huggingface")
-    return {**os.environ, **names}
+    def __init__(self, stage: Stage, token: str) -> None:
+        flags = os.O_RDWR | os.O_NONBLOCK if _POSIX else os.O_RDONLY
+        self.stage, self.channel = stage, os.open(stage.channel, flags)
+        self.token, self.rest = token.encode() + b" ", b""
+
+    def close(self) -> None:
+        """Listen no more."""
+        os.close(self.channel)
+
+    def read(self) -> list[dict[str, Any]]:
+        """Return the reports that have come since the last call."""
+        lines: list[bytes] = []
+        with contextlib.suppress(BlockingIOError):
+            while data := os.read(self.channel, 65536):
+                *new, self.rest = (self.rest + data).split(b"\n")
+                lines += new
+        return [report for line in lines if (report := self._parsed(line))]
+
+    def _parsed(self, line: bytes) -> dict[str, Any] | None:
+        if line.startswith(self.token):
+            with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+                text = self.stage.with_original_path(line[len(self.token) :].decode())
+                report = ast.literal_eval(text)
+                return report if isinstance(report, dict) else None
+        return None
 
 
-def _send_job(process: subprocess.Popen[bytes], job: Mapping[str, Any]) -> None:
-    # An OSError: it has ended already, as whoever listens will be told.
-    with contextlib.suppress(OSError), process.stdin:
-        process.stdin.write(json.dumps(job).encode())
+class Tree:
+    """A process and all that it started: what they cost."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.peak = 0  # bytes: the most that one of these processes was seen to hold
+        self._members: list[psutil.Process] = []
+        self._looked = -1.0
+        self._cpu = self._cpu_before = 0.0
+
+    def sample(self, look_again: bool = False) -> int:
+        """Look how much memory each process holds now; returns the peak so far, in bytes."""
+        if look_again or time.monotonic() - self._looked > 1.0:
+            self._members, self._looked = self.members(), time.monotonic()
+        cpu = 0.0
+        for process in self._members:
+            with contextlib.suppress(psutil.Error):
+                self.peak = max(self.peak, process.memory_info().rss)
+                cpu += sum(process.cpu_times()[:4])  # its own and its ended children's
+        self._cpu = max(self._cpu, cpu)
+        return self.peak
+
+    def start_phase(self) -> None:
+        """Count CPU time anew."""
+        self.sample()
+        self._cpu_before = self._cpu
+
+    def phase_cpu(self) -> float:
+        """Return the CPU seconds of this phase."""
+        return self._cpu - self._cpu_before
+
+    def members(self) -> list[psutil.Process]:
+        """Return the process and its descendants that are alive."""
+        with contextlib.suppress(psutil.Error):
+            root = psutil.Process(self.pid)
+            return [root, *root.children(recursive=True)]
+        return []
 
 
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
+def _layers(stage: Stage) -> list[str]:
+    if stage.boxed:
+        return ["portable (audit hook)", "operating system (bwrap)"]
+    portable = "portable (audit hook" + (", file-size limit)" if _POSIX else ")")
+    why = sandbox.why_no_sandbox() if stage.submission.use_sandbox else "switched off"
+    return [portable, f"no operating-system layer: {why}"]
 
 
-def _wait(process: subprocess.Popen[bytes], seconds: float) -> None:
+def _ends(process: subprocess.Popen[bytes], seconds: float) -> bool:
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(seconds)
+    return process.poll() is not None

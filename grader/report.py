@@ -2,30 +2,40 @@
 
 import csv
 import sys
+import textwrap
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from course.files import UserError, atomic_write
-from course.marks import accuracy_text, grade_results, mark_of, wilson_interval
-from grader.advice import advice
-from grader.model import (
-    Seen,
+from course.environment import unknown_packages
+from course.files import atomic_write
+from course.layout import TestFolder
+from course.marks import (
+    accuracy_text,
     expectation_lines,
-    find_seen,
-    known_answer_line,
+    grade_results,
+    mark_of,
+    wilson_interval,
+)
+from grader.hints import hint
+from grader.model import (
+    is_demonstration,
     mismatch,
+    trained_photos,
     training_of,
     validation_of,
 )
-from grader.process import Outcome, Phase, Refusal
-from grader.rules import FILES, LIBRARY
-from grader.session import Submission, TestResult
+from grader.outcome import Outcome, Phase, Refusal
+from grader.rules import FILES, LIBRARY_INTERNAL
+from grader.session import TestResult
+from grader.staging import Submission
 
 COLUMNS = ("phase", "limit", "wall", "CPU", "peak memory", "verdict")
 ERRORS_SHOWN = 10
+PLAIN_LINE = 30.0  # seconds between two lines of progress where there is no terminal
 DEMONSTRATION = (
     "this model is a demonstration, trained on other photos than the sample at hand: whoever "
     "submits trains on the course's sample first (python train_full.py)"
@@ -37,17 +47,58 @@ def say(line: str = "") -> None:
     print(line, flush=True)
 
 
+def say_indented(text: str) -> None:
+    """Print a sentence below the testing system's line, wrapped at 80 columns."""
+    wrapper = textwrap.TextWrapper(80, "   ", "      ", break_long_words=False)
+    wrapper.break_on_hyphens = False
+    say(wrapper.fill(harmless(text)))
+
+
+class Progress:
+    """How far a run is: a line that lives on a terminal, now and then a plain one otherwise.
+
+    On stderr: stdout holds what the testing system says.
+    """
+
+    def __init__(self) -> None:
+        self.test = ""
+        self.live = sys.stderr.isatty()
+        self.shown = time.monotonic()
+
+    def start(self, test: TestFolder) -> None:
+        """Name the test that begins."""
+        self.test = test.number
+
+    def __call__(self, phase: Phase, wall: float, cpu: float, photos: int, total: int) -> None:
+        """Show a phase that goes on, if it is time for it."""
+        now = time.monotonic()
+        if now - self.shown < (0.25 if self.live else PLAIN_LINE):
+            return
+        self.shown = now
+        of = f"{photos} of {total} photos, " if photos else ""
+        line = f"{self.test} {phase.name}, {of}{wall:.0f} s of {phase.limit:.0f} s, CPU {cpu:.0f} s"
+        end = "" if self.live else "\n"
+        print(f"\r\x1b[2K{line[:78]}" if self.live else line, end=end, file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        """Take the line away before others are printed."""
+        if self.live:
+            print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
+
+
 def show_result(result: TestResult, submission: Submission) -> None:
-    """The testing system's line for a test, then its costs, accuracy, warnings."""
-    number, status = result.test.number, result.status
+    """Print the testing system's line for a test, then its costs, accuracy, warnings."""
+    number, status, outcome = result.test.number, result.status, result.outcome
     if result.ok:
-        say(f"{number} {result.entry()['time']:.2f}s {status}")
+        say(f"{number} {outcome.seconds:.2f}s {status}")
     else:
         say(f"{number} {status}")
         _show_failure(result, submission)
-    for refusal in result.outcome.survived:
-        _show_survived(refusal, result, submission)
-    show_phases(result.outcome)
+    for refusal in outcome.swallowed_refusals:
+        _show_swallowed(refusal, result, submission)
+    for line in foreign_lines(outcome):
+        say_indented(f"!! {line}")
+    show_phases(outcome)
     if result.ok:
         low, high = wilson_interval(result.correct, result.total)
         accuracy = accuracy_text(result.correct, result.total)
@@ -55,10 +106,10 @@ def show_result(result: TestResult, submission: Submission) -> None:
             f"   accuracy {accuracy} (95 % interval {low:.4f} to {high:.4f}, "
             f"{result.correct} of {result.total}), mark {mark_of(accuracy)}"
         )
-    for warning in result.outcome.warnings:
-        say(f"   Warning: {warning}")
-    for note in _library_notes(result.outcome):
-        say(f"   Note: {note}")
+    for warning in [*outcome.warnings, *_busy_lines(outcome)]:
+        say_indented(f"Warning: {warning}")
+    for note in [*_library_notes(outcome), *outcome.notes]:
+        say_indented(f"Note: {note}")
     _show_log(result)
 
 
@@ -66,44 +117,70 @@ def _show_failure(result: TestResult, submission: Submission) -> None:
     problem, failure = result.problem, result.outcome.failure
     traceback = failure.traceback.rstrip() if failure else ""
     if traceback and problem is failure:
-        say(traceback)
-    say(f"   {result.message}")
-    _show_advice(problem, submission)
-    if traceback and problem is not failure:
+        say(harmless(traceback))
+    say(f"   {harmless(result.message)}")
+    if problem:
+        _show_hint(problem, result.outcome, submission)
+    if failure and traceback and problem is not failure:
         say(f"   what followed from it in {failure.phase}:")
-        say(traceback)
+        say(harmless(traceback))
+
+
+def harmless(text: str) -> str:
+    """Return a text in which control codes are shown, not obeyed."""
+    return "".join(
+        c if c in "\n\t" or c.isprintable() else c.encode("unicode_escape", "replace").decode()
+        for c in text
+    )
 
 
 def _show_log(result: TestResult) -> None:
-    """The end of what the submission printed, such as how many photos it could not read."""
+    """Print the end of what the submission printed, such as how many photos it could not read."""
     if lines := result.outcome.log.splitlines():
         shown = lines[-3 if result.ok else -20 :]
         say("   the end of what it printed:")
-        say("\n".join(f"   | {line}" for line in shown))
+        say("\n".join(f"   | {harmless(line)}" for line in shown))
 
 
-def _show_advice(problem: Any, submission: Submission) -> None:
-    why, cure = advice(problem, submission.folder, submission.limits)
-    say(f"   Why: {why}")
-    say(f"   What to do: {cure}")
+def _show_hint(problem: Any, outcome: Outcome, submission: Submission) -> None:
+    why, remedy = hint(problem, outcome, submission)
+    say_indented(f"Why: {why}")
+    say_indented(f"What to do: {remedy}")
 
 
-def _show_survived(refusal: Refusal, result: TestResult, submission: Submission) -> None:
-    """A call that was refused without ending the run: what would the testing system say?"""
-    say(f"   !! {refusal}")
+def _show_swallowed(refusal: Refusal, result: TestResult, submission: Submission) -> None:
+    """Say of a call that was refused without ending the run what the testing system would say."""
+    say_indented(f"!! {refusal}")
     if result.outcome.problem:
-        return None
+        return
     unsure = ", if it refuses the write as this run did" if refusal.rule == FILES else ""
-    say("      It was refused, the submission went on and answered. The testing system most")
-    say(f"      probably says the same as this run, {result.status!r}{unsure}.")
-    return _show_advice(refusal, submission)
+    say_indented(
+        "It was refused, the submission went on and answered. The testing system most probably "
+        f"says the same as this run, {result.status!r}{unsure}."
+    )
+    _show_hint(refusal, result.outcome, submission)
+
+
+def foreign_lines(outcome: Outcome) -> list[str]:
+    """Say what the run used that the testing system does not have."""
+    packages = [f"imports {name}" for name in unknown_packages(outcome.imported)]
+    return [f"{text}: the testing system has none" for text in [*outcome.foreign, *packages]]
+
+
+def _busy_lines(outcome: Outcome) -> list[str]:
+    return [
+        f"{phase.name}: {phase.wall:.0f} s, of which it had the processor for {phase.cpu:.0f} s: "
+        "the machine was busy, or the submission waited; the testing system's may be busy as well"
+        for phase in outcome.phases
+        if phase.was_starved
+    ]
 
 
 def _library_notes(outcome: Outcome) -> list[str]:
-    """What libraries tried by themselves, one line for each of them."""
+    """Say what libraries tried by themselves, one line for each of them."""
     tried: dict[tuple[str, str, str], str] = {}
     for refusal in outcome.refusals:
-        if refusal.who == LIBRARY:
+        if refusal.kind == LIBRARY_INTERNAL:
             library = refusal.through[-1].split(".")[0] if refusal.through else "a library"
             tried.setdefault((refusal.phase, library, refusal.rule), refusal.call)
     return [
@@ -113,7 +190,7 @@ def _library_notes(outcome: Outcome) -> list[str]:
 
 
 def show_phases(outcome: Outcome) -> None:
-    """The table of the phases, and which layers of the rules were active."""
+    """Print the table of the phases, and which layers of the rules were active."""
     rows = [_phase_row(phase) for phase in outcome.phases]
     if rows:
         show_table(COLUMNS, rows)
@@ -128,48 +205,48 @@ def _phase_row(phase: Phase) -> tuple[str, ...]:
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table: drawn by rich on a terminal, plain columns otherwise."""
-    if sys.stdout.isatty():
-        return _show_rich_table(columns, rows)
+    """Print a table in plain columns."""
     widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
     for cells in (columns, *rows):
         padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
         say(f"   {'  '.join(padded).rstrip()}")
-    return None
 
 
-def _show_rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich import box  # not needed in a pipe, so not imported there
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(*columns, box=box.SIMPLE_HEAD, padding=(0, 1))
-    for cells in rows:
-        table.add_row(*map(Text, cells))  # Text: a name in brackets is no markup
-    Console().print(table)
-
-
-def show_model(results: Sequence[TestResult]) -> None:
-    """What a real grader would not say: has the model seen these photos, is it computed right?"""
-    facts = facts_of(results)
+def show_model(facts: Mapping[str, Any] | None, results: Sequence[TestResult]) -> None:
+    """Print what a real grader would not say: has the model seen these photos?"""
     if facts is None:
         return
     say("Model")
     if "unreadable" in facts:
-        say(f"   cannot be inspected: {facts['unreadable']}")
+        say(f"   cannot be inspected: {harmless(str(facts['unreadable']))}")
         return
-    say(f"   {known_answer_line(facts)}")
-    seen = find_seen(facts, [result.test for result in results])
-    for line in _seen_lines(facts, seen, results):
-        say(f"   {line}")
-    last = results[-1]
+    tests, last = [result.test for result in results], results[-1]
+    if is_demonstration(facts, tests):
+        say(f"   {DEMONSTRATION}")
+    for result in results:
+        if result.truth:
+            say(f"   test {result.test.number}: {_trained_line(facts, result)}")
     if last.ok:
-        for line in _expectation(facts, last, seen is None or bool(seen.count(last.truth))):
+        for line in _expectation(facts, last):
             say(f"   {line}")
 
 
-def _expectation(facts: Mapping[str, Any], last: TestResult, trained_on: bool) -> list[str]:
+def _trained_line(facts: Mapping[str, Any], result: TestResult) -> str:
+    trained, total = trained_photos(facts, result.test), len(result.truth)
+    if trained is None:
+        why = "no digests of its photos" if training_of(facts) else "no record of its training"
+        return f"whether the model was trained on these photos is unknown, it keeps {why}"
+    count = len(trained & result.truth.keys())
+    if not count:
+        return "photos that the model was not trained on"
+    return (
+        f"trained on {count} of these {total} photos, so this accuracy says nothing about the "
+        "hidden sample"
+    )
+
+
+def _expectation(facts: Mapping[str, Any], last: TestResult) -> list[str]:
+    trained_on = trained_photos(facts, last.test) != set()  # or nobody knows
     wrong = mismatch(facts, last.truth, last.correct, trained_on)
     if wrong:
         return [f"WRONG: {wrong}", "no mark to expect: train on these photos first"]
@@ -177,51 +254,8 @@ def _expectation(facts: Mapping[str, Any], last: TestResult, trained_on: bool) -
     return expectation_lines(*validation, last.total) if validation and trained_on else []
 
 
-def facts_of(results: Sequence[TestResult]) -> dict[str, Any] | None:
-    """What the first run that could read it found in birds_model.pt."""
-    return next((r.outcome.facts for r in results if r.outcome.facts), None)
-
-
-def _seen_lines(
-    facts: Mapping[str, Any], seen: Seen | None, results: Sequence[TestResult]
-) -> list[str]:
-    fingerprint = training_of(facts).get("labels_sha256")
-    if fingerprint is None:
-        return ["training: no record in the file; whether it has seen these photos is not known"]
-    if seen is None:
-        return [
-            f"training: on other labels than these tests' (fingerprint {fingerprint[:12]}); "
-            "whether it has seen some of these photos is not known",
-            DEMONSTRATION,
-        ]
-    lines = [f"training: on the {len(seen.labels)} {seen.what} (fingerprint {fingerprint[:12]})"]
-    return lines + [_seen_line(seen, result) for result in results if result.truth]
-
-
-def _seen_line(seen: Seen, result: TestResult) -> str:
-    number, count, total = result.test.number, seen.count(result.truth), len(result.truth)
-    if not count:
-        return f"test {number}: photos that the model was not trained on"
-    return (
-        f"test {number}: trained on {count} of these {total} photos, so this accuracy says "
-        "nothing about the hidden sample"
-    )
-
-
-def species_names(tests_dir: Path) -> dict[int, str]:
-    """Names for class ids, from species.csv if there is one."""
-    path = tests_dir / "species.csv"
-    if not path.is_file():
-        return {}
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            return {int(row["class_id"]): row["name"] for row in csv.DictReader(file)}
-    except (ValueError, KeyError, TypeError, csv.Error):
-        raise UserError(f"{path} is not a table class_id,name: delete or mend it") from None
-
-
 def show_errors(results: Sequence[TestResult], names: Mapping[int, str]) -> None:
-    """The misclassified photos of the last test, the most frequent confusions first."""
+    """Print the misclassified photos of the last test, the most frequent confusions first."""
     wrong = results[-1].wrong() if results[-1].ok else []
     if not wrong:
         return
@@ -234,8 +268,8 @@ def show_errors(results: Sequence[TestResult], names: Mapping[int, str]) -> None
 
 
 def named(class_id: int, names: Mapping[int, str]) -> str:
-    """The species' name, or its number if there is no name."""
-    return names.get(class_id, str(class_id))
+    """Return the species' name, or "class 25" if there is none."""
+    return names.get(class_id, f"class {class_id}")
 
 
 def write_errors(path: Path, results: Sequence[TestResult], names: Mapping[int, str]) -> int:
@@ -253,33 +287,29 @@ def write_errors(path: Path, results: Sequence[TestResult], names: Mapping[int, 
 
 
 def show_mark(results: Sequence[TestResult]) -> None:
-    """The testing system's last line."""
+    """Print the testing system's last line."""
     grade = grade_results([result.entry() for result in results])
     say(f"Mark: {grade['mark']} {grade['description']}".rstrip())
 
 
-def as_json(results: Sequence[TestResult]) -> dict[str, Any]:
-    """Everything in the report, for programs."""
+def as_json(facts: Mapping[str, Any] | None, results: Sequence[TestResult]) -> dict[str, Any]:
+    """Return everything in the report, for programs."""
     return {
         **grade_results([result.entry() for result in results]),
         "tests": [_test_json(result) for result in results],
-        "model": facts_of(results),
+        "model": facts,
     }
 
 
 def _test_json(result: TestResult) -> dict[str, Any]:
-    outcome, ok = result.outcome, result.ok
+    outcome, counts = asdict(result.outcome), (result.correct, result.total)
+    names = ("phases", "layers", "refusals", "warnings", "foreign", "modules")
     return {
         "test": result.test.input.name,
         **result.entry(),
         "message": result.message,
-        "correct": result.correct if ok else None,
-        "total": result.total if ok else None,
-        "interval": wilson_interval(result.correct, result.total) if ok else None,
-        "phases": [asdict(phase) for phase in outcome.phases],
-        "layers": outcome.layers,
-        "refusals": [asdict(refusal) for refusal in outcome.refusals],
-        "warnings": outcome.warnings,
-        "notes": _library_notes(outcome),
-        "modules": outcome.modules,
+        **dict(zip(("correct", "total"), counts if result.ok else (None, None), strict=True)),
+        "interval": wilson_interval(*counts) if result.ok else None,
+        **{name: outcome[name] for name in names},
+        "notes": _library_notes(result.outcome),
     }

@@ -1,359 +1,675 @@
-"""The portable layer of the rules: an audit hook inside the submission's process.
+"""The audit hook: refuses what the box would refuse, and reports what the submission does.
 
 Python announces what it is about to do (`sys.addaudithook`, PEP 578) before it does it: opening a
-file, connecting a socket, starting a program. What the testing system's box would refuse, the hook
-refuses, with the error that the box would give, and reports who wanted it. docs/grader.md, "Who did
-it", explains the judgement. Native code does not announce anything, but for what writers.py wraps:
-that is what the operating-system layer is for.
+file, connecting a socket, starting a program. docs/grader.md, "The rules", explains the judgement.
+
+This file is executed inside the submission's process before course/script.py, out of sight: it is
+no module there, and imports nothing that the interpreter does not load by itself. A module that it
+imported could not be replaced by a file beside the code, as it is in the testing system.
 """
 
-import contextlib
-import errno
-import inspect
-import ipaddress
 import os
-import re
-import shutil
-import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from types import FrameType
-from typing import Any
-from urllib.error import URLError
-from urllib.parse import urlsplit
+from _thread import get_ident
+from errno import ENETUNREACH, ENOENT, EROFS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType, ModuleType
+    from typing import Any
+else:
+    Any = FrameType = ModuleType = object
 
 NETWORK, FILES, ACCELERATOR = "no internet", "no file written", "no accelerator"
-# Who did it: a line of the submission, a library that such a line waits for, a library by itself.
-OWN, WAITED, LIBRARY = "own", "waited for", "library"
+# Who made a call: a line of the submission, a library that such a line called, a library by itself.
+DIRECT, VIA_LIBRARY, LIBRARY_INTERNAL = "direct", "via library", "library internal"
 
+PHASE, TRAINED, FAILURE = "grader.phase", "grader.trained", "grader.failure"  # script.py's events
 # A semaphore of multiprocessing is a "file" of 32 bytes in shared memory: zero would forbid it.
 FILE_SIZE_LIMIT = 64  # bytes
 
-_MOST_TOLD = 100  # refusals and warnings of a process
+_MOST_REPORTS = 100  # refusals, warnings and foreign files of a process
+_TEXT_LIMIT = 20_000  # characters of a traceback
+_PROGRESS = 0.5  # seconds between two reports of how many photos have been opened
 
+_HOOK = globals().get("__file__", "<grader>")
+_HIDDEN = ("<", _HOOK)  # frames that are nobody's
+_STANDARD = os.path.dirname(os.__file__) + os.sep
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-_GRADER = str(Path(__file__).resolve().parent)
-_STANDARD = str(Path(os.__file__).parent) + os.sep
-_DRIVERS = re.compile(r"libcuda\.so|nvcuda\.dll|libamdhip64|libze_loader|ze_loader\.dll")
-_DEVICES = re.compile(r"/dev/(nvidia|kfd|dri/|accel)")
-_STREAMS = re.compile(r"/dev/(null|zero|full|tty|stdout|stderr|fd/.*)$|/proc/|nul$", re.IGNORECASE)
-_SHARED_MEMORY = "/dev/shm"
+_REPORTING = os.O_WRONLY | os.O_APPEND | getattr(os, "O_NONBLOCK", 0)
+_DRIVERS = ("libcuda.so", "nvcuda.dll", "libamdhip64", "libze_loader", "ze_loader.dll")
+_DEVICES = ("/dev/nvidia", "/dev/kfd", "/dev/dri/", "/dev/accel")
+_STREAMS = ("/dev/null", "/dev/zero", "/dev/full", "/dev/tty", "/dev/ptmx", os.devnull)
 # Started by the standard library to find libraries and name the machine.
 _HARMLESS_PROGRAMS = {"ldconfig", "gcc", "cc", "objdump", "ld", "uname", "lscpu", "sysctl", "ver"}
-
-# Events, and which of their arguments is the host.
-_REVERSE = {"socket.gethostbyaddr": 0, "socket.getnameinfo": 0}
-_LOOK_UPS = {"socket.getaddrinfo": 0, "socket.gethostbyname": 0, "http.client.connect": 1}
-_LOOK_UPS |= _REVERSE
-_SENDERS = {"socket.connect", "socket.sendto", "socket.sendmsg"}
-_PROGRAMS = {"subprocess.Popen", "os.startfile"}
-_PROGRAMS |= {"os.system", "os.exec", "os.posix_spawn", "os.spawn"}
-_FORKS = {"os.fork", "os.forkpty"}
-# Imported when multiprocessing starts its first worker without a fork that the hook would see.
-_WORKER_MODULES = tuple(
-    f"multiprocessing.popen_{way}" for way in ("spawn_posix", "spawn_win32", "forkserver")
-)
+_WORKER_MODULES = ("multiprocessing.popen_spawn", "multiprocessing.popen_forkserver")
+_PROGRAMS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn")
 # Calls that change a file system, and which of their arguments name what is changed.
 _CHANGES = {
     **dict.fromkeys(("os.mkdir", "os.remove", "os.rmdir", "os.truncate", "os.chmod"), (0,)),
     **dict.fromkeys(("os.chown", "os.utime", "os.setxattr", "os.removexattr"), (0,)),
-    **dict.fromkeys(("os.chflags", "sqlite3.connect", "tempfile.mkstemp"), (0,)),
-    **dict.fromkeys(("tempfile.mkdtemp", "shutil.rmtree", "shutil.make_archive"), (0,)),
+    **dict.fromkeys(("os.chflags", "tempfile.mkstemp", "tempfile.mkdtemp"), (0,)),
+    **dict.fromkeys(("shutil.rmtree", "shutil.make_archive"), (0,)),
     **dict.fromkeys(("os.link", "os.symlink", "shutil.copyfile", "shutil.copytree"), (1,)),
     **dict.fromkeys(("os.rename", "shutil.move"), (0, 1)),
 }
+_REVERSE_LOOK_UPS = {"socket.gethostbyaddr": 0, "socket.getnameinfo": 0}
+_LOOK_UPS = {"socket.getaddrinfo": 0, "socket.gethostbyname": 0, "http.client.connect": 1}
+_LOOK_UPS |= _REVERSE_LOOK_UPS
+# Native functions that open files and announce nothing: by module, the path of attributes to each,
+# where its arguments hold the file's name, and the mode. Position -1: it makes shared memory.
+_NATIVE_IO: dict[str, tuple[tuple[Any, ...], ...]] = {
+    "torch": (
+        ("_C", "PyTorchFileWriter", "__init__", 1, "wb"),
+        ("_C", "ScriptModule", "save", 1, "wb"),
+        ("UntypedStorage", "share_memory_", -1, ""),
+    ),
+    "torchvision.io.image": (("write_file", 0, "wb"), ("read_file", 0, "rb")),
+    "safetensors._safetensors_rust": (("serialize_file", 1, "wb"),),
+    "cv2": (("imwrite", 0, "wb"), ("imwritemulti", 0, "wb"), ("imread", 0, "rb")),
+}
 
 
-@dataclass(frozen=True)
-class Doer:
-    """Who wanted a call: found by walking the stack outwards from it.
+def install(config: dict[str, Any]) -> None:
+    """Watch this process from now on; Python has no way to remove an audit hook."""
+    rules = Rules(config)
+    sys.addaudithook(rules.watch)
+    sys.meta_path.insert(0, NativeIO(rules.limit_files))
+
+
+class Origin:
+    """Who made a call, found by walking the stack outwards from it.
 
     `through` names the library's functions on the way, the innermost first; `given` holds what the
     submission's line had at hand or passed on, where a file's name may come from.
     """
 
-    who: str
-    where: str = ""
-    through: tuple[str, ...] = ()
-    given: tuple[Any, ...] = ()
+    def __init__(self, kind: str, where: str = "", through: Any = (), given: Any = ()) -> None:
+        self.kind, self.where, self.through, self.given = kind, where, tuple(through), given
 
 
 class Rules:
-    """The hook's state: installed once, switched on when the submission takes over.
+    """The hook's state; nothing is refused before the script's first phase.
 
     Args:
-        submission: the folder whose lines count as the submission's own.
-        base: the run's own folder; in it `temporary` and `workers`, and `current`.
-        tell: called with {"event": "refusal", ...} or {"event": "warning", ...}.
-        watch_code: whether the folder `submission` can change at all.
+        config: `code`, the folder of the script and the code; `submission`, the folder that it was
+            made from; `data` and `output`, the script's; `base`, the run's;
+            `scratch`, folders that libraries may write in; `known`, folders that the testing
+            system has, too; `channel`, the file that reports go to, after the word `token`;
+            `limit_files`, whether no file may grow where native code writes.
     """
 
-    def __init__(
-        self,
-        submission: str,
-        base: str,
-        tell: Callable[[dict[str, Any]], None],
-        watch_code: bool = True,
-    ) -> None:
-        """Nothing is watched before `install`."""
-        self.submission, self.base, self.tell = submission, base, tell
-        self.watch_code = watch_code
-        self.workers = os.path.join(base, "workers") + os.sep
-        self.temporary = os.path.join(base, "temporary") + os.sep
-        self.scratch = (self.temporary, self.workers, _SHARED_MEMORY + os.sep)
-        self.phase = ""  # "": nothing is forbidden
-        self.pid, self.began = os.getpid(), time.time()
-        self._told: set[str] = set()
-        self._made: set[str] = set()  # by libraries, right in a scratch folder
-        self._had_workers = False
-        self._before: dict[str, Any] = {}
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.config, self.pid = config, os.getpid()
+        self.roots = tuple(config[name] + os.sep for name in ("code", "submission"))
+        self.own = (*self.roots, *(config[name] + os.sep for name in ("base", "data")))
+        self.scratch = tuple(folder + os.sep for folder in config["scratch"])
+        known = [*config["known"], config["data"], config["base"], *map(str, sys.path)]
+        self.known = tuple({os.path.join(path, "") for path in known if path}) + self.roots
+        self.phase, self.images = "", ""  # "": nothing is refused
+        self.began = (0.0, 0.0)
+        self.busy: set[int] = set()  # threads that are in the hook: what it does is not judged
+        self.reported: set[str] = set()
+        self.imported: set[str] = set()  # top-level names that the submission's lines import
+        self.opened: set[str] = set()  # photos, in this phase
+        self.progress = 0.0
+        self.made: set[str] = set()  # announced in scratch, so no matter of native code
+        self.resource = _import_hidden("resource") if config["limit_files"] else None
+        self.handlers: dict[str, Any] = {
+            PHASE: lambda event, args: self.begin(*args),
+            TRAINED: self._on_trained,
+            FAILURE: self._on_failure,
+            "open": self._on_open,
+            "import": self._on_import,
+            "urllib.Request": self._on_url,
+            "ctypes.dlopen": self._on_library,
+            "sqlite3.connect": self._on_database,
+            **dict.fromkeys(_CHANGES, self._on_change),
+            **dict.fromkeys(_LOOK_UPS, self._on_look_up),
+            **dict.fromkeys(("socket.connect", "socket.sendto", "socket.sendmsg"), self._on_send),
+            **dict.fromkeys(("os.fork", "os.forkpty"), self._on_worker),
+            **dict.fromkeys(_PROGRAMS, self._on_program),
+        }
 
-    def install(self) -> None:
-        """Add the audit hook; Python has no way to remove it."""
-        self._before = self._listing()
-        sys.addaudithook(self._watch)
+    def watch(self, event: str, args: tuple[Any, ...]) -> None:
+        """Judge one event, unless the hook itself caused it."""
+        handler = self.handlers.get(event)
+        if handler is None or not (self.phase or event == PHASE) or get_ident() in self.busy:
+            return
+        self.busy.add(get_ident())
+        try:
+            handler(event, args)
+        except Exception as error:
+            if hasattr(error, "_refusal") or isinstance(error, MemoryError):
+                raise
+            self.report("note", event, text=f"the hook failed at {event}: {_message(error)}")
+        finally:
+            self.busy.discard(get_ident())
+
+    def send(self, event: str, **facts: Any) -> None:
+        """Report to the grader; every time anew, since a submission may close what is open."""
+        line = f"{self.config['token']} { ({'event': event, **facts})!r}\n"
+        data = line.encode(errors="backslashreplace")
+        try:
+            channel = os.open(self.config["channel"], _REPORTING)
+            if os.name == "posix":
+                os.set_blocking(channel, True)
+            while data:
+                data = data[os.write(channel, data) :]
+            os.close(channel)
+        except OSError:  # the grader is gone
+            pass
+
+    def report(self, event: str, key: str, **facts: Any) -> None:
+        """Report once, however often it happens."""
+        if key not in self.reported and len(self.reported) < _MOST_REPORTS:
+            self.reported.add(key)
+            self.send(event, **facts)
+
+    # ---- Phases ----
 
     def begin(self, phase: str) -> None:
-        """Switch the rules on, for the phase named."""
-        limit_file_size(FILE_SIZE_LIMIT)
-        self.phase = phase
-
-    def end(self) -> None:
-        """Switch the rules off: the grader's own code runs, and may write."""
-        self.phase = ""
-        limit_file_size(None)
-        for path in self._made:
-            if path.startswith(_SHARED_MEMORY):  # the other folders go as a whole
-                shutil.rmtree(path, ignore_errors=True)
-                Path(path).unlink(missing_ok=True)
-
-    # ---- the judgement ----
-
-    def _watch(self, event: str, args: tuple[Any, ...]) -> None:
-        if not self.phase:
+        """End the phase before and begin this one; a fork of the submission's reports nothing."""
+        if os.getpid() != self.pid:
             return
-        if event == "open":
-            self._watch_open(*args)
-        elif event in _CHANGES:
-            self._watch_change(event, args)
-        elif event in _SENDERS and not _is_near(args[0], args[1]):
-            self._refuse(NETWORK, event, args, _unreachable())
-        elif event in _LOOK_UPS and _needs_look_up(args[_LOOK_UPS[event]], event in _REVERSE):
+        if self.phase:
+            self._clear_scratch()
+            self.send("end", **self.cost())
+        if phase == "exit":
+            self.send("modules", own=self._own_modules(), imported=self._foreign_modules())
+        self.phase, self.opened = phase, set()
+        part = {"fast_train": "train", "train": "train", "classify": "test"}.get(phase)
+        self.images = os.path.join(self.config["data"], part, "images", "") if part else ""
+        self.limit_files(None if phase in ("import", "answer", "save", "exit") else FILE_SIZE_LIMIT)
+        self.began = time.monotonic(), _cpu_seconds()
+        self.send("start", phase=phase)
+
+    def cost(self) -> dict[str, float]:
+        """Return seconds of wall clock and CPU since the phase began, and peak memory in bytes."""
+        wall, cpu = time.monotonic() - self.began[0], _cpu_seconds() - self.began[1]
+        return {"wall": wall, "cpu": cpu, "memory": _peak_memory()}
+
+    def _on_trained(self, event: str, args: tuple[Any, ...]) -> None:
+        if args[0]:
+            text = "train_classifier returns None; the assignment wants the network"
+            self._warn(text, Origin(DIRECT))
+
+    def _on_failure(self, event: str, args: tuple[BaseException]) -> None:
+        [error] = args
+        if os.getpid() != self.pid:
+            return
+        phase, self.phase = self.phase, "exit"
+        self.limit_files()
+        facts = {"where": self._line_of(error), "refusal": _refusal_behind(error)}
+        message = (phase == "answer" and _answer_problem(error)) or _message(error)
+        traceback = self._format(error)
+        self.send("failure", message=message, traceback=traceback, **facts, **self.cost())
+
+    # ---- Files ----
+
+    def _on_open(self, event: str, args: tuple[Any, ...]) -> None:
+        path, mode, flags = args
+        if isinstance(path, int) or path is None:
+            return None  # a descriptor: judged when it was opened
+        name = os.fsdecode(path)
+        if not (flags or 0) & _WRITING:
+            return self._on_read(name, (path, mode))
+        real = os.path.realpath(name)
+        if real.startswith(("/proc/", "/dev/pts/", *_STREAMS)) or name.lower() == "nul":
+            return None
+        if self.phase in ("answer", "save") and real.startswith(self.config["output"] + os.sep):
+            return None
+        if name.startswith(_DEVICES):
+            return self._refuse(ACCELERATOR, "open", (path, mode), _no_file(name))
+        return self._judge(event, (path, mode), [real])
+
+    def _on_read(self, name: str, shown: tuple[Any, ...]) -> None:
+        if self.images and name.startswith(self.images):
+            self.opened.add(name)
+            if time.monotonic() - self.progress >= _PROGRESS:
+                self.progress = time.monotonic()
+                self.send("progress", process=os.getpid(), photos=len(self.opened))
+            return None
+        if name.startswith(_DEVICES):
+            return self._refuse(ACCELERATOR, "open", shown, _no_file(name))
+        if os.path.isabs(name) and name.startswith(self.known):
+            return None
+        real = os.path.realpath(name)
+        if not real.startswith(self.known) and os.path.isfile(real):
+            self.report("foreign", real, path=real, where=self.find_origin().where)
+        return None
+
+    def _on_change(self, event: str, args: tuple[Any, ...]) -> None:
+        given = [args[i] for i in _CHANGES[event]]
+        if event == "os.truncate" and isinstance(given[0], int):
+            return self.limit_files()  # shared memory gets its size
+        names = [_in_folder(os.fsdecode(v), args[-1]) for v in given if not isinstance(v, int)]
+        if not names or (event == "os.mkdir" and os.path.lexists(names[0])):
+            return None  # os.makedirs(exist_ok=True) on a folder that is there changes nothing
+        folders = [os.path.realpath(os.path.dirname(name) or ".") for name in names]
+        paths = [os.path.join(f, os.path.basename(n)) for f, n in zip(folders, names)]  # noqa: B905
+        return self._judge(event, args, paths)
+
+    def _on_database(self, event: str, args: tuple[Any, ...]) -> None:
+        """Let SQLite open what is there: it falls back to reading by itself."""
+        name = os.fsdecode(args[0]).removeprefix("file:").partition("?")[0]
+        if name not in ("", ":memory:") and not os.path.exists(name):
+            error = sys.modules["_sqlite3"].OperationalError("unable to open database file")
+            self._judge(event, args, [os.path.realpath(name)], error)
+
+    def _judge(self, event: str, args: Any, paths: list[str], error: Any = None) -> None:
+        """Let scratch be written, refuse everything else, report what is a matter of the rules.
+
+        In scratch, a file that the submission itself writes or names breaks the rule although it
+        is written: whether the testing system has such a place is unknown.
+        """
+        if "__pycache__" in paths[-1]:  # Python does without
+            raise _marked(_read_only(paths[-1]), None)
+        origin, call = self.find_origin(), f"{event}({_shown(args)})"
+        if all(map(self._is_scratch, paths)):
+            self.limit_files()
+            self._note_made(paths)
+            if origin.kind == DIRECT or any(self._is_given(path, origin) for path in paths):
+                self._report(FILES, call, origin, breach=True)
+            return
+        # In the code's folder a write is refused for certain, so nothing comes of an attempt.
+        breach = origin.kind == DIRECT and not paths[-1].startswith(self.roots)
+        report = self._report(FILES, call, origin, breach)
+        raise _marked(error or _read_only(paths[-1]), report)
+
+    def _is_scratch(self, path: str) -> bool:
+        """Tell whether libraries may write there; a run's own folders may lie in /dev/shm."""
+        path = path + os.sep
+        return path.startswith(self.scratch[0]) or (
+            path.startswith(self.scratch) and not path.startswith(self.own)
+        )
+
+    def _is_given(self, name: str, origin: Origin) -> bool:
+        """Tell whether the submission's line holds this name, or that of a folder around it."""
+        texts = (os.path.abspath(text) for text in map(_path, origin.given) if text)
+        return any(name.startswith(text) and text.startswith(self.scratch) for text in texts)
+
+    def _note_made(self, paths: list[str]) -> None:
+        """Note the files and folders right in scratch that paths lie in."""
+        for path in paths:
+            root = next((root for root in self.scratch if path.startswith(root)), path)
+            top = root + path[len(root) :].partition(os.sep)[0]
+            if top not in self.made and not os.path.lexists(top):
+                self.send("made", path=top)
+            self.made.add(top)
+
+    def _clear_scratch(self) -> None:
+        """Remove what no library announced: no later phase finds what a program left there."""
+        folder = self.config["scratch"][0]
+        for name in os.listdir(folder):
+            path = os.path.join(folder, name)
+            if path not in self.made and not name.startswith("torch-shm"):  # its manager's socket
+                _import_hidden("shutil").rmtree(path, ignore_errors=True)
+                if os.path.lexists(path):
+                    os.remove(path)
+                text = f"{name}, which native code or a program left in the temporary folder"
+                self.send("note", text=f"{self.phase}: {text}, was removed at the phase's end")
+
+    def limit_files(self, limit: int | None = None) -> None:
+        """Let files of this process grow to `limit` bytes; None: to any size."""
+        if self.resource:
+            kind = self.resource.RLIMIT_FSIZE
+            hard = self.resource.getrlimit(kind)[1]
+            self.resource.setrlimit(kind, (hard if limit is None else limit, hard))
+
+    # ---- The network ----
+
+    def _on_send(self, event: str, args: tuple[Any, ...]) -> None:
+        connection, address = args[0], args[1]
+        if isinstance(address, (str, bytes)):  # a socket of this machine, by its file
+            name = os.fsdecode(address)
+            abstract = name[:1] in ("", "\0")
+            if not abstract and not os.path.realpath(name).startswith(self.scratch):
+                self._refuse(NETWORK, event, args[1:], _no_file(name))
+        elif isinstance(address, tuple) and not _is_this_machine(address[0]):
+            family = getattr(connection, "family", 0)
+            if family in (2, 10, 23, 30):  # AF_INET; AF_INET6 on Linux, Windows, macOS
+                unreachable = OSError(ENETUNREACH, os.strerror(ENETUNREACH))
+                self._refuse(NETWORK, event, args[1:], unreachable)
+
+    def _on_look_up(self, event: str, args: tuple[Any, ...]) -> None:
+        host = args[_LOOK_UPS[event]]
+        host = host[0] if isinstance(host, tuple) else host
+        # A number needs no look-up, but for its name.
+        if not _is_this_machine(host) and (event in _REVERSE_LOOK_UPS or not _is_number(host)):
             self._refuse(NETWORK, event, args, _unknown_host())
-        elif event == "urllib.Request" and _needs_look_up(urlsplit(str(args[0])).hostname):
-            self._refuse(NETWORK, event, args, URLError(_unknown_host()))
-        elif event == "ctypes.dlopen" and _DRIVERS.search(str(args[0])):
+
+    def _on_url(self, event: str, args: tuple[Any, ...]) -> None:
+        scheme, _, rest = str(args[0]).partition("://")
+        host = rest.partition("/")[0].rpartition("@")[2]
+        host = host[1:].partition("]")[0] if host[:1] == "[" else host.partition(":")[0]
+        if scheme not in ("file", "data") and not (_is_this_machine(host) or _is_number(host)):
+            error = sys.modules["urllib.error"].URLError(_unknown_host())
+            self._refuse(NETWORK, event, args, error)
+
+    # ---- Libraries, programs, workers, threads ----
+
+    def _on_import(self, event: str, args: tuple[Any, ...]) -> None:
+        name = args[0]
+        if name.startswith(_WORKER_MODULES):
+            self._on_worker(event, args)
+        elif name == "_posixshmem":
+            self.limit_files()
+        frame: FrameType | None = sys._getframe(2)
+        while frame and frame.f_code.co_filename.startswith(_HIDDEN):
+            frame = frame.f_back
+        if frame and self.line_name(frame.f_code.co_filename):
+            self.imported.add(name.partition(".")[0])
+
+    def _on_library(self, event: str, args: tuple[Any, ...]) -> None:
+        if any(driver in str(args[0]) for driver in _DRIVERS):
             missing = f"{args[0]}: cannot open shared object file: No such file or directory"
             self._refuse(ACCELERATOR, event, args, OSError(missing))
-        elif event in _PROGRAMS:
-            self._note_program(event, args)
-        elif event in _FORKS or (event == "import" and args[0].startswith(_WORKER_MODULES)):
-            self.note_workers()
 
-    def _watch_open(self, path: Any, mode: Any, flags: Any) -> None:
-        if not isinstance(path, (str, bytes, os.PathLike)):
-            return  # a descriptor: judged when it was opened
-        name = os.fsdecode(path)
-        writes = (flags or 0) & _WRITING and not _STREAMS.match(name)
-        if _DEVICES.match(name):
-            self._refuse(ACCELERATOR, "open", (path, mode), _no_file(name))
-        elif writes or (name.startswith(self.scratch) and self._is_new(name)):
-            self._judge_files("open", (path, mode), [name], bool(writes))
+    def _on_program(self, event: str, args: tuple[Any, ...]) -> None:
+        words = args[1] if event in ("os.spawn", "subprocess.Popen") else args[0]
+        words = words[0] if isinstance(words, (list, tuple)) else words
+        program = ((_path(words) or "").split() or ["?"])[0]
+        origin = self.find_origin()
+        harmless = program.replace("\\", "/").rpartition("/")[2] in _HARMLESS_PROGRAMS
+        if not harmless and origin.kind != LIBRARY_INTERNAL:
+            text = f"starts another program ({program}), which the audit hook cannot watch"
+            self._warn(text, origin)
 
-    def _watch_change(self, event: str, args: tuple[Any, ...]) -> None:
-        names = [os.fsdecode(args[i]) for i in _CHANGES[event] if not isinstance(args[i], int)]
-        if not names:
-            return
-        if event == "os.mkdir" and os.path.lexists(names[0]):
-            return  # os.makedirs(exist_ok=True) on a folder that is there changes nothing
-        if event == "os.remove" and names[0].startswith(self.workers):
-            return
-        if event == "sqlite3.connect" and names[0] in (":memory:", ""):
-            return
-        self._judge_files(event, args, [_in_folder(name, args[-1]) for name in names])
+    def _on_worker(self, event: str, args: tuple[Any, ...]) -> None:
+        """Note worker processes: `classify` should have none, and they share memory in files."""
+        self.limit_files()
+        if self.phase == "classify":
+            text = "worker processes: the course advises against them in classify"
+            self._warn(text, self.find_origin())
 
-    def _judge_files(
-        self, event: str, args: Sequence[Any], names: Sequence[str], writes: bool = True
-    ) -> None:
-        """Let a library use its scratch, in memory as in the box; refuse everything else.
+    def _warn(self, text: str, origin: Origin) -> None:
+        text = f"{self.phase}: {text}"
+        where = f" ({origin.where})" if origin.where else ""
+        self.report("warning", text, text=text + where)
 
-        What the submission names itself it could find again: that is refused in scratch, too.
-        """
-        doer, paths = who_does_it(self.submission), [os.path.abspath(n) for n in names]
-        given = any(self._is_given(path, doer) for path in paths)
-        if given and doer.who == LIBRARY:
-            doer = replace(doer, who=WAITED)  # by way of a thread of its own
-        if not given and doer.who != OWN and all(path.startswith(self.scratch) for path in paths):
-            return self._let_write(paths) if writes else None
-        return self._refuse(FILES, event, args, _read_only(names[-1]), doer)
+    def _own_modules(self) -> list[str]:
+        """Return the files of the submission that were imported, such as "utils/views.py"."""
+        files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+        return sorted({name for file in files if file and (name := self.line_name(str(file)))})
 
-    def _let_write(self, paths: Sequence[str]) -> None:
-        limit_file_size(None)
-        for path in paths:
-            root = next(root for root in self.scratch if path.startswith(root))
-            top = root + path[len(root) :].partition(os.sep)[0]
-            if not os.path.lexists(top):
-                self._made.add(top)
+    def _foreign_modules(self) -> list[str]:
+        """Return what the submission imports that is neither its own nor Python's."""
+        names = self.imported - set(sys.stdlib_module_names)
+        files = {name: getattr(sys.modules.get(name), "__file__", None) for name in names}
+        return sorted(name for name, file in files.items() if file and not self.line_name(file))
 
-    def _is_given(self, name: str, doer: Doer) -> bool:
-        """Whether the submission's line holds this name, or that of a folder around it."""
-        for value in doer.given:
-            if isinstance(value, (str, bytes, os.PathLike)):
-                text = os.path.abspath(os.fsdecode(value))
-                if name.startswith(text) and text.startswith(self.scratch):
-                    return True
-        return False
+    # ---- Refusals ----
 
-    def _is_new(self, name: str) -> bool:
-        try:
-            return os.stat(name).st_ctime >= self.began
-        except OSError:
-            return False
+    def _refuse(self, rule: str, event: str, args: Any, error: Exception) -> None:
+        """Refuse what is refused there for certain, so that nothing comes of an attempt."""
+        origin = self.find_origin()
+        breach = origin.kind == DIRECT and rule == ACCELERATOR
+        raise _marked(error, self._report(rule, f"{event}({_shown(args)})", origin, breach))
 
-    def _refuse(
-        self,
-        rule: str,
-        event: str,
-        args: Sequence[Any],
-        error: Exception,
-        doer: Doer | None = None,
-    ) -> None:
-        doer = doer or who_does_it(self.submission)
-        call = f"{event}({_shown(args)})"
-        error.refusal = self._tell_refusal(rule, call, doer)
-        raise error
-
-    def _tell_refusal(self, rule: str, call: str, doer: Doer) -> dict[str, Any]:
+    def _report(self, rule: str, call: str, origin: Origin, breach: bool) -> dict[str, Any]:
         facts = {
-            **{"phase": self.phase, "rule": rule, "call": call, "who": doer.who},
-            **{"where": doer.where, "through": doer.through},
-            "in_worker": os.getpid() != self.pid,
+            **{"phase": self.phase, "rule": rule, "call": call, "kind": origin.kind},
+            **{"where": origin.where, "through": origin.through, "breach": breach},
+            **{"in_worker": os.getpid() != self.pid},
         }
-        key = f"{rule} {doer.where} {call}"
-        if key not in self._told and len(self._told) < _MOST_TOLD:
-            self._told.add(key)
-            self.tell({"event": "refusal", **facts})
+        self.report("refusal", f"{rule} {origin.where} {call}", **facts)
         return facts
 
-    # ---- programs and workers ----
+    def find_origin(self) -> Origin:
+        """Walk the stack outwards, to the innermost line of the submission's.
 
-    def _note_program(self, event: str, args: Sequence[Any]) -> None:
-        program, doer = _program(event, args), who_does_it(self.submission)
-        harmless = re.split(r"[\\/]", program)[-1] in _HARMLESS_PROGRAMS
-        if not harmless and doer.who != LIBRARY:
-            self._warn(f"starts another program ({program}), which the audit hook cannot watch")
-
-    def note_workers(self) -> None:
-        """Worker processes: advised against in `classify`, and they share memory through files."""
-        limit_file_size(None)
-        self._had_workers = True
-        if self.phase == "classify":
-            self._warn("worker processes: the course advises against them in classify")
-
-    def _warn(self, text: str) -> None:
-        text = f"{self.phase}: {text}"
-        if text not in self._told:
-            self._told.add(text)
-            where = who_does_it(self.submission).where
-            self.tell({"event": "warning", "text": f"{text} ({where})" if where else text})
-
-    # ---- what native code wrote ----
-
-    def tell_files(self) -> None:
-        """Report the files that have appeared since the last look, written by native code.
-
-        The folders around the run are new and empty, and the submission's own is as it was.
+        A library's module body on the way means that it is being imported: it acts by itself. So
+        it does in a thread without a line of the submission's, unless it was handed a name there
+        that the submission's code holds, as by `ThreadPoolExecutor.submit(np.save, name)`. The
+        standard library only passes on what it is told, but for multiprocessing, which keeps
+        sockets and shared memory, and tempfile, which looks for a folder.
         """
-        now = self._listing()
-        new = sorted(name for name, facts in now.items() if self._before.get(name) != facts)
-        self._before = now
-        if new:
-            call = f"native code wrote {', '.join(new[:3])}"
-            self._tell_refusal(FILES, call, Doer(OWN))
+        frame: FrameType | None = sys._getframe(1)
+        called: FrameType | None = None
+        through: list[str] = []
+        arguments: list[Any] = []
+        by_itself = False
+        while frame:
+            code = frame.f_code
+            line = self.line_name(code.co_filename)
+            if line:
+                kind = LIBRARY_INTERNAL if by_itself else VIA_LIBRARY if called else DIRECT
+                given = (*_arguments(called), *frame.f_locals.values(), *code.co_consts)
+                return Origin(kind, f"{line}:{frame.f_lineno}", through, () if by_itself else given)
+            by_itself = by_itself or code.co_name == "_get_default_tempdir"
+            if not self._passes_on(code.co_filename, code.co_name):
+                called, by_itself = frame, by_itself or code.co_name == "<module>"
+                name = frame.f_globals.get("__name__", "")
+                if code.co_name == "audited":
+                    name = getattr(frame.f_locals.get("function"), "__module__", name)
+                through.append(f"{name}.{code.co_name}")
+            if not code.co_filename.startswith(_HIDDEN):
+                arguments += _arguments(frame)
+            frame = frame.f_back
+        held = [] if by_itself else [value for value in arguments if self._is_held(value)]
+        if held:
+            return Origin(VIA_LIBRARY, self._line_elsewhere(), through, held)
+        return Origin(LIBRARY_INTERNAL, "", through)
 
-    def _listing(self) -> dict[str, Any]:
-        """Size and time of files by name, without those that libraries announced."""
-        found = {}
-        for path in self._paths():
-            with contextlib.suppress(OSError):  # it may go while we look
-                facts = path.lstat()
-                found[self._short(path)] = (facts.st_size, facts.st_mtime_ns)
-        return found
+    def _is_held(self, value: Any) -> bool:
+        """Tell whether a constant of the submission's code names this, or the beginning of it."""
+        text = _path(value)
+        modules = list(sys.modules.values())
+        own = [m for m in modules if self.line_name(str(getattr(m, "__file__", None)))]
+        values = [value for module in own for value in list(vars(module).values())]
+        codes = [value.__code__ for value in values if hasattr(value, "__code__")]
+        while codes:
+            constants = codes.pop().co_consts
+            values += constants
+            codes += [constant for constant in constants if hasattr(constant, "co_consts")]
+        texts = (value for value in values if isinstance(value, str))
+        return bool(text) and any(
+            held.startswith(self.scratch) and text.startswith(held) for held in texts
+        )
 
-    def _paths(self) -> Iterator[Path]:
-        yield from Path(self.base, "current").rglob("*")
-        for top in Path(self.temporary).glob("*"):
-            # Of what workers put there nobody knows whose it is; to be read it is too new anyway.
-            if str(top) not in self._made and not self._had_workers:
-                yield from (p for p in (top, *top.rglob("*")) if p.is_file())
-        if self.watch_code:
-            files = Path(self.submission).iterdir()
-            yield from (p for p in files if p.is_file() and not p.name.startswith("."))
+    def _line_elsewhere(self) -> str:
+        """Return the submission's line that another thread is at, such as one that waits."""
+        for frame in list(sys._current_frames().values()):
+            walk: FrameType | None = frame
+            while walk:
+                if line := self.line_name(walk.f_code.co_filename):
+                    return f"{line}:{walk.f_lineno}"
+                walk = walk.f_back
+        return ""
 
-    def _short(self, path: Path) -> str:
-        inside = path.is_relative_to(self.base)
-        return path.relative_to(self.base).as_posix() if inside else str(path)
+    def _passes_on(self, file: str, function: str) -> bool:
+        if file.startswith(_HIDDEN):
+            return function != "audited"  # which stands for a library's native function
+        if file.startswith(_STANDARD) and "site-packages" not in file:
+            return not file.startswith(os.path.join(_STANDARD, "multiprocessing", ""))
+        return file in self.config["scripts"]
+
+    def line_name(self, file: str) -> str | None:
+        """Return a file's path inside the submission; None if it is none of its files."""
+        root = next((root for root in self.roots if file.startswith(root)), None)
+        # A virtual environment may lie in the folder; the script is the course's.
+        if root is None or "site-packages" in file or file in self.config["scripts"]:
+            return None
+        return file[len(root) :].replace(os.sep, "/")
+
+    def _line_of(self, error: BaseException) -> str:
+        lines = [(frame.f_code.co_filename, line) for frame, line in _walk(error.__traceback__)]
+        if isinstance(error, SyntaxError):
+            lines.append((error.filename or "", error.lineno or 0))
+        names = [f"{name}:{line}" for file, line in lines if (name := self.line_name(file))]
+        return names[-1] if names else ""
+
+    def _format(self, error: BaseException) -> str:
+        """Return the traceback without the frames of the course's script."""
+        try:
+            module = _import_hidden("traceback")
+            summary = link = module.TracebackException.from_exception(error)
+        except Exception:  # the submission has put something else in its place
+            return ""
+        seen = 0
+        while link and seen < 50:
+            scripts = (*self.config["scripts"], "<frozen importlib", "<grader")
+            link.stack[:] = [f for f in link.stack if not f.filename.startswith(scripts)]
+            link, seen = link.__cause__ or link.__context__, seen + 1
+        return "".join(summary.format())[-_TEXT_LIMIT:]
 
 
-def who_does_it(submission: str) -> Doer:
-    """Walk the stack outwards, to the innermost line of the submission's.
+class NativeIO:
+    """A finder that lets native functions announce the files that they open, as `open` does.
 
-    A library's module body on the way means that it is being imported, and no line at all that it
-    runs in a background of its own: then the library does it by itself. The standard library only
-    passes on what it is told, but for multiprocessing, which keeps sockets and shared memory.
+    It finds a module as the other finders do, and wraps its functions once it is loaded. Where the
+    hook refuses, a function fails as on a path that cannot be opened: with its own kind of error.
     """
-    frame: FrameType | None = sys._getframe(1)
-    called, through, by_itself = None, [], False
-    while frame:
-        code = frame.f_code
-        name = line_name(submission, code.co_filename)
-        if name:
-            who = LIBRARY if by_itself else WAITED if called else OWN
-            where = f"{name}:{frame.f_lineno}"
-            given = (*_arguments(called), *frame.f_locals.values(), *code.co_consts)
-            return Doer(who, where, tuple(through), given)
-        if not _passes_on(code.co_filename):
-            called = frame
-            through.append(f"{frame.f_globals.get('__name__', '')}.{code.co_name}")
-            by_itself = by_itself or code.co_name == "<module>"
-        frame = frame.f_back
-    return Doer(LIBRARY, "", tuple(through), tuple(_arguments(called)))
+
+    def __init__(self, limit_files: Any) -> None:
+        self.limit_files = limit_files
+
+    def find_spec(self, name: str, path: Any, target: ModuleType | None = None) -> Any:
+        """Find a module that has functions to wrap."""
+        if name not in _NATIVE_IO:
+            return None
+        others = (f.find_spec(name, path, target) for f in sys.meta_path if f is not self)
+        spec = next((spec for spec in others if spec), None)
+        if spec and spec.loader:
+            execute = spec.loader.exec_module
+
+            def execute_and_wrap(module: ModuleType) -> None:
+                execute(module)
+                self._wrap(module)
+
+            spec.loader.exec_module = execute_and_wrap  # type: ignore[method-assign]
+        return spec
+
+    def _wrap(self, module: ModuleType) -> None:
+        for *path, last, position, mode in _NATIVE_IO[module.__name__]:
+            owner: Any = module
+            for name in path:
+                owner = getattr(owner, name, None)
+            function = owner and getattr(owner, last, None)
+            if function and not hasattr(function, "_audited"):
+                setattr(owner, last, self._audited(function, position, mode))
+
+    def _audited(self, function: Any, position: int, mode: str) -> Any:
+        def audited(*args: Any, **options: Any) -> Any:
+            if position < 0:
+                self.limit_files()
+            name = _path(args[position]) if 0 <= position < len(args) else ""
+            if not name:
+                return function(*args, **options)
+            try:
+                sys.audit("open", name, mode, os.O_WRONLY | os.O_CREAT if "w" in mode else 0)
+            except OSError as error:
+                refusal = getattr(error, "_refusal", None)
+            else:
+                return function(*args, **options)
+            nowhere = os.path.join(os.devnull, os.path.basename(name))
+            try:
+                return function(*args[:position], nowhere, *args[position + 1 :], **options)
+            except Exception as error:
+                _marked(error, refusal)
+                raise
+
+        for name in ("__module__", "__name__", "__qualname__", "__doc__"):
+            setattr(audited, name, getattr(function, name, None))
+        audited._audited = True  # type: ignore[attr-defined]
+        return audited
 
 
-def _passes_on(file: str) -> bool:
-    if file.startswith(("<", _GRADER + os.sep)):
-        return not file.endswith("writers.py")  # stands for a library's own function
-    if not file.startswith(_STANDARD) or "site-packages" in file:
-        return False
-    return not file.startswith(os.path.join(_STANDARD, "multiprocessing", ""))
+# ---- The stack ----
 
 
-def _arguments(frame: FrameType | None) -> Iterator[Any]:
-    """What a function was called with."""
+def _arguments(frame: FrameType | None) -> Any:
+    """Yield what a function was called with."""
     if frame is None:
         return
     code = frame.f_code
     count = code.co_argcount + code.co_kwonlyargcount
-    count += bool(code.co_flags & inspect.CO_VARARGS) + bool(code.co_flags & inspect.CO_VARKEYWORDS)
+    count += bool(code.co_flags & 4) + bool(code.co_flags & 8)  # *args, **options
     for name in code.co_varnames[:count]:
         value = frame.f_locals.get(name)
         values = value.values() if isinstance(value, dict) else value
-        yield from values if isinstance(value, (dict, tuple)) else (value,)
+        yield from values if isinstance(values, (tuple, type({}.values()))) else (value,)
 
 
-def line_name(submission: str, file: str) -> str | None:
-    """The file's path inside the submission; None if it is not one of the submission's files."""
-    inside = file.startswith(submission + os.sep) and not file.startswith(_GRADER + os.sep)
-    if not inside or "site-packages" in file:  # a virtual environment may lie in the folder
-        return None
-    return file[len(submission) + 1 :].replace(os.sep, "/")
+def _walk(traceback: Any) -> Any:
+    while traceback:
+        yield traceback.tb_frame, traceback.tb_lineno
+        traceback = traceback.tb_next
+
+
+# ---- Errors ----
+
+
+def _marked(error: Exception, refusal: dict[str, Any] | None) -> Exception:
+    """Return an error that carries the refusal which it comes from."""
+    error._refusal = refusal  # type: ignore[attr-defined]
+    return error
+
+
+def _read_only(name: str) -> OSError:
+    return OSError(EROFS, os.strerror(EROFS), name)
+
+
+def _no_file(name: str) -> OSError:
+    return FileNotFoundError(ENOENT, os.strerror(ENOENT), name)
+
+
+def _unknown_host() -> OSError:
+    socket = sys.modules["_socket"]
+    return socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+
+def _refusal_behind(error: BaseException | None) -> dict[str, Any] | None:
+    """Return the refusal that an error comes from: its own, or that of one it was raised from."""
+    seen: set[int] = set()
+    while error and id(error) not in seen:
+        if hasattr(error, "_refusal"):
+            return error._refusal
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _message(error: BaseException) -> str:
+    try:
+        text = " ".join(str(error).split())[:500]
+    except Exception:
+        text = ""
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _answer_problem(error: BaseException) -> str:
+    """Say what classify returned, where the script could not write it down; "" if unknown."""
+    try:
+        *_, names = (f.f_locals for f, _ in _walk(error.__traceback__) if "answer" in f.f_locals)
+        answer = names["answer"]
+        if not hasattr(answer, "keys"):
+            what = "None" if answer is None else f"a {type(answer).__name__}"
+            return f"TypeError: classify returned {what}, not a dict from file name to class id"
+        value, key = answer[names["name"]], names["name"]
+        kind = f"{type(value).__module__}.{type(value).__name__}".removeprefix("builtins.")
+        return f"TypeError: classify returned {value!r:.80} ({kind}) for {key!r:.80}, not an int"
+    except Exception:
+        return ""
+
+
+# ---- Names and addresses ----
+
+
+def _path(value: Any) -> str:
+    """Return the text of a path of any kind; "" for anything else."""
+    if isinstance(value, (str, bytes)) or hasattr(type(value), "__fspath__"):
+        try:
+            return os.fsdecode(value)
+        except Exception:  # a path that cannot say its name
+            return ""
+    return ""
 
 
 def _in_folder(name: str, descriptor: Any) -> str:
-    """A name relative to an open folder made absolute, where the system can tell."""
+    """Return a name relative to an open folder as absolute, where the system can tell."""
     if os.path.isabs(name) or not isinstance(descriptor, int) or descriptor < 0:
         return name
     try:
@@ -362,90 +678,68 @@ def _in_folder(name: str, descriptor: Any) -> str:
         return name
 
 
-# ---- the errors that the box gives ----
-
-
-def _read_only(name: str) -> OSError:
-    return OSError(errno.EROFS, os.strerror(errno.EROFS), name)
-
-
-def _no_file(name: str) -> OSError:
-    return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
-
-
-def _unreachable() -> OSError:
-    return OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))
-
-
-def _unknown_host() -> OSError:
-    return socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
-
-
-# ---- addresses, programs ----
-
-_INTERNET = {2, 10, 23, 30}  # AF_INET everywhere; AF_INET6 on Linux, Windows, macOS
-
-
-def _is_near(connection: Any, address: Any) -> bool:
-    # Local sockets and the loopback join processes of this machine (Windows has no other pairs).
-    if getattr(connection, "family", None) not in _INTERNET:
-        return True
-    host = address[0] if isinstance(address, tuple) else None
-    return host is None or _is_this_machine(host)
+def _is_number(host: Any) -> bool:
+    socket, text = sys.modules["_socket"], (_path(host) or str(host)).partition("%")[0]
+    try:
+        socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _is_this_machine(host: Any) -> bool:
-    host = host[0] if isinstance(host, tuple) else host
-    host = host.decode(errors="replace") if isinstance(host, bytes) else host
-    return host in (None, "", "localhost", "127.0.0.1", "::1", socket.gethostname())
+    """Tell whether an address is this machine's: only such a one can be bound."""
+    socket, text = sys.modules["_socket"], (_path(host) or str(host)).removeprefix("::ffff:")
+    if text in ("", "None", "localhost", "0.0.0.0", "::", "::1", socket.gethostname()):
+        return True
+    if not _is_number(text):
+        return False
+    family = socket.AF_INET6 if ":" in text else socket.AF_INET
+    probe = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        probe.bind((text, 0))
+    except OSError:
+        return False
+    finally:
+        probe.close()
+    return True
 
 
-def _needs_look_up(host: Any, reverse: bool = False) -> bool:
-    """Whether the internet is asked for a host; a number is not, but for its name (`reverse`)."""
-    if not reverse:
-        with contextlib.suppress(ValueError):
-            return not ipaddress.ip_address(host.decode() if isinstance(host, bytes) else host)
-    return not _is_this_machine(host)
-
-
-def _program(event: str, args: Sequence[Any]) -> str:
-    if event == "subprocess.Popen":
-        words = args[1] or args[0]
-    else:
-        words = args[1] if event == "os.spawn" else args[0]
-    if isinstance(words, (list, tuple)):
-        return os.fsdecode(words[0]) if words else "?"
-    return (os.fsdecode(words).split() or ["?"])[0]
-
-
-def _shown(args: Sequence[Any]) -> str:
-    """The arguments that say something: names and addresses, not descriptors, flags, objects."""
-    names = [os.fspath(a) if isinstance(a, os.PathLike) else a for a in args]
+def _shown(args: tuple[Any, ...]) -> str:
+    """Return the arguments that say something: names and addresses, no descriptors, no flags."""
+    names = [a if isinstance(a, (bytes, tuple)) else _path(a) or a for a in args]
     text = ", ".join(repr(name) for name in names if isinstance(name, (str, bytes, tuple)))
     return text if len(text) <= 200 else text[:200] + "..."
 
 
-# ---- what the process may do at all ----
+# ---- The process ----
 
 
-def limit_file_size(limit: int | None) -> None:
-    """Where the system can: no file of this process grows beyond `limit` bytes; None: any size."""
+def _import_hidden(name: str) -> Any:
+    """Import a module of Python's, unseen and unshadowed by a file beside the code."""
+    if name in sys.modules:
+        return sys.modules[name]
+    before, path = set(sys.modules), sys.path[:]
+    sys.path[:] = [folder for folder in path if folder.startswith(_STANDARD[:-1])]
     try:
-        import resource  # not on Windows
+        return __import__(name)
     except ImportError:
-        return
-    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (hard if limit is None else limit, hard))
+        return None
+    finally:
+        sys.path[:] = path
+        for new in set(sys.modules) - before:
+            del sys.modules[new]
 
 
-def hide_accelerators() -> None:
-    """Make CUDA and ROCm find no device. To be called before torch is imported."""
-    for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"):
-        os.environ[name] = ""
+def _peak_memory() -> int:
+    try:
+        with open("/proc/self/status", encoding="utf-8") as file:
+            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
+    except (OSError, StopIteration):  # the system does not tell
+        return 0
 
 
-def hide_apple_gpu(torch: Any) -> None:
-    """No variable hides Apple's GPU: tell a submission that asks torch that there is none."""
-    if hasattr(torch.backends, "mps"):
-        torch.backends.mps.is_available = lambda: False
+def _cpu_seconds() -> float:
+    """Return the CPU time of this process and of its children that have ended."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system

@@ -5,43 +5,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from course.files import UserError, write_json
-from course.layout import CheckerError, TestFolder, read_csv, save_csv
+from course.check import check_answer, copy_truth, prepare_check_folder
+from course.files import atomic_write, write_json
+from course.layout import CheckerError, TestFolder, read_csv
 from course.marks import accuracy_text
-from grader.check import check_answer, copy_truth, prepare_check_folder
-from grader.limits import LIMITS
-from grader.process import Failure, Outcome, Refusal, Run
+from grader.outcome import Failure, Outcome, Refusal
+from grader.process import run
+from grader.staging import Submission
 
 RUNTIME_ERROR, CHECKER_ERROR = "Runtime error", "Checker error"
-NAMES = ("solution.py", "classification.py")  # of the code: this project's, the 2024 edition's
-
-
-@dataclass(frozen=True)
-class Submission:
-    """What is graded: the folder with its code, and the model file that goes with it."""
-
-    folder: Path
-    model: Path
-    code: str = NAMES[0]
-    limits: Mapping[str, float] = field(default_factory=lambda: LIMITS)
-    use_sandbox: bool = True
-
-    @classmethod
-    def at(cls, folder: Path, model: Path | None = None, **options: Any) -> "Submission":
-        """The submission in a folder; a UserError if there is none."""
-        folder = folder.resolve()
-        code = next((name for name in NAMES if (folder / name).is_file()), None)
-        if code is None:
-            raise UserError(
-                f"no {' or '.join(NAMES)} in {folder}: name its folder with --submission"
-            )
-        return cls(folder, (model or folder / "birds_model.pt").resolve(), code, **options)
-
-    def run(self, task: str, keep_caches: bool = False, **job: Any) -> Outcome:
-        """One child process for one task; see grader/child.py for the tasks."""
-        job |= {"task": task, "submission": str(self.folder), "model": str(self.model)}
-        job["module"] = self.code.removesuffix(".py")
-        return Run(job, self.limits, self.use_sandbox, keep_caches).go()
 
 
 @dataclass
@@ -52,6 +24,7 @@ class TestResult:
 
     test: TestFolder
     outcome: Outcome
+    answer: dict[str, int] = field(default_factory=dict)
     truth: dict[str, int] = field(default_factory=dict)
     correct: int = 0
     total: int = 0
@@ -82,33 +55,24 @@ class TestResult:
         return str(self.problem or "")
 
     def entry(self) -> dict[str, Any]:
-        """The test's entry in results.json."""
-        time = {"time": round(self.outcome.seconds, 3)} if self.ok else {}
-        return time | {"status": self.status}
+        """Its entry in results.json; a failed test has no time."""
+        entry: dict[str, Any] = {"time": self.outcome.seconds} if self.ok else {}
+        return entry | {"status": self.status}
 
     def wrong(self) -> list[tuple[str, int, int]]:
-        """File name, true and answered class id of each wrong answer."""
-        answer = self.outcome.answer or {}
-        rows = sorted(self.truth.items())
-        return [(name, true, answer[name]) for name, true in rows if answer[name] != true]
+        """The misclassified photos: name, true class, answer."""
+        rows = ((name, true, self.answer[name]) for name, true in self.truth.items())
+        return [row for row in rows if row[1] != row[2]]
 
 
 def run_single_test(submission: Submission, input_dir: Path, output_dir: Path) -> Outcome:
-    """Run the submission on one test, and write output.csv if it gave an answer."""
-    try:
-        train_gt = read_csv(input_dir / "train" / "gt.csv")
-    except CheckerError as error:
-        return Outcome([], failure=Failure("start", str(error)))
+    """Run the submission on one test, and keep the output.csv of one that ran within the rules."""
     if not submission.model.is_file():  # told at once, not after a quarter of an hour of training
-        return Outcome([], failure=Failure("start", f"no model file {submission.model}"))
-    outcome = submission.run(
-        "test",
-        train_gt=train_gt,
-        train_images=str((input_dir / "train" / "images").resolve()),
-        test_images=str((input_dir / "test" / "images").resolve()),
-    )
-    if outcome.answer is not None and not outcome.problem:
-        save_csv(outcome.answer, output_dir / "output.csv")
+        return Outcome(failure=Failure("start", f"no model file {submission.model}"))
+    outcome = run("run_single_test", submission, input_dir)
+    if outcome.output is not None and not outcome.problem:
+        with atomic_write(output_dir / "output.csv") as temporary:
+            temporary.write_bytes(outcome.output)
     return outcome
 
 
@@ -121,17 +85,17 @@ def grade_test(submission: Submission, test: TestFolder) -> TestResult:
     try:
         copy_truth(test)
         result.truth = read_csv(test.check / "gt" / "gt.csv")
-        answer = read_csv(output / "output.csv")
-        result.correct, result.total = check_answer(answer, result.truth)
+        result.answer = read_csv(output / "output.csv", empty_names=True)
+        result.correct, result.total = check_answer(result.answer, result.truth)
     except CheckerError as error:
         result.checker_error = str(error)
     else:
-        result.outcome.warnings += _oddities(answer, result.truth)
+        result.outcome.warnings += _oddities(result.answer, result.truth)
     return result
 
 
 def _oddities(answer: Mapping[str, int], truth: Mapping[str, int]) -> list[str]:
-    """What the check lets pass, and a student would want to know."""
+    """Return what the check lets pass, and a student would want to know."""
     odd = []
     extra = sorted(answer.keys() - truth.keys())
     if extra:
@@ -146,7 +110,8 @@ def grade_tests(
     submission: Submission,
     tests: Sequence[TestFolder],
     results_file: Path,
-    tell: Callable[[TestResult], None] = lambda result: None,
+    report: Callable[[TestResult], None] = lambda result: None,
+    start: Callable[[TestFolder], None] = lambda test: None,
 ) -> list[TestResult]:
     """Grade every test in order.
 
@@ -157,8 +122,9 @@ def grade_tests(
     entries: list[dict[str, Any]] = [{"status": RUNTIME_ERROR} for _ in tests]
     write_json(results_file, entries)
     for number, test in enumerate(tests):
+        start(test)
         results.append(grade_test(submission, test))
         entries[number] = results[-1].entry()
         write_json(results_file, entries)
-        tell(results[-1])
+        report(results[-1])
     return results

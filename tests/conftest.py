@@ -1,6 +1,7 @@
 """Drawn photos and small networks that the tests share."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,6 @@ TINY = solution.Settings(
     input_size=64,
     first_size=64,
     epochs=2,
-    views=2,
     batch_size=8,
     unfrozen_blocks=3,
     head_learning_rate=0.05,
@@ -73,17 +73,22 @@ def init(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def network(photos, init) -> solution.BirdNet:
-    """A network trained for two epochs on the drawn photos."""
-    gt, folder = photos
-    return solution.train_classifier(gt, folder, settings=TINY, init=init)
+def tiny(init) -> solution.Settings:
+    """Settings of trainings that take a second."""
+    return replace(TINY, weights=str(init))
 
 
 @pytest.fixture(scope="session")
-def model_path(network, tmp_path_factory) -> Path:
+def network(photos, tiny) -> solution.BirdNet:
+    """A network trained for two epochs on the drawn photos."""
+    return solution.train_classifier(*photos, settings=tiny)
+
+
+@pytest.fixture(scope="session")
+def model_path(network, tiny, tmp_path_factory) -> Path:
     """Its checkpoint."""
     path = tmp_path_factory.mktemp("model") / "birds_model.pt"
-    torch.save(solution.to_checkpoint(network), path)
+    torch.save(solution.to_checkpoint(network, tiny), path)
     return path
 
 

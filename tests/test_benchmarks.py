@@ -1,23 +1,13 @@
 """The yardsticks of benchmarks/ compute what they are compared with."""
 
 import shutil
-import sys
-from argparse import Namespace
-from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY
 from PIL import Image
 
 import solution
-
-sys.path.insert(0, str(Path(solution.__file__).parent / "benchmarks"))
-
-import classify_speed
-import textbook
-import train_speed
+from benchmarks import classify_speed, textbook
 
 
 @pytest.fixture
@@ -101,59 +91,3 @@ def test_the_table_compares_medians_and_grows(two, monkeypatch, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert "medians: classify is 4.00 times as fast as the textbook" in lines
     assert lines[2].split() == ["solution", "1.0", "photos/s", "700", "MB"]
-
-
-def test_the_plain_loop_computes_what_the_cache_holds_and_keeps_nothing(photos, init):
-    gt, folder = photos
-    paths = [folder / name for name in gt][:5]
-    settings = replace(TINY, bfloat16=False)
-    network, _ = solution.pretrained([0, 1], None, settings, init)
-    birds = solution.find_birds(network, None, paths, settings, solution.Progress())
-    views, kept = {}, {}
-    for kind in (solution.TrunkCache, train_speed.PlainLoop):
-        cache = kind(network, birds, settings, solution.Progress())
-        views[kind] = [cache.view(number) for number in (0, 1, 1)]
-        kept[kind] = len(cache.views), views[kind][1] is views[kind][2]
-    cached, plain = views.values()
-    torch.testing.assert_close(plain[0], cached[0], atol=2e-2, rtol=2e-2)
-    torch.testing.assert_close(plain[1], cached[1], atol=2e-2, rtol=2e-2)
-    assert not torch.equal(cached[0], cached[1])
-    assert kept == {solution.TrunkCache: (2, True), train_speed.PlainLoop: (2, False)}
-
-
-def test_training_both_ways_differs_in_the_cache_alone(photos, init, monkeypatch, capsys):
-    gt, folder = photos
-    kinds, trained = [], solution.train_classifier
-
-    def train(*arguments, settings, **others):
-        kinds.append((solution.TrunkCache, settings.bfloat16, settings.seed, settings.epochs))
-        return trained(*arguments, settings=TINY, **others)
-
-    usual = solution.TrunkCache
-    monkeypatch.setattr(solution, "train_classifier", train)
-    options = Namespace(seed=7, epochs=1, init=init)
-    for kind in (usual, train_speed.PlainLoop):
-        seconds, accuracy = train_speed.train(kind, gt, folder, options)
-        assert seconds > 0
-        assert 0 <= float(accuracy) <= 1
-    assert kinds == [(usual, True, 7, 1), (train_speed.PlainLoop, False, 7, 1)]
-    assert solution.TrunkCache is usual
-    assert capsys.readouterr().out.count("final run ") == 2 * TINY.epochs
-
-
-def test_the_plain_loop_is_compared_by_how_many_times_as_long_it_takes(
-    tmp_path, monkeypatch, capsys
-):
-    train = tmp_path / "00_a_input" / "train"
-    train.mkdir(parents=True)
-    (train / "gt.csv").write_text("filename,class_id\na.jpg,1\n")
-    seconds = {solution.TrunkCache: 20.0, train_speed.PlainLoop: 50.0}
-    monkeypatch.setattr(train_speed, "train", lambda kind, *_: (seconds[kind], "0.9000"))
-    monkeypatch.setattr(sys, "argv", ["train_speed.py", str(tmp_path)])
-    train_speed.main()
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[-1] == "the plain loop takes 2.5 times as long"
-    assert [line.split() for line in lines[-3:-1]] == [
-        ["cached", "20", "s,", "validation", "accuracy", "0.9000"],
-        ["plain", "loop", "50", "s,", "validation", "accuracy", "0.9000"],
-    ]

@@ -6,7 +6,10 @@ import torch
 import solution
 from reporting import calibration
 
-GENERATOR = torch.Generator().manual_seed(0)
+
+@pytest.fixture
+def generator():
+    return torch.Generator().manual_seed(0)
 
 
 def validation(view_logits, labels):
@@ -20,16 +23,16 @@ def validation(view_logits, labels):
     return solution.Validation(names, torch.as_tensor(labels), predictions)
 
 
-def test_temperature_makes_confidence_agree_with_accuracy():
-    truth = torch.randn(4000, 5, generator=GENERATOR)
-    labels = torch.multinomial(truth.softmax(1), 1, generator=GENERATOR)[:, 0]
+def test_temperature_makes_confidence_agree_with_accuracy(generator):
+    truth = torch.randn(4000, 5, generator=generator)
+    labels = torch.multinomial(truth.softmax(1), 1, generator=generator)[:, 0]
     for factor in (3, 0.5):
         assert calibration.fit_temperature(factor * truth, labels) == pytest.approx(factor, rel=0.1)
 
 
-def test_views_are_those_that_the_predictor_computes():
+def test_views_are_those_that_the_predictor_computes(generator):
     """The thresholds are chosen by the same rule that `classify` stops by."""
-    view_logits = 3 * torch.randn(50, 4, 6, generator=GENERATOR)
+    view_logits = 3 * torch.randn(50, 4, 6, generator=generator)
     probabilities = calibration.logits_after_views(view_logits, 0.3).softmax(-1)
     views = calibration.views_needed(probabilities, 0.9)
     assert set(views.tolist()) == {1, 2, 3, 4}
@@ -56,10 +59,11 @@ def test_early_exit_lies_above_all_thresholds_that_cost_accuracy(wrong, early_ex
     assert calibration.choose_early_exit(probabilities, labels) == early_exit
 
 
-def test_metadata_is_what_classify_achieves_with_it():
+def test_metadata_is_what_classify_achieves_with_it(generator):
     labels = torch.arange(400) % 4
-    view_logits = torch.randn(400, 4, 4, generator=GENERATOR)
-    view_logits[torch.arange(400), :, labels] += 2 * torch.rand(400, 1, generator=GENERATOR) + 1
+    view_logits = torch.randn(400, 4, 4, generator=generator)
+    clear = torch.tensor([1.0, 8.0]).repeat(200)[:, None]  # how clear a photo is
+    view_logits[torch.arange(400), :, labels] += clear
     found = calibration.calibrate(validation(view_logits, labels), 0.25)
     confidences, correct, views = [], 0, 0
     for rows, label in zip(view_logits, labels, strict=True):

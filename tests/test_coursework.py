@@ -1,167 +1,148 @@
-"""The command line of the courseworks, and what it asks of an assignment."""
+"""The command line: from words to a report, and errors in one line."""
 
-import errno
 import json
+import os
 import subprocess
 import sys
-from dataclasses import replace
+from pathlib import Path
 
 import pytest
-import torch
-from torch import nn
 
-import coursework.data
-from coursework.__main__ import main, options_of, parse
-from coursework.data import DataSet, one_hot
-from coursework.engine import Hardware, Recipe
-from coursework.options import Options, claim
+from course.files import UserError
+from coursework import __main__ as command
+from coursework import ladder
+from tests.coursework_helpers import class_folders, tiny_run
 
-
-@pytest.fixture(scope="module")
-def digits() -> DataSet:
-    """A hundred digits to train on, forty to test on."""
-    return coursework.data.digits(32).subset(100, 40)
+ROOT = Path(__file__).parent.parent
 
 
-# ------------------------------------------------------------------------------------------------
-# Networks
-# ------------------------------------------------------------------------------------------------
+@pytest.fixture
+def small_ladder(monkeypatch):
+    """The ladder with tiny networks, on photos as small."""
+    builds = {label: (title, tiny_run().build) for label, (title, _) in ladder.BUILDS.items()}
+    monkeypatch.setattr(ladder, "BUILDS", builds)
 
 
-def test_one_hot_has_its_one_in_the_column_of_the_class():
-    vectors = one_hot(torch.tensor([2, 0]), 3)
-    assert vectors.tolist() == [[0, 0, 1], [1, 0, 0]]
-    assert vectors.dtype == torch.float32
+@pytest.fixture
+def folder(tmp_path):
+    return class_folders(tmp_path / "data", {"cat": 30, "dog": 30})
 
 
-def test_cross_entropy_of_one_hot_labels_is_that_of_indices():
-    logits, labels = torch.randn(5, 3), torch.tensor([0, 2, 1, 1, 0])
-    loss = nn.functional.cross_entropy
-    torch.testing.assert_close(loss(logits, one_hot(labels, 3)), loss(logits, labels))
+def test_a_command_trains_and_writes_its_report_and_numbers(tmp_path, folder, small_ladder, capsys):
+    words = ["ladder", "--data", str(folder), "--out", str(tmp_path / "out"), "--epochs", "1"]
+    words += ["--seed", "3", "--accelerator", "cpu", "--precision", "32-true"]
+    assert command.main(words) == 0
+    history = json.loads((tmp_path / "out/history.json").read_text())
+    assert history["assignment"] == "ladder"
+    assert list(history["runs"]) == [*ladder.BUILDS, "tuned"]
+    assert {run["settings"]["seed"] for run in history["runs"].values()} == {3}
+    assert {len(run["epochs"]) for run in history["runs"].values()} == {1}
+    page = (tmp_path / "out/report.html").read_text()
+    assert "<td>14</td>" in page
+    assert "http" not in page.replace("http://www.w3.org", "")  # it holds all that it shows
+    assert list((tmp_path / "out/logs/minimal").rglob("metrics.csv"))
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("epoch   1/1" in line for line in lines) == 9
+    assert lines[-1] == f"Wrote {tmp_path}/out/report.html and {tmp_path}/out/history.json."
 
 
-# ------------------------------------------------------------------------------------------------
-# Assignments
-# ------------------------------------------------------------------------------------------------
-
-
-def test_list_says_what_each_is_needs_and_takes(capsys):
-    assert main(["list"]) == 0
-    said = capsys.readouterr().out
-    for name in ("ladder", "transfer", "resnet", "case"):
-        assert f"{name}\n" in said
-    assert said.count("What:") == said.count("Needs:") == said.count("Time:") == 4
+def test_a_folder_of_another_assignment_is_refused(tmp_path, folder, small_ladder):
+    (tmp_path / "history.json").write_text('{"assignment": "case"}')
+    with pytest.raises(UserError, match="holds the results of case: choose another --out"):
+        command.main(["ladder", "--data", str(folder), "--out", str(tmp_path)])
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("words", "message"),
     [
-        *("no", "case --epochs 0", "case --accelerator x", "case --network vgg11"),
-        *("case --devices 0", "case --lang pl"),
+        ([], "required: name"),
+        (["poem"], "invalid choice: 'poem'"),
+        (["case", "--photo", "x.jpg"], "--photo is for ladder only"),
+        (["ladder", "--network", "vgg11"], "--network is for transfer only"),
+        (["case", "--epochs", "0"], "'0' is no whole number from 1 on"),
+        (["case", "--subset", "99"], "'99' is no whole number from 100 on"),
+        (["case", "--seed", "-1"], "'-1' is no whole number"),
+        (["transfer", "--network", "alexnet"], "invalid choice: 'alexnet'"),
     ],
 )
-def test_wrong_calls_are_refused(wrong, capsys):
-    with pytest.raises(SystemExit) as refused:
-        main(wrong.split())
-    assert refused.value.code == 2
-    assert "error:" in capsys.readouterr().err
+def test_wrong_words_are_refused_before_anything_is_imported(words, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        command.parse(words)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
 
 
-def test_an_interrupt_says_how_to_go_on(monkeypatch, capsys, tmp_path):
-    def interrupted(assignment, options):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(coursework.__main__, "work", interrupted)
-    assert main(["case", "--out", str(tmp_path)]) == 130
-    assert "the same command" in capsys.readouterr().err
-
-
-def test_options_keep_the_assignments_numbers_for_full(tmp_path):
-    recipe = Recipe(epochs=3)
-    assert Options(tmp_path).recipe(recipe, 150).epochs == 3
-    assert Options(tmp_path, preset="full").recipe(recipe, 150).epochs == 150
-    assert Options(tmp_path, preset="full", epochs=2).recipe(recipe, 150).epochs == 2
-
-
-def test_options_change_what_was_asked_for_and_nothing_else(tmp_path):
-    recipe, given = Recipe(epochs=3), {"seed": 7, "learning_rate": 0.5, "batch_size": 8}
-    assert Options(tmp_path).recipe(recipe, 150) == recipe
-    assert Options(tmp_path, **given).recipe(recipe, 150) == replace(recipe, **given)
+def test_flags_of_the_trainer_are_passed_on(tmp_path, folder, monkeypatch):
+    given = {}
+    monkeypatch.setattr(command, "report", lambda *a: given.update(flags=a[3], options=a[2]))
+    words = ["case", "--devices", "2", "--strategy", "ddp", "--num-nodes", "3", "--full"]
+    command.main([*words, "--precision", "bf16-mixed", "--accelerator", "gpu"])
+    assert given["flags"] == {
+        "devices": 2,
+        "strategy": "ddp",
+        "num_nodes": 3,
+        "precision": "bf16-mixed",
+        "accelerator": "gpu",
+    }
+    assert given["options"].full
+    assert given["options"].out == Path("report/coursework/case")
 
 
-def test_the_command_line_says_what_to_train_on(tmp_path):
-    words = "case --accelerator cpu --devices 2 --num-nodes 3 --strategy ddp --precision 32-true"
-    options = options_of(parse([*words.split(), "--seed", "7", "--lr", "0.5"]))
-    assert options.hardware == Hardware("cpu", 2, 3, "ddp", "32-true")
-    assert (options.seed, options.learning_rate, options.batch_size) == (7, 0.5, None)
-    assert options_of(parse(["case"])).hardware == Hardware()
+def test_list_describes_all(capsys):
+    assert command.main(["list"]) == 0
+    text = capsys.readouterr().out
+    assert all(f"{name}\n" in text for name in command.ASSIGNMENTS)
 
 
-@pytest.mark.parametrize("wrong", ["--lr 0", "--lr nan", "--seed -1", "--batch-size 0"])
-def test_numbers_that_cannot_be_are_refused(wrong, capsys):
-    with pytest.raises(SystemExit):
-        main(["case", *wrong.split()])
-    assert f"argument {wrong.split()[0]}" in capsys.readouterr().err
+@pytest.mark.parametrize("name", ["lightning", "jinja2"])
+def test_a_missing_library_is_named(monkeypatch, name):
+    for module in [m for m in sys.modules if m.startswith(("coursework.case", "coursework.pages"))]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.delitem(sys.modules, "coursework.engine", raising=False)
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(UserError, match=f"{name} is not installed.*requirements-coursework.txt"):
+        command.assignment("case")
 
 
-def test_hardware_that_is_not_there_is_one_clear_line(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    out = ["--out", str(tmp_path)]
-    assert main(["case", "--data", "digits", "--accelerator", "gpu", *out]) == 1
-    said = capsys.readouterr().err
-    assert said.startswith("Error: cannot train as told")
-    assert said.count("\n") == 1
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder_is_told_before_the_work(tmp_path, folder, small_ladder):
+    (tmp_path / "out").mkdir(mode=0o500)
+    with pytest.raises(UserError, match="history.json cannot be written"):
+        command.main(["ladder", "--data", str(folder), "--out", str(tmp_path / "out")])
 
 
-def test_results_of_another_assignment_are_refused(tmp_path, capsys):
-    claim(tmp_path, "ladder")
-    claim(tmp_path, "ladder")
-    assert main(["case", "--data", "digits", "--out", str(tmp_path)]) == 1
-    assert capsys.readouterr().err.startswith(f"Error: {tmp_path} holds the results of ladder")
-
-
-def test_a_folder_that_cannot_be_written_is_refused_before_training(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(coursework.options, "train", None)
-    (tmp_path / "file").touch()
-    assert main(["case", "--data", "digits", "--out", str(tmp_path / "file" / "out")]) == 1
-    assert "cannot be written" in capsys.readouterr().err
-
-
-def test_what_a_killed_command_left_is_removed(tmp_path):
-    left = tmp_path / ".report.html.a1b2c3d4"
-    left.touch()
-    claim(tmp_path, "case")
-    assert not left.exists()
-
-
-def test_a_full_disk_is_one_clear_line(tmp_path, capsys, monkeypatch):
-    def full(assignment, options):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(coursework.__main__, "work", full)
-    assert main(["case", "--out", str(tmp_path)]) == 1
-    said = capsys.readouterr().err
-    assert said.startswith("Error: [Errno 28] No space left on device")
-    assert said.count("\n") == 1
-
-
-def test_without_lightning_it_is_said_what_to_install():
-    program = "import runpy, sys; sys.modules['lightning'] = None; runpy.run_module('coursework')"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.returncode == 1
-    assert done.stderr == (
-        "Error: lightning is not installed, which the courseworks need: "
-        "pip install -r requirements-coursework.txt\n"
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--data", "/no/such"], "no data set in /no/such"),
+        (["--out", "/dev/null/x"], "/dev/null"),
+    ],
+)
+def test_an_error_is_one_line_on_stderr(tmp_path, words, message):
+    done = subprocess.run(
+        [sys.executable, "-m", "coursework", "case", "--out", str(tmp_path), *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: ")
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.slow
-def test_two_processes_write_one_report(tmp_path):
-    words = "case --data digits --subset 40 --epochs 1 --accelerator cpu --devices 2 --strategy ddp"
-    command = [sys.executable, "-W", "error", "-m", "coursework", *words.split(), "--out", tmp_path]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
-    history = json.loads((tmp_path / "history.json").read_text())
-    assert [line.split(",")[0] for line in done.stdout.splitlines()[:-1]] == list(history)
-    assert (tmp_path / "report.html").is_file()
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"no photo", "cannot be read as a photo"),
+        (None, "No such file"),
+    ],
+)
+def test_a_photo_that_cannot_be_read_is_told_before_the_work(tmp_path, content, message):
+    path = tmp_path / "photo.jpg"
+    if content:
+        path.write_bytes(content)
+    with pytest.raises((UserError, OSError), match=message):
+        command.main(["ladder", "--photo", str(path), "--out", str(tmp_path / "out")])

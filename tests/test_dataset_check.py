@@ -565,17 +565,6 @@ def test_command_and_json_on_stdout(sample):
     assert {path.name for path in before} == {path.name for path in sample.root.rglob("*")}
 
 
-@pytest.mark.parametrize(
-    ("arguments", "word"),
-    [(["x", "--check", "y"], "either SOURCE or --check"), (["x", "--json", "y"], "with --check")],
-)
-def test_wrong_calls_exit_with_2(capsys, arguments, word):
-    with pytest.raises(SystemExit) as stop:
-        prepare.main(arguments)
-    assert stop.value.code == 2
-    assert word in capsys.readouterr().err
-
-
 def test_what_cannot_be_checked_exits_with_1(sample, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     (tmp_path / "birds.zip").write_bytes(b"PK")

@@ -237,8 +237,13 @@ def wait_for_handlers(process) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.parametrize("name", [*COMMANDS, "probe"])
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        *(("probe", number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)),
+        *((name, signal.SIGINT) for name in COMMANDS),
+    ],
+)
 def test_a_signal_at_any_moment_leaves_nothing(name, number, photos, out):
     if name == "probe":
         process = probe(out, seconds=60)

@@ -1,12 +1,13 @@
 """benchmarks/folds.py: trials on folds, paired differences, resuming."""
 
-import sys
 from argparse import Namespace
 from dataclasses import replace
 
 import pytest
 import torch
+from commands import call
 from conftest import TINY
+from torch.nn import functional
 
 import solution
 from benchmarks import folds
@@ -14,83 +15,96 @@ from benchmarks import folds
 LABELS = torch.tensor([0, 1, 0, 1])
 
 
-def result(right: list[bool]) -> folds.Result:
-    """Logits that answer so, one photo in five twice as surely."""
-    answers = torch.where(torch.tensor(right), LABELS, 1 - LABELS)
-    return folds.Result(3.0 * torch.nn.functional.one_hot(answers, 2).float(), LABELS, 1.0)
+def outcome(right: list[bool], labels=LABELS, seconds=1.0) -> folds.Outcome:
+    """Logits that answer so, all as surely."""
+    answers = torch.where(torch.tensor(right), labels, 1 - labels)
+    return folds.Outcome(3.0 * functional.one_hot(answers, 2).float(), labels, seconds)
+
+
+def row_of(new, old, seeds=(0,)) -> dict[str, str]:
+    """The cells of a row by their columns; of two columns with one name, the first."""
+    options = Namespace(folds=list(range(len(new) // len(seeds))), seeds=list(seeds))
+    cells = [cell.strip() for cell in folds.row("x", options, new, old).split("|")[1:-1]]
+    return dict(reversed([*zip(folds.COLUMNS, cells, strict=True)])) | {"difference by": cells[7]}
 
 
 def test_a_row_counts_what_only_one_way_answers_right():
-    options = Namespace(folds=[0, 1], seeds=[0])
-    new = [result([True, True, True, True]), result([True, False, True, True])]
-    old = [result([True, False, False, True]), result([True, True, True, True])]
-    cells = [cell.strip() for cell in folds.row("x", options, new, old).split("|")[1:-1]]
-    assert cells[:4] == ["x", "0,1", "0", "0.8750"]
-    assert cells[5] == "+0.1250"
+    new = [outcome([True, True, True, True]), outcome([True, False, True, True])]
+    old = [outcome([True, False, False, True]), outcome([True, True, True, True])]
+    row = row_of(new, old)
+    assert (row["changed"], row["folds"], row["seeds"]) == ("x", "0,1", "0")
+    assert row["accuracy"] == "0.8750"
     # differences +1, +1, -1 and five zeros: their standard deviation over the root of 8
-    assert float(cells[6]) == pytest.approx(0.2266, abs=1e-4)
-    assert cells[7] == "2 / 1"
+    assert row["difference"] == "+0.1250 ± 0.2266"
+    assert row["only changed / only unchanged right"] == "2 / 1"
 
 
-def test_photos_count_once_whatever_the_number_of_seeds():
-    """Two seeds that answer alike are no more evidence than one."""
-    cells = []
-    for seeds in ([0], [0, 1]):
-        options = Namespace(folds=[0], seeds=seeds)
-        new = [result([True, True, True, False])] * len(seeds)
-        old = [result([True, False, True, True])] * len(seeds)
-        row = folds.row("x", options, new, old)
-        cells.append([cell.strip() for cell in row.split("|")[1:-1]])
-    assert cells[0][6] == cells[1][6]
+def test_all_species_count_alike_whatever_their_photos():
+    labels = torch.tensor([0, 0, 0, 1])
+    row = row_of(
+        [outcome([True, True, True, False], labels)], [outcome([True, False, True, True], labels)]
+    )
+    assert (row["accuracy"], row["by species"]) == ("0.7500", "0.5000")
+    assert row["difference"].startswith("+0.0000")
+    assert row["difference by"].startswith("-0.3333")  # a third of one species, one whole other
+
+
+def test_seeds_that_answer_alike_are_no_more_evidence_than_one():
+    new, old = [outcome([True, True, True, False])], [outcome([True, False, True, True])]
+    one, two = row_of(new, old), row_of(2 * new, 2 * old, seeds=(0, 1))
     # differences 0, 1, 0 and -1: their standard deviation over the root of 4
-    assert float(cells[0][6]) == pytest.approx(0.4082, abs=1e-4)
-    assert cells[1][9] == "1", "seconds a fold"
+    assert one["difference"] == two["difference"] == "+0.0000 ± 0.4082"
+    assert two["seconds a fold"] == "1"
+
+
+def test_seeds_that_differ_add_to_the_standard_error():
+    new = [outcome([True, True, True, True]), outcome([False, False, False, False])]
+    old = [outcome([True, True, False, False])] * 2
+    # by seed +0.5 and -0.5, whose mean has a standard error of 0.5; by photo -0.5 and +0.5
+    error = (0.5**2 + (4 * 0.5**2 / 3) / 4) ** 0.5
+    assert row_of(new, old, seeds=(0, 1))["difference"] == f"+0.0000 ± {error:.4f}"
 
 
 def test_cross_entropies_are_compared_at_the_best_temperature_of_each():
-    options, sure = Namespace(folds=[0], seeds=[0]), result([True, True, True, False])
-    louder, worse = replace(sure, logits=2 * sure.logits), result([True, False, True, False])
-    rows = (folds.row("x", options, [sure], [old]).split("|")[1:-1] for old in (louder, worse))
-    equal, better = ([cell.strip() for cell in row] for row in rows)
-    assert float(equal[8]) == pytest.approx(0, abs=1e-3)
-    assert float(better[8]) < -0.1
+    sure = outcome([True, True, True, False])
+    louder, worse = replace(sure, logits=2 * sure.logits), outcome([True, False, True, False])
+    equal, better = (row_of([sure], [old]) for old in (louder, worse))
+    assert float(equal["cross-entropy's"].split(" ± ")[0]) == pytest.approx(0, abs=1e-3)
+    assert float(better["cross-entropy's"].split(" ± ")[0]) < -0.1
     # three of four right: at the best temperature, the entropy of three to one
-    assert float(equal[4]) == pytest.approx(0.5623, abs=1e-3)
-
-
-def test_changes_take_the_type_of_the_setting():
-    assert folds.changes(["epochs=3", "bfloat16=False", "dropout=0.5"]) == {
-        "epochs": 3,
-        "bfloat16": False,
-        "dropout": 0.5,
-    }
-    with pytest.raises(SystemExit, match="one of the settings: input_size"):
-        folds.changes(["eposch=3"])
+    assert float(equal["cross-entropy"]) == pytest.approx(0.5623, abs=1e-3)
 
 
 @pytest.fixture
-def sample(photos, init, tmp_path):
+def tests_dir(photos, tmp_path):
     gt, folder = photos
     root = tmp_path / "tests/00_x_input/train"
     root.mkdir(parents=True)
     (root / "images").symlink_to(folder)
-    (root / "gt.csv").write_text(
-        "filename,class_id\n" + "".join(f"{k},{v}\n" for k, v in gt.items())
-    )
-    return folds.Sample(tmp_path / "tests", init, tmp_path / "scratch")
+    rows = "".join(f"{name},{class_id}\n" for name, class_id in gt.items())
+    (root / "gt.csv").write_text("filename,class_id\n" + rows)
+    return tmp_path / "tests"
 
 
-def test_a_fold_is_kept_out_of_training_and_done_once(sample, monkeypatch):
-    trial = folds.Trial(replace(TINY, epochs=1), (), 1, 2)
-    trained, fit = [], solution._fit
+@pytest.fixture
+def sample(tests_dir, tmp_path):
+    return folds.Folds(tests_dir, tmp_path / "scratch")
 
-    def watched(stage, network, cache, labels, train, *others):
+
+@pytest.fixture
+def usual(tiny):
+    return folds.Trial(replace(tiny, epochs=1), (), 0, None)
+
+
+def test_a_fold_is_kept_out_of_training_and_done_once(sample, usual, monkeypatch):
+    trial, trained, fit = replace(usual, fold=1, photos=2), [], solution.TrainingRun.fit
+
+    def watched(run, stage, train, *others):
         trained.append(train)
-        return fit(stage, network, cache, labels, train, *others)
+        return fit(run, stage, train, *others)
 
-    monkeypatch.setattr(solution, "_fit", watched)
-    first = sample.result(trial, solution.Progress())
-    again = sample.result(trial, solution.Progress())
+    monkeypatch.setattr(solution.TrainingRun, "fit", watched)
+    first, again = sample.outcome(trial), sample.outcome(trial)
     assert torch.equal(first.logits, again.logits)
     (train,) = trained
     _, held_out = sample.split(trial)
@@ -99,31 +113,42 @@ def test_a_fold_is_kept_out_of_training_and_done_once(sample, monkeypatch):
     assert sample.labels[train].bincount().max() == 2  # photos a species, at most
 
 
-def test_only_the_look_changes_without_a_new_training(sample, monkeypatch):
-    trial = folds.Trial(replace(TINY, epochs=1), (), 0, None)
-    usual = sample.result(trial, solution.Progress())
-    monkeypatch.setattr(solution, "_fit", None)  # a training would fail
-    other = sample.result(replace(trial, look=(("first_size", 96),)), solution.Progress())
-    assert not torch.equal(usual.logits, other.logits)
+def test_only_the_views_change_without_a_new_training(sample, usual, monkeypatch):
+    before = sample.outcome(usual)
+    monkeypatch.setattr(solution, "TrainingRun", None)  # a training would fail
+    other = sample.outcome(replace(usual, views=(("first_size", 96),)))
+    assert not torch.equal(before.logits, other.logits)
 
 
-def test_what_differs_has_another_file_and_the_look_needs_no_other_network(sample):
-    usual, look = folds.Trial(TINY, (), 0, None), (("first_size", 96),)
-    others = [replace(usual, fold=1), replace(usual, photos=5)]
-    others += [replace(usual, settings=replace(TINY, seed=1))]
-    trials = [usual, *others, replace(usual, look=look)]
-    assert len({trial.key(trained=False) for trial in trials}) == 5
-    assert len({trial.key(trained=True) for trial in trials}) == 4
+def test_what_differs_is_kept_in_another_file_and_views_need_no_other_network(sample, usual):
+    trials = [
+        usual,
+        replace(usual, fold=1),
+        replace(usual, photos=5),
+        replace(usual, settings=replace(usual.settings, seed=1)),
+        replace(usual, views=(("first_size", 96),)),
+    ]
+    parts = "settings", "fold", "photos"
+    assert len({trial.key(*parts, "views") for trial in trials}) == 5
+    assert len({trial.key(*parts) for trial in trials}) == 4
+
+
+def test_the_folds_are_the_whole_sample_and_the_same_every_time(sample, usual):
     parts = [sample.split(replace(usual, fold=fold))[1].tolist() for fold in range(folds.FOLDS)]
     assert sorted(index for part in parts for index in part) == list(range(24))
-    assert parts[0] == sample.split(usual)[1].tolist(), "the same every time"
+    assert parts[0] == sample.split(usual)[1].tolist()
 
 
-def test_the_command_prints_a_row_and_appends_it(sample, monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(folds, "Settings", lambda **changed: replace(TINY, epochs=1, **changed))
-    arguments = [str(tmp_path / "tests"), "--folds", "0", "--scratch", str(sample.scratch)]
-    monkeypatch.setattr(sys, "argv", ["folds.py", *arguments, "--init", str(sample.init)])
-    folds.main()
+def test_the_command_prints_its_rows_and_appends_them(
+    tests_dir, init, monkeypatch, capsys, tmp_path
+):
+    def small(**changes):
+        return replace(TINY, weights=str(init), epochs=1, **changes)
+
+    monkeypatch.setattr(folds, "Settings", small)
+    scratch = tmp_path / "scratch"
+    arguments = [tests_dir, "--folds", "0", "--seeds", "0,1", "--scratch", scratch]
+    assert call(folds.main, *arguments, "--photos", "2", "--set", "batch_size=4") == 0
     line = capsys.readouterr().out.strip().splitlines()[-1]
-    assert line.startswith("| nothing: the settings | 0 | 0 | ")
-    assert (sample.scratch / "table.md").read_text() == line + "\n"
+    assert line.startswith("| batch_size=4 2 photos per species | 0 | 0,1 | ")
+    assert (scratch / "table.md").read_text() == line + "\n"

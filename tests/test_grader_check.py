@@ -2,9 +2,9 @@
 
 import pytest
 
+from course.check import check_answer, check_test, grade, prepare_check_folder
 from course.files import UserError
 from course.layout import CheckerError, TestFolder, save_csv
-from grader.check import check_answer, check_test, grade, prepare_check_folder
 from grader.limits import LIMITS, limits_with
 
 

@@ -1,6 +1,7 @@
 """The command line from outside: lines, files, exit status, whatever ends it."""
 
 import contextlib
+import io
 import json
 import os
 import secrets
@@ -15,14 +16,18 @@ from pathlib import Path
 import psutil
 import pytest
 from submissions.course import copy_submission, make_test
+from submissions.habits import HABITS
 
 import run_tests
+from course.files import UserError
 from course.layout import TestFolder
-from grader.process import Outcome, Phase
-from grader.report import show_errors, show_phases
-from grader.sample import trained_sample
+from grader.outcome import Outcome, Phase
+from grader.pack import PackError, files_to_pack, pack
+from grader.process import run
+from grader.report import Progress, show_errors, show_phases, show_result
 from grader.sandbox import why_no_sandbox
 from grader.session import TestResult
+from grader.staging import Submission
 
 SCRIPT = Path(run_tests.__file__)
 
@@ -113,9 +118,9 @@ def test_what_a_passing_submission_printed_is_shown(course):
 ASKS_ITS_SURROUNDINGS = """
 import os
 for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"):
-    assert os.environ[name] == "", name
-for name in ("TORCH_HOME", "HF_HOME"):
-    assert not os.path.exists(os.environ[name]), name
+    assert os.environ.get(name, "") == "", name
+assert not {"TORCH_HOME", "HF_HOME", "PYTHONPATH"} & set(os.environ)
+assert not os.path.exists(os.path.expanduser("~/.cache"))
 assert os.listdir() == os.listdir(os.environ["TMPDIR"]) == []
 """
 
@@ -125,7 +130,7 @@ def test_a_run_finds_nothing_of_this_machine(course):
     code = (course / "good" / "solution.py").read_text()
     (course / "good" / "solution.py").write_text(f"{code}\n{ASKS_ITS_SURROUNDINGS}")
     devices = dict.fromkeys(("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"), "0")
-    caches = dict.fromkeys(("TORCH_HOME", "HF_HOME", "TMPDIR"), str(course))
+    caches = dict.fromkeys(("TORCH_HOME", "HF_HOME", "TMPDIR", "PYTHONPATH"), str(course))
     status, lines, _ = call(course / "tests", "--submission", course / "good", **devices, **caches)
     assert (status, lines[-1]) == (0, "Mark: 10 1.0000"), lines
 
@@ -211,7 +216,7 @@ def test_results_are_there_whatever_ends_the_run(course, number):
     process = subprocess.Popen(command, env={**os.environ, "TMPDIR": str(course)}, **quiet)
     assert waits_for(lambda: len(results_of(course / "tests")) == 2)
     process.send_signal(number)
-    assert process.wait(60) == (-9 if number == signal.SIGKILL else 1)
+    assert process.wait(60) == (-9 if number == signal.SIGKILL else 128 + number)
     assert results_of(course / "tests") == [{"status": "Runtime error"}] * 2
 
 
@@ -220,7 +225,7 @@ def test_results_are_there_whatever_ends_the_run(course, number):
 HANGS_WITH_OTHERS = """
 import os, subprocess, sys, time
 
-RUN = os.environ["BIRDS_TEST_RUN"]
+RUN = os.environ["LC_BIRDS_TEST_RUN"]
 PROGRAM = [sys.executable, "-c", "import time; time.sleep(300)", RUN]
 
 
@@ -249,9 +254,10 @@ def classify(model_path, test_img_dir):
 GRADES = """
 import sys
 from pathlib import Path
-from grader.session import Submission
+from grader.process import run
+from grader.staging import Submission
 submission = Submission.at(Path(sys.argv[1]), use_sandbox=sys.argv[2] == "os")
-submission.run("classify", test_images=sys.argv[1])
+run("classify", submission, Path(sys.argv[3]))
 """
 
 
@@ -283,7 +289,7 @@ def ended_when(processes, folder, number, code, *arguments):
     grader = subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)],
         cwd=SCRIPT.parent,
-        env={**os.environ, "BIRDS_TEST_RUN": run, "TMPDIR": str(folder)},
+        env={**os.environ, "LC_BIRDS_TEST_RUN": run, "TMPDIR": str(folder)},
         stderr=subprocess.DEVNULL,
     )
     try:
@@ -302,9 +308,10 @@ def test_a_killed_grader_leaves_no_process_behind(course, layer):
     if layer == "os" and why_no_sandbox():
         pytest.skip(why_no_sandbox())
     (course / "good" / "solution.py").write_text(HANGS_WITH_OTHERS)
-    # The grader, the submission's process and four others; the watcher, or two of bwrap's.
-    processes = 8 if layer == "os" else 7
-    with ended_when(processes, course, signal.SIGKILL, GRADES, course / "good", layer) as run:
+    # The grader, the supervisor, the submission's process and four others; two of bwrap's.
+    processes = 9 if layer == "os" else 7
+    data = course / "tests" / "00_test_img_input"
+    with ended_when(processes, course, signal.SIGKILL, GRADES, course / "good", layer, data) as run:
         assert waits_for(lambda: not processes_of(run)), processes_of(run)
 
 
@@ -312,10 +319,10 @@ TRAINS = """
 import signal, sys
 from pathlib import Path
 from birddata import drawn_sample
-from grader.sample import trained_sample
+from run_tests import graded_sample
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
 drawn_sample.draw_sample = lambda *_, **__: None
-with trained_sample(Path(sys.argv[1]), Path(sys.argv[1], "birds_model.pt")):
+with graded_sample(Path(sys.argv[1]), Path(sys.argv[1], "birds_model.pt")):
     pass
 """
 
@@ -352,15 +359,15 @@ def test_costs_are_told_in_their_units(capsys):
 
 def test_the_most_frequent_confusions_are_told_first(capsys):
     truth = {"a.png": 0, "b.png": 1, "c.png": 1, "d.png": 2}
-    outcome = Outcome([], answer={"a.png": 2, "b.png": 3, "c.png": 3, "d.png": 2})
+    answer = {"a.png": 2, "b.png": 3, "c.png": 3, "d.png": 2}
     test = TestFolder(Path("00_test_img_input"))
-    show_errors([TestResult(test, outcome, truth, 1, 4)], {1: "Wren"})
+    show_errors([TestResult(test, Outcome(), answer, truth, 1, 4)], {1: "Wren"})
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "Misclassified in test 00: 3 photos"
     assert [line.split() for line in lines[2:]] == [
-        ["b.png", "Wren", "3"],
-        ["c.png", "Wren", "3"],
-        ["a.png", "0", "2"],
+        ["b.png", "Wren", "class", "3"],
+        ["c.png", "Wren", "class", "3"],
+        ["a.png", "class", "0", "class", "2"],
     ]
 
 
@@ -509,16 +516,16 @@ def test_the_code_is_named_as_an_edition_of_the_course_does(course, name, code):
             "memory_hog",
             [
                 "Traceback (most recent call last):",
-                "   classify: MemoryError (solution.py:11)",
-                "   Why: it took more memory than the 0.5 GiB that this run allows",
+                "   classify: MemoryError",
+                "   Why: it took more memory than the 0.5 GiB that each process may have",
                 "   What to do: take smaller batches or one photo at a time; --limit memory=GIB",
             ],
         ),
         (
             "internet_if_there_is",
             [
-                "   !! fast_train: broke the rule 'no internet': urllib.Request(",
-                "      It was refused, the submission went on and answered. The testing system",
+                "   !! fast_train: broke the rule 'no internet':",
+                "   It was refused, the submission went on and answered. The testing system most",
                 "      probably says the same as this run, 'Ok, accuracy 1.0000'.",
                 "   Why: the testing system has no internet",
                 "   What to do: take it out",
@@ -530,7 +537,7 @@ def test_what_happened_why_and_what_to_do(course, name, lines):
     folder = copy_submission(name, course / "bad")
     run = (course / "tests", "--submission", folder, "--limit", "memory=0.5")
     printed = call(*run)[1]
-    assert not any("rules.py" in line for line in printed)  # the grader's own frames
+    assert not any("<grader>" in line for line in printed)  # the grader's own frames
     said = iter(printed)
     for start in lines:
         assert any(line.startswith(start) for line in said), start
@@ -576,7 +583,7 @@ def test_without_course_data_the_sample_is_drawn_trained_and_graded(clone, capfd
 
 
 def test_the_sample_is_gone_afterwards(clone):
-    with trained_sample(clone, clone / "birds_model.pt") as (tests, model, _):
+    with run_tests.graded_sample(clone, clone / "birds_model.pt") as (tests, model):
         assert model.read_text() == f"toy weights\n{tests}"
     assert not tests.exists()
     assert not model.exists()
@@ -598,7 +605,7 @@ def test_a_fresh_clone_earns_a_10_on_its_own_sample(tmp_path):
     root = SCRIPT.parent
     for name in ("run_tests.py", "solution.py", "train_full.py", "birds_model.pt"):
         shutil.copy(root / name, tmp_path / name)
-    for name in ("birddata", "grader", "reporting", "public_data"):
+    for name in ("birddata", "course", "grader", "reporting", "public_data"):
         shutil.copytree(root / name, tmp_path / name, ignore=only_programs)
     before = (tmp_path / "birds_model.pt").read_bytes()
     empty = {"TORCH_HOME": str(tmp_path / "no_cache"), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -619,3 +626,209 @@ def test_a_fresh_clone_earns_a_10_on_its_own_sample(tmp_path):
 
 def only_programs(folder, names):
     return [name for name in names if not name.endswith(".py")]
+
+
+# ---- surroundings that people have ----
+
+SPEAKS = """
+print("\\N{BIRD} Привет \\x1b[2J")
+"""
+
+
+@pytest.mark.parametrize("encoding", ["cp1251", "ascii"])
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_console_that_lacks_the_characters(course, encoding, fails):
+    with (course / "good" / "solution.py").open("a", encoding="utf-8") as code:
+        code.write(SPEAKS + ("raise ValueError('\N{BIRD}')\n" if fails else ""))
+    command = [sys.executable, str(SCRIPT), course / "tests", "--submission", course / "good"]
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    done = subprocess.run(command, capture_output=True, env=environment, check=False, timeout=60)
+    text = done.stdout.decode(encoding)
+    assert (done.returncode, done.stderr) == (int(fails), b"")
+    assert r"\U0001f426" in text
+    assert "\x1b" not in text
+    assert text.splitlines()[-1] == ("Mark: 0" if fails else "Mark: 10 1.0000")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shell of POSIX")
+@pytest.mark.parametrize("streams", [">&-", "2>&-", ">&- 2>&- <&-", ">/dev/full"])
+def test_without_streams_the_verdict_is_the_exit_status(course, streams):
+    words = f"{sys.executable} {SCRIPT} {course / 'tests'} --submission {course / 'good'} {streams}"
+    assert subprocess.run(words, shell=True, capture_output=True, check=False).returncode == 0
+    assert results_of(course / "tests")[1]["status"] == "Ok, accuracy 1.0000"
+
+
+@pytest.mark.parametrize("option", ["-I", "-P"])
+def test_pythons_safe_path(course, option):
+    if option == "-P" and sys.version_info < (3, 11):
+        pytest.skip("an option of Python 3.11")
+    command = [sys.executable, option, str(SCRIPT), course / "tests", "--submission"]
+    done = subprocess.run([*command, course / "good"], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_where_nothing_can_be_written_one_line_says_so(course):
+    if why_no_sandbox():
+        pytest.skip(why_no_sandbox())
+    box = ["bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--", sys.executable]
+    command = [*box, str(SCRIPT), course / "tests", "--submission", course / "good"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert str(course / "tests") in done.stderr
+
+
+def test_no_folder_for_temporary_files(course, monkeypatch, capsys):
+    def none(*_, **__):
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr("tempfile.gettempdir", none)
+    assert run_tests.main([str(course / "tests"), "--submission", str(course / "good")]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "set TMPDIR to one that can" in line
+
+
+def test_a_submission_in_shared_memory(course):
+    """A place that the sandbox hides: the code is copied before."""
+    if not os.access("/dev/shm", os.W_OK):
+        pytest.skip("no /dev/shm")
+    folder = Path("/dev/shm", f"birds-{secrets.token_hex(8)}")
+    try:
+        shutil.copytree(course, folder)
+        (folder / "good" / "helpers").mkdir()
+        (folder / "good" / "helpers" / "names.py").write_text("own = True\n")
+        with (folder / "good" / "solution.py").open("a") as code:
+            code.write("\nfrom helpers.names import own\n")
+        assert call(folder / "tests", "--submission", folder / "good")[0] == 0
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_a_folder_that_cannot_be_read(course, monkeypatch, capsys):
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    assert run_tests.main([str(course / "tests"), "--submission", str(course / "good")]) == 2
+    assert "cannot be read: no permission" in capsys.readouterr().err
+
+
+def test_as_another_user(course):
+    """What is promised holds without root's powers, too."""
+    python = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable]
+    again = "import subprocess, sys; subprocess.run([sys.executable, '-c', ''], check=True)"
+    probe = shutil.which("setpriv") and [*python, "-c", again]
+    if not probe or subprocess.run(probe, capture_output=True, check=False).returncode:
+        pytest.skip("no other user who may run this Python")
+    for path in (course, *course.rglob("*"), *course.parents):
+        if path.is_relative_to(course) or path.owner() == "root":
+            path.chmod(path.stat().st_mode | (0o777 if path.is_dir() else 0o666))
+    command = [*python, str(SCRIPT), course / "tests", "--submission", course / "good"]
+    environment = {**os.environ, "HOME": str(course)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+# ---- what is shown while it works ----
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("stream", [Terminal(), io.StringIO()])
+def test_a_line_says_how_far_it_is(monkeypatch, stream):
+    monkeypatch.setattr(sys, "stderr", stream)
+    progress = Progress()
+    progress.shown = -1000.0
+    progress.start(TestFolder(Path("00_test_img_input")))
+    for _ in range(3):  # not more often than one can read
+        progress(Phase("classify", 900), 53.2, 40.0, 212, 400)
+    progress.clear()
+    line = "00 classify, 212 of 400 photos, 53 s of 900 s, CPU 40 s"
+    live = f"\r\x1b[2K{line}\r\x1b[2K"
+    assert stream.getvalue() == (live if stream.isatty() else f"{line}\n")
+
+
+def test_photos_are_counted_while_they_are_read(course):
+    with (course / "good" / "solution.py").open("a") as code:
+        code.write("\nimport time\nread = Path.read_text\n")
+        code.write("Path.read_text = lambda path: (time.sleep(0.3), read(path))[1]\n")
+    seen = []
+    submission = Submission.at(course / "good", watch=lambda *facts: seen.append(facts))
+    run("run_single_test", submission, course / "tests" / "01_hidden_input")
+    phase, wall, _, photos, total = seen[-1]
+    assert (phase.name, total) == ("classify", 4)
+    assert 0 < photos <= 4
+    assert wall > 0
+
+
+def test_a_busy_machine_is_named(course, capsys):
+    outcome = Outcome(phases=[Phase("classify", 900, wall=100.0, cpu=20.0, verdict="ok")])
+    test = TestFolder(Path("00_test_img_input"))
+    show_result(TestResult(test, outcome, {"a": 0}, {"a": 0}, 1, 1), Submission.at(course / "good"))
+    assert "the machine was busy" in " ".join(capsys.readouterr().out.split())
+
+
+# ---- what is packed ----
+
+
+def test_the_projects_own_upload_is_two_files():
+    """In the checkout itself, where much else lies beside the code."""
+    submission = Submission.at(SCRIPT.parent)
+    assert list(files_to_pack(submission, [], "solution.py")) == ["solution.py", "birds_model.pt"]
+
+
+def test_imports_are_found_by_reading_the_code(course):
+    """What is imported only for the real training is packed, too."""
+    folder, path = course / "good", course / "upload.zip"
+    (folder / "nets" / "parts").mkdir(parents=True)
+    code = (folder / "solution.py").read_text()
+    head = "def train_classifier(train_gt, train_img_dir, fast_train=False):\n"
+    body = "    if not fast_train:\n        from nets.big import Net\n"
+    (folder / "solution.py").write_text(code.replace(head, head + body))
+    (folder / "nets" / "__init__.py").write_text("")
+    (folder / "nets" / "big.py").write_text("from .parts import blocks\nimport torch, last\n")
+    (folder / "nets" / "parts" / "blocks.py").write_text("import unknown\n")
+    (folder / "last.py").write_text("__import__('later')\n")
+    (folder / "later.py").write_text("not Python\n")
+    (folder / "unused.py").write_text("")
+    assert call(course / "tests", "--submission", folder, "--pack", path)[0] == 0
+    with zipfile.ZipFile(path) as archive:
+        assert archive.namelist()[2:] == [
+            *("last.py", "later.py", "nets/__init__.py", "nets/big.py", "nets/parts/blocks.py")
+        ]
+
+
+def test_a_package_is_packed_under_its_other_name(course):
+    folder = HABITS["a package"].write(course / "package")
+    submission = Submission.at(folder)
+    files = files_to_pack(submission, [], "classification/__init__.py")
+    assert list(files) == [
+        "classification/__init__.py", "birds_model.pt", "classification/net.py"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("file", ["../outside.py", "/etc/hostname", "link.py"])
+def test_what_leads_out_of_the_folder_is_not_packed(course, file):
+    (course / "outside.py").write_text("")
+    (course / "good" / "link.py").symlink_to(course / "outside.py")
+    outcome = Outcome(modules=[file])
+    results = [TestResult(TestFolder(Path("00_a_input")), outcome)]
+    with pytest.raises(PackError, match="leads out of"):
+        files_to_pack(Submission.at(course / "good"), results, "solution.py")
+
+
+def test_a_module_that_vanished_is_one_line(course):
+    files = {"solution.py": course / "gone.py"}
+    with pytest.raises(UserError, match=r"gone\.py cannot be read"):
+        pack(course / "upload.zip", files, Submission.at(course / "good"), [], print)
+    assert not (course / "upload.zip").exists()
+
+
+def test_anothers_training_is_not_run(clone, course, capfd):
+    """Outside this folder train_full.py is no business of the grader's."""
+    other = copy_submission("good", course / "other")
+    (other / "train_full.py").write_text("raise SystemExit('ran')")
+    assert run_tests.main(["--submission", str(other)]) == 0
+    out, errors = capfd.readouterr()
+    assert "graded on it as it is" in out
+    assert "ran" not in errors

@@ -9,7 +9,6 @@ import io
 import json
 import os
 import re
-import subprocess
 import sys
 import zlib
 from pathlib import Path
@@ -21,9 +20,9 @@ from PIL import Image
 import solution
 from birddata import dataset_check, prepare
 from course import layout, tables
+from course.check import check_answer
 from course.files import UserError
 from course.layout import CheckerError, read_csv, script_remark
-from grader.check import check_answer
 from tests.commands import call
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of damaged metadata
@@ -615,24 +614,6 @@ def test_a_species_without_a_photo_is_named(tmp_path, capsys):
     *_, lost, skipped, _ = told.out.splitlines()
     assert lost == "species without a photo to train on: Wren"
     assert skipped.endswith("files skipped: 3 (1 passed-over, 2 unreadable)")
-
-
-@pytest.mark.skipif(os.name == "nt", reason="no such pipes on Windows")
-@pytest.mark.parametrize("how", [["--check"], ["--json", "-", "--check"], ["--out"]])
-def test_who_has_seen_enough_of_the_output_ends_it_quietly(tmp_path, how):
-    """As `| head -0` does."""
-    source = folders_with(tmp_path, b"no photo")
-    words = [*how, tmp_path / "out", source] if how == ["--out"] else [*how, source]
-    read, write = os.pipe()
-    os.close(read)
-    with os.fdopen(write, "wb") as closed:
-        script = Path(solution.__file__).with_name("public_data") / "prepare.py"
-        done = subprocess.run(
-            [sys.executable, script, *words], stdout=closed, stderr=subprocess.PIPE, text=True
-        )
-    assert "Traceback" not in done.stderr
-    assert "BrokenPipe" not in done.stderr
-    assert done.returncode == (4 if "--check" in how else 0)
 
 
 def test_what_cannot_be_written_is_told_before_the_work(tmp_path, capsys, monkeypatch):

@@ -1,33 +1,72 @@
 """The faults that tests/mutation tries: they fit the project, and leave it as it was."""
 
-from tests.mutation import FAULTS
+import pytest
+
 from tests.mutation.__main__ import chosen, main
-from tests.mutation.fault import Fault
+from tests.mutation.fault import Fault, span_of
+from tests.mutation.faults import FAULTS
 from tests.mutation.trial import ROOT
 
+SOURCE = """\
+LIMIT = 1
+@decorated
+def one():
+    return call(1,
+                2)
 
-def test_every_fault_fits_the_project_and_changes_it():
+class Two:
+    def one(self):
+        return 3
+"""
+
+
+def test_every_fault_fits_the_project_and_its_tests_exist():
     assert [problem for fault in FAULTS if (problem := fault.problem(ROOT))] == []
-    assert [str(fault) for fault in FAULTS if fault.text == fault.replacement] == []
-    assert len({(fault.file, fault.text, fault.replacement) for fault in FAULTS}) == len(FAULTS)
-    for path in {path.partition("::")[0] for fault in FAULTS for path in fault.paths}:
-        assert (ROOT / path).is_file()
+    assert len({(fault.where, fault.text) for fault in FAULTS}) == len(FAULTS)
+    for path in {path for fault in FAULTS for path in fault.paths}:
+        file, _, test = path.partition("::")
+        source = (ROOT / file).read_text(encoding="utf-8")
+        assert not test or f"def {test.partition('[')[0]}(" in source, path
 
 
-def test_a_fault_is_put_in_and_taken_out(tmp_path):
-    (tmp_path / "a.py").write_text("one\ntwo\n")
-    fault = Fault("a.py", "two", "three", "the second line", "test_a.py")
+@pytest.mark.parametrize(
+    ("name", "first", "last"),
+    [("LIMIT", 1, 1), ("one", 2, 5), ("Two", 7, 9), ("Two.one", 8, 9)],
+)
+def test_a_place_is_a_definition(name, first, last):
+    start, end = span_of(SOURCE, name)
+    lines = SOURCE.splitlines(keepends=True)
+    assert SOURCE[start:end] == "".join(lines[first - 1 : last])
+
+
+def test_a_fault_is_put_in_however_lines_are_broken_and_taken_out(tmp_path):
+    (tmp_path / "a.py").write_text(SOURCE)
+    fault = Fault("a.py:one", "call(1, 2)", "None", "the call", "test_a.py")
     with fault.within(tmp_path):
-        assert (tmp_path / "a.py").read_text() == "one\nthree\n"
-    assert (tmp_path / "a.py").read_text() == "one\ntwo\n"
+        source = (tmp_path / "a.py").read_text()
+    assert source == SOURCE.replace("call(1,\n                2)", "None")
+    assert (tmp_path / "a.py").read_text() == SOURCE
 
 
-def test_a_text_that_is_gone_or_there_twice_is_named(tmp_path):
-    (tmp_path / "a.py").write_text("one\none\n")
-    for text, count in (("two", 0), ("one", 2)):
-        problem = Fault("a.py", text, "", "something", "test_a.py").problem(tmp_path)
-        assert f"a.py: something: found {count} times" in problem
-        assert repr(text) in problem
+@pytest.mark.parametrize(
+    ("where", "text", "cause"),
+    [
+        ("a.py:one", "4", "found 0 times"),
+        ("a.py:Two", "self", "found 1 times"),
+        ("a.py:one", "return", "found 1 times"),
+        ("a.py:three", "1", "no such place"),
+        ("b.py:one", "1", "no such place"),
+        ("a.py:Two", "e", "found"),
+    ],
+)
+def test_a_fault_that_does_not_fit_is_named(where, text, cause, tmp_path):
+    (tmp_path / "a.py").write_text(SOURCE)
+    problem = Fault(where, text, "", "something", "test_a.py").problem(tmp_path)
+    if cause == "found 1 times":
+        assert problem is None
+    else:
+        assert f"{where}: something" in problem
+        assert cause in problem
 
 
 def test_a_share_is_chosen_by_its_seed():
@@ -38,6 +77,7 @@ def test_a_share_is_chosen_by_its_seed():
 
 
 def test_a_stale_fault_ends_the_program(monkeypatch, capsys):
-    monkeypatch.setattr("tests.mutation.__main__.FAULTS", [Fault("a.py", "x", "y", "all", "t.py")])
+    stale = [Fault("a.py:one", "x", "y", "all", "t.py")]
+    monkeypatch.setattr("tests.mutation.__main__.FAULTS", stale)
     assert main([]) == 2
-    assert "a.py: all" in capsys.readouterr().err
+    assert "a.py:one: all" in capsys.readouterr().err

@@ -3,12 +3,9 @@
 import csv
 import io
 import os
-import signal
 import subprocess
 import sys
 import tarfile
-import time
-import unicodedata
 import zipfile
 from collections import Counter
 from itertools import count
@@ -183,19 +180,6 @@ def test_folders_in_between(tree, tmp_path, capsys, wrapping):
     assert "files skipped: 1" in stdout
 
 
-def test_zip_gives_what_the_folder_gives(tree, tmp_path, capsys):
-    archive = zip_folder(tree, tmp_path / "birds.zip")
-    run(capsys, tree, "--out", tmp_path / "one")
-    status, _, stderr = run(capsys, archive, "--out", tmp_path / "two")
-    assert (status, stderr) == (0, "")
-    files = [path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.*")]
-    assert len(files) == 37
-    for path in files:
-        assert (tmp_path / "two" / path).read_bytes() == (tmp_path / "one" / path).read_bytes()
-    photo = tmp_path / "two" / "00_test_img_input" / "train" / "images" / "Auk_000.jpg"
-    assert photo.stat().st_nlink == 2  # train and test; the unpacked original is gone
-
-
 def test_train_and_valid_trees_are_ambiguous(tmp_path, capsys):
     for place in ("train", "valid"):
         for name in ("Auk", "Wren"):
@@ -261,20 +245,6 @@ def test_a_gigantic_picture_is_skipped(tree, tmp_path, capsys, monkeypatch):
     assert stderr.startswith(
         "skipped: Auk/poster.png: 400 x 400 pixels are more than can be decoded"
     )
-
-
-def test_all_formats_of_photos_are_taken(tmp_path, capsys):
-    names = ("a.BMP", "b.gif", "c.jpeg", "d.JPG", "e.png", "f.tif", "g.TIFF", "h.webp", "wrong.png")
-    formats = ("BMP", "GIF", "JPEG", "MPO", "PNG", "TIFF", "TIFF", "WEBP", "JPEG")
-    (tmp_path / "birds" / "Auk").mkdir(parents=True)
-    for name, form in zip(names, formats, strict=True):
-        more = (
-            {"save_all": True, "append_images": [Image.new("RGB", (9, 9))]} if form == "MPO" else {}
-        )
-        Image.new("RGB", (9, 9), "red").save(tmp_path / "birds" / "Auk" / name, form, **more)
-    status, _, stderr = run(capsys, tmp_path / "birds", "--out", tmp_path / "out")
-    assert (status, stderr) == (0, "")
-    assert gt(tmp_path / "out", "00_test_img") == {f"Auk_{name}": 0 for name in names}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need privileges on Windows")
@@ -354,32 +324,6 @@ def test_course_mismatches_are_named(course, tmp_path, capsys):
     assert set(gt(tmp_path / "out", "00_test_img")) == {"a.jpg", "b.jpg", "ü.png"}
 
 
-def test_accents_match_however_they_are_stored(course, tmp_path, capsys):
-    images = course / "public" / "00_test_img_input" / "train" / "images"
-    (images / "ü.png").rename(images / unicodedata.normalize("NFD", "ü.png"))
-    status, _, stderr = run(capsys, course, "--out", tmp_path / "out")
-    assert status == 0
-    assert "a photo that its table calls a little differently" in stderr
-    assert gt(tmp_path / "out", "00_test_img", "train")["ü.png"] == 5
-
-
-@pytest.mark.parametrize(
-    ("text", "word"),
-    [
-        ("name,label\na.jpg,1\n", "must start with the line filename,class_id"),
-        ("", "must start with the line filename,class_id"),
-        ("filename,class_id\na.jpg,one\n", "line 2: 'a.jpg,one'"),
-        ("filename,class_id\na.jpg\n", "line 2: 'a.jpg'"),
-        ("filename,class_id\na.jpg,1\n\na.jpg,2\n", "a file with two class ids in one table"),
-        ("filename,class_id\nnobody.jpg,1\n", "labelled are nobody.jpg, the photos are a.jpg"),
-    ],
-)
-def test_bad_labels_are_one_line(course, tmp_path, capsys, text, word):
-    (course / "public" / "00_test_img_input" / "train" / "gt.csv").write_text(text)
-    result = run(capsys, course, "--out", tmp_path / "out")
-    assert_refused(result, tmp_path / "out", "00_test_img", word)
-
-
 def test_labels_in_another_encoding(course, tmp_path, capsys):
     labels = course / "public" / "00_test_img_gt" / "gt.csv"
     labels.write_bytes("filename,class_id\nü.png,1\n".encode("latin-1"))
@@ -430,15 +374,6 @@ def test_holdout_of_the_course_archive(course, tmp_path, capsys):
     assert len(gt(tmp_path / "out", "00_test_img")) == 8
     wanted = "test/images/a.jpg: not a training photo, and --holdout splits those"
     assert wanted in stderr
-
-
-def test_holdout_of_few_photos(tmp_path, capsys):
-    for name in ("Auk", "Wren"):
-        draw(tmp_path / "birds" / name / "1.jpg")
-        draw(tmp_path / "birds" / name / "2.jpg")
-    run(capsys, tmp_path / "birds", "--out", tmp_path / "out", "--holdout", "0.01")
-    for test in ("00_test_img", "01_holdout"):
-        assert sorted(gt(tmp_path / "out", test).values()) == [0, 1]
 
 
 def test_holdout_of_single_photos_is_refused(tmp_path, capsys):
@@ -530,18 +465,6 @@ def test_cub_becomes_the_courses_sample(tmp_path, capsys):
         for path in (source / "images" / f"{number:03d}.Odd_Bird_{number}").iterdir():
             assert taken.pop(path.read_bytes()) == class_id
     assert not taken
-
-
-def test_cub_as_an_archive_gives_what_the_folder_gives(cub, tmp_path, capsys):
-    with tarfile.open(tmp_path / "CUB_200_2011.tgz", "w:gz") as archive:
-        archive.add(cub, "CUB_200_2011")
-    for source, out in ((cub, "one"), (tmp_path / "CUB_200_2011.tgz", "two")):
-        assert run(capsys, source, "--out", tmp_path / out)[0] == 0
-    for test in ("00_test_img", "01_hidden"):
-        assert gt(tmp_path / "one", test) == gt(tmp_path / "two", test)
-        photos = [tmp_path / out / f"{test}_input/test/images" for out in ("one", "two")]
-        for path in photos[0].iterdir():
-            assert path.read_bytes() == (photos[1] / path.name).read_bytes()
 
 
 def test_the_seed_decides_which_photos_are_hidden(cub, tmp_path, capsys):
@@ -814,23 +737,6 @@ def test_a_failing_rename_takes_the_others_back(tree, tmp_path, capsys, monkeypa
     assert [path.name for path in out.iterdir()] == ["README.md"]
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows ends a process without a signal")
-def test_terminated_process_cleans_up(tree, tmp_path):
-    for number in range(3000):
-        (tree / "Auk" / f"x{number}.jpg").write_bytes((tree / "Auk" / "000.jpg").read_bytes())
-    out = tmp_path / "out"
-    process = subprocess.Popen(
-        [sys.executable, SCRIPT, tree, "--out", out], stderr=subprocess.PIPE, text=True
-    )
-    while process.poll() is None and not out.exists():
-        time.sleep(0.001)
-    process.send_signal(signal.SIGTERM)
-    _, stderr = process.communicate(timeout=30)
-    assert process.returncode == 143
-    assert stderr == "Interrupted: no test is half-written.\n"
-    assert not out.exists()
-
-
 # --- command line -------------------------------------------------------------------------------
 
 
@@ -863,6 +769,8 @@ def test_command_writes_beside_itself(tree, tmp_path):
         (["x", "--holdout", "15%"], "such as 0.15, not '15%'"),
         (["x", "--seed", "-1"], "from 0 to 4294967295"),
         (["x", "--colour"], "--colour"),
+        (["x", "--check", "y"], "either SOURCE or --check"),
+        (["x", "--json", "y"], "with --check"),
     ],
 )
 def test_wrong_calls_exit_with_2(capsys, arguments, word):
@@ -887,10 +795,3 @@ def test_sources_that_are_none(tmp_path, capsys):
     result = run(capsys, tmp_path / "flat", "--out", tmp_path / "CUB.tgz")
     assert result[0] == 1
     assert result[2] == f"Error: {tmp_path / 'CUB.tgz'} is a file; give a folder\n"
-
-
-def test_help_says_what_holdout_means(capsys):
-    with pytest.raises(SystemExit):
-        prepare.main(["--help"])
-    text = " ".join(capsys.readouterr().out.split())
-    assert "test 00 then holds only the others" in text

@@ -6,6 +6,8 @@ import hashlib
 import io
 import os
 import shutil
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,14 +15,16 @@ from urllib.error import URLError
 
 import pytest
 import torch
-from conftest import TINY
+import torchvision
+from commands import call
+from conftest import TINY, draw_photo
 
 import solution
 import train_full
 from course import layout
-from reporting import birds
+from reporting import history
 
-SMALL = ("input_size", "first_size", "epochs", "views", "batch_size", "unfrozen_blocks")
+SMALL = ("input_size", "first_size", "batch_size", "unfrozen_blocks")
 
 
 @pytest.fixture
@@ -30,8 +34,7 @@ def tests_dir(photos, tmp_path):
     train = tmp_path / "data" / "00_test_img_input" / "train"
     train.mkdir(parents=True)
     (train / "images").symlink_to(folder, target_is_directory=True)
-    rows = "".join(f"{name},{class_id}\n" for name, class_id in gt.items())
-    (train / "gt.csv").write_text("filename,class_id\n" + rows)
+    (train / "gt.csv").write_bytes(layout.gt_bytes(gt))
     with (tmp_path / "data" / "species.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("class_id", "name"), (-7, "Wren, winter"), (3, "Jay")])
     other = tmp_path / "data" / "01_other_input" / "train"  # a test that is not trained on
@@ -40,68 +43,121 @@ def tests_dir(photos, tmp_path):
     return tmp_path / "data"
 
 
-@pytest.fixture(autouse=True)
-def small_settings(monkeypatch):
-    """Other defaults; what the command line says is still what counts."""
-    small = partial(solution.Settings, **{k: getattr(TINY, k) for k in SMALL})
-    small.seed, small.epochs = TINY.seed, TINY.epochs
-    monkeypatch.setattr(train_full, "Settings", small)
+@pytest.fixture
+def command(tests_dir, init, tmp_path):
+    """Call train_full.py for a training of a second; return its status."""
+    settings = [f"{name}={getattr(TINY, name)}" for name in SMALL]
+    options = [option for text in [*settings, "epochs=1"] for option in ("--set", text)]
+    options += ["--init", init, "--out", tmp_path / "model.pt"]
+    return partial(call, train_full.main, tests_dir, *options)
 
 
-def test_it_trains_and_says_what_it_wrote(tests_dir, photos, init, tmp_path, capsys, monkeypatch):
-    """From a table with semicolons, another spelling of a name, and a photo that is gone."""
+def test_it_trains_and_says_what_it_wrote(
+    command, tests_dir, photos, init, tmp_path, capsys, monkeypatch
+):
+    """From a table with semicolons, another spelling of a name, and photos and labels alone."""
     table = tests_dir / "00_test_img_input/train/gt.csv"
-    text = table.read_text().replace("05.jpg", "05.JPG") + "gone.jpg,3\n"
+    text = table.read_text().replace("05.jpg", "05.JPG").replace("07.jpg,3", "gone.jpg,3")
     table.write_text(text.replace(",", ";"))
     monkeypatch.setattr("torch.hub.download_url_to_file", None)  # nothing is fetched with --init
     out = tmp_path / "model.pt"
-    arguments = [str(tests_dir), "--init", str(init), "--out", str(out), "--epochs", "1"]
-    assert train_full.main([*arguments, "--seed", "5"]) == 0
-    said = capsys.readouterr()
+    assert command("--set", "seed=5", "--set", "layer_decay=0.5") == 0
+    captured = capsys.readouterr()
     for part in ("script would stop here", "05.JPG for 05.jpg", "gone.jpg"):
-        assert part in said.err
-    lines = said.out.splitlines()
-    assert lines[0] == f"25 photos of 3 species in {tests_dir / '00_test_img_input' / 'train'}"
-    assert [line.split()[0] for line in lines if "run  " in line and "epoch" not in line] == [
-        "validation",
-        "final",
-    ]
-    assert [line for line in lines if line.startswith("val: one look")]
-    assert lines[-4].startswith("Validation accuracy of both looks 0.")
-    assert "mark " in lines[-4]
-    assert lines[-3].startswith("Left out: 1 of 25 labels")
+        assert part in captured.err
+    lines = captured.out.splitlines()
+    images = tests_dir / "00_test_img_input/train/images"
+    assert lines[0] == f"24 photos of 3 species in {images}"
+    assert "seed=5" in lines[1]
+    assert "layer_decay=0.5" in lines[1]
+    rows = [line.split() for line in lines if " run " in line and "epoch" not in line]
+    assert [row[:3] for row in rows] == [["validation", "run", "1"], ["final", "run", "1"]]
+    assert [row[5:7].count("-") for row in rows] == [0, 2], "no validation of the final run"
+    assert lines[-5].startswith("Validation accuracy 0.")
+    assert "mark " in lines[-5]
+    assert lines[-4] == "Left out: 1 labels without a photo, such as 'gone.jpg'"
+    assert lines[-3] == "Left out: 1 photos without a label, such as '07.jpg'"
     assert lines[-2].startswith(f"Wrote {out} (9.")
     assert lines[-1] == f"Wrote {tmp_path / 'report' / 'report.html'}"
-    checkpoint = torch.load(out, weights_only=True)
-    assert checkpoint["class_names"] == ["Wren, winter", "Jay", "1000"]
-    assert checkpoint["settings"]["epochs"] == 1
-    assert checkpoint["settings"]["seed"] == 5
-    assert set(solution.classify(out, tests_dir / "00_test_img_input/train/images")) == {
-        f"{i:02d}.jpg" for i in range(24)
+    assert set(solution.classify(out, images)) == photos[0].keys()
+
+
+def test_the_checkpoint_says_how_it_was_trained(command, photos, init, tmp_path):
+    assert command("--set", "seed=5", "--set", "layer_decay=0.5") == 0
+    checkpoint = torch.load(tmp_path / "model.pt", weights_only=True)
+    assert checkpoint["class_names"] == ["Wren, winter", "Jay", "class 1000"]
+    changed = {"seed": 5, "layer_decay": 0.5, "epochs": 1, "weights": str(init)}
+    changed |= {name: getattr(TINY, name) for name in SMALL}
+    assert solution.Settings(**checkpoint["settings"]) == solution.Settings(**changed)
+    gt, folder = photos
+    digests = [hashlib.sha256((folder / name).read_bytes()).hexdigest()[:8] for name in gt]
+    assert checkpoint["training"] == {
+        "photos": 24,
+        "photo_digests": "".join(sorted(digests)),
+        "labels_sha256": layout.labels_fingerprint(gt),
+        "seed": 5,
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
     }
-    history = birds.read_history(tmp_path / "report")
-    assert [row["stage"] for row in history.epochs] == ["validation run", "final run"]
-    assert history.labels == photos[0]
-    correct = int(birds.answers_of(history).right.sum())
-    assert correct == history.facts["validation"]["correct"]
-    assert f"{correct} of {history.facts['validation']['total']} right" in (
-        tmp_path / "report" / "report.md"
-    ).read_text(encoding="utf-8")
+    assert checkpoint["validation"]["total"] == 5
+    assert 0.1 <= checkpoint["temperature"] <= 10
+    assert checkpoint["temperature"] != 1.0
+    assert 0 < checkpoint["confidence_threshold"] < 1
+
+    numbers = history.read_history(tmp_path / "report")
+    assert [row["stage"] for row in numbers.epochs] == ["validation run", "final run"]
+    assert numbers.labels == gt
+    assert numbers.settings == checkpoint["settings"]
+    assert numbers.calibration["validation"] == checkpoint["validation"]
+    assert "<html" in (tmp_path / "report/report.html").read_text(encoding="utf-8")
 
 
-def test_a_report_that_fails_leaves_the_model(tests_dir, init, tmp_path, capsys):
-    out, report = tmp_path / "model.pt", tmp_path / "r"
-    report.write_text("a file in the way")
-    arguments = [str(tests_dir), "--init", str(init), "--epochs", "1"]
-    assert train_full.main([*arguments, "--out", str(out), "--report", str(report)]) == 1
-    error = capsys.readouterr().err.splitlines()
-    assert len([line for line in error if line.startswith("Error: the model is written")]) == 1
-    assert solution.known_answer_error(out) < 1e-3
+def test_the_table_is_at_most_80_columns_wide(capsys):
+    table = train_full.TrainingTable(2)
+    stages = solution.VALIDATION_RUN, solution.FINAL_RUN
+    for stage, measured in zip(stages, (12.3456, None), strict=True):
+        table.add(solution.EpochRow(stage, 100, 12.3456, 1.0, 3e-3, 12345.6, measured, measured))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    header, *rows = lines[-3:]
+    assert [len(row) for row in rows] == [len(header)] * 2, "numbers under their names"
+
+
+def test_without_species_of_two_photos_it_says_so(tests_dir, command, tmp_path, capsys):
+    train = tests_dir / "00_test_img_input/train"
+    (train / "images").unlink()
+    (train / "images").mkdir()
+    for name in ("a.png", "b.png"):
+        draw_photo(train / "images" / name, 0, seed=0)
+    (train / "gt.csv").write_bytes(layout.gt_bytes({"a.png": 0, "b.png": 1}))
+    assert command() == 0
+    assert "Validation accuracy: unknown" in capsys.readouterr().out
+    assert solution.load_classifier(tmp_path / "model.pt").early_exit == 1.0
+    assert (tmp_path / "report/report.html").is_file()
+
+
+def test_report_only_draws_the_report_anew_without_training(command, tmp_path, capsys, monkeypatch):
+    assert command() == 0
+    page = tmp_path / "report/report.html"
+    page.unlink()
+    monkeypatch.setattr(solution, "train_classifier", None)
+    assert command("--report-only") == 0
+    assert page.is_file()
+    assert capsys.readouterr().out.endswith(f"Wrote {page}\n")
+
+
+def test_a_report_that_fails_leaves_the_model(command, tmp_path, capsys):
+    (tmp_path / "r").write_text("a file in the way")
+    assert command("--report", tmp_path / "r") == 1
+    captured = capsys.readouterr()
+    assert f"Wrote {tmp_path / 'model.pt'}" in captured.out
+    assert captured.err.splitlines()[-1].startswith(f"Error: {tmp_path / 'r'}")
+    assert solution.load_classifier(tmp_path / "model.pt")
 
 
 @pytest.mark.parametrize("trouble", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left")])
 def test_an_interrupt_or_a_full_disk_leaves_the_old_file(
-    trouble, tests_dir, init, tmp_path, monkeypatch, capsys
+    trouble, command, tmp_path, monkeypatch, capsys
 ):
     out = tmp_path / "model.pt"
     out.write_bytes(b"old")
@@ -112,29 +168,110 @@ def test_an_interrupt_or_a_full_disk_leaves_the_old_file(
         raise trouble
 
     monkeypatch.setattr(Path, "write_bytes", fail)
-    arguments = [str(tests_dir), "--init", str(init), "--out", str(out), "--epochs", "1"]
-    assert train_full.main(arguments) == (1 if isinstance(trouble, OSError) else 130)
+    if isinstance(trouble, KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt):  # course.cli makes it a line and a status
+            command()
+    else:
+        assert command() == 1
+        assert f"Error: {out} cannot be written: the disk is full" in capsys.readouterr().err
     assert out.read_bytes() == b"old"
     assert sorted(os.listdir(tmp_path)) == ["data", "model.pt"]  # noqa: PTH208
-    said = capsys.readouterr().err.splitlines()
-    assert len([line for line in said if "as it was" in line or "cannot be written" in line]) == 1
+
+
+def test_an_interrupted_program_ends_with_one_line(tmp_path):
+    """As the shell calls it."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import course.layout\ndef load(*_):\n    raise KeyboardInterrupt\n"
+        "course.layout.load_training_set = load\n"
+    )
+    done = subprocess.run(
+        [sys.executable, train_full.__file__, "--out", str(tmp_path / "model.pt")],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{Path(train_full.__file__).parent}"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (
+        130, "Interrupted: a model file not reported above is as it was.\n",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "cause"),
     [
         (lambda d: [path.rename(d / path.name[:2]) for path in d.iterdir()], "no test in"),
         (lambda d: (d / "00_test_img_input/train/gt.csv").unlink(), "gt.csv"),
         (lambda d: (d / "00_test_img_input/train/gt.csv").write_text("a,b\n1,2\n"), "must start"),
     ],
 )
-def test_mistakes_are_one_line_and_status_1(spoil, said, tests_dir, init, capsys):
+def test_mistakes_are_one_line_and_status_1(spoil, cause, tests_dir, command, capsys):
     spoil(tests_dir)
-    assert train_full.main([str(tests_dir), "--init", str(init)]) == 1
+    assert command() == 1
     error = capsys.readouterr().err
     assert error.startswith("Error: ")
     assert error.count("\n") == 1
-    assert said in error
+    assert cause in error
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("eposch=3", "the settings are weights, input_size,"),
+        ("epochs", "no NAME=VALUE"),
+        ("epochs=many", "epochs=many"),
+        ("epochs=1.5", "epochs=1.5"),
+    ],
+)
+def test_changes_that_are_none_are_named(text, cause, command, capsys):
+    assert command("--set", text) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"Error: --set {text}: ")
+    assert cause in error
+    assert error.count("\n") == 1
+
+
+def test_changes_take_the_type_of_their_setting():
+    assert train_full.changes(["epochs=3", "layer_decay=1", "weights=x=y"]) == {
+        "epochs": 3,
+        "layer_decay": 1.0,
+        "weights": "x=y",
+    }
+
+
+@pytest.mark.parametrize("arguments", [["--colour", "red"], ["a", "b"]])
+def test_wrong_calls_have_status_2(arguments):
+    with pytest.raises(SystemExit) as stop:
+        train_full.main(arguments)
+    assert stop.value.code == 2
+
+
+def test_a_file_that_cannot_be_written_is_told_before_the_training(
+    command, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(solution, "train_classifier", None)
+    (tmp_path / "file").write_text("")
+    for out, culprit in ((tmp_path, tmp_path), (tmp_path / "file/m.pt", tmp_path / "file")):
+        assert command("--out", out) == 1
+        assert capsys.readouterr().err.startswith(f"Error: {culprit}")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such names on Windows")
+def test_names_that_are_no_utf8_are_trained_on_and_reported(tests_dir, command, tmp_path, photos):
+    """Those of a Russian Windows, of photos and of species."""
+    train = tests_dir / "00_test_img_input/train"
+    (train / "images").unlink()
+    shutil.copytree(photos[1], train / "images")
+    other = "\u0434\u0440\u043e\u0437\u0434.jpg".encode("cp1251").decode("utf-8", "surrogateescape")
+    (train / "images/00.jpg").rename(train / "images" / other)
+    gt = {other if name == "00.jpg" else name: class_id for name, class_id in photos[0].items()}
+    (train / "gt.csv").write_bytes(layout.gt_bytes(gt))
+    names = "class_id,name\n3,\u0414\u0440\u043e\u0437\u0434\n-7,\xfc\n".encode("cp1251", "replace")
+    (tests_dir / "species.csv").write_bytes(names + b"1000,\xa5\xb6\n")
+    assert command() == 0
+    assert other in history.read_history(tmp_path / "report").labels
+    assert (tmp_path / "report/report.html").is_file()
+
+
+# ---- Pretrained weights --------------------------------------------------------------------------
 
 
 def test_without_network_and_weights_the_error_says_what_to_do(tests_dir, monkeypatch, capsys):
@@ -143,11 +280,11 @@ def test_without_network_and_weights_the_error_says_what_to_do(tests_dir, monkey
         raise URLError("no route")
 
     monkeypatch.setattr("torch.hub.download_url_to_file", offline)
-    assert train_full.main([str(tests_dir)]) == 1
-    said = capsys.readouterr().err
-    assert "no route" in said
-    assert "mobilenet_v2-b0353104.pth" in said
-    assert "--init" in said
+    out = tests_dir / "model.pt"
+    assert call(train_full.main, tests_dir, "--out", out) == 1
+    error = capsys.readouterr().err
+    for part in ("no route", "mobilenet_v2-b0353104.pth", "--init"):
+        assert part in error
 
 
 @pytest.fixture
@@ -156,11 +293,19 @@ def cached_weights(monkeypatch, tmp_path):
     buffer = io.BytesIO()
     torch.save({"weight": torch.zeros(3)}, buffer)
     name = f"net-{hashlib.sha256(buffer.getvalue()).hexdigest()[:8]}.pth"
-    file, served = tmp_path / "checkpoints" / name, tmp_path / "served.pth"
-    monkeypatch.setattr(solution, "imagenet_weights_file", lambda: file)
-    weights = SimpleNamespace(IMAGENET1K_V1=SimpleNamespace(url=served.as_uri()))
-    monkeypatch.setattr(train_full, "MobileNet_V2_Weights", weights)
-    return file, buffer.getvalue(), served
+    served = tmp_path / "served" / name
+    served.parent.mkdir()
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    weights = SimpleNamespace(url=served.as_uri())
+
+    class Published:
+        __members__ = {"V0": weights}  # noqa: RUF012
+
+        def __class_getitem__(cls, name):
+            return cls.__members__[name]
+
+    monkeypatch.setattr("torchvision.models.MobileNet_V2_Weights", Published)
+    return tmp_path / "checkpoints" / name, buffer.getvalue(), served
 
 
 @pytest.mark.parametrize("there", [True, False])
@@ -171,15 +316,15 @@ def test_half_a_checkpoint_in_the_cache_is_fetched_again(there, cached_weights, 
         file.write_bytes(whole[: len(whole) // 2])
     served.write_bytes(b"<html>Log in to the wireless network</html>")
     if there:
-        cure = f"delete .*{file.name}, or put it there"
-        with pytest.raises(solution.SubmissionError, match=cure):
-            train_full.fetch_imagenet_weights()
+        remedy = f"delete .*{file.name}, or put it there"
+        with pytest.raises(train_full.UserError, match=remedy):
+            train_full.fetch_weights("V0")
     else:
-        train_full.fetch_imagenet_weights()
+        train_full.fetch_weights("V0")
         assert "cannot be downloaded" in capsys.readouterr().err
         assert not file.exists()
     served.write_bytes(whole)
-    train_full.fetch_imagenet_weights()
+    train_full.fetch_weights("V0")
     assert file.read_bytes() == whole
     assert ("is damaged: it is fetched again" in capsys.readouterr().err) == there
 
@@ -191,60 +336,27 @@ def test_other_weights_that_were_put_there_by_hand_are_taken(cached_weights, cap
     torch.save({"weight": torch.ones(3)}, file)
     by_hand = file.read_bytes()
     assert by_hand != whole
-    train_full.fetch_imagenet_weights()
-    assert capsys.readouterr().err == f"note: {file} is not the file that torchvision publishes\n"
-    assert file.read_bytes() == by_hand
-    file.write_bytes(whole)
-    train_full.fetch_imagenet_weights()
+    train_full.fetch_weights("V0")
     assert capsys.readouterr().err == ""
+    assert file.read_bytes() == by_hand
 
 
-@pytest.mark.skipif(os.name == "nt", reason="no such names on Windows")
-def test_names_that_are_no_utf8_are_trained_on_and_reported(tests_dir, init, tmp_path, photos):
-    """Those of a Russian Windows, of photos and of species."""
-    train = tests_dir / "00_test_img_input/train"
-    (train / "images").unlink()
-    shutil.copytree(photos[1], train / "images")
-    other = "\u0434\u0440\u043e\u0437\u0434.jpg".encode("cp1251").decode("utf-8", "surrogateescape")
-    (train / "images/00.jpg").rename(train / "images" / other)
-    gt = {other if name == "00.jpg" else name: class_id for name, class_id in photos[0].items()}
-    (train / "gt.csv").write_bytes(layout.gt_bytes(gt))
-    names = "class_id,name\n3,\u0414\u0440\u043e\u0437\u0434\n-7,\xfc\n".encode("cp1251", "replace")
-    (tests_dir / "species.csv").write_bytes(names + b"1000,\xa5\xb6\n")
-    arguments = [str(tests_dir), "--init", str(init), "--out", str(tmp_path / "model.pt")]
-    assert train_full.main([*arguments, "--epochs", "1"]) == 0
-    assert other in birds.read_history(tmp_path / "report").labels
-    assert (tmp_path / "report/report.html").is_file()
+def test_weights_of_timm_are_fetched_by_their_name(cached_weights, monkeypatch):
+    import timm
+
+    folder, asked = cached_weights[0].parent, []
+
+    def create(name, pretrained):
+        asked.append((name, pretrained))
+        return torch.nn.Linear(1, 1)
+
+    monkeypatch.setattr(timm, "create_model", create)
+    train_full.fetch_weights("mobilenetv2_100.ra_in1k")
+    assert asked == [("mobilenetv2_100.ra_in1k", True)]
+    state = torch.load(folder / "mobilenetv2_100.ra_in1k.pth", weights_only=True)
+    assert state.keys() == {"weight", "bias"}
 
 
-def test_what_is_left_out_is_counted_at_the_end(tests_dir, init, tmp_path, capsys):
-    train = tests_dir / "00_test_img_input/train"
-    rows = (train / "gt.csv").read_text().splitlines()
-    (train / "gt.csv").write_text("\n".join([*rows[:-1], "gone.jpg,3", ""]))
-    arguments = [str(tests_dir), "--init", str(init), "--out", str(tmp_path / "model.pt")]
-    assert train_full.main([*arguments, "--epochs", "1"]) == 0
-    out = capsys.readouterr().out
-    assert "Left out: 1 of 24 labels, whose photos cannot be read; see above\n" in out
-    assert f"Left out: 1 files without a label, such as '{rows[-1].split(',')[0]}'\n" in out
-
-
-@pytest.mark.parametrize("arguments", [["--epochs", "0"], ["--colour", "red"], ["a", "b"]])
-def test_wrong_calls_have_status_2(arguments):
-    with pytest.raises(SystemExit) as stop:
-        train_full.main(arguments)
-    assert stop.value.code == 2
-
-
-@pytest.mark.parametrize("arguments", [["--seed", "-1"], ["--seed", "x"], ["--epochs", "0"]])
-def test_numbers_that_are_none_are_named_with_what_is_taken(arguments, capsys):
-    with pytest.raises(SystemExit):
-        train_full.parse(arguments)
-    assert f"{arguments[1]} is no whole number from" in capsys.readouterr().err
-
-
-def test_a_file_that_cannot_be_written_is_told_before_the_training(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(solution, "train_classifier", None)
-    (tmp_path / "file").write_text("")
-    for out in (tmp_path, tmp_path / "file/model.pt"):
-        assert train_full.main([str(tmp_path), "--out", str(out)]) == 1
-        assert capsys.readouterr().err.startswith(f"Error: {out}")
+def test_a_name_that_nobody_publishes_is_told_by_the_training(command, tests_dir, capsys):
+    assert command("--init", "IMAGENET1K_V9") == 1
+    assert capsys.readouterr().err.startswith("Error: no pretrained weights: put IMAGENET1K_V9")

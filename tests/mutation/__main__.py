@@ -16,8 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 
-from tests.mutation import FAULTS
 from tests.mutation.fault import Fault
+from tests.mutation.faults import FAULTS
 from tests.mutation.trial import PASSED, ROOT, checkout, status_of, verdict
 
 MOST_ALIVE = 0.05  # of the faults
@@ -43,7 +43,7 @@ def seconds_without(faults: Sequence[Fault]) -> float | None:
         status, said = status_of(checkout(Path(folder)), paths)
     if status == PASSED:
         return time.perf_counter() - start
-    print(said, "Error: the tests fail without a fault: mend that first", file=sys.stderr)
+    print(said, "Error: the tests fail without a fault: correct that first", file=sys.stderr)
     return None
 
 

@@ -13,10 +13,6 @@ def to_checkpoint(network):
     return {"format": "toy", **network}
 
 
-def known_answer_error(model_path):
-    return torch.load(model_path, map_location="cpu", weights_only=True)["known_answer_error"]
-
-
 def classify(model_path, test_img_dir):
     share = torch.load(model_path, map_location="cpu", weights_only=True)["share"]
     photos = sorted(Path(test_img_dir).iterdir())

@@ -1,13 +1,15 @@
-"""Stands in for torch, which takes seconds to import: a "checkpoint" is a JSON file."""
+"""Stands in for torch, which takes seconds to import: the same file, without tensors."""
 
-import json
-from pathlib import Path
+import pickle
+import zipfile
 
 
 def save(checkpoint, path):
-    Path(path).write_text(json.dumps(checkpoint))
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("birds_model/data.pkl", pickle.dumps(checkpoint, protocol=2))
 
 
 def load(path, map_location, weights_only):
     assert weights_only
-    return json.loads(Path(path).read_text())
+    with zipfile.ZipFile(path) as archive:
+        return pickle.loads(archive.read("birds_model/data.pkl"))

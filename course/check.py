@@ -1,0 +1,75 @@
+"""The testing system's check: the folder of a run, its answer against the truth, the grade."""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from course.files import UserError
+from course.layout import CheckerError, TestFolder, read_csv
+from course.marks import accuracy_text, grade_results
+
+
+def check_answer(answer: Mapping[str, int], truth: Mapping[str, int]) -> tuple[int, int]:
+    """Return how many answers are right, of how many rows of the truth.
+
+    Other answers do not count. Raises CheckerError, which shows the names that are there.
+    """
+    missing = sorted(truth.keys() - answer.keys())
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        others = sorted(answer.keys() - truth.keys())
+        there = f"; it has {others[0]!r:.80}" if others else ""
+        raise CheckerError(f"the answer lacks {missing[0]!r}{more}{there}")
+    if not truth:
+        raise CheckerError("the true labels hold no row")
+    return sum(answer[name] == class_id for name, class_id in truth.items()), len(truth)
+
+
+def check_test(data_dir: Path) -> str:
+    """Return the status of a run, from DATA_DIR/output/output.csv and DATA_DIR/gt/gt.csv."""
+    truth = read_csv(data_dir / "gt" / "gt.csv")
+    answer = read_csv(data_dir / "output" / "output.csv", empty_names=True)
+    correct, total = check_answer(answer, truth)
+    return f"Ok, accuracy {accuracy_text(correct, total)}"
+
+
+def prepare_check_folder(test: TestFolder) -> Path:
+    """Make NN_name_check without an old answer in it, and return its folder for the output."""
+    output = test.check / "output"
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "output.csv").unlink(missing_ok=True)
+        shutil.rmtree(test.check / "gt", ignore_errors=True)
+        if not os.access(output, os.W_OK):
+            raise PermissionError(0, "it cannot be written to")
+    except OSError as error:
+        raise UserError(
+            f"{test.check}, which the run makes, is in the way ({error.strerror}): move it away"
+        ) from None
+    return output
+
+
+def copy_truth(test: TestFolder) -> None:
+    """Copy the true labels into the check folder, where the check looks for them."""
+    if not test.gt.is_dir():
+        raise CheckerError(f"no folder {test.gt}")
+    try:
+        shutil.copytree(test.gt, test.check / "gt", dirs_exist_ok=True)
+    except (OSError, shutil.Error) as error:
+        raise CheckerError(f"{test.gt} cannot be copied: {error}") from None
+
+
+def grade(data_dir: Path) -> dict[str, Any]:
+    """Return the grade, from DATA_DIR/results.json."""
+    path = data_dir / "results.json"
+    try:
+        return grade_results(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise UserError(f"no file {path}: run the tests first") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): move it away") from None
+    except (ValueError, AttributeError, KeyError, TypeError):
+        raise UserError(f"{path} is not a list of results: run the tests again") from None

@@ -1,0 +1,269 @@
+"""A residual network from scratch, after a student's report: each comparison is a run of its own.
+
+Every run differs in one thing from the run that it is compared with.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import torch
+from timm.models.resnet import BasicBlock, Bottleneck, ResNet
+from torch import nn
+from torchvision.transforms import v2
+
+from coursework import charts
+from coursework.data import DataSet
+from coursework.engine import Recipe, Result, Run
+from coursework.options import Options
+from coursework.pages import Comparison, compare
+
+TEMPLATE = "resnet/report.ru.html.j2"
+SUMMARY = """\
+A residual network on CIFAR-10 from scratch: the five stages of a student's report, 24 runs (report:
+Russian). Needs CIFAR-10 (--data DIR, or a download of 170 MB). Half an hour on 2 cores; --full has
+the story's own numbers and is for a GPU."""
+ITEMS = {
+    "1": "Введение: «перебор параметров, трансформеры, дообучение»",
+    "2": "BasicBlockNet",
+    "2.1": "«Добавил MultiStepLR, но accuracy только достигла до 6 %»",
+    "2.2": "«Обучать модель на больших эпохах - 50 ... модель сильно переобучилась»",
+    "3": "ResNet50 - 1 этап: «обычный ResNet50, в модели ничего не менял»",
+    "3.1": "«RandomHorizontalFlip, RandomVerticalFlip ... поставил их на рандоме»",
+    "3.2": "«Поменял Normalization ... на более лучшие значения»",
+    "3.3": "«Adam обучается очень медленно и качество немного хуже чем SGD»",
+    "4": "ResNet50 - 2 этап: «уменьшил их размеры ... убрал Maxpooling»",
+    "4.1": "«Добавил weightdecay»",
+    "4.2": "«Выбирал между ReduceLROnPlateau и MultiStepLR, первый дал лучший результат»",
+    "4.3": "«Выбирал между RandomGrayscale, GaussianBlur, ColorJitter»",
+    "5": "ResNet50 - 3 этап: «надо добавить в модель dropout ... 0.5»",
+    "5.1": "«Добавил RandomErasing и стало лучше»",
+    "5.2": "«Добавил в ReduceLROnPlateau ... patience и cooldown»",
+    "5.3": "«Поставить на 100 эпох, и сделать dropout 0.7»",
+    "6": "ResNet50 - Дообучение: «убрать предыдущие transforms и добавить RandAugment»",
+    "6.1": "«Поменял размер batchsize»: 51,98 %",
+    "6.2": "«Дообучил до 75 эпох, но качество стало ниже»",
+    "6.3": "«Поменял lr на 0.2 ... на маленьких эпохах»: 52,12 %",
+}
+
+SIDE = 32
+PHOTOS, TEST_PHOTOS = 5_000, 5_000  # of the default
+WIDTH, FULL_WIDTH = 8, 64  # channels of the first blocks; 64 is He et al.'s
+# Five hundred runs of the story's size do not fit a CPU. With an eighth of the width, and 4,500
+# photos, an epoch is some seconds, and all 24 runs half an hour.
+
+
+def network(
+    data: DataSet,
+    width: int,
+    block: type[nn.Module] = Bottleneck,
+    depths: Sequence[int] = (3, 4, 6, 3),
+    small_stem: bool = False,
+    dropout: float = 0.0,
+    plain_statistics: bool = False,
+) -> nn.Sequential:
+    """Photos (B, C, H, W) on [0, 1] -> logits (B, classes). He et al., CVPR 2016."""
+    widths = tuple(width * 2**group for group in range(4))
+    body = ResNet(block, depths, num_classes=0, in_chans=data.channels, channels=widths)
+    if small_stem:
+        shrink_stem(body)
+    half = [0.5] * data.channels
+    statistics = (half, half) if plain_statistics else data.statistics()
+    layers = {
+        "normalise": v2.Normalize(*statistics),
+        "backbone": body,  # (B, C, H, W) -> (B, F), averaged over all places
+        "dropout": nn.Dropout(dropout),
+        "head": nn.Linear(body.num_features, len(data.classes)),
+    }
+    return nn.Sequential(OrderedDict(layers))
+
+
+def shrink_stem(body: ResNet) -> None:
+    """Let the first blocks see the photo at full size, not a sixteenth of its pixels."""
+    conv = body.conv1  # 7 x 7, stride 2
+    body.conv1 = nn.Conv2d(conv.in_channels, conv.out_channels, 3, padding=1, bias=False)
+    body.maxpool = nn.Identity()
+    body.init_weights()  # the new convolution, too, for ReLU (He et al., ICCV 2015)
+
+
+# ------------------------------------------------------------------------------------------------
+# The runs
+# ------------------------------------------------------------------------------------------------
+
+HORIZONTAL, VERTICAL = v2.RandomHorizontalFlip(), v2.RandomVerticalFlip()
+FLIPS = (v2.RandomChoice([HORIZONTAL, VERTICAL]),)
+GREY, BLUR = v2.RandomGrayscale(0.1), v2.GaussianBlur(3, sigma=(0.1, 1.0))
+JITTER, ERASE = v2.ColorJitter(0.3, 0.3, 0.3), v2.RandomErasing(0.5)
+RANDOM = v2.RandAugment()
+
+
+@dataclass(frozen=True)
+class Step:
+    """A run, and what it is compared with."""
+
+    label: str
+    title: str
+    changed: str  # the one thing, against `against`
+    item: str
+    against: str = ""
+    story: int | None = None  # in the story: 1 helped, -1 harmed, 0 no difference, None not told
+    network: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    full: Mapping[str, Any] = field(default_factory=dict)  # of the recipe, with --full
+    augment: Sequence[v2.Transform] | None = None
+    start: str | None = None  # continued from that run
+
+
+BASIC = {"block": BasicBlock, "depths": (2, 2, 2, 2)}
+PLATEAU = {"schedule": "plateau", "patience": 1}
+STEPS = (
+    Step("basic", "BasicBlockNet", "основа", "2", network=BASIC,
+         recipe={"epochs": 20}, augment=(HORIZONTAL,)),
+    Step("basic-multistep", "BasicBlockNet с MultiStepLR", "MultiStepLR", "2.1", "basic", -1,
+         recipe={"schedule": "multi-step"}),
+    Step("basic-longer", "BasicBlockNet, дольше", "в 2,5 раза больше эпох", "2.2", "basic", -1,
+         recipe={"epochs": 30}, start="basic"),
+    Step("plain", "ResNet-50", "основа", "3", recipe={"epochs": 8}, full={"epochs": 30},
+         augment=FLIPS),
+    Step("horizontal", "только RandomHorizontalFlip", "только RandomHorizontalFlip", "3.1",
+         "plain", 0, augment=(HORIZONTAL,)),
+    Step("vertical", "только RandomVerticalFlip", "только RandomVerticalFlip", "3.1", "plain", 0,
+         augment=(VERTICAL,)),
+    Step("half", "нормализация 0,5", "среднее и отклонение 0,5 вместо своих", "3.2", "plain", -1,
+         network={"plain_statistics": True}),
+    Step("adam", "Adam", "Adam со скоростью 0,001 вместо SGD", "3.3", "plain", -1,
+         recipe={"optimiser": "adam", "learning_rate": 1e-3}),
+    Step("stem", "маленькие ядра", "свёртка 3 × 3 с шагом 1 и паддингом 1 вместо 7 × 7 с шагом 2, "
+         "без max pooling", "4", "plain", network={"small_stem": True}),
+    Step("decay", "weight decay", "weight decay 0,0001", "4.1", "stem",
+         recipe={"weight_decay": 1e-4}),
+    Step("plateau", "ReduceLROnPlateau", "ReduceLROnPlateau", "4.2", "decay",
+         recipe=PLATEAU | {"patience": 0}, full={"epochs": 30, "patience": 10}),
+    Step("multistep", "MultiStepLR", "MultiStepLR вместо ReduceLROnPlateau", "4.2", "plateau", -1,
+         recipe={"schedule": "multi-step"}),
+    Step("grey", "RandomGrayscale", "RandomGrayscale", "4.3", "plateau",
+         augment=(*FLIPS, GREY)),
+    Step("blur", "GaussianBlur", "GaussianBlur", "4.3", "plateau", augment=(*FLIPS, BLUR)),
+    Step("jitter", "ColorJitter", "ColorJitter", "4.3", "plateau", -1, augment=(*FLIPS, JITTER)),
+    Step("dropout", "dropout 0,5", "dropout 0,5", "5", "grey", network={"dropout": 0.5}),
+    Step("erase", "RandomErasing", "RandomErasing", "5.1", "dropout", 1,
+         augment=(*FLIPS, GREY, ERASE)),
+    Step("patient", "patience и cooldown", "patience и cooldown", "5.2", "erase",
+         recipe={"patience": 1, "cooldown": 1}, full={"epochs": 30, "patience": 5, "cooldown": 2}),
+    Step("dropout-0.7", "dropout 0,7", "dropout 0,7 вместо 0,5", "5.3", "patient",
+         network={"dropout": 0.7}),
+    Step("longer", "dropout 0,7, дольше", "больше эпох", "5.3", "dropout-0.7", 1,
+         recipe={"epochs": 12}, full={"epochs": 70}, start="dropout-0.7"),
+    Step("randaugment", "RandAugment", "дообучение с RandAugment вместо прежних transforms", "6",
+         "longer", 1, recipe={"epochs": 5}, full={"epochs": 30}, augment=(RANDOM,),
+         start="longer"),
+    Step("batch", "batch size 128", "batch size 128 вместо 64", "6.1", "randaugment",
+         recipe={"batch_size": 128}, start="longer"),
+    Step("batch-longer", "batch size 128, дольше", "больше эпох", "6.2", "batch", -1,
+         recipe={"epochs": 7}, full={"epochs": 45}, start="batch"),
+    Step("rate", "lr 0,2", "ещё немного эпох со скоростью 0,2", "6.3", "batch", 1,
+         recipe={"epochs": 2, "learning_rate": 0.2}, full={"epochs": 5}, start="batch"),
+)  # fmt: skip
+
+# Test accuracies of the story in per cent, by the step at which they were reached.
+STORY = {"basic": 20, "basic-multistep": 6, "plain": 20, "grey": 30, "patient": 40, "longer": 45,
+         "batch": 51.98, "rate": 52.12}  # fmt: skip
+STAGES = {"2": "basic", "3": "plain", "4": "grey", "5": "longer", "6": "rate"}  # their last runs
+
+
+def resolve(label: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], tuple]:
+    """Return a step's network, recipe, its changes with --full, and augmentation."""
+    step = next(step for step in STEPS if step.label == label)
+    empty: tuple = ({}, {"learning_rate": 0.1, "momentum": 0.9}, {}, ())
+    nets, recipe, full, augment = resolve(step.against) if step.against else empty
+    own = augment if step.augment is None else tuple(step.augment)
+    return {**nets, **step.network}, {**recipe, **step.recipe}, {**full, **step.full}, own
+
+
+def load(options: Options) -> DataSet:
+    """Return the photos, a tenth of them held out for validation."""
+    data = options.load("CIFAR10", SIDE, PHOTOS)
+    return data.subset(None, None if options.full else TEST_PHOTOS).held_out(0.1)
+
+
+def runs(data: DataSet, options: Options) -> list[Run]:
+    """Return all of them, in the story's order."""
+    width, wanted = FULL_WIDTH if options.full else WIDTH, []
+    for step in STEPS:
+        nets, own, full, augment = resolve(step.label)
+        recipe = options.recipe(Recipe(**own | (full if options.full else {})))
+        build = partial(network, width=width, **nets)
+        wanted.append(Run(step.label, step.title, build, data, recipe, augment, step.start))
+    return wanted
+
+
+# ------------------------------------------------------------------------------------------------
+# What the report shows
+# ------------------------------------------------------------------------------------------------
+
+WORDS = {
+    "accuracy": "точность (доля верных ответов)",
+    "loss": "функция потерь",
+    "epoch": "эпоха",
+    "seconds": "секунды обучения",
+    "train": "обучение",
+    "val": "проверка",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A step beside the run that it is compared with."""
+
+    step: Step
+    comparison: Comparison
+
+    @property
+    def agrees(self) -> bool | None:
+        """Whether ours shows the story's direction; None: not told there, or within chance here."""
+        if self.step.story is None or (self.comparison.sign == 0 and self.step.story):
+            return None
+        return self.comparison.sign == self.step.story
+
+
+def verdicts(results: Mapping[str, Result]) -> list[Verdict]:
+    """Return the comparisons in the story's order."""
+    compared = [step for step in STEPS if step.against]
+    return [Verdict(s, compare(results[s.against], results[s.label])) for s in compared]
+
+
+def overfits(result: Result, before: Result) -> bool:
+    """Return whether a continued run's validation loss ended above its least, training's below."""
+    rows = [*before.rows, *result.rows]
+    least = min(rows, key=lambda row: row["val_loss"])
+    last = rows[-1]
+    return last["val_loss"] > least["val_loss"] and last["train_loss"] < least["train_loss"]
+
+
+def context(data: DataSet, results: Mapping[str, Result], options: Options) -> dict[str, Any]:
+    """Return what the template needs beside the results."""
+    photos = data.train.inputs[:6]
+    shown, titles = list(photos), ["без изменений"] * len(photos)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        changes = {"отражение": FLIPS[0], "GaussianBlur": BLUR, "ColorJitter": JITTER,
+                   "RandomGrayscale": v2.RandomGrayscale(1.0), "RandomErasing": v2.RandomErasing(1.0),
+                   "RandAugment": RANDOM}  # fmt: skip
+        for title, change in changes.items():
+            shown += [change(photo) for photo in photos]
+            titles += [title] * len(photos)
+    found = {verdict.step.label: verdict for verdict in verdicts(results)}
+    return {
+        "language": "ru",
+        "story": STORY,
+        "stages": {number: results[label] for number, label in STAGES.items()},
+        "verdicts": found,
+        "overfits": overfits(results["basic-longer"], results["basic"]),
+        "width": FULL_WIDTH if options.full else WIDTH,
+        "samples": charts.photos(shown, titles, len(photos)),
+        "functions": (network, shrink_stem),
+    }

@@ -1,0 +1,233 @@
+"""Hints for a student: why the testing system refuses something, and the remedy.
+
+Nothing is decided here: the verdict is there already. A hint is a pair (why, remedy).
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from course.environment import VERSIONS, differing_versions, python_versions
+from grader.outcome import Failure, Outcome, Refusal
+from grader.rules import ACCELERATOR, FILES, NETWORK
+from grader.staging import Submission
+
+Hint = tuple[str, str]
+
+WEIGHTS: Hint = (
+    "the testing system has no pretrained weights and no internet to fetch them from",
+    "use weights=None (timm: pretrained=False) where fast_train is set, and in classify, whose "
+    "weights all come from birds_model.pt",
+)
+RULES: dict[str, Hint] = {
+    NETWORK: (
+        "the testing system has no internet; the call fails there as it did here",
+        "take it out, or keep what it fetches in birds_model.pt",
+    ),
+    FILES: (
+        "a submission must not write files: its folder is read-only there",
+        "take the write out: what classify needs belongs in birds_model.pt, saved by a script of "
+        "your own; what must pass between functions belongs in memory (io.BytesIO)",
+    ),
+    ACCELERATOR: (
+        "a submission must not use a graphics accelerator, and the testing system has none",
+        'work on the CPU: device "cpu", and torch.load(..., map_location="cpu")',
+    ),
+}
+LIGHTNING: Hint = (
+    "Lightning keeps logs and checkpoints in files unless it is told not to",
+    "give the Trainer logger=False, enable_checkpointing=False",
+)
+# By a pattern in the error's text; the first that is found counts. Its groups, and the words of
+# `_words`, fill the braces.
+ERRORS: tuple[tuple[str, str, str], ...] = (
+    (
+        r"MemoryError|[Cc]an(no|')t allocate memory|bad_alloc",
+        "it took more memory than the {memory:g} GiB that each process may have in this run; the "
+        "testing system's own limit is not known",
+        "take smaller batches or one photo at a time; --limit memory=GIB changes the limit",
+    ),
+    (
+        r"does not end after its answer",
+        "a thread that is no daemon, or a process that nobody joins, keeps Python from ending: "
+        "the testing system waits until its own limit",
+        "join or end what you start (with ... as pool:, process.join()), or make it a daemon",
+    ),
+    (
+        r"^over its time limit",
+        "the testing system ends what takes too long (15 minutes for fast_train)",
+        "do less; --limit {phase}=SECONDS changes the limit of a run here",
+    ),
+    (
+        r"ended .* after its answer",
+        "the answer was there, but the process failed while it ended: the testing system sees "
+        "the exit status",
+        "look at handlers of atexit, and at threads of libraries that still run at the end",
+    ),
+    (
+        r"^SystemExit|exit status 0, without",
+        "the process ended by itself before it had answered",
+        "take out sys.exit, exit and os._exit, and argparse's parse_args: the words on the "
+        "command line are the script's",
+    ),
+    (
+        r"Can't get attribute '(?P<name>\w+)' on <module '__main__'",
+        "the file holds a whole network that was pickled in a notebook or script, where its class "
+        "{name} was in __main__; there it is not",
+        "save its state_dict: torch.save(network.state_dict(), 'birds_model.pt'), and load it "
+        "into a network that classify builds",
+    ),
+    (
+        r"weights_only|Weights only load failed",
+        "the file holds a whole pickled network: torch from 2.6 on refuses it unless told, torch "
+        "2.4, which the testing system has, loads it",
+        "save network.state_dict() instead of the network, or give torch.load "
+        "weights_only=False, which works with both",
+    ),
+    (
+        r"deserialize object on (a )?CUDA",
+        "the model was saved on a graphics accelerator, and the testing system has none",
+        'give torch.load map_location="cpu"',
+    ),
+    (
+        r"No CUDA GPUs|not compiled with CUDA|NVIDIA driver|No supported gpu|CUDAAccelerator",
+        "the testing system has no graphics accelerator",
+        'work on the CPU: device "cpu" instead of .cuda(), accelerator="cpu" for Lightning',
+    ),
+    (r"Hugging Face hub|huggingface|LocalEntryNotFound|internet connection", *WEIGHTS),
+    (
+        r"No module named '(?P<name>[^'.]+)",
+        "{name} is neither Python's, nor installed, nor beside the code",
+        "{module}",
+    ),
+    (
+        r"Non-UTF-8 code|\(unicode error\)",
+        "Python reads code as UTF-8, and this file is in another encoding",
+        "save it as UTF-8 in your editor",
+    ),
+    (
+        r"^(SyntaxError|IndentationError|TabError)",
+        "Python cannot read the code; {python}",
+        "{syntax}",
+    ),
+    (
+        r"cannot import name '(?P<name>train_classifier|classify)'",
+        "the testing system imports both functions, train_classifier and classify",
+        "define {name} in the file that is imported, with this spelling",
+    ),
+    (
+        r"^PermissionError: .*'(?P<name>[^']+)'",
+        "{name} may not be read by this user",
+        "change the file's mode or owner",
+    ),
+    (
+        r"invalid load key|not a ZIP|central directory|magic number|PytorchStreamReader|Unpickling",
+        "birds_model.pt is damaged, or no file that torch.save has written",
+        "look whether the download or the copy is whole, or train it again",
+    ),
+    (
+        r"^no model file",
+        "classify gets the model that lies beside the code",
+        "train it (python train_full.py), or name another with --model",
+    ),
+)
+# What lies in place of a model, by its first bytes in lower case.
+NO_MODELS: tuple[tuple[str, str, str], ...] = (
+    (r"$", "empty", "copy or train it again"),
+    (r"version https://git-lfs", "a pointer of Git LFS, not the file itself", "git lfs pull"),
+    (
+        r"\s*<(!doctype|html)",
+        "an HTML page, as a download that failed leaves it",
+        "download it again",
+    ),
+    (r"[\s -~]+$", "a text", "copy it again, or train it (python train_full.py)"),
+)
+
+
+def hint(problem: Failure | Refusal | str, outcome: Outcome, submission: Submission) -> Hint:
+    """Return why the testing system would refuse a problem, and what to do.
+
+    A text is what is wrong with the answer.
+    """
+    if isinstance(problem, str):
+        return _about_answer(problem)
+    if isinstance(problem, Failure):
+        return (
+            _about_file(problem, submission)
+            or _about_error(problem, submission)
+            or _about_any(problem, outcome)
+        )
+    if problem.wants_weights:
+        return WEIGHTS
+    lightning = any("lightning" in name.partition(".")[0] for name in problem.through)
+    return LIGHTNING if lightning and problem.rule == FILES else RULES[problem.rule]
+
+
+def _about_answer(problem: str) -> Hint:
+    """Compare a name that is missing with one that is there."""
+    names = re.search(r"lacks '(?P<lacks>[^']+)'.*; it has (?P<has>.*)$", problem)
+    lacks, has = (names["lacks"], names["has"][1:-1]) if names else ("", "")
+    remedy = "let classify return an answer for every file of its folder, under the file's name"
+    if has.startswith("b'"):
+        remedy = "the keys are bytes: decode them, name.decode()"
+    elif "/" in has or "\\" in has:
+        remedy = "the keys are paths: use path.name, or os.path.basename(path)"
+    elif has and not Path(has).suffix and Path(lacks).suffix:
+        remedy = "the keys lack the file's ending: use path.name, not path.stem"
+    return "the check compares the answers with all true labels, by file name", remedy
+
+
+def _about_file(failure: Failure, submission: Submission) -> Hint | None:
+    """Say what lies in place of the model, or that a file is looked for in the wrong place."""
+    if failure.phase == "classify" and "torch" in failure.traceback:
+        with submission.model.open("rb") as file:
+            start = file.read(200).decode("latin-1").lower()
+        for pattern, what, remedy in NO_MODELS:
+            if re.match(pattern, start):
+                return f"{submission.model.name} is {what}", remedy
+    missing = re.search(r"FileNotFoundError: .*'(?P<name>[^']+)'$", failure.message)
+    name = Path(missing["name"] if missing else "/")
+    if not name.is_absolute() and (submission.folder / name).exists():
+        return (
+            "it lies beside the code, but the folder that the testing system starts in is unknown",
+            f"write Path(__file__).parent / {name.as_posix()!r}; classify gets the model's path",
+        )
+    return None
+
+
+def _about_error(failure: Failure, submission: Submission) -> Hint | None:
+    for pattern, why, remedy in ERRORS:
+        if found := re.search(pattern, failure.message):
+            words = _words(failure, submission, **found.groupdict())
+            return why.format(**words), remedy.format(**words)
+    return None
+
+
+def _words(failure: Failure, submission: Submission, name: str = "") -> dict[str, Any]:
+    package = {"cv2": "opencv-python-headless", "sklearn": "scikit-learn", "PIL": "pillow"}
+    package |= {"skimage": "scikit-image", name: package.get(name, name.replace("_", "-"))}
+    module = f"install what the course has: pip install {package[name]}"
+    if package[name] not in VERSIONS:
+        module = "do without it: the testing system has what requirements-course.txt lists"
+    magic = re.search(r"^\s*[%!] ?\w", failure.traceback, re.MULTILINE)
+    notebook = "take out the notebook's lines that begin with % or !, they are no Python"
+    return {
+        **{"name": name, "module": module, "python": python_versions()},
+        **{"memory": submission.limits["memory"], "phase": failure.phase},
+        "syntax": notebook if magic else "correct the line named above",
+    }
+
+
+def _about_any(failure: Failure, outcome: Outcome) -> Hint:
+    """Say what holds for any error: it is one there, too, unless another release decides."""
+    remedy = "correct the line named above" if failure.where else "see the traceback and the output"
+    differing = differing_versions(outcome.imported)
+    text = f"{failure.message}\n{failure.traceback}"
+    blamed = [words for words in differing if words.split()[0] in text] or differing
+    if blamed and re.match(r"TypeError|AttributeError|ImportError|ValueError", failure.message):
+        return (
+            "an exception that leaves the submission is a runtime error; this one may come from "
+            f"the release: {', '.join(blamed[:3])}",
+            f"{remedy}, in a way that both releases take",
+        )
+    return "an exception that leaves the submission is a runtime error there, too", remedy

@@ -1,0 +1,106 @@
+"""What is known of one run of a submission; plain values, without judgement of the accuracy."""
+
+import re
+from dataclasses import dataclass, field
+
+from grader.rules import LIBRARY_INTERNAL
+
+# Functions of libraries that fetch pretrained weights: torch.hub's, and of the hub that timm uses.
+_FETCHING = re.compile(r"load_state_dict_from_url|download_url_to_file|huggingface_hub|_hub\.")
+
+
+@dataclass
+class Phase:
+    """Cost of one phase: seconds of wall clock and CPU, peak memory so far in bytes."""
+
+    name: str
+    limit: float
+    wall: float | None = None
+    cpu: float | None = None
+    peak: int | None = None
+    verdict: str = "running"
+
+    @property
+    def was_starved(self) -> bool:
+        """Whether it had the processor for far less time than it took."""
+        wall = self.wall or 0.0
+        return wall >= 10 and self.cpu is not None and self.cpu < 0.5 * wall
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A call that the rules forbid, and who made it (grader/rules.py)."""
+
+    phase: str
+    rule: str
+    call: str
+    kind: str
+    where: str = ""
+    through: tuple[str, ...] = ()
+    breach: bool = False  # makes the run a runtime error even if the submission goes on
+    in_worker: bool = False
+
+    @property
+    def wants_weights(self) -> bool:
+        """Whether the call was on its way to pretrained weights."""
+        return any(map(_FETCHING.search, self.through))
+
+    def __str__(self) -> str:
+        """Return one line: the phase, the rule, the call, and the submission's own line."""
+        what = f"broke the rule '{self.rule}': {self.call}"
+        if self.wants_weights:
+            what = f"pretrained weights are not there and cannot be fetched: refused {self.call}"
+        return f"{self.phase}: {what}" + (f" ({self.where})" if self.where else "")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a run ended without an answer: one line for people, and the details."""
+
+    phase: str
+    message: str
+    where: str = ""
+    traceback: str = ""
+    refusal: Refusal | None = None  # that it comes from
+
+    def __str__(self) -> str:
+        """Return one line: the phase, what happened, and the submission's own line."""
+        return f"{self.phase}: {self.message}" + (f" ({self.where})" if self.where else "")
+
+
+@dataclass
+class Outcome:
+    """All that is known of one run of a submission."""
+
+    layers: list[str] = field(default_factory=list)
+    phases: list[Phase] = field(default_factory=list)
+    output: bytes | None = None  # the file that the script wrote
+    failure: Failure | None = None
+    refusals: list[Refusal] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)  # what the testing system does not have
+    modules: list[str] = field(default_factory=list)  # imported from the submission's folder
+    imported: list[str] = field(default_factory=list)  # packages that the submission imports
+    log: str = ""
+
+    @property
+    def problem(self) -> Failure | Refusal | None:
+        """What makes the run a runtime error; a broken rule comes before what followed from it."""
+        breach = next((refusal for refusal in self.refusals if refusal.breach), None)
+        return breach or (self.failure and self.failure.refusal) or self.failure
+
+    @property
+    def swallowed_refusals(self) -> list[Refusal]:
+        """Refusals that are no library's own affair, and that the submission went on after."""
+        others = [r for r in self.refusals if r.kind != LIBRARY_INTERNAL]
+        problem = self.problem
+        told = (
+            (problem.phase, problem.rule, problem.where) if isinstance(problem, Refusal) else None
+        )
+        return [r for r in others if (r.phase, r.rule, r.where) != told]
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the phases that the testing system goes through."""
+        return sum(phase.wall or 0.0 for phase in self.phases)

@@ -1,0 +1,231 @@
+"""Reports from made-up results: each item is answered, and the sentences follow the numbers."""
+
+import re
+
+import pytest
+import torch
+from torchvision import models
+
+from course.files import UserError
+from coursework import case, charts, ladder, pages, resnet, transfer
+from coursework.pages import compare, count, decimal, percent, plural, rate, signed
+from tests.coursework_helpers import made_up
+
+NAMES = ("case", "transfer", "resnet", "ladder")
+# What the results of a report may be like: each label's accuracy on the test photos.
+EQUAL = lambda label, place: 0.6  # noqa: E731
+RISING = lambda label, place: min(0.99, 0.2 + 0.09 * place)  # noqa: E731
+FALLING = lambda label, place: max(0.01, 0.95 - 0.09 * place)  # noqa: E731
+CHANCE = lambda label, place: 0.2 + 0.001 * place  # noqa: E731
+
+
+@pytest.fixture(autouse=True)
+def weights(monkeypatch):
+    """MobileNetV2 has weights in the cache, which are not the ones that their name says."""
+    state = models.mobilenet_v2().state_dict()
+
+    def imagenet_state(name):
+        if name != "mobilenet_v2":
+            raise UserError("no weights")
+        return state
+
+    monkeypatch.setattr(transfer, "imagenet_state", imagenet_state)
+    monkeypatch.setattr(transfer, "is_genuine", lambda backbone: False)
+
+
+def page_of(name, accuracy):
+    return pages.draw(*made_up(name, accuracy))
+
+
+def text_of(page):
+    page = re.sub(r"<(svg|pre|style|code).*?</\1>", " ", page, flags=re.S)
+    return " ".join(re.sub(r"<[^>]+>", " ", page).split()).replace(pages.NO_BREAK, " ")
+
+
+def section(page, number):
+    """The HTML between an item's heading and the next one."""
+    after = page.partition(f'id="item-{number}"')[2]
+    return re.split(r'id="item-|class="acceptance"', after)[0]
+
+
+@pytest.mark.parametrize("accuracy", [EQUAL, RISING, FALLING, CHANCE])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_item_is_answered_once_whatever_the_numbers(name, accuracy):
+    page = page_of(name, accuracy)
+    items = {"case": case, "transfer": transfer, "resnet": resnet, "ladder": ladder}[name].ITEMS
+    assert re.findall(r'id="item-([^"]+)"', page) == list(items)
+    for number in items:
+        assert page.count(f'href="#item-{number}"') >= 1
+    text = text_of(page)
+    assert not re.search(r"\bNone\b|\bnan\b|\bTrue\b|\bFalse\b|\d\.\d{3}", text)
+    assert not re.search(r"все(х|ми)? (данны|изображени|фото)|wszystki\w+ zdję", text)
+
+
+def test_the_ladder_answers_each_icon_at_its_item_and_nowhere_else():
+    page = page_of("ladder", RISING)
+    shows = {
+        ladder.CODE: 'class="code"',
+        ladder.CURVES: '<figure class="curves"',
+        ladder.SECONDS: 'class="seconds"',
+    }
+    for number in ladder.ITEMS:
+        wanted = ladder.ICONS.get(number, ())
+        for icon, mark in shows.items():
+            assert (mark in section(page, number)) == (icon in wanted), (number, icon)
+    assert '<figure class="picture"' in section(page, "1")
+    for number, layer in (
+        ("10.2", "BatchNorm2d"),
+        ("11.1", "Dropout"),
+        ("12.2", "AdaptiveAvgPool2d"),
+    ):
+        assert f"nn.{layer}" in section(page, number)
+    assert "1 180" not in page  # of ten classes; these are five
+
+
+def test_the_lines_that_the_ladder_quotes_stand_in_its_code():
+    page, source = page_of("ladder", EQUAL), pages.source([ladder.conv_block, ladder.blocks])
+    for number in ("10.2", "11.1", "12.1", "12.2"):
+        quoted = re.search(r'<pre class="code">(.*?)</pre>', section(page, number), re.S)[1]
+        for line in quoted.splitlines():
+            assert line.split("  #")[0].split("nn.Linear")[-1].strip("() ") in source
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "said", "never"),
+    [
+        (RISING, ["skuteczność na danych testowych wzrosła", "Zmiana pomaga"], ["szkodzi"]),
+        (FALLING, ["spadła o", "zmiana szkodzi"], ["wzrosła o", "Głębsza sieć jest lepsza"]),
+        (EQUAL, ["różnicy nie stwierdzono", "bez wniosku"], ["Zmiana pomaga", "Batch norm przyśp"]),
+        (CHANCE, ["niczego się nie nauczyła"], ["Zmiana pomaga"]),
+    ],
+)
+def test_the_ladder_concludes_what_its_numbers_say(accuracy, said, never):
+    text = text_of(pages.draw(*made_up("ladder", accuracy, test=1_000)))
+    for words in said:
+        assert words in text
+    for words in never:
+        assert words not in text
+
+
+@pytest.mark.parametrize(
+    ("high", "said"),
+    [
+        (("free", "main"), ["Вывод: предобученные веса лучше случайных", "Преимущество видно"]),
+        (("random",), ["случайные веса оказались лучше", "Здесь преимущества нет"]),
+        ((), ["разность в пределах погрешности", "Здесь преимущество не больше погрешности"]),
+    ],
+)
+def test_transfer_judges_pretraining_by_its_numbers(high, said):
+    text = text_of(page_of("transfer", lambda label, _: 0.95 if label in high else 0.5))
+    for words in [*said, "Внимание: это не тот файл", "VGG11 и GoogLeNet нет в кэше"]:
+        assert words in text
+    assert ("Модель адекватна: угадывание" in text) == ("main" in high)
+
+
+@pytest.mark.parametrize("direction", [1, -1, 0])
+def test_resnet_agrees_with_the_story_only_beyond_chance(direction):
+    told = {step.label: step for step in resnet.STEPS}
+    values = {}
+    for label, step in told.items():
+        change = 0.06 * direction * (step.story or 0)
+        values[label] = values[step.against] + change if step.against else 0.5
+    _, _, results, _ = found = made_up("resnet", lambda label, _: values[label], test=1_000)
+    for verdict in resnet.verdicts(results):
+        story = verdict.step.story
+        expected = None if story is None else True if story == 0 else {1: True, -1: False, 0: None}
+        assert verdict.agrees is (expected[direction] if isinstance(expected, dict) else expected)
+    text = text_of(pages.draw(*found))
+    assert "у нас то же" in text  # of the flips, which the story finds alike
+    assert ("не совпадает" in text) == (direction == -1)
+
+
+def test_each_comparison_of_resnet_changes_one_thing():
+    for step in resnet.STEPS:
+        if not step.against:
+            continue
+        before, after = resnet.resolve(step.against), resnet.resolve(step.label)
+        changed = [bool(step.network), before[3] != after[3]]
+        recipe = {k for k in {**before[1], **after[1]} if before[1].get(k) != after[1].get(k)}
+        if step.start:
+            recipe -= {"epochs"}  # a run that goes on has epochs of its own
+            changed.append(step.start == step.against and not recipe and before[3] == after[3])
+        changed.append(bool(recipe))
+        assert sum(changed) == 1, step.label
+
+
+@pytest.mark.parametrize(
+    ("last", "said"),
+    [(0.9, "dropout предотвращает переобучение"), (1.4, "dropout переобучения не предотвратил")],
+)
+def test_case_says_of_dropout_what_the_losses_say(last, said):
+    module, data, results, options = made_up("case", EQUAL)
+    for seed in case.SEEDS:
+        for label, end in ((f"plain-{seed}", 1.3), (f"dropout-{seed}", last)):
+            rows = results[label].rows
+            for row in rows:
+                row["val_loss"] = 0.8
+            rows[-1]["val_loss"] = end
+    assert said in text_of(pages.draw(module, data, results, options))
+
+
+def test_case_chooses_the_length_on_validation_data():
+    module, data, results, options = made_up("case", RISING)
+    results["length-3"].rows[-1]["val_loss"] = 0.1
+    assert case.chosen(results).run.label == "length-3"
+    text = text_of(pages.draw(module, data, results, options))
+    assert "3 ← выбрано" in text
+    assert "Более долгое обучение потерь на проверке не снизило" in text
+    assert set(case.network(data, 0.5)._modules) == {row["name"] for row in case.layer_rows(data)}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_runs_of_one_chart_have_colours_of_their_own(name):
+    page = page_of(name, RISING)
+    for legend in re.findall(r'<g id="legend_1">.*?</svg>', page, re.S):
+        lines = re.findall(
+            r"stroke(?:-dasharray: [^;]*; stroke-dashoffset: 0; stroke)?: (#\w+)", legend
+        )
+        titles = {t.partition(":")[0] for t in re.findall(r"<text[^>]*>([^<]+)</text>", legend)}
+        assert len({line for line in lines if line not in ("#cccccc", "#ffffff")}) == len(titles)
+
+
+def test_a_continued_curve_begins_where_the_first_one_ended():
+    _, _, results, _ = made_up("resnet", EQUAL)
+    first = charts.abscissae(results, results["basic"], False)
+    later = charts.abscissae(results, results["basic-longer"], False)
+    assert later[0] == first[-1] + 1
+    assert charts.smooth([1.0, 2.0, 6.0], 2) == [1.0, 1.5, 4.0]
+
+
+def test_numbers_are_written_as_the_languages_write_them():
+    thin, space = pages.THIN, pages.NO_BREAK
+    assert decimal(0.924) == "0,9240"
+    assert count(2250) == f"2{thin}250"
+    assert percent(0.102) == f"10,2{space}%"
+    assert (signed(0.5, 1), signed(-0.5, 1), signed(-0.00001, 2)) == ("+0,5", "−0,5", "+0,00")
+    assert (rate(0.001), rate(3e-5)) == ("0,001", "3e−05")
+    russian = [plural(n, "эпоха", "эпохи", "эпох").split(space)[1] for n in (1, 3, 5, 11, 21, 112)]
+    assert russian == ["эпоха", "эпохи", "эпох", "эпох", "эпоха", "эпох"]
+    polish = [plural(n, "a", "b", "c", polish=True)[-1] for n in (1, 2, 5, 12, 21, 22)]
+    assert "".join(polish) == "abcccb"
+
+
+def test_a_difference_counts_from_two_standard_errors_on():
+    _, _, results, _ = made_up(
+        "case", lambda label, place: (0.5, 0.6, 0.75)[min(place, 2)], test=100
+    )
+    first, second, third = list(results.values())[:3]
+    assert compare(first, second).margin == pytest.approx(2 * (0.0025 + 0.0024) ** 0.5)
+    assert [compare(first, r).sign for r in (second, third)] == [0, 1]
+    assert compare(third, first).sign == -1
+
+
+def test_the_receptive_field_is_that_of_the_gradient():
+    data = made_up("case", EQUAL)[1]
+    network = case.network(data, 0.0)[:13].eval()  # up to the fourth ReLU
+    x = torch.rand(1, 1, 28, 28, requires_grad=True)
+    network(x)[0, :, 7, 7].sum().backward()
+    rows = {row["name"]: row["field"] for row in case.layer_rows(data)}
+    touched = x.grad[0, 0].abs().sum(0).nonzero()
+    assert rows["conv4"] == 14
+    assert touched.max() - touched.min() + 1 <= 14
