@@ -70,7 +70,7 @@ def history(tmp_path):
     for index, name in enumerate(names):
         Image.new("RGB", (40, 40), (10 + 10 * index,) * 3).save(images / name)
     return History(
-        settings=asdict(solution.Settings()),
+        settings=asdict(solution.Settings(whole_share=0.25)),
         calibration={
             **{"temperature": TEMPERATURE, "early_exit": 0.85, "confidence_threshold": 0.5},
             "validation": {"correct": 5, "total": 9, "accuracy": 5 / 9, "mean_views": 3.2},
