@@ -378,7 +378,7 @@ COURSEWORK = [
     *faults_of(
         "coursework/pages.py",
         "test_coursework_reports.py",
-        ("compare", "2 *", "0 *", "differences beyond chance",
+        ("Comparison.sign", "abs(self.difference) <= self.margin", "False", "differences beyond chance",
          "a_difference_counts_from_two_standard_errors_on"),
     ),
 ]  # fmt: skip
