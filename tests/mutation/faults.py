@@ -375,12 +375,6 @@ COURSEWORK = [
         ("read_checkpoint", "if before.get(name) != now[name]", "if False",
          "no result of other settings", "a_folder_with_another_run_is_refused"),
     ),
-    *faults_of(
-        "coursework/pages.py",
-        "test_coursework_reports.py",
-        ("Comparison.sign", "abs(self.difference) <= self.margin", "False", "differences beyond chance",
-         "a_difference_counts_from_two_standard_errors_on"),
-    ),
 ]  # fmt: skip
 
 FAULTS = [
