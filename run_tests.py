@@ -71,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """The command line's options."""
+    """Return the command line's options."""
     parser = argparse.ArgumentParser(
         description="Grade a submission as the course's testing system does.",
         epilog=f"Limits: {', '.join(f'{k}={v:g}' for k, v in LIMITS.items())} "
@@ -111,7 +111,7 @@ def _share(text: str) -> float:
 
 
 def run_as_checker(argv: Sequence[str]) -> int:
-    """The testing system's own calls, recognised by the environment variable CHECKER."""
+    """Take the testing system's own calls, recognised by the environment variable CHECKER."""
     match argv:
         case ["run_single_test", data_dir, output_dir]:
             outcome = run_single_test(Submission.at(ROOT), Path(data_dir), Path(output_dir))

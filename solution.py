@@ -4,14 +4,14 @@
 
 The testing system calls train_classifier(train_gt, train_img_dir, fast_train), which returns the
 trained network, and classify(model_path, test_img_dir), which returns {file name: class id}.
-Nothing here writes to disk, opens a socket, starts a process or touches an accelerator.
-How it works, in the order of this file:
+Nothing here writes to disk, opens a socket, starts a process or touches an accelerator. How:
 
     1. Two stages. The network sees the whole photo; its class activation map says where the bird
        is. Then it sees that square, and mirror images of both, until it is confident.
     2. Training sees random squares of every scale around the place where the map of the pretrained
        network sees the bird. The last blocks and a new linear head are trained, the earlier ones
        more slowly: on four fifths of the photos, to validate on the rest; then, anew, on all.
+       The mean of both networks is delivered.
 """
 
 from __future__ import annotations
@@ -554,8 +554,7 @@ def _random_box(pixels: Tensor, bird: Box, settings: Settings, generator: random
     stretch = settings.crop_stretch ** generator.uniform(-0.5, 0.5)
     w, h = min(max(1, round(side * stretch)), width), min(max(1, round(side / stretch)), height)
 
-    def offset(start: int, end: int, side: int, length: int) -> int:
-        """Return where a side begins that covers start to end, or, if shorter, lies within."""
+    def offset(start: int, end: int, side: int, length: int) -> int:  # covers all, or lies within
         low, high = sorted((end - side, start))
         return generator.randint(*(min(max(edge, 0), length - side) for edge in (low, high)))
 
@@ -734,8 +733,7 @@ def train_classifier(
 
     `fast_train` is one epoch of two batches, from random weights if there are no pretrained ones;
     `class_names` are for people, by class id; `on_epoch` is called after each epoch.
-    Returns the network in evaluation mode, trained on all photos; its `validation` holds what the
-    same settings predict on photos kept out of a first run.
+    Returns the mean of two trained networks (see above), with the `validation` of the first.
     Raises SubmissionError: no labels, no readable photo, no pretrained weights.
     """
     if not train_gt:
@@ -762,10 +760,13 @@ def train_classifier(
             raise SubmissionError(f"no readable photo in {train_img_dir}: check the folder's path")
         labels = torch.tensor([class_ids.index(gt[path.name]) for path in boxes])  # (photos,)
         sample = Sample(list(boxes), labels, list(boxes.values()))
-        network.validation = validation_run(copy.deepcopy(network), sample, settings, on_epoch)
-        TrainingRun(network, sample, settings).fit(FINAL_RUN, np.arange(len(labels)), on_epoch)
+        second = copy.deepcopy(network)
+        network.validation = validation_run(network, sample, settings, on_epoch)
+        TrainingRun(second, sample, settings).fit(FINAL_RUN, np.arange(len(labels)), on_epoch)
+        for weight, other in zip(network.parameters(), second.parameters(), strict=True):
+            weight.data.lerp_(other.data, 0.5 if network.validation else 1.0)  # "model soup", 2022
     network.metadata["fallback_class"] = Counter(gt.values()).most_common(1)[0][0]
-    return network
+    return network.eval()
 
 
 # ---- The checkpoint, and classification --------------------------------------------------------
@@ -808,8 +809,7 @@ class Classifier:
     def __init__(self, checkpoint: Mapping[str, Any]) -> None:
         self.checkpoint, state = checkpoint, checkpoint["state_dict"]
         self.class_ids: list[int] = checkpoint["class_ids"]
-        names = checkpoint["class_names"]
-        self.class_names: list[str] = names or [f"class {i}" for i in self.class_ids]
+        self.class_names = checkpoint["class_names"] or [f"class {i}" for i in self.class_ids]
         self.fallback_class: int = checkpoint["fallback_class"]
         self.temperature, self.early_exit = checkpoint["temperature"], checkpoint["early_exit"]
         self.confidence_threshold: float = checkpoint["confidence_threshold"]

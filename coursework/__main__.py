@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -32,8 +34,18 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "FashionMNIST/raw, or a folder of photos for each class; default: torch's cache, filled by "
         "download")  # fmt: skip
     add("--out", type=Path, metavar="DIR", help="default: report/coursework/NAME")
-    add("--epochs", type=positive, metavar="N", help="of every run, instead of its own number")
-    add("--subset", type=at_least_100, metavar="N", help="train and test on at most N photos each")
+    add(
+        "--epochs",
+        type=partial(natural, least=1),
+        metavar="N",
+        help="of every run, instead of its own number",
+    )
+    add(
+        "--subset",
+        type=partial(natural, least=100),
+        metavar="N",
+        help="train and test on at most N photos each",
+    )
     add("--seed", type=natural, metavar="N", help="default: 0")
     add("--full", "--night", action="store_true", help="the assignment's own numbers: a night, or "
         "a GPU")  # fmt: skip
@@ -42,11 +54,20 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--object", type=natural, metavar="N", help="of transfer: the test photo that is "
         "classified; default: 0")  # fmt: skip
     add("--photo", type=Path, metavar="FILE", help="of ladder: the new photo; default: a cat")
-    add("--smoothing", type=positive, metavar="N", help="of ladder: curves as means of N epochs")
+    add(
+        "--smoothing",
+        type=partial(natural, least=1),
+        metavar="N",
+        help="of ladder: curves as means of N epochs",
+    )
     trainer = parser.add_argument_group("of Lightning's Trainer")
     trainer.add_argument("--accelerator", metavar="NAME", help="such as cpu or gpu")
-    trainer.add_argument("--devices", type=positive, metavar="N", help="on each machine")
-    trainer.add_argument("--num-nodes", type=positive, metavar="M", help="machines")
+    trainer.add_argument(
+        "--devices", type=partial(natural, least=1), metavar="N", help="on each machine"
+    )
+    trainer.add_argument(
+        "--num-nodes", type=partial(natural, least=1), metavar="M", help="machines"
+    )
     trainer.add_argument("--strategy", metavar="NAME", help="such as ddp")
     trainer.add_argument("--precision", metavar="NAME", help="such as bf16-mixed or 32-true")
     parsed = parser.parse_args(arguments)
@@ -61,16 +82,6 @@ def natural(text: str, least: int = 0) -> int:
     if not text.isdecimal() or not least <= int(text) < 10**9:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} on")
     return int(text)
-
-
-def positive(text: str) -> int:
-    """Return a whole number from 1 on. Raises ArgumentTypeError."""
-    return natural(text, 1)
-
-
-def at_least_100(text: str) -> int:
-    """Return a whole number from 100 on: fewer photos have not ten of each class."""
-    return natural(text, 100)
 
 
 def assignment(name: str) -> ModuleType:
@@ -96,29 +107,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given.setdefault("out", Path("report", "coursework", name))
     flags = {flag: given.pop(flag) for flag in FLAGS if flag in given}
     module = assignment(name)
-    from lightning.pytorch.utilities import rank_zero_only
+    from lightning.pytorch import utilities
 
-    from coursework.options import Options
+    from coursework import data, engine, pages
 
-    if rank_zero_only.rank:  # the first of several processes prints and writes for all
-        sys.stdout = sys.stderr = Path("/dev/null").open("w")  # noqa: SIM115 (till the end)
-    report(name, module, Options(**given), flags)
-    return 0
-
-
-def report(name: str, module: ModuleType, options: Any, flags: dict[str, Any]) -> None:
-    """Train what the assignment asks for, and write its report."""
-    from lightning.pytorch.utilities import rank_zero_only
-
-    from coursework.engine import claim, train_all
-    from coursework.pages import draw, write
-
-    claim(options.out, name)
-    data = module.load(options)
-    results = train_all(name, module.runs(data, options), options.out, flags)
-    if rank_zero_only.rank == 0:
-        path = write(draw(module, data, results, options), options.out)
+    first = utilities.rank_zero_only.rank == 0  # of several processes: it prints and writes for all
+    if not first:
+        sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 (till the end)
+    options = data.Options(**given)
+    if first:
+        engine.claim(options.out, name)
+    photos = module.load(options)
+    runs = module.runs(photos, options)
+    results = engine.train_all(name, runs, options.out, flags, first)
+    if first:
+        path = pages.write(pages.draw(module, photos, results, options), options.out)
         print(f"Wrote {path} and {options.out / 'history.json'}.")
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
-"""Charts as text for a page: curves and bars as SVG, photos as PNG; sizes are in inches."""
+"""Charts as elements of a page: curves and bars as SVG, photos as PNG; sizes are in inches."""
 
 from __future__ import annotations
 
 import base64
 import io
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
@@ -21,66 +20,63 @@ from coursework.engine import Result
 # Told apart by people with any kind of colour vision: Paul Tol's muted and bright schemes.
 COLOURS = ("#332288", "#cc6677", "#117733", "#88ccee", "#882255", "#999933", "#44aa99", "#aa4499")
 COLOURS += ("#ddcc77", "#000000", "#ee7733", "#0077bb", "#cc3311")
-WIDTH = 10.0
 COMMA = FuncFormatter(lambda value, _: f"{value:g}".replace(".", ","))
-
-
-def colour_of(results: Mapping[str, Result], label: str) -> str:
-    """Return a run's colour, the same in all charts of a report."""
-    return COLOURS[list(results).index(label) % len(COLOURS)]
+WORDS = {  # accuracy, loss, epoch, seconds, training, validation (in the ladder: test)
+    "ru": ("доля верных ответов", "функция потерь", "эпоха", "секунды обучения", "обучение",
+           "проверка"),
+    "pl": ("accuracy (skuteczność)", "loss (strata)", "epoka", "sekundy treningu",
+           "dane treningowe", "dane testowe"),
+}  # fmt: skip
 
 
 def curves(
     results: Mapping[str, Result],
-    labels: Sequence[str],
-    words: Mapping[str, str],
+    labels: Iterable[str],
+    language: str,
     limits: Mapping[str, tuple[float, float]] | None = None,
     smoothing: int = 1,
     by_time: bool = False,
     only: str = "",
     groups: Mapping[str, str] | None = None,
 ) -> Markup:
-    """Draw accuracy and loss side by side: training dashed, `val` (validation or test) solid.
+    """Draw accuracy and loss side by side: training dashed, validation or test solid.
 
-    A run that goes on from another one begins where that ends. `words` are the texts for
-    `accuracy`, `loss`, `epoch`, `seconds`, `train`, `val`; `limits` the axes by `epoch`, `acc`,
-    `loss`; `only` is "val" for no training curves; `groups` gives runs a common name and colour.
+    A run that goes on from another one begins where that ends. `limits` are the axes by `epoch`,
+    `acc` and `loss`; `only` is "val" for no training curves; `groups` gives runs common names and
+    colours.
     """
-    figure = Figure((WIDTH, 3.7), layout="constrained")
-    axes = figure.subplots(1, 2)
-    for axis, kind in zip(axes, ("acc", "loss"), strict=True):
+    accuracy, loss, epoch, seconds, *parts = WORDS[language]
+    named = dict(zip(("train", "val"), parts, strict=True))
+    shown = [part for part in named if only in ("", part)]
+    figure = Figure((10, 3.7), layout="constrained")
+    axes = dict(zip(("acc", "loss"), figure.subplots(1, 2), strict=True))
+    for kind, axis in axes.items():
         for label in labels:
             result = results[label]
-            x = abscissae(results, result, by_time)
-            group = groups[label] if groups else result.run.title
-            colour = (
-                COLOURS[sorted(set(groups.values())).index(group)]
-                if groups
-                else (colour_of(results, label))
+            name = groups[label] if groups else result.run.title
+            order = (
+                sorted(set(groups.values())) if groups else [r.run.title for r in results.values()]
             )
-            for part, style in (("train", "--"), ("val", "-")):
-                if only not in ("", part):
-                    continue
+            colour = COLOURS[order.index(name) % len(COLOURS)]
+            x = abscissae(results, result, by_time)
+            for part in shown:
                 y = smooth([row[f"{part}_{kind}"] for row in result.rows], smoothing)
-                marker = "o" if len(y) <= 12 else None
-                title = group if only else f"{group}: {words[part]}"
-                axis.plot(x, y, style, color=colour, marker=marker, markersize=3, label=title)
-        axis.set_ylabel(words["accuracy" if kind == "acc" else "loss"])
-        axis.set_xlabel(words["seconds" if by_time else "epoch"])
+                style = ("--" if part == "train" else "-") + ("o" if len(y) <= 12 else "")
+                title = name if only else f"{name}: {named[part]}"
+                axis.plot(x, y, style, color=colour, markersize=3, label=title)
+        axis.set_ylabel(accuracy if kind == "acc" else loss)
+        axis.set_xlabel(seconds if by_time else epoch)
         axis.margins(x=0.02)
         if not by_time:
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.yaxis.set_major_formatter(COMMA)
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
-    if limits:
-        for axis, name in zip(axes, ("acc", "loss"), strict=True):
-            axis.set_xlim(*limits["epoch"])
-            axis.set_ylim(*limits[name])
-    shown = dict(zip(*reversed(axes[0].get_legend_handles_labels()), strict=True))
-    figure.legend(
-        shown.values(), shown, loc="outside lower center", ncols=2, frameon=False, fontsize=9
-    )
+        if limits:
+            axis.set(xlim=limits["epoch"], ylim=limits[kind])
+    lines = dict(zip(*reversed(axes["acc"].get_legend_handles_labels()), strict=True))
+    where = {"loc": "outside lower center", "ncols": 2, "frameon": False, "fontsize": 9}
+    figure.legend(lines.values(), lines, **where)
     return as_svg(figure)
 
 
@@ -108,55 +104,35 @@ def common_limits(results: Mapping[str, Result]) -> dict[str, tuple[float, float
     return limits
 
 
-def bars(
-    names: Sequence[str],
-    values: Sequence[float],
-    xlabel: str,
-    colours: Sequence[str] | str = COLOURS[0],
-) -> Markup:
+def bars(names: Sequence[str], values: Sequence[float], xlabel: str) -> Markup:
     """Draw horizontal bars on [0, 1], the first on top, each with its value."""
     figure = Figure((7, 0.6 + 0.28 * len(names)), layout="constrained")
     axis = figure.subplots()
-    drawn = axis.barh(names, values, color=colours)
+    drawn = axis.barh(names, values, color=COLOURS[0])
     axis.bar_label(drawn, [f"{value:.3f}".replace(".", ",") for value in values], padding=3)
-    axis.set_xlim(0, 1.12)
+    axis.set(xlim=(0, 1.12), xlabel=xlabel)
     axis.invert_yaxis()
-    axis.set_xlabel(xlabel)
     axis.xaxis.set_major_formatter(COMMA)
     axis.spines[["top", "right"]].set_visible(False)
     return as_svg(figure)
 
 
-def confusion(matrix: np.ndarray, classes: Sequence[str], truth: str, answer: str) -> Markup:
-    """Draw counts (truth, answer), shaded by the share of the true class."""
-    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    figure = Figure((7.4, 6.4), layout="constrained")
-    axis = figure.subplots()
-    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for (row, column), number in np.ndenumerate(matrix):
-        if number:
-            colour = "white" if shares[row, column] > 0.5 else "black"
-            axis.text(column, row, str(number), ha="center", va="center", color=colour, fontsize=8)
-    places = range(len(classes))
-    axis.set_xticks(places, classes, rotation=40, ha="right")
-    axis.set_yticks(places, classes)
-    axis.set_xlabel(answer)
-    axis.set_ylabel(truth)
-    return as_svg(figure)
-
-
 def photos(pictures: Sequence[Tensor | np.ndarray], titles: Sequence[str], columns: int) -> Markup:
-    """Draw photos (C, H, W) as uint8, of any sizes, in a grid with titles."""
-    rows = -(-len(pictures) // columns)
-    height = 1.05 + 0.2 * max(title.count("\n") + 1 for title in titles)
-    figure = Figure((1.25 * columns, height * rows), layout="constrained")
+    """Draw photos (C, H, W), of any sizes and ranges, in a grid with titles."""
+    rows, lines = -(-len(pictures) // columns), max(title.count("\n") + 1 for title in titles)
+    figure = Figure((1.25 * columns, (1.05 + 0.2 * lines) * rows), layout="constrained")
     for place, axis in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
         axis.set_axis_off()
         if place < len(pictures):
-            picture = np.moveaxis(np.asarray(pictures[place]), 0, -1)
-            axis.imshow(picture.squeeze(), cmap="gray", vmin=0, vmax=255)
+            picture = np.moveaxis(np.asarray(pictures[place]), 0, -1).squeeze()
+            whole = {"vmin": 0, "vmax": 255} if picture.dtype == np.uint8 else {}
+            axis.imshow(picture, cmap="gray", **whole)
             axis.set_title(titles[place], fontsize=8)
-    return as_png(figure)
+    stream = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(stream, metadata={"Software": None})
+    content = base64.b64encode(stream.getvalue()).decode()
+    width = round(100 * figure.get_figwidth())
+    return Markup(f'<img alt="" width="{width}" src="data:image/png;base64,{content}">')
 
 
 def as_svg(figure: Figure) -> Markup:
@@ -165,22 +141,6 @@ def as_svg(figure: Figure) -> Markup:
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "coursework"}):
         figure.savefig(stream, format="svg", metadata={"Date": None})
     text = stream.getvalue()
-    text = text[text.index("<svg") :]
     sized = f'width="100%" style="max-width: {round(96 * figure.get_figwidth())}px"'
-    return Markup(re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', sized, text, count=1))
-
-
-def as_png(figure: Figure) -> Markup:
-    """Return an image element with its data."""
-    stream = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(stream, metadata={"Software": None})
-    data = base64.b64encode(stream.getvalue()).decode()
-    width = round(100 * figure.get_figwidth())
-    return Markup(f'<img alt="" width="{width}" src="data:image/png;base64,{data}">')
-
-
-def to_grid(value: Any) -> np.ndarray:
-    """Return uint8 pixels (C, H, W) of activations, each brought to 0..255."""
-    array = np.asarray(value, dtype=float)
-    low, high = array.min(), array.max()
-    return ((array - low) / max(high - low, 1e-9) * 255).astype(np.uint8)
+    text = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', sized, text[text.index("<svg") :], count=1)
+    return Markup(text)

@@ -96,10 +96,8 @@ class DataSet:
 
     def grey(self) -> DataSet:
         """Return the same photos with one channel."""
-        parts = [
-            Photos(v2.functional.rgb_to_grayscale(p.inputs), p.labels)
-            for p in (self.train, self.test)
-        ]
+        grey, train, test = v2.functional.rgb_to_grayscale, self.train, self.test
+        parts = [Photos(grey(part.inputs), part.labels) for part in (train, test)]
         return replace(self, train=parts[0], test=parts[1])
 
 
@@ -139,11 +137,6 @@ def _photos(pixels: Tensor, labels: Tensor, side: int) -> Photos:
     if pixels.shape[-1] != side:
         pixels = v2.functional.resize(pixels, [side, side], antialias=True)
     return Photos(pixels, labels.long())
-
-
-# ------------------------------------------------------------------------------------------------
-# Class folders
-# ------------------------------------------------------------------------------------------------
 
 
 def _class_folders(root: Path, side: int) -> DataSet:
@@ -197,3 +190,24 @@ def _read_tree(folder: Path, side: int) -> tuple[list[str], Photos]:
         )
     numbers = torch.tensor([kept.index(label) for label in labels])
     return [tree.classes[i] for i in kept], Photos(torch.stack(pixels), numbers)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says; None stands for the assignment's own value."""
+
+    out: Path
+    data: Path | None = None
+    epochs: int | None = None
+    subset: int | None = None
+    seed: int = 0
+    full: bool = False  # the assignment's own numbers
+    smoothing: int = 1
+    network: str | None = None  # of transfer; None: the first one whose weights there are
+    object: int = 0  # of transfer: the test photo to be classified
+    photo: Path | None = None  # of ladder: the new photo
+
+    def load(self, wanted: str, side: int, subset: int | None = None) -> DataSet:
+        """Return the data set, or as much of it as was asked for; `subset` is the default."""
+        data = load(wanted, self.data, side)
+        return data.subset(self.subset or (None if self.full else subset), self.subset)

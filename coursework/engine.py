@@ -1,8 +1,8 @@
 """Train networks with Lightning; every epoch depends on (seed, epoch) alone.
 
-`runs/<label>/last.ckpt` is Lightning's checkpoint after the last whole epoch; since order,
-augmentation and dropout follow from (seed, epoch), an interrupted run that goes on from it ends with
-the numbers of an uninterrupted one. `runs/<label>/result.json` holds the numbers of a finished run.
+`runs/<label>/last.ckpt` is Lightning's checkpoint after the last whole epoch: an interrupted run
+that goes on from it ends with the numbers of an uninterrupted one. `result.json` beside it holds
+the measures of a finished run, `history.json` all numbers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,6 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import SGD, Adam, AdamW, Optimizer
@@ -35,7 +34,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 from torchvision.transforms import v2
 
 from course.files import UserError, atomic_write, check_writable, remove_leftovers, write_json
-from coursework.data import DataSet, Photos
+from coursework.data import DataSet, Options, Photos
 
 EVALUATION_BATCH = 50  # photos; larger ones fall out of the processor's cache
 TRAINING_PHOTOS_EVALUATED = 5_000  # at most, for the accuracy on training data after a run
@@ -56,9 +55,14 @@ class Recipe:
     schedule: str = "constant"  # or "one-cycle" (Smith and Topin, 2018), "plateau", "multi-step"
     patience: int = 10  # epochs without a lower validation loss before "plateau" divides by 10
     cooldown: int = 0  # epochs after that in which it does not count
-    backbone_rate: float = 1.0  # times the learning rate, for all but the new output layer
+    backbone_rate: float = 1.0  # times the learning rate, for all but `network.head`
     bfloat16: bool = True  # where the processor multiplies such matrices itself
     seed: int = 0
+
+    def asked(self, options: Options, full_epochs: int | None = None) -> Recipe:
+        """Return the recipe with the epochs and the seed that the command line asks for."""
+        own = full_epochs if options.full and full_epochs else self.epochs
+        return replace(self, epochs=options.epochs or own, seed=self.seed + options.seed)
 
 
 @dataclass(frozen=True)
@@ -71,8 +75,7 @@ class Run:
     data: DataSet
     recipe: Recipe
     augment: Sequence[v2.Transform] = ()
-    start: str | None = None  # goes on from the final weights of the run of that label
-    notes: Mapping[str, Any] = field(default_factory=dict)  # what its report has to know
+    start: str = ""  # goes on from the final weights of the run of that label
 
     def network(self, start: Result | None = None) -> nn.Module:
         """Return the network before the first step: the same weights each time."""
@@ -85,15 +88,13 @@ class Run:
 
     def settings(self) -> dict[str, Any]:
         """Return what decides the numbers, as Lightning's hyperparameters: plain values."""
-        data = self.data
-        counts = [len(part) for part in (data.train, data.watched, data.test)]
-        pixels = float(data.train.inputs[:1000].float().mean())
-        network = repr(self.network())
+        parts = [self.data.train, self.data.watched, self.data.test]
+        described = [f"{len(part)} {part.inputs[:1000].float().mean():.6f}" for part in parts]
         return asdict(self.recipe) | {
-            "data": f"{data.name} {counts} {pixels:.6f}",
-            "network": network,
+            "data": f"{self.data.name} {described}",
+            "network": repr(self.network()),
             "augment": repr(list(self.augment)),
-            "start": self.start or "",
+            "start": self.start,
         }
 
 
@@ -131,8 +132,7 @@ def to_input(photos: Tensor) -> Tensor:
 def predict(network: nn.Module, photos: Tensor) -> Tensor:
     """Return the outputs (N, classes) for pixels (N, C, H, W) as uint8, in evaluation mode."""
     network.eval()
-    parts = photos.split(EVALUATION_BATCH)
-    return torch.cat([network(to_input(part)).float() for part in parts])
+    return torch.cat([network(to_input(x)).float() for x in photos.split(EVALUATION_BATCH)])
 
 
 def has_fast_bfloat16() -> bool:
@@ -142,9 +142,7 @@ def has_fast_bfloat16() -> bool:
     return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
 
 
-# ------------------------------------------------------------------------------------------------
-# Batches, steps and rates
-# ------------------------------------------------------------------------------------------------
+# ---- Batches, steps and rates --------------------------------------------------------------------
 
 
 class Training(L.LightningModule):
@@ -169,11 +167,10 @@ class Training(L.LightningModule):
         augment = v2.Compose(list(self.run.augment)) if self.run.augment else None
         data = Photos(photos.inputs, photos.labels, augment)
         # Lightning tells the sampler the epoch; a factor keeps neighbouring seeds apart.
-        sampler = DistributedSampler(
-            data, world, self.global_rank, seed=1009 * self.recipe.seed, drop_last=True
-        )
-        generator = torch.Generator()  # or each iterator draws from the numbers of the epoch
-        return DataLoader(data, size // world, sampler=sampler, drop_last=True, generator=generator)
+        seed = 1009 * self.recipe.seed
+        sampler = DistributedSampler(data, world, self.global_rank, seed=seed, drop_last=True)
+        own = torch.Generator()  # or each iterator draws from the random numbers of the epoch
+        return DataLoader(data, size // world, sampler=sampler, drop_last=True, generator=own)
 
     def loader(self, photos: Photos) -> DataLoader:
         """Return this process's part of photos to be measured, each exactly once."""
@@ -199,25 +196,20 @@ class Training(L.LightningModule):
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """Return the loss of a batch."""
         self.rate = self.trainer.optimizers[0].param_groups[-1]["lr"]
-        return self._measure("train", batch)
+        return self.measure("train", batch)
 
     def validation_step(self, batch: Batch, _: int, dataloader_idx: int = 0) -> None:
         """Measure a batch."""
-        self._measure(self.parts[dataloader_idx], batch)
+        self.measure(self.parts[dataloader_idx], batch)
 
-    def _measure(self, part: str, batch: Batch) -> Tensor:
+    def measure(self, part: str, batch: Batch) -> Tensor:
+        """Return the loss of a batch, and log loss and accuracy for the mean over all photos."""
         inputs, labels = batch
         logits = self.network(to_input(inputs)).float()
         loss = functional.cross_entropy(logits, labels)
         right = (logits.argmax(1) == labels).float().mean()
-        self.log_dict(
-            {f"{part}_loss": loss, f"{part}_acc": right},
-            batch_size=len(labels),
-            on_step=False,
-            on_epoch=True,
-            sync_dist=True,
-            add_dataloader_idx=False,
-        )
+        how = {"on_step": False, "on_epoch": True, "sync_dist": True, "add_dataloader_idx": False}
+        self.log_dict({f"{part}_loss": loss, f"{part}_acc": right}, batch_size=len(labels), **how)
         return loss
 
     def on_train_epoch_end(self) -> None:
@@ -227,7 +219,9 @@ class Training(L.LightningModule):
         row |= {"rate": self.rate, "seconds": time.perf_counter() - self.began}
         self.rows.append({"epoch": self.current_epoch + 1, **row})
         if self.trainer.is_global_zero:
-            print(format_row(self.run.label, self.rows[-1], self.recipe.epochs), flush=True)
+            numbers = "  ".join(f"{name} {row[name]:.4f}" for name in names)
+            place = f"epoch {self.current_epoch + 1}/{self.recipe.epochs}"
+            print(f"{self.run.label:16} {place}  {numbers}  {row['seconds']:.1f} s", flush=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the rows."""
@@ -238,35 +232,20 @@ class Training(L.LightningModule):
         self.rows = list(checkpoint["rows"])
 
 
-def format_row(label: str, row: Mapping[str, float], epochs: int) -> str:
-    """Return the line that is printed for an epoch."""
-    return (
-        f"{label:24} epoch {row['epoch']:3.0f}/{epochs}  train {row['train_loss']:.4f} "
-        f"{row['train_acc']:.4f}  watched {row['val_loss']:.4f} {row['val_acc']:.4f}  "
-        f"rate {row['rate']:.1e}  {row['seconds']:.1f} s"
-    )
-
-
 def make_optimiser(network: nn.Module, recipe: Recipe) -> Optimizer:
-    """Return the optimiser; the output layer's group is the last, and its rate the one reported.
-
-    The output layer is what `network.head` names, or the last layer with weights.
-    """
+    """Return the optimiser; the last group's rate is the one reported, that of `network.head`."""
     trained = [p for p in network.parameters() if p.requires_grad]
     head = {id(p) for p in getattr(network, "head", nn.Identity()).parameters()}
+    rates = (recipe.learning_rate * recipe.backbone_rate, recipe.learning_rate)
     groups = [
-        {
-            "params": [p for p in trained if id(p) not in head],
-            "lr": recipe.learning_rate * recipe.backbone_rate,
-        },
-        {"params": [p for p in trained if id(p) in head], "lr": recipe.learning_rate},
+        {"params": [p for p in trained if (id(p) in head) == is_head], "lr": rates[is_head]}
+        for is_head in (False, True)
     ]
     groups = [group for group in groups if group["params"]]
+    decay = recipe.weight_decay
     if recipe.optimiser == "sgd":
-        return SGD(groups, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
-    return {"adam": Adam, "adamw": AdamW}[recipe.optimiser](
-        groups, weight_decay=recipe.weight_decay
-    )
+        return SGD(groups, momentum=recipe.momentum, weight_decay=decay)
+    return {"adam": Adam, "adamw": AdamW}[recipe.optimiser](groups, weight_decay=decay)
 
 
 def make_schedule(optimiser: Optimizer, recipe: Recipe, batches: int) -> dict[str, Any]:
@@ -275,96 +254,77 @@ def make_schedule(optimiser: Optimizer, recipe: Recipe, batches: int) -> dict[st
     All by the step: Lightning writes checkpoints before it moves what goes by the epoch.
     """
     rates = [group["lr"] for group in optimiser.param_groups]
-    steps = recipe.epochs * batches
-    more: dict[str, Any] = {}
+    steps, how = recipe.epochs * batches, {"interval": "step"}
     match recipe.schedule:
         case "constant":
             return {}
         case "one-cycle":
             scheduler: Any = OneCycleLR(optimiser, rates, total_steps=steps, cycle_momentum=False)
         case "multi-step":  # at a half and three quarters, as He et al. (2016, section 4.2)
-            milestones = sorted({max(1, steps // 2), max(1, 3 * steps // 4)})
-            scheduler = MultiStepLR(optimiser, milestones)
-        case "plateau":
-            scheduler = ReduceLROnPlateau(
-                optimiser, patience=recipe.patience, cooldown=recipe.cooldown
-            )
-            more = {"monitor": "val_loss", "frequency": batches}
-        case unknown:
-            raise ValueError(f"no such schedule: {unknown}")
-    return {"lr_scheduler": {"scheduler": scheduler, "interval": "step", **more}}
+            cuts = sorted({max(1, steps // 2), max(1, 3 * steps // 4)})
+            scheduler = MultiStepLR(optimiser, cuts)
+        case _:
+            given = {"patience": recipe.patience, "cooldown": recipe.cooldown}
+            scheduler = ReduceLROnPlateau(optimiser, **given)
+            how |= {"monitor": "val_loss", "frequency": batches}
+    return {"lr_scheduler": {"scheduler": scheduler, **how}}
 
 
-# ------------------------------------------------------------------------------------------------
-# A whole run
-# ------------------------------------------------------------------------------------------------
+# ---- Whole runs ----------------------------------------------------------------------------------
 
 
 def train_all(
-    assignment: str, runs: Sequence[Run], folder: Path, flags: Mapping[str, Any]
+    assignment: str, runs: Sequence[Run], folder: Path, flags: Mapping[str, Any], first: bool = True
 ) -> dict[str, Result]:
-    """Train the runs in order, from what `folder` holds of them.
+    """Train the runs in order, from what `folder` holds of them; the `first` process writes.
 
     `flags` go to Lightning's Trainer: accelerator, devices, num_nodes, strategy, precision.
-
-    Raises:
-        UserError: `folder` holds other results or cannot be written; no such hardware.
+    Raises UserError if `folder` holds other results, or there is no such hardware.
     """
     results: dict[str, Result] = {}
+    history: dict[str, Any] = {}
     for run in runs:
-        results[run.label] = train(run, results.get(run.start or ""), folder, flags)
-        write_history(assignment, results, folder)
+        results[run.label] = r = train(run, results.get(run.start), folder, flags)
+        numbers = {"settings": run.settings(), "parameters": r.parameters, "epochs": r.rows}
+        history[run.label] = {**numbers, **r.final}
+        if first:
+            write_json(folder / "history.json", {"assignment": assignment, "runs": history})
     return results
 
 
-@rank_zero_only
 def claim(folder: Path, assignment: str) -> None:
     """Check before the work that the folder can be written and holds no other assignment."""
-    history, report = folder / "history.json", folder / "report.html"
-    for path in (history, report):
+    for path in (folder / "history.json", folder / "report.html"):
         check_writable(path)
         remove_leftovers(path)
-    owner = read_json(history).get("assignment", assignment)
+    owner = read_json(folder / "history.json").get("assignment", assignment)
     if owner != assignment:
         raise UserError(
             f"{folder} holds the results of {owner}: choose another --out, or delete it"
         )
 
 
-@rank_zero_only
-def write_history(assignment: str, results: Mapping[str, Result], folder: Path) -> None:
-    """Write all numbers of all runs, from which the plots are drawn."""
-    runs = {
-        label: {
-            "settings": r.run.settings(),
-            "parameters": r.parameters,
-            "epochs": r.rows,
-            **r.final,
-        }
-        for label, r in results.items()
-    }
-    write_json(folder / "history.json", {"assignment": assignment, "runs": runs})
-
-
 def train(run: Run, start: Result | None, folder: Path, flags: Mapping[str, Any]) -> Result:
     """Train to the end from the last whole epoch; return at once what is finished."""
     here = folder / "runs" / run.label
-    last = here / "last.ckpt"
-    if rank_zero_only.rank == 0:
-        remove_leftovers(last)
+    last, measured = here / "last.ckpt", here / "result.json"
     training = Training(run, run.network(start))
-    done = read_checkpoint(last, run)
-    saved = read_json(here / "result.json")
-    if done and saved and len(done["rows"]) == run.recipe.epochs:
+    done, final = read_checkpoint(last, run), read_json(measured)
+    if done and final and len(done["rows"]) == run.recipe.epochs:
         training.load_state_dict(done["state_dict"])
-        return Result(run, training.network.eval(), done["rows"], saved)
-    with _quiet(), torch.random.fork_rng(devices=[]):
+        return Result(run, training.network.eval(), done["rows"], final)
+    with torch.random.fork_rng(devices=[]), _quiet():
         trainer = make_trainer(run, folder, flags)
         with _keyboard_interrupts(trainer):
             trainer.fit(training, ckpt_path=last if done else None)
-            final = measure(trainer, training)
+            parts = {"train": run.data.train.take(slice(TRAINING_PHOTOS_EVALUATED))}
+            parts["test"] = run.data.test
+            training.parts = list(parts)
+            loaders = [training.loader(photos) for photos in parts.values()]
+            validated = trainer.validate(training, loaders, verbose=False)
+    final = {name: value for part in validated for name, value in part.items()}
     if trainer.is_global_zero:
-        write_json(here / "result.json", final)
+        write_json(measured, final)
     return Result(run, training.network.cpu().float().eval(), training.rows, final)
 
 
@@ -375,6 +335,7 @@ class WholeFiles(TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
         """Raise UserError if the file cannot be written; the one there is as it was."""
+        remove_leftovers(Path(path))
         with atomic_write(Path(path)) as temporary:
             torch.save(checkpoint, temporary)
 
@@ -409,15 +370,6 @@ def make_trainer(run: Run, folder: Path, flags: Mapping[str, Any]) -> L.Trainer:
             f"Lightning's Trainer refuses: {' '.join(str(error).split())} (see --accelerator, "
             "--devices, --num-nodes, --strategy, --precision)"
         ) from None
-
-
-def measure(trainer: L.Trainer, training: Training) -> dict[str, float]:
-    """Return loss and accuracy on untouched photos: of training (some thousands), and of test."""
-    data, training.parts = training.run.data, ["train", "test"]
-    parts = (data.train.take(slice(TRAINING_PHOTOS_EVALUATED)), data.test)
-    loaders = [training.loader(photos) for photos in parts]
-    measured = trainer.validate(training, loaders, verbose=False)
-    return {name: value for part in measured for name, value in part.items()}
 
 
 def read_checkpoint(path: Path, run: Run) -> dict[str, Any]:
@@ -459,9 +411,8 @@ def _quiet() -> Iterator[None]:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*does not have many workers")
-        warnings.filterwarnings("ignore", ".*LeafSpec")  # Lightning 2.6 on torch 2.14
-        warnings.filterwarnings("ignore", ".*exists and is not empty")
+        for meant in ("does not have many workers", "LeafSpec", "exists and is not empty"):
+            warnings.filterwarnings("ignore", f".*{meant}")
         yield
 
 

@@ -162,32 +162,38 @@ class Run:
     def _understand(self, report: dict[str, Any]) -> None:
         """Take one report of the hook; a forged one that makes no sense is none."""
         with contextlib.suppress(ValueError, AttributeError, TypeError, KeyError, IndexError):
-            match report.pop("event"):
+            event = report.pop("event")
+            match event:
                 case "start":
                     self._start_phase(**report)
                 case "end":
                     self._end_phase(**report)
                 case "progress":
                     self.photos[report["process"]] = int(report["photos"])
-                case "modules":
-                    self.outcome.modules = list(report["own"])
-                    self.outcome.imported = list(report["imported"])
-                case "warning":
-                    self._warn(str(report["text"]))
-                case "note":
-                    self.outcome.notes.append(str(report["text"]))
-                case "made":
-                    self.made.append(Path(report["path"]))
-                case "foreign":
-                    where = f" ({report['where']})" if report["where"] else ""
-                    text = f"{self.phase.name}: reads {report['path']}{where}"
-                    self.outcome.foreign.append(text)
                 case "refusal":
                     self._add_refusal(Refusal(**report))
                 case "failure":
                     self._end_phase(*map(report.pop, ("wall", "cpu", "memory")))
                     refusal = report.pop("refusal")
                     self._fail(**report, refusal=refusal and Refusal(**refusal))
+                case _:
+                    self._note(event, report)
+
+    def _note(self, event: str, report: dict[str, Any]) -> None:
+        """Note what is told beside the course of the phases."""
+        match event:
+            case "modules":
+                self.outcome.modules = list(report["own"])
+                self.outcome.imported = list(report["imported"])
+            case "warning":
+                self._warn(str(report["text"]))
+            case "note":
+                self.outcome.notes.append(str(report["text"]))
+            case "made":
+                self.made.append(Path(report["path"]))
+            case "foreign":
+                where = f" ({report['where']})" if report["where"] else ""
+                self.outcome.foreign.append(f"{self.phase.name}: reads {report['path']}{where}")
 
     def _start_phase(self, phase: str) -> None:
         if phase in ("answer", "save"):  # of classify and train

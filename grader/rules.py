@@ -177,7 +177,7 @@ class Rules:
             self._clear_scratch()
             self.send("end", **self.cost())
         if phase == "exit":
-            self.send("modules", own=self._own_modules(), imported=self._foreign_modules())
+            self._send_modules()
         self.phase, self.opened = phase, set()
         part = {"fast_train": "train", "train": "train", "classify": "test"}.get(phase)
         self.images = os.path.join(self.config["data"], part, "images", "") if part else ""
@@ -190,12 +190,12 @@ class Rules:
         wall, cpu = time.monotonic() - self.began[0], _cpu_seconds() - self.began[1]
         return {"wall": wall, "cpu": cpu, "memory": _peak_memory()}
 
-    def _on_trained(self, event: str, args: tuple[Any, ...]) -> None:
+    def _on_trained(self, _event: str, args: tuple[Any, ...]) -> None:
         if args[0]:
             text = "train_classifier returns None; the assignment wants the network"
             self._warn(text, Origin(DIRECT))
 
-    def _on_failure(self, event: str, args: tuple[BaseException]) -> None:
+    def _on_failure(self, _event: str, args: tuple[BaseException]) -> None:
         [error] = args
         if os.getpid() != self.pid:
             return
@@ -204,6 +204,7 @@ class Rules:
         facts = {"where": self._line_of(error), "refusal": _refusal_behind(error)}
         message = (phase == "answer" and _answer_problem(error)) or _message(error)
         traceback = self._format(error)
+        self._send_modules()
         self.send("failure", message=message, traceback=traceback, **facts, **self.cost())
 
     # ---- Files ----
@@ -233,7 +234,7 @@ class Rules:
             return None
         if name.startswith(_DEVICES):
             return self._refuse(ACCELERATOR, "open", shown, _no_file(name))
-        if os.path.isabs(name) and name.startswith(self.known):
+        if name.startswith(self.known) and ".." not in name:
             return None
         real = os.path.realpath(name)
         if not real.startswith(self.known) and os.path.isfile(real):
@@ -377,7 +378,7 @@ class Rules:
             text = f"starts another program ({program}), which the audit hook cannot watch"
             self._warn(text, origin)
 
-    def _on_worker(self, event: str, args: tuple[Any, ...]) -> None:
+    def _on_worker(self, _event: str, _args: tuple[Any, ...]) -> None:
         """Note worker processes: `classify` should have none, and they share memory in files."""
         self.limit_files()
         if self.phase == "classify":
@@ -389,16 +390,13 @@ class Rules:
         where = f" ({origin.where})" if origin.where else ""
         self.report("warning", text, text=text + where)
 
-    def _own_modules(self) -> list[str]:
-        """Return the files of the submission that were imported, such as "utils/views.py"."""
-        files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
-        return sorted({name for file in files if file and (name := self.line_name(str(file)))})
-
-    def _foreign_modules(self) -> list[str]:
-        """Return what the submission imports that is neither its own nor Python's."""
-        names = self.imported - set(sys.stdlib_module_names)
-        files = {name: getattr(sys.modules.get(name), "__file__", None) for name in names}
-        return sorted(name for name, file in files.items() if file and not self.line_name(file))
+    def _send_modules(self) -> None:
+        """Report the submission's files that were imported, and the packages that it imports."""
+        files = {name: getattr(m, "__file__", None) or "" for name, m in list(sys.modules.items())}
+        own = {line for file in files.values() if (line := self.line_name(str(file)))}
+        names = [n for n in self.imported - set(sys.stdlib_module_names) if files.get(n)]
+        imported = sorted(name for name in names if not self.line_name(files[name]))
+        self.send("modules", own=sorted(own), imported=imported)
 
     # ---- Refusals ----
 

@@ -60,7 +60,7 @@ class TestResult:
         return entry | {"status": self.status}
 
     def wrong(self) -> list[tuple[str, int, int]]:
-        """The misclassified photos: name, true class, answer."""
+        """Return the misclassified photos: name, true class, answer."""
         rows = ((name, true, self.answer[name]) for name, true in self.truth.items())
         return [row for row in rows if row[1] != row[2]]
 

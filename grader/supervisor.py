@@ -31,7 +31,7 @@ def main(memory: int, command: list[str]) -> int:
     """Run the command and clear up after it; returns its exit status."""
     _set_up_linux(restrict=memory > 0)
     limit = functools.partial(_limit, memory) if memory and os.name == "posix" else None
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=limit)
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=limit)  # noqa: PLW1509 - no thread yet
     threading.Thread(target=_end_with_grader, daemon=True).start()
     status = process.wait()
     end = time.monotonic() + PATIENCE

@@ -23,9 +23,8 @@ from PIL import Image
 from torch import nn
 from torchvision.transforms import v2
 
-from coursework.data import DataSet, Photos
+from coursework.data import DataSet, Options, Photos
 from coursework.engine import Recipe, Result, Run, Training, train_all
-from coursework.options import Options
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer"]
 

@@ -42,13 +42,13 @@ def test_a_command_trains_and_writes_its_report_and_numbers(tmp_path, folder, sm
     assert "http" not in page.replace("http://www.w3.org", "")  # it holds all that it shows
     assert list((tmp_path / "out/logs/minimal").rglob("metrics.csv"))
     lines = capsys.readouterr().out.splitlines()
-    assert sum("epoch   1/1" in line for line in lines) == 9
+    assert sum("epoch 1/1" in line for line in lines) == 9
     assert lines[-1] == f"Wrote {tmp_path}/out/report.html and {tmp_path}/out/history.json."
 
 
 def test_a_folder_of_another_assignment_is_refused(tmp_path, folder, small_ladder):
     (tmp_path / "history.json").write_text('{"assignment": "case"}')
-    with pytest.raises(UserError, match="holds the results of case: choose another --out"):
+    with pytest.raises(UserError, match=r"holds the results of case: choose another --out"):
         command.main(["ladder", "--data", str(folder), "--out", str(tmp_path)])
 
 
@@ -74,18 +74,21 @@ def test_wrong_words_are_refused_before_anything_is_imported(words, message, cap
 
 def test_flags_of_the_trainer_are_passed_on(tmp_path, folder, monkeypatch):
     given = {}
-    monkeypatch.setattr(command, "report", lambda *a: given.update(flags=a[3], options=a[2]))
-    words = ["case", "--devices", "2", "--strategy", "ddp", "--num-nodes", "3", "--full"]
-    command.main([*words, "--precision", "bf16-mixed", "--accelerator", "gpu"])
-    assert given["flags"] == {
-        "devices": 2,
-        "strategy": "ddp",
-        "num_nodes": 3,
-        "precision": "bf16-mixed",
-        "accelerator": "gpu",
-    }
-    assert given["options"].full
-    assert given["options"].out == Path("report/coursework/case")
+
+    def train_all(name, runs, out, flags, first):
+        given.update(flags=flags, out=out, epochs=[run.recipe.epochs for run in runs])
+        raise UserError("enough")
+
+    monkeypatch.setattr("coursework.engine.train_all", train_all)
+    monkeypatch.chdir(tmp_path)
+    words = ["ladder", "--data", str(folder), "--devices", "2", "--strategy", "ddp", "--night"]
+    words += ["--num-nodes", "3", "--precision", "bf16-mixed", "--accelerator", "gpu"]
+    with pytest.raises(UserError, match=r"enough"):
+        command.main(words)
+    flags = {"devices": 2, "strategy": "ddp", "num_nodes": 3}
+    assert given["flags"] == flags | {"precision": "bf16-mixed", "accelerator": "gpu"}
+    assert given["epochs"] == [150] * 8 + [30]
+    assert given["out"] == Path("report/coursework/ladder")
 
 
 def test_list_describes_all(capsys):
@@ -100,23 +103,20 @@ def test_a_missing_library_is_named(monkeypatch, name):
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.delitem(sys.modules, "coursework.engine", raising=False)
     monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(UserError, match=f"{name} is not installed.*requirements-coursework.txt"):
+    with pytest.raises(UserError, match=rf"{name} is not installed.*requirements-coursework.txt"):
         command.assignment("case")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_read_only_folder_is_told_before_the_work(tmp_path, folder, small_ladder):
     (tmp_path / "out").mkdir(mode=0o500)
-    with pytest.raises(UserError, match="history.json cannot be written"):
+    with pytest.raises(UserError, match=r"history.json cannot be written"):
         command.main(["ladder", "--data", str(folder), "--out", str(tmp_path / "out")])
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [
-        (["--data", "/no/such"], "no data set in /no/such"),
-        (["--out", "/dev/null/x"], "/dev/null"),
-    ],
+    [(["--data", "/no/such"], "no data set in /no/such"), (["--out", "/dev/null/x"], "/dev/null")],
 )
 def test_an_error_is_one_line_on_stderr(tmp_path, words, message):
     done = subprocess.run(
@@ -134,11 +134,7 @@ def test_an_error_is_one_line_on_stderr(tmp_path, words, message):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"no photo", "cannot be read as a photo"),
-        (None, "No such file"),
-    ],
+    ("content", "message"), [(b"no photo", "cannot be read as a photo"), (None, "No such file")]
 )
 def test_a_photo_that_cannot_be_read_is_told_before_the_work(tmp_path, content, message):
     path = tmp_path / "photo.jpg"

@@ -25,7 +25,7 @@ def test_classes_of_the_test_are_numbered_as_those_of_the_training(tmp_path):
     class_folders(tmp_path / "test", {"owl": 2, "wren": 3})
     assert load("CIFAR10", tmp_path, 16).test.labels.tolist() == [1, 1, 2, 2, 2]
     class_folders(tmp_path / "test", {"stork": 2})
-    with pytest.raises(UserError, match="without training photos .stork."):
+    with pytest.raises(UserError, match=r"without training photos .stork."):
         load("CIFAR10", tmp_path, 16)
 
 
@@ -63,7 +63,7 @@ def test_what_is_no_data_set_is_refused_in_one_line(tmp_path, monkeypatch, make,
 
 def test_without_data_and_download_there_is_one_line(monkeypatch):
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")
-    with pytest.raises(UserError, match="FashionMNIST .* cannot be downloaded.* --data"):
+    with pytest.raises(UserError, match=r"FashionMNIST .* cannot be downloaded.* --data"):
         load("FashionMNIST", None, 28)
 
 

@@ -30,7 +30,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def numbers(result):
-    """What must not depend on interrupts: all rows but for their seconds, final numbers, weights."""
+    """What must not depend on interrupts: rows without seconds, final numbers, weights."""
     rows = [{k: v for k, v in row.items() if k != "seconds"} for row in result.rows]
     weights = [w.tolist() for w in result.network.state_dict().values()]
     return rows, result.final, weights

@@ -1,17 +1,29 @@
 """Reports from made-up results: each item is answered, and the sentences follow the numbers."""
 
+import html
 import re
 
 import pytest
-import torch
 from torchvision import models
 
 from course.files import UserError
 from coursework import case, charts, ladder, pages, resnet, transfer
-from coursework.pages import compare, count, decimal, percent, plural, rate, signed
+from coursework.pages import compare, decimal, percent, plural, rate, signed
 from tests.coursework_helpers import made_up
 
-NAMES = ("case", "transfer", "resnet", "ladder")
+# The items of the four texts by their own numbers; the sections of the student's report, and tasks
+# with more than one question, have sub-items of ours.
+ITEMS = {
+    "case": "1 1.1 2 2.1 3 4 5 6 6.1",
+    "transfer": "1 2 3 4 5 6 7 8 9 В1 В2 В3 В4 В5 В6 В7",
+    "resnet": "1 2 2.1 2.2 3 3.1 3.2 3.3 4 4.1 4.2 4.3 5 5.1 5.2 5.3 6 6.1 6.2 6.3",
+    "ladder": "1 2 3 4 5 6 6.1 6.2 7 8 8.1 8.2 8.3 9 9.1 9.2 9.3 9.3.1 9.3.2 9.3.3 9.4 9.4.1 10 "
+    "10.2 10.3 11 11.1 11.2 11.3 11.4 12 12.1 12.2 12.3 13 14",
+}
+NAMES = tuple(ITEMS)
+# What the icons of the ladder's text ask for, by item.
+CURVES = "6.2 8.3 9.3.3 9.4.1 10.3 11.4 12.3"
+ICONS = {"code": "2 3 6 9.2 9.3 10.2 11.1 12.1 12.2", "curves": CURVES, "seconds": CURVES}
 # What the results of a report may be like: each label's accuracy on the test photos.
 EQUAL = lambda label, place: 0.6  # noqa: E731
 RISING = lambda label, place: min(0.99, 0.2 + 0.09 * place)  # noqa: E731
@@ -52,10 +64,9 @@ def section(page, number):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_item_is_answered_once_whatever_the_numbers(name, accuracy):
     page = page_of(name, accuracy)
-    items = {"case": case, "transfer": transfer, "resnet": resnet, "ladder": ladder}[name].ITEMS
-    assert re.findall(r'id="item-([^"]+)"', page) == list(items)
-    for number in items:
-        assert page.count(f'href="#item-{number}"') >= 1
+    assert re.findall(r'id="item-([^"]+)"', page) == ITEMS[name].split()
+    for number in ITEMS[name].split():
+        assert page.count(f'href="#item-{number}"') == 1
     text = text_of(page)
     assert not re.search(r"\bNone\b|\bnan\b|\bTrue\b|\bFalse\b|\d\.\d{3}", text)
     assert not re.search(r"все(х|ми)? (данны|изображени|фото)|wszystki\w+ zdję", text)
@@ -63,15 +74,10 @@ def test_every_item_is_answered_once_whatever_the_numbers(name, accuracy):
 
 def test_the_ladder_answers_each_icon_at_its_item_and_nowhere_else():
     page = page_of("ladder", RISING)
-    shows = {
-        ladder.CODE: 'class="code"',
-        ladder.CURVES: '<figure class="curves"',
-        ladder.SECONDS: 'class="seconds"',
-    }
-    for number in ladder.ITEMS:
-        wanted = ladder.ICONS.get(number, ())
-        for icon, mark in shows.items():
-            assert (mark in section(page, number)) == (icon in wanted), (number, icon)
+    for kind, numbers in ICONS.items():
+        for number in ITEMS["ladder"].split():
+            shown = f'class="{kind}"' in section(page, number)
+            assert shown == (number in numbers.split()), (number, kind)
     assert '<figure class="picture"' in section(page, "1")
     for number, layer in (
         ("10.2", "BatchNorm2d"),
@@ -86,8 +92,7 @@ def test_the_lines_that_the_ladder_quotes_stand_in_its_code():
     page, source = page_of("ladder", EQUAL), pages.source([ladder.conv_block, ladder.blocks])
     for number in ("10.2", "11.1", "12.1", "12.2"):
         quoted = re.search(r'<pre class="code">(.*?)</pre>', section(page, number), re.S)[1]
-        for line in quoted.splitlines():
-            assert line.split("  #")[0].split("nn.Linear")[-1].strip("() ") in source
+        assert html.unescape(quoted) in source
 
 
 @pytest.mark.parametrize(
@@ -171,7 +176,6 @@ def test_case_says_of_dropout_what_the_losses_say(last, said):
 def test_case_chooses_the_length_on_validation_data():
     module, data, results, options = made_up("case", RISING)
     results["length-3"].rows[-1]["val_loss"] = 0.1
-    assert case.chosen(results).run.label == "length-3"
     text = text_of(pages.draw(module, data, results, options))
     assert "3 ← выбрано" in text
     assert "Более долгое обучение потерь на проверке не снизило" in text
@@ -182,11 +186,9 @@ def test_case_chooses_the_length_on_validation_data():
 def test_runs_of_one_chart_have_colours_of_their_own(name):
     page = page_of(name, RISING)
     for legend in re.findall(r'<g id="legend_1">.*?</svg>', page, re.S):
-        lines = re.findall(
-            r"stroke(?:-dasharray: [^;]*; stroke-dashoffset: 0; stroke)?: (#\w+)", legend
-        )
+        colours = set(re.findall(r"#[0-9a-f]{6}", legend)) & set(charts.COLOURS)
         titles = {t.partition(":")[0] for t in re.findall(r"<text[^>]*>([^<]+)</text>", legend)}
-        assert len({line for line in lines if line not in ("#cccccc", "#ffffff")}) == len(titles)
+        assert len(colours) == len(titles)
 
 
 def test_a_continued_curve_begins_where_the_first_one_ended():
@@ -200,7 +202,7 @@ def test_a_continued_curve_begins_where_the_first_one_ended():
 def test_numbers_are_written_as_the_languages_write_them():
     thin, space = pages.THIN, pages.NO_BREAK
     assert decimal(0.924) == "0,9240"
-    assert count(2250) == f"2{thin}250"
+    assert decimal(2250, 0) == f"2{thin}250"
     assert percent(0.102) == f"10,2{space}%"
     assert (signed(0.5, 1), signed(-0.5, 1), signed(-0.00001, 2)) == ("+0,5", "−0,5", "+0,00")
     assert (rate(0.001), rate(3e-5)) == ("0,001", "3e−05")
@@ -215,17 +217,6 @@ def test_a_difference_counts_from_two_standard_errors_on():
         "case", lambda label, place: (0.5, 0.6, 0.75)[min(place, 2)], test=100
     )
     first, second, third = list(results.values())[:3]
-    assert compare(first, second).margin == pytest.approx(2 * (0.0025 + 0.0024) ** 0.5)
+    assert compare(first, second).margin == pytest.approx(2 * (0.0025 + 0.62 * 0.38 / 100) ** 0.5)
     assert [compare(first, r).sign for r in (second, third)] == [0, 1]
     assert compare(third, first).sign == -1
-
-
-def test_the_receptive_field_is_that_of_the_gradient():
-    data = made_up("case", EQUAL)[1]
-    network = case.network(data, 0.0)[:13].eval()  # up to the fourth ReLU
-    x = torch.rand(1, 1, 28, 28, requires_grad=True)
-    network(x)[0, :, 7, 7].sum().backward()
-    rows = {row["name"]: row["field"] for row in case.layer_rows(data)}
-    touched = x.grad[0, 0].abs().sum(0).nonzero()
-    assert rows["conv4"] == 14
-    assert touched.max() - touched.min() + 1 <= 14

@@ -110,6 +110,8 @@ def test_a_submission_gets_exactly_its_result(name, layer, tmp_path, monkeypatch
     skip_where_it_cannot_run(name)
     run = uuid.uuid4().hex
     monkeypatch.setenv("LC_BIRDS_TEST_RUN", run)
+    monkeypatch.setenv("LC_BIRDS_HOME", str(tmp_path))
+    (tmp_path / "weights.pth").write_text("weights")
     want = wanted(name, layer)
     folder = write(name, tmp_path / "code")
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}

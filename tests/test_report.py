@@ -44,11 +44,11 @@ PREDICTED = {
 }
 LABELLED = {"Ape": range(5), "Bee": range(2, 5), "Cat": range(2), "Dog": range(3), "Eel": range(9)}
 ROWS = [
-    solution.EpochRow("validation run", 1, 3.9121, 0.0311, 3.0, 0.1234, 3e-3, 2.5),
-    solution.EpochRow("validation run", 2, 2.8122, 0.4312, 2.0, 0.5678, 2e-3, 2.5),
-    solution.EpochRow("validation run", 3, 2.7123, 0.5313, 1.25, 0.6543, 1e-3, 2.5),
-    solution.EpochRow("final run", 1, 3.9124, 0.0314, None, None, 3e-3, 2.5),
-    solution.EpochRow("final run", 2, 2.6125, 0.4315, None, None, 2e-3, 2.5),
+    solution.EpochRow("validation run", 1, 3.9121, 0.0311, 3e-3, 2.5, 3.0, 0.1234),
+    solution.EpochRow("validation run", 2, 2.8122, 0.4312, 2e-3, 2.5, 2.0, 0.5678),
+    solution.EpochRow("validation run", 3, 2.7123, 0.5313, 1e-3, 2.5, 1.25, 0.6543),
+    solution.EpochRow("final run", 1, 3.9124, 0.0314, 3e-3, 2.5),
+    solution.EpochRow("final run", 2, 2.6125, 0.4315, 2e-3, 2.5),
 ]
 
 

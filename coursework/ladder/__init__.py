@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import skimage.data
 import torch
 from PIL import Image, UnidentifiedImageError
@@ -22,63 +22,18 @@ from torchvision.transforms import v2
 
 from course.files import UserError
 from coursework import charts
-from coursework.data import DataSet
-from coursework.engine import Recipe, Result, Run, Training, make_optimiser, predict
-from coursework.options import Options
+from coursework.data import DataSet, Options
+from coursework.engine import Recipe, Result, Run, Training, predict
 
-TEMPLATE = "ladder/report.pl.html.j2"
+NAME, LANGUAGE = "ladder", "pl"
 SUMMARY = """\
 Eight networks on CIFAR-10 from scratch, from 5 filters to four blocks with batch norm, dropout and
 global average pooling (report: Polish). Needs CIFAR-10 (--data DIR, or a download of 170 MB).
-15 minutes on 2 cores; --night has the assignment's own 150 epochs at a rate of 0.001."""
-CODE, PICTURE, CURVES, SECONDS = "kod", "obraz", "wykres", "czas epoki"
-ITEMS = {
-    "1": "Wyświetl kilka losowych elementów zbioru: do jakich klas należą, czy są różnorodne?",
-    "2": "Zamień etykiety na wektory prawdopodobieństw (one hot encoding)",
-    "3": "Zaimplementuj minimalną architekturę",
-    "4": "Ile wag/parametrów składa się na taki model?",
-    "5": "Jakie prawdopodobieństwa poszczególnych klas zwrócił model na wyjściu?",
-    "6": "Zoptymalizuj model tak, by był dobrym klasyfikatorem",
-    "6.1": "Optymalizator stochastic gradient descent (6.1.1–6.1.4)",
-    "6.2": "Wykres loss i accuracy z epoki na epokę (6.2.1–6.2.4)",
-    "7": "Jak teraz wyglądają zwracane prawdopodobieństwa?",
-    "8": "Zwiększ liczbę filtrów z 5 do 20",
-    "8.1": "Jak zmieniła się liczba parametrów modelu?",
-    "8.2": "Jak zmienił się czas trenowania?",
-    "8.3": "Jak zmieniły się rezultaty treningu?",
-    "9": "Sekwencja konwolucja → konwolucja → pooling tworzy blok konwolucyjny",
-    "9.1": "Zmień rozmiar okna poolingu z 8x8 na 2x2",
-    "9.2": "Funkcja, która dla zadanych parametrów zwraca cały blok (9.2.1)",
-    "9.3": "Zmodyfikuj model tak, by korzystał z dwóch bloków: 20 i 40 filtrów",
-    "9.3.1": "Kilka-kilkanaście epok treningu takiej sieci: czy efekty wyglądają obiecująco?",
-    "9.3.2": "Zamień aktywacje we wszystkich warstwach (poza ostatnią) na ReLU",
-    "9.3.3": "Wytrenuj dwublokowy model: jak teraz wyglądają rezultaty?",
-    "9.4": "Dodaj jeszcze dwa bloki: 20, 40, 80, 160 filtrów",
-    "9.4.1": "Jak przebiega trening, jakie sieć osiąga wyniki?",
-    "10": "Dodamy teraz kilka usprawnień",
-    "10.2": "Po każdej warstwie konwolucyjnej umieść warstwę batch normalisation",
-    "10.3": "Jak teraz przebiegało uczenie?",
-    "11": "Sieć ma być nieco bardziej uniwersalna",
-    "11.1": "Po każdej warstwie poolingowej umieść warstwę dropout (11.2)",
-    "11.3": "Sekwencja dropout rates: 0.1, 0.2, 0.3, 0.4",
-    "11.4": "Kolejny raz zbadaj proces uczenia",
-    "12": "Obsługa fotografii o nietypowych wymiarach: Global Average Pooling",
-    "12.1": "Zmodyfikuj definicję wejścia tak, by przyjmowała obrazy o dowolnym rozmiarze",
-    "12.2": "Ostatnią z użytych warstw typu max pooling zamień na warstwę typu GAP",
-    "12.3": "Ostatni już raz zweryfikuj przebieg procesu uczenia; zapisz parametry modelu",
-    "13": "Nowy obraz, który nie jest kwadratowy: czy sieć również go poprawnie rozpozna?",
-    "14": "Przejrzyj wszystkie uzyskane wyniki: co o nich myślisz, jakie wnioski?",
-}
-ICONS = {  # what the icons of the text ask for at an item, and nowhere else
-    "1": (PICTURE,), "2": (CODE,), "3": (CODE,), "6": (CODE,), "6.2": (CURVES, SECONDS),
-    "8.3": (CURVES, SECONDS), "9.2": (CODE,), "9.3": (CODE,), "9.3.3": (CURVES, SECONDS),
-    "9.4.1": (CURVES, SECONDS), "10.2": (CODE,), "10.3": (CURVES, SECONDS), "11.1": (CODE,),
-    "11.4": (CURVES, SECONDS), "12.1": (CODE,), "12.2": (CODE,), "12.3": (CURVES, SECONDS),
+--night has the assignment's own 150 epochs at a rate of 0.001."""
+CLASSES = {
+    "airplane": "samolot", "automobile": "samochód", "bird": "ptak", "cat": "kot", "deer": "jeleń",
+    "dog": "pies", "frog": "żaba", "horse": "koń", "ship": "statek", "truck": "ciężarówka",
 }  # fmt: skip
-CLASSES = dict(
-    airplane="samolot", automobile="samochód", bird="ptak", cat="kot", deer="jeleń", dog="pies",
-    frog="żaba", horse="koń", ship="statek", truck="ciężarówka",
-)  # fmt: skip
 
 SIDE = 32  # pixels
 FILTERS = (20, 40, 80, 160)
@@ -91,11 +46,7 @@ PHOTOS = 20_000  # of the compared runs
 # What the last network needs to get far in few epochs: batch norm bears a rate a hundred times as
 # high, one cycle ends near zero, and a mirrored photo is as good as a new one.
 TUNED = Recipe(8, "sgd", 128, 0.1, weight_decay=5e-4, schedule="one-cycle")
-
-
-# ------------------------------------------------------------------------------------------------
-# The networks: photos (B, C, 32, 32) on [0, 1] -> logits (B, classes)
-# ------------------------------------------------------------------------------------------------
+FULL_TUNED_EPOCHS = 30
 
 
 def minimal(data: DataSet, filters: int) -> nn.Sequential:
@@ -109,7 +60,7 @@ def minimal(data: DataSet, filters: int) -> nn.Sequential:
         nn.Flatten(),
         nn.Linear(filters * 4 * 4, len(data.classes)),  # softmax is part of the loss
     )
-    return initialise(network, "sigmoid")
+    return initialise(network, nn.init.xavier_uniform_)
 
 
 def conv_block(
@@ -148,18 +99,15 @@ def blocks(
         inputs = outputs
     places = 1 if gap else (SIDE // 2 ** len(filters)) ** 2
     network = nn.Sequential(*layers, nn.Flatten(), nn.Linear(inputs * places, len(data.classes)))
-    return initialise(network, "sigmoid" if activation is nn.Sigmoid else "relu")
+    sigmoid = activation is nn.Sigmoid
+    return initialise(network, nn.init.xavier_uniform_ if sigmoid else nn.init.kaiming_normal_)
 
 
-def initialise(network: nn.Sequential, activation: str) -> nn.Sequential:
-    """Draw weights by Glorot for sigmoids and by He for ReLU; biases are 0."""
+def initialise(network: nn.Sequential, draw: Any) -> nn.Sequential:
+    """Draw the filters by Glorot for sigmoids and by He for ReLU."""
     for module in network:
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            if activation == "relu" and isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-            else:
-                nn.init.xavier_uniform_(module.weight)
-            nn.init.zeros_(module.bias)
+        if isinstance(module, nn.Conv2d):
+            draw(module.weight)
     return network
 
 
@@ -168,7 +116,7 @@ def one_hot(labels: Tensor, classes: int) -> Tensor:
     return functional.one_hot(labels, classes).float()
 
 
-BUILDS = {  # in the assignment's order: title, network
+BUILDS: dict[str, tuple[str, Any]] = {  # in the assignment's order: title, network
     "minimal": ("5 filtrów", partial(minimal, filters=5)),
     "wider": ("20 filtrów", partial(minimal, filters=20)),
     "sigmoid": ("2 bloki, sigmoida", partial(blocks, filters=FILTERS[:2], activation=nn.Sigmoid)),
@@ -189,25 +137,10 @@ def load(options: Options) -> DataSet:
 def runs(data: DataSet, options: Options) -> list[Run]:
     """Return a run a network, and a last one of the last network with the other recipe."""
     part = data if options.full else data.subset(PHOTOS)
-    recipe = options.recipe(ASSIGNED if options.full else SHORT)
+    recipe = (ASSIGNED if options.full else SHORT).asked(options)
     compared = [Run(label, title, build, part, recipe) for label, (title, build) in BUILDS.items()]
-    tuned = options.recipe(TUNED, full_epochs=30)
-    flip = (v2.RandomHorizontalFlip(),)
+    tuned, flip = TUNED.asked(options, FULL_TUNED_EPOCHS), (v2.RandomHorizontalFlip(),)
     return [*compared, Run("tuned", "+ inny przepis", BUILDS["gap"][1], data, tuned, flip)]
-
-
-# ------------------------------------------------------------------------------------------------
-# What the report shows
-# ------------------------------------------------------------------------------------------------
-
-WORDS = {
-    "accuracy": "accuracy (skuteczność)",
-    "loss": "loss (strata)",
-    "epoch": "epoka",
-    "seconds": "sekundy treningu",
-    "train": "dane treningowe",
-    "val": "dane testowe",
-}
 
 
 def new_photo(path: Path | None) -> Image.Image:
@@ -227,9 +160,9 @@ def new_photo(path: Path | None) -> Image.Image:
     return photo
 
 
-def scaled(photo: Image.Image, channels: int) -> Tensor:
-    """Return (C, H, W) uint8: the shorter side brought to 32 pixels, the proportions kept."""
-    width, height = (round(side * SIDE / min(photo.size)) for side in photo.size)
+def scaled(photo: Image.Image, channels: int, side: int = SIDE) -> Tensor:
+    """Return (C, H, W) uint8: the shorter side brought to `side` pixels, the proportions kept."""
+    width, height = (round(length * side / min(photo.size)) for length in photo.size)
     small = photo.convert("L" if channels == 1 else "RGB").resize((width, height))
     return v2.functional.pil_to_tensor(small)
 
@@ -237,80 +170,46 @@ def scaled(photo: Image.Image, channels: int) -> Tensor:
 def variance_within(data: DataSet) -> float:
     """Return the share of the pixels' variance that is among photos of one class."""
     pixels = data.train.inputs[:5_000].float().flatten(1)
-    labels = data.train.labels[:5_000]
-    spread = sum(
-        float(pixels[labels == label].var(0, correction=0).sum() * (labels == label).sum())
-        for label in labels.unique()
-    )
+    groups = [pixels[data.train.labels[:5_000] == label] for label in data.train.labels.unique()]
+    spread = sum(float(g.var(0, correction=0).sum()) * len(g) for g in groups if len(g))
     return spread / float(pixels.var(0, correction=0).sum() * len(pixels))
 
 
-def probability_rows(data: DataSet, network: nn.Module) -> list[tuple[str, list[float]]]:
-    """Return the true class and the probabilities of four test photos."""
-    outputs = predict(network, data.test.inputs[:4]).softmax(1)
-    names = [data.classes[label] for label in data.test.labels[:4]]
-    return list(zip(names, outputs.tolist(), strict=True))
+def probabilities(data: DataSet, network: nn.Module) -> list[list[float]]:
+    """Return the probabilities (4, classes) that a network gives to four test photos."""
+    return predict(network, data.test.inputs[:4]).softmax(1).tolist()
 
 
 def context(data: DataSet, results: Mapping[str, Result], options: Options) -> dict[str, Any]:
     """Return what the template needs beside the results."""
     classes = [CLASSES.get(name, name) for name in data.classes]
-    data = replace(data, classes=classes)
-    generator = torch.Generator().manual_seed(options.seed or 0)
+    generator = torch.Generator().manual_seed(options.seed)
     chosen = torch.randperm(len(data.train), generator=generator)[:16]
-    photo, last = new_photo(options.photo), results["tuned"]
+    photo, order = new_photo(options.photo), [results[label] for label in BUILDS]
     small = scaled(photo, data.channels)
-    shown = [
-        predict(results[label].network, small[None]).softmax(1)[0] for label in ("gap", "tuned")
+    sizes = [f"{photo.width} × {photo.height}", f"{small.shape[2]} × {small.shape[1]}"]
+    outputs = [
+        predict(results[name].network, small[None]).softmax(1)[0] for name in ("gap", "tuned")
     ]
-    path = options.out / "runs" / "tuned" / "last.ckpt"
-    thumb = photo.copy()
-    thumb.thumbnail((300, 300))
-    untrained = results["minimal"].run.network()
-    limits = charts.common_limits(results)
-    labels = data.train.labels[:4]
+    names, first = ([classes[i] for i in part.labels[:4]] for part in (data.train, data.test))
+    titles = [classes[i] for i in data.train.labels[chosen]]
     return {
         "classes": classes,
-        "limits": limits,
-        "samples": charts.photos(
-            list(data.train.inputs[chosen]), [classes[i] for i in data.train.labels[chosen]], 8
-        ),
-        "distinct": len(set(data.train.labels[chosen].tolist())),
-        "within": variance_within(data),
+        "last": results["tuned"],
+        "first": results["minimal"],
+        "limits": charts.common_limits(results),
+        "samples": charts.photos(list(data.train.inputs[chosen]), titles, 8),
+        "distinct": len(set(titles)),
         "vectors": list(
-            zip([classes[i] for i in labels], one_hot(labels, len(classes)).int().tolist(),
-                strict=True)
-        ),  # fmt: skip
-        "before": probability_rows(data, untrained),
-        "after": probability_rows(data, results["minimal"].network),
-        "first_photos": charts.photos(
-            list(data.test.inputs[:4]), [classes[i] for i in data.test.labels[:4]], 4
+            zip(names, one_hot(data.train.labels[:4], len(classes)).int().tolist(), strict=True)
         ),
-        "changes": changes(results),
-        "saved": path,
-        "photo": charts.photos(
-            [np.moveaxis(np.asarray(thumb), -1, 0), small],
-            [f"{photo.width} × {photo.height}", f"{small.shape[2]} × {small.shape[1]}"], 2
-        ),
-        "given": options.photo,
-        "size": (small.shape[2], small.shape[1]),
+        "tested": first,
+        "test_photos": charts.photos(list(data.test.inputs[:4]), first, 4),
+        "changes": list(pairwise(order)),
+        "photo": charts.photos([scaled(photo, 3, 200), small], sizes, 2),
         "square": photo.width == photo.height,
-        "outputs": [output.tolist() for output in shown],
-        "answers": [classes[int(output.argmax())] for output in shown],
-        "photo_bars": charts.bars(classes, shown[1].tolist(), "prawdopodobieństwo"),
-        "assigned": ASSIGNED,
-        "last": last,
-        "shapes": dict.fromkeys(BUILDS, (data.channels, SIDE, SIDE)),
-        "functions": {"minimal": minimal, "block": conv_block, "blocks": blocks, "hot": one_hot,
-                      "training": (make_optimiser, Training.training_step)},
-        "dropouts": DROPOUT,
-        "smoothing": options.smoothing,
-        "icons": ICONS,
-        "language": "pl",
-    }  # fmt: skip
-
-
-def changes(results: Mapping[str, Result]) -> list[tuple[Result, Result]]:
-    """Return each network beside the one before it."""
-    order = [results[label] for label in BUILDS]
-    return list(zip(order[:-1], order[1:], strict=True))
+        "size": sizes[1],
+        "outputs": [output.tolist() for output in outputs],
+        "answers": [classes[int(output.argmax())] for output in outputs],
+        "training_step": (Training.training_step, Training.measure),
+    }

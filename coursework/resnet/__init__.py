@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -17,44 +17,20 @@ from torch import nn
 from torchvision.transforms import v2
 
 from coursework import charts
-from coursework.data import DataSet
+from coursework.data import DataSet, Options
 from coursework.engine import Recipe, Result, Run
-from coursework.options import Options
 from coursework.pages import Comparison, compare
 
-TEMPLATE = "resnet/report.ru.html.j2"
+NAME, LANGUAGE = "resnet", "ru"
 SUMMARY = """\
 A residual network on CIFAR-10 from scratch: the five stages of a student's report, 24 runs (report:
-Russian). Needs CIFAR-10 (--data DIR, or a download of 170 MB). Half an hour on 2 cores; --full has
-the story's own numbers and is for a GPU."""
-ITEMS = {
-    "1": "Введение: «перебор параметров, трансформеры, дообучение»",
-    "2": "BasicBlockNet",
-    "2.1": "«Добавил MultiStepLR, но accuracy только достигла до 6 %»",
-    "2.2": "«Обучать модель на больших эпохах - 50 ... модель сильно переобучилась»",
-    "3": "ResNet50 - 1 этап: «обычный ResNet50, в модели ничего не менял»",
-    "3.1": "«RandomHorizontalFlip, RandomVerticalFlip ... поставил их на рандоме»",
-    "3.2": "«Поменял Normalization ... на более лучшие значения»",
-    "3.3": "«Adam обучается очень медленно и качество немного хуже чем SGD»",
-    "4": "ResNet50 - 2 этап: «уменьшил их размеры ... убрал Maxpooling»",
-    "4.1": "«Добавил weightdecay»",
-    "4.2": "«Выбирал между ReduceLROnPlateau и MultiStepLR, первый дал лучший результат»",
-    "4.3": "«Выбирал между RandomGrayscale, GaussianBlur, ColorJitter»",
-    "5": "ResNet50 - 3 этап: «надо добавить в модель dropout ... 0.5»",
-    "5.1": "«Добавил RandomErasing и стало лучше»",
-    "5.2": "«Добавил в ReduceLROnPlateau ... patience и cooldown»",
-    "5.3": "«Поставить на 100 эпох, и сделать dropout 0.7»",
-    "6": "ResNet50 - Дообучение: «убрать предыдущие transforms и добавить RandAugment»",
-    "6.1": "«Поменял размер batchsize»: 51,98 %",
-    "6.2": "«Дообучил до 75 эпох, но качество стало ниже»",
-    "6.3": "«Поменял lr на 0.2 ... на маленьких эпохах»: 52,12 %",
-}
+Russian). Needs CIFAR-10 (--data DIR, or a download of 170 MB). --full has the story's own numbers
+and is for a GPU."""
 
 SIDE = 32
 PHOTOS, TEST_PHOTOS = 5_000, 5_000  # of the default
 WIDTH, FULL_WIDTH = 8, 64  # channels of the first blocks; 64 is He et al.'s
-# Five hundred runs of the story's size do not fit a CPU. With an eighth of the width, and 4,500
-# photos, an epoch is some seconds, and all 24 runs half an hour.
+# With an eighth of the width and 4,500 photos an epoch is some seconds on a CPU.
 
 
 def network(
@@ -90,10 +66,6 @@ def shrink_stem(body: ResNet) -> None:
     body.init_weights()  # the new convolution, too, for ReLU (He et al., ICCV 2015)
 
 
-# ------------------------------------------------------------------------------------------------
-# The runs
-# ------------------------------------------------------------------------------------------------
-
 HORIZONTAL, VERTICAL = v2.RandomHorizontalFlip(), v2.RandomVerticalFlip()
 FLIPS = (v2.RandomChoice([HORIZONTAL, VERTICAL]),)
 GREY, BLUR = v2.RandomGrayscale(0.1), v2.GaussianBlur(3, sigma=(0.1, 1.0))
@@ -115,7 +87,7 @@ class Step:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     full: Mapping[str, Any] = field(default_factory=dict)  # of the recipe, with --full
     augment: Sequence[v2.Transform] | None = None
-    start: str | None = None  # continued from that run
+    start: str = ""  # continued from that run
 
 
 BASIC = {"block": BasicBlock, "depths": (2, 2, 2, 2)}
@@ -195,24 +167,10 @@ def runs(data: DataSet, options: Options) -> list[Run]:
     width, wanted = FULL_WIDTH if options.full else WIDTH, []
     for step in STEPS:
         nets, own, full, augment = resolve(step.label)
-        recipe = options.recipe(Recipe(**own | (full if options.full else {})))
+        recipe = Recipe(**own | (full if options.full else {})).asked(options)
         build = partial(network, width=width, **nets)
         wanted.append(Run(step.label, step.title, build, data, recipe, augment, step.start))
     return wanted
-
-
-# ------------------------------------------------------------------------------------------------
-# What the report shows
-# ------------------------------------------------------------------------------------------------
-
-WORDS = {
-    "accuracy": "точность (доля верных ответов)",
-    "loss": "функция потерь",
-    "epoch": "эпоха",
-    "seconds": "секунды обучения",
-    "train": "обучение",
-    "val": "проверка",
-}
 
 
 @dataclass(frozen=True)
@@ -236,34 +194,27 @@ def verdicts(results: Mapping[str, Result]) -> list[Verdict]:
     return [Verdict(s, compare(results[s.against], results[s.label])) for s in compared]
 
 
-def overfits(result: Result, before: Result) -> bool:
+def overfits(before: Result, after: Result) -> bool:
     """Return whether a continued run's validation loss ended above its least, training's below."""
-    rows = [*before.rows, *result.rows]
+    rows = [*before.rows, *after.rows]
     least = min(rows, key=lambda row: row["val_loss"])
-    last = rows[-1]
-    return last["val_loss"] > least["val_loss"] and last["train_loss"] < least["train_loss"]
+    rose = rows[-1]["val_loss"] > least["val_loss"]
+    return rose and rows[-1]["train_loss"] < least["train_loss"]
 
 
 def context(data: DataSet, results: Mapping[str, Result], options: Options) -> dict[str, Any]:
     """Return what the template needs beside the results."""
     photos = data.train.inputs[:6]
-    shown, titles = list(photos), ["без изменений"] * len(photos)
+    changes = {"без изменений": nn.Identity(), "отражение": FLIPS[0], "GaussianBlur": BLUR,
+               "ColorJitter": JITTER, "RandomGrayscale": v2.RandomGrayscale(1.0),
+               "RandomErasing": v2.RandomErasing(1.0), "RandAugment": RANDOM}  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        changes = {"отражение": FLIPS[0], "GaussianBlur": BLUR, "ColorJitter": JITTER,
-                   "RandomGrayscale": v2.RandomGrayscale(1.0), "RandomErasing": v2.RandomErasing(1.0),
-                   "RandAugment": RANDOM}  # fmt: skip
-        for title, change in changes.items():
-            shown += [change(photo) for photo in photos]
-            titles += [title] * len(photos)
-    found = {verdict.step.label: verdict for verdict in verdicts(results)}
+        shown = [change(photo) for change in changes.values() for photo in photos]
+    titles = [title for title in changes for _ in photos]
     return {
-        "language": "ru",
-        "story": STORY,
         "stages": {number: results[label] for number, label in STAGES.items()},
-        "verdicts": found,
-        "overfits": overfits(results["basic-longer"], results["basic"]),
+        "verdicts": {verdict.step.label: verdict for verdict in verdicts(results)},
         "width": FULL_WIDTH if options.full else WIDTH,
         "samples": charts.photos(shown, titles, len(photos)),
-        "functions": (network, shrink_stem),
     }

@@ -15,6 +15,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+import numpy as np
 import torch
 from sklearn.metrics import classification_report, confusion_matrix
 from torch import Tensor, nn
@@ -23,35 +24,14 @@ from torchvision.transforms import v2
 
 from course.files import UserError
 from coursework import charts
-from coursework.data import DataSet
+from coursework.data import DataSet, Options
 from coursework.engine import TRAINING_PHOTOS_EVALUATED, Recipe, Result, Run, predict
-from coursework.options import Options
 
-TEMPLATE = "transfer/report.ru.html.j2"
+NAME, LANGUAGE = "transfer", "ru"
 SUMMARY = """\
 VGG11, GoogLeNet or, without their weights, MobileNetV2 from ImageNet to Fashion-MNIST (report:
 Russian). Needs Fashion-MNIST (--data DIR, or a download of 30 MB) and ImageNet weights in torch's
-cache, or a download of 14 to 500 MB. 11 minutes on 2 cores with MobileNetV2."""
-ITEMS = {
-    "1": "«В качестве исходных данных использовать датасет изображений FashionMNIST»",
-    "2": "«Выполнить предобработку данных, нормализацию, аугментацию при необходимости»",
-    "3": "«Выбрать одну из обученных моделей: VGG11 или GoogLeNet»",
-    "4": "«Адаптировать первый слой под один канал»",
-    "5": "«Заменить выходной слой для решения задачи классификации FashionMNIST»",
-    "6": "«Дообучить модель и выполнить проверку её адекватности на тренировочных данных»",
-    "7": "«Выполнить оценку адекватности модели на тесте»",
-    "8": "«Выполнить классификацию одного выбранного из датасета объекта»",
-    "9": "«Составить отчет о проделанной работе»: результаты и выводы",
-    "В1": "Что означает предобучение нейронной сети и на каких датасетах обычно выполняется?",
-    "В2": "Какие преимущества даёт использование предобученной модели при обучении на новом "
-          "датасете?",
-    "В3": "Что такое «замораживание слоев» и зачем оно нужно в контексте дообучения?",
-    "В4": "Какие части сети обычно замораживают, а какие оставляют обучаемыми при fine-tuning?",
-    "В5": "Почему иногда используют разные learning rate для разных слоев при дообучении "
-          "предобученной сети?",
-    "В6": "Как меняется архитектура предобученной модели для новой задачи с другим числом классов?",
-    "В7": "Как можно оценить эффективность предобучения по сравнению с обучением модели с нуля?",
-}  # fmt: skip
+cache, or a download of 14 to 500 MB."""
 SIDE = 28  # pixels of the data set's photos
 FEW = 6_000  # photos of the compared runs
 
@@ -63,11 +43,6 @@ RECIPE = Recipe(
 )
 FULL_EPOCHS = 20
 FLIP = v2.RandomHorizontalFlip()
-
-
-# ------------------------------------------------------------------------------------------------
-# Networks
-# ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -94,58 +69,32 @@ class Backbone:
 
 
 BACKBONES = {  # in the order of preference: the assignment names the first two
-    "vgg11": Backbone(
-        "VGG11",
-        partial(models.vgg11, init_weights=False),
-        models.VGG11_Weights.IMAGENET1K_V1,
-        first="features.0",
-        last="classifier.6",
-        row="features",
-        frozen=11,  # the first four of its eight convolutions
-        frozen_too=("classifier.0", "classifier.3"),  # 119 of its 129 million weights
-        side=64,
-        rate=0.1,  # no batch norm bears less
-    ),
-    "googlenet": Backbone(
-        "GoogLeNet",
-        partial(models.googlenet, aux_logits=False, init_weights=False),
-        models.GoogLeNet_Weights.IMAGENET1K_V1,
-        first="conv1.conv",
-        last="fc",
-        row="",
-        frozen=7,  # to inception3b
-        mean=0.5,  # its weights expect photos on [-1, 1]
-        std=0.5,
-    ),
-    "mobilenet_v2": Backbone(
-        "MobileNetV2",
-        models.mobilenet_v2,
-        models.MobileNet_V2_Weights.IMAGENET1K_V1,
-        first="features.0.0",
-        last="classifier.1",
-        row="features",
-        frozen=7,  # of 19
-    ),
-}
+    "vgg11": Backbone(  # frozen: four of its eight convolutions, and 119 of its 129 million weights
+        "VGG11", partial(models.vgg11, init_weights=False), models.VGG11_Weights.IMAGENET1K_V1,
+        "features.0", "classifier.6", "features", 11, ("classifier.0", "classifier.3"),
+        side=64, rate=0.1),  # no batch norm bears less
+    "googlenet": Backbone(  # frozen: to inception3b; its weights expect photos on [-1, 1]
+        "GoogLeNet", partial(models.googlenet, aux_logits=False, init_weights=False),
+        models.GoogLeNet_Weights.IMAGENET1K_V1, "conv1.conv", "fc", "", 7, mean=0.5, std=0.5),
+    "mobilenet_v2": Backbone(  # frozen: 7 of 19
+        "MobileNetV2", models.mobilenet_v2, models.MobileNet_V2_Weights.IMAGENET1K_V1,
+        "features.0.0", "classifier.1", "features", 7),
+}  # fmt: skip
 
 
 @cache
 def imagenet_state(name: str) -> Mapping[str, Tensor]:
     """Return the weights from torch's cache, downloaded if need be. Raises UserError."""
-    backbone = BACKBONES[name]
+    file, given = BACKBONES[name].file, {"check_hash": True, "weights_only": True}
     try:
         with redirect_stderr(sys.stdout):
-            return backbone.weights.get_state_dict(
-                progress=False, check_hash=True, weights_only=True, map_location="cpu"
-            )
+            return BACKBONES[name].weights.get_state_dict(progress=False, **given)
     except (OSError, RuntimeError, UnpicklingError, EOFError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        file = backbone.file
-        damaged = f"{file} is no file of weights: delete it" if file.is_file() else ""
+        if file.is_file():
+            raise UserError(f"{file} is no file of weights: delete it") from None
         raise UserError(
-            damaged
-            or f"no ImageNet weights of {backbone.title} ({reason}): put {file.name} into "
-            f"{file.parent}, or be online once"
+            f"no ImageNet weights of {BACKBONES[name].title} ({str(error).splitlines()[0]}): put "
+            f"{file.name} into {file.parent}, or be online once"
         ) from None
 
 
@@ -190,79 +139,66 @@ class Transfer(nn.Module):
     ) -> None:
         """Freeze the `lower` blocks, `all` but the output layer, or `none`."""
         super().__init__()
-        backbone = BACKBONES[name]
-        self.normalise = v2.Normalize([backbone.mean], [backbone.std])
-        self.enlarge = nn.Upsample((backbone.side, backbone.side), mode="bilinear")
-        self.body = backbone.build()
-        if pretrained:
-            load_weights(self.body, name)
-        first = self.body.get_submodule(backbone.first)
-        self.body.set_submodule(backbone.first, grey_convolution(first))
-        last = self.body.get_submodule(backbone.last)
-        self.body.set_submodule(backbone.last, nn.Linear(last.in_features, len(data.classes)))
-        self.frozen = {
-            "none": [],
-            "lower": [*blocks(self.body, backbone)[: backbone.frozen], *backbone.frozen_too],
-            "all": [n for n, m in self.body.named_modules() if n != backbone.last and is_leaf(m)],
-        }[frozen]
+        self.name, self.backbone = name, BACKBONES[name]
+        self.normalise = v2.Normalize([self.backbone.mean], [self.backbone.std])
+        self.enlarge = nn.Upsample((self.backbone.side, self.backbone.side), mode="bilinear")
+        self.body = self.pretrained_body() if pretrained else self.backbone.build()
+        first: Any = self.body.get_submodule(self.backbone.first)
+        self.body.set_submodule(self.backbone.first, grey_convolution(first))
+        last: Any = self.body.get_submodule(self.backbone.last)
+        self.body.set_submodule(self.backbone.last, nn.Linear(last.in_features, len(data.classes)))
+        leaves = [n for n, m in self.body.named_modules() if not [*m.children()]]
+        own = {"none": [], "all": [n for n in leaves if n != self.backbone.last]}
+        lower = [*self.blocks()[: self.backbone.frozen], *self.backbone.frozen_too]
+        self.frozen = own.get(frozen, lower)
         for part in self.frozen:
             self.body.get_submodule(part).requires_grad_(False)
-        self.last = backbone.last
+
+    def pretrained_body(self) -> nn.Module:
+        """Return the network for three channels. Raises UserError if the file is another one's."""
+        body, state = self.backbone.build().eval(), imagenet_state(self.name)
+        try:
+            body.load_state_dict({key: state[key] for key in body.state_dict()})
+        except (KeyError, RuntimeError):
+            raise UserError(
+                f"{self.backbone.file} does not hold the weights of {self.backbone.title}: delete "
+                "it, and it is downloaded"
+            ) from None
+        return body
+
+    def blocks(self) -> list[str]:
+        """Return the names of the blocks in a row."""
+        prefix = f"{self.backbone.row}." if self.backbone.row else ""
+        return [prefix + n for n, _ in self.body.get_submodule(self.backbone.row).named_children()]
 
     @property
     def head(self) -> nn.Module:
         """The new output layer."""
-        return self.body.get_submodule(self.last)
+        return self.body.get_submodule(self.backbone.last)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 1, h, w) -> (B, classes)."""
         return self.body(self.enlarge(self.normalise(x)))
 
     def train(self, mode: bool = True) -> Transfer:
-        """Set the mode; frozen parts stay in evaluation, or their batch norms would learn."""
+        """Set the mode; frozen batch norms stay in evaluation, or they would learn."""
         super().train(mode)
         for part in self.frozen:
-            self.body.get_submodule(part).eval()
+            for module in self.body.get_submodule(part).modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
         return self
 
 
-def is_leaf(module: nn.Module) -> bool:
-    """Return whether a module has weights of its own and is no container; dropouts stay awake."""
-    return next(module.children(), None) is None and not isinstance(module, nn.Dropout)
-
-
-def blocks(body: nn.Module, backbone: Backbone) -> list[str]:
-    """Return the names of the blocks in a row."""
-    prefix = f"{backbone.row}." if backbone.row else ""
-    return [prefix + name for name, _ in body.get_submodule(backbone.row).named_children()]
-
-
-def load_weights(body: nn.Module, name: str) -> None:
-    """Load the ImageNet weights. Raises UserError if the file holds another network's."""
-    state, expected = imagenet_state(name), body.state_dict()
-    try:
-        body.load_state_dict({key: state[key] for key in expected})
-    except (KeyError, RuntimeError):
-        raise UserError(
-            f"{BACKBONES[name].file} does not hold the weights of {BACKBONES[name].title}: delete "
-            "it, and it is downloaded"
-        ) from None
-
-
-def block_table(network: Transfer, name: str) -> list[tuple[str, str, int, bool | None]]:
+def block_table(network: Transfer) -> list[tuple[str, str, int, bool | None]]:
     """Return for each block its name, its kind, its parameters and whether they are trained."""
     rows = []
-    for block in blocks(network.body, BACKBONES[name]):
-        module = network.body.get_submodule(block)
-        trained = [p.requires_grad for p in module.parameters()]
-        number = sum(p.numel() for p in module.parameters())
-        rows.append((block, type(module).__name__, number, any(trained) if trained else None))
+    for name in network.blocks():
+        block = network.body.get_submodule(name)
+        number = sum(p.numel() for p in block.parameters())
+        trained = any(p.requires_grad for p in block.parameters()) if number else None
+        rows.append((name, type(block).__name__, number, trained))
     return rows
-
-
-# ------------------------------------------------------------------------------------------------
-# Runs
-# ------------------------------------------------------------------------------------------------
 
 
 def load(options: Options) -> DataSet:
@@ -280,104 +216,79 @@ def runs(data: DataSet, options: Options) -> list[Run]:
     """Return the run on all photos, and those that are compared on fewer."""
     name = choose(options.network)
     few = data if options.full else data.subset(FEW)
-    own = replace(RECIPE, learning_rate=RECIPE.learning_rate * BACKBONES[name].rate)
-    recipe = options.recipe(own, FULL_EPOCHS)
-
-    def run(label: str, title: str, data: DataSet = few, **changed: Any) -> Run:
-        flips = () if changed.pop("plain", False) else (FLIP,)
-        its = replace(recipe, backbone_rate=changed.pop("backbone_rate", recipe.backbone_rate))
-        notes = {"backbone": name}
-        build = partial(Transfer, name=name, **changed)
-        return Run(label, title, build, data, its, flips, notes=notes)
-
+    rate = RECIPE.learning_rate * BACKBONES[name].rate
+    recipe = replace(RECIPE, learning_rate=rate).asked(options, FULL_EPOCHS)
+    one_rate, flips = replace(recipe, backbone_rate=1.0), (FLIP,)
+    lower = partial(Transfer, name=name)
+    free, head = partial(lower, frozen="none"), partial(lower, frozen="all")
     return [
-        run("main", "основной запуск", data),
-        run("lower", "заморожены нижние блоки"),
-        run("free", "ничего не заморожено", frozen="none"),
-        run("all", "обучается только выходной слой", frozen="all"),
-        run("one-rate", "одна скорость обучения для всех слоёв", backbone_rate=1.0),
-        run("plain", "без аугментации", plain=True),
-        run("random", "случайные веса, ничего не заморожено", frozen="none", pretrained=False),
+        Run("main", "основной запуск", lower, data, recipe, flips),
+        Run("lower", "заморожены нижние блоки", lower, few, recipe, flips),
+        Run("free", "ничего не заморожено", free, few, recipe, flips),
+        Run("all", "обучается только выходной слой", head, few, recipe, flips),
+        Run("one-rate", "одна скорость для всех слоёв", lower, few, one_rate, flips),
+        Run("plain", "без аугментации", lower, few, recipe),
+        Run("random", "случайные веса", partial(free, pretrained=False), few, recipe, flips),
     ]
-
-
-# ------------------------------------------------------------------------------------------------
-# What the report shows
-# ------------------------------------------------------------------------------------------------
-
-WORDS = {
-    "accuracy": "доля верных ответов",
-    "loss": "функция потерь",
-    "epoch": "эпоха",
-    "seconds": "секунды обучения",
-    "train": "обучение",
-    "val": "проверка",
-}
 
 
 def adequacy(result: Result, part: str) -> dict[str, Any]:
     """Return scikit-learn's report by class, the confusion matrix and the worst confusion."""
     data = result.run.data
     photos = data.test if part == "test" else data.train.take(slice(TRAINING_PHOTOS_EVALUATED))
-    answers = predict(result.network, photos.inputs).argmax(1).numpy()
-    labels, numbers = photos.labels.numpy(), range(len(data.classes))
-    table = classification_report(
-        labels,
-        answers,
-        labels=numbers,
-        target_names=data.classes,
-        output_dict=True,
-        zero_division=0,
+    answers, labels = (
+        predict(result.network, photos.inputs).argmax(1).numpy(),
+        photos.labels.numpy(),
     )
+    names, numbers = data.classes, range(len(data.classes))
+    how = {"labels": numbers, "target_names": names, "output_dict": True, "zero_division": 0}
+    table = classification_report(labels, answers, **how)
     matrix = confusion_matrix(labels, answers, labels=numbers)
-    mistakes = matrix - matrix * torch.eye(len(numbers), dtype=torch.int64).numpy()
-    truth, answer = divmod(int(mistakes.argmax()), len(numbers))
+    mistakes = matrix - np.diag(np.diag(matrix))
+    truth, answer = divmod(int(mistakes.argmax()), len(names))
     return {
         "photos": len(photos),
+        "accuracy": float((answers == labels).mean()),
         "table": table,
-        "classes": sorted(data.classes, key=lambda name: table[name]["f1-score"]),
-        "matrix": charts.confusion(matrix, data.classes, "истинный класс", "ответ сети"),
+        "classes": sorted(names, key=lambda name: table[name]["f1-score"]),
+        "matrix": matrix.tolist(),
         "most": int(mistakes.max()),
-        "confused": (data.classes[truth], data.classes[answer]),
+        "confused": (names[truth], names[answer]),
     }
+
+
+def compare_first_layers(network: Transfer, photos: Tensor) -> dict[str, Any]:
+    """Return how far the convolution for one channel is from that for three equal ones."""
+    colour = network.pretrained_body().get_submodule(network.backbone.first)
+    grey, x = grey_convolution(colour), network.normalise(photos.float() / 255)
+    with torch.inference_mode():
+        before, after = colour(x.expand(-1, 3, -1, -1)), grey(x)
+    shapes = {"shapes": (list(colour.weight.shape), list(grey.weight.shape))}
+    return shapes | {"off": float((before - after).abs().max()), "most": float(before.abs().max())}
 
 
 def context(data: DataSet, results: Mapping[str, Result], options: Options) -> dict[str, Any]:
     """Return what the template needs beside the results."""
-    main, name = results["main"], results["main"].run.notes["backbone"]
-    backbone, body = BACKBONES[name], BACKBONES[name].build().eval()
-    load_weights(body, name)
-    colour = body.get_submodule(backbone.first)
-    x = main.network.normalise(data.test.inputs[:8].float() / 255)
-    with torch.inference_mode():
-        before = colour(x.expand(-1, 3, -1, -1))
-        after = grey_convolution(colour)(x)
+    network, name = results["main"].network, results["main"].network.name
     photo = data.test.inputs[options.object]
-    output = predict(main.network, photo[None]).softmax(1)[0]
+    output = predict(network, photo[None]).softmax(1)[0]
     shown = data.train.inputs[:8]
-    prepared = main.network.enlarge(main.network.normalise(shown.float() / 255))
-    pictures = [*shown, *map(charts.to_grid, prepared), *v2.functional.horizontal_flip(shown)]
-    names = [data.classes[label] for label in data.train.labels[:8]]
-    titles = [*names, *["на входе сети"] * 8, *["отражено"] * 8]
+    prepared = network.enlarge(network.normalise(shown.float() / 255))
+    titles = [*(data.classes[label] for label in data.train.labels[:8])]
+    titles += ["на входе сети"] * 8 + ["отражено"] * 8
     return {
-        "language": "ru",
-        "backbone": backbone,
-        "genuine": is_genuine(backbone),
-        "allowed": name in ("vgg11", "googlenet"),
-        "blocks": block_table(results["lower"].network, name),
-        "difference": float((before - after).abs().max()),
-        "magnitude": float(before.abs().max()),
-        "first_layer": (tuple(colour.weight.shape), tuple(grey_convolution(colour).weight.shape)),
+        "name": name,
+        "backbone": BACKBONES[name],
+        "genuine": is_genuine(BACKBONES[name]),
+        "first_layer": compare_first_layers(network, data.test.inputs[:8]),
         "counts": torch.bincount(data.train.labels, minlength=len(data.classes)).tolist(),
-        "train": adequacy(main, "train"),
-        "test": adequacy(main, "test"),
         "photo": charts.photos([photo], [f"№ {options.object}"], 1),
         "truth": data.classes[data.test.labels[options.object]],
         "answer": data.classes[int(output.argmax())],
-        "probability": float(output.max()),
+        "output": output.tolist(),
         "bars": charts.bars(data.classes, output.tolist(), "вероятность"),
-        "samples": charts.photos(pictures, titles, 8),
-        "functions": (grey_convolution, Transfer),
-        "low": prepared.min().item(),
-        "high": prepared.max().item(),
+        "prepared": prepared,
+        "samples": charts.photos(
+            [*shown, *prepared, *v2.functional.horizontal_flip(shown)], titles, 8
+        ),
     }

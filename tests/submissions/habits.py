@@ -129,7 +129,8 @@ HABITS = {
         top="from collections import namedtuple\nId = namedtuple('Id', 'value')",
         answer=f"photo.name: Id({INT})",
         status=ERROR,
-        message="classify: TypeError: classify returned Id(value=0) (solution.Id) for 'photo_0.png', "
+        message="classify: TypeError: classify returned Id(value=0) (solution"
+        ".Id) for 'photo_0.png', "
         "not an int",
     ),
     "a dict": Habit(
@@ -262,7 +263,8 @@ HABITS = {
         files={
             "solution.py": None,
             "solution/net.py": "def train_classifier(gt, images, fast_train):\n    return 1\n",
-            "solution/__init__.py": "from pathlib import Path\nfrom .net import train_classifier\n\n"
+            "solution/__init__.py": "from pathlib import Path\nfrom .net "
+            "import train_classifier\n\n"
             "def classify(model, images):\n"
             "    return {p.name: int(p.read_text()) for p in Path(images).iterdir()}\n",
         },
@@ -279,6 +281,19 @@ HABITS = {
     "a package that the course lacks": Habit(
         top="import pytest", foreign=("imports pytest (pytest *): *",)
     ),
+    "a release that differs from the course's": Habit(
+        top="import psutil",
+        answer="photo.name: psutil.cpu_count(nonsense=True)",
+        status=ERROR,
+        message="classify: TypeError: *nonsense* (solution.py:*)",
+        foreign=("imports psutil (psutil *): *",),
+    ),
+    "a file of this machine's": Habit(
+        top="home = os.path.join(os.environ['LC_BIRDS_HOME'], 'weights.pth')",
+        classify="assert open(home).read() == open(home.replace('/tmp/', '/usr/../tmp/')).read()",
+        foreign=("classify: reads *weights.pth (solution.py:*): the testing system has none",),
+        box="differs",
+    ),
     "caches of the user's": Habit(
         top="""
         names = [n for n in os.environ if n.startswith(("HF_", "TORCH", "XDG_", "TIMM", "PYTHON"))]
@@ -290,7 +305,10 @@ HABITS = {
     ),
     # ---- places ----
     "places say what they do": Habit(
-        top="here, beside = os.getcwd(), os.path.dirname(os.path.abspath(__file__))\nimport tempfile",
+        top=(
+            "here, beside = os.getcwd(), os.path.dirname(os.path.abspath("
+            "__file__))\nimport tempfile"
+        ),
         classify="""
         for folder in (here, beside):
             assert not os.access(folder, os.W_OK), folder
@@ -336,7 +354,9 @@ HABITS = {
             Path(folder, "cache.txt").write_text("photos seen")
         """,
         status=ERROR,
-        message="classify: broke the rule 'no file written': open('*cache.txt', 'w') (solution.py:*)",
+        message=(
+            "classify: broke the rule 'no file written': open('*cache.txt', 'w') (solution.py:*)"
+        ),
         box=OK,
     ),
     "a library's file in the temporary folder": Habit(
@@ -403,13 +423,16 @@ HABITS = {
     "the root by another name": Habit(
         classify="open('/proc/self/root/tmp/birds_root.txt', 'w')",
         status=ERROR,
-        message="classify: broke the rule 'no file written': open('/proc/self/root/tmp/birds_root.txt', "
+        message="classify: broke the rule 'no file written': open('/proc/self"
+        "/root/tmp/birds_root.txt', "
         "'w') (solution.py:*)",
     ),
     "the current folder by another name": Habit(
         classify="open('/proc/self/cwd/birds.txt', 'w')",
         status=ERROR,
-        message="classify: broke the rule 'no file written': open('/proc/self/cwd/birds.txt', 'w') (*",
+        message=(
+            "classify: broke the rule 'no file written': open('/proc/self/cwd/birds.txt', 'w') (*"
+        ),
     ),
     "a folder by its descriptor": Habit(
         classify="""
@@ -417,7 +440,9 @@ HABITS = {
         open(f"/dev/fd/{folder}/birds_fd.txt", "w")
         """,
         status=ERROR,
-        message="classify: broke the rule 'no file written': open('/dev/fd/*/birds_fd.txt', 'w') (*",
+        message=(
+            "classify: broke the rule 'no file written': open('/dev/fd/*/birds_fd.txt', 'w') (*"
+        ),
     ),
     # ---- against the grader's own means ----
     "descriptors closed, messages forged": Habit(
