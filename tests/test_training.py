@@ -614,7 +614,8 @@ def test_training_is_adamw_and_delivers_the_average_of_its_weights(colours, monk
 
 def test_learning_rates_fall_from_block_to_block_and_norms_do_not_decay():
     network = solution.BirdNet([0, 1])
-    settings = replace(TINY, unfrozen_blocks=3, backbone_learning_rate=0.01, layer_decay=0.5)
+    rates = {"unfrozen_blocks": 3, "backbone_learning_rate": 0.01, "head_learning_rate": 0.05}
+    settings = replace(TINY, layer_decay=0.5, **rates)
     rates = {"head": 0.05, "features.18": 0.01, "features.17": 0.005, "features.16": 0.0025}
     expected = {
         name: (rates[part], settings.weight_decay * (parameter.ndim > 1))
