@@ -232,17 +232,17 @@ def formats() -> list[str]:
     """Return the formats that Pillow has; make it, on the first call, read damaged files too."""
     Image.init()
     ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = True, None
-    warnings.filterwarnings("ignore", module=r"PIL\.")
     return [*(name for name in ("AVIF", "HEIF") if name in Image.OPEN), *FORMATS]
 
 
 def open_photo(path: Path) -> Image.Image:
     """Return a photo of one of the `formats`, its header read; ValueError says why it is none."""
+    if "PIL" not in str(warnings.filters[:1]):  # at first, and when a caller's come before it
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # such as those about damaged EXIF data
     try:
         return Image.open(path, formats=formats())
     except Image.UnidentifiedImageError:
-        empty = path.stat().st_size == 0
-        raise ValueError("empty" if empty else "no photo inside that Pillow reads here") from None
+        raise ValueError("no photo that Pillow reads" if path.stat().st_size else "empty") from None
 
 
 def _to_rgb(photo: Image.Image) -> Image.Image:

@@ -25,7 +25,6 @@ from course.files import UserError
 from course.layout import CheckerError, read_csv, script_remark
 from tests.commands import call
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of damaged metadata
 READ, DAMAGED, UNREADABLE = "read", "damaged", "unreadable"
 RNG = np.random.default_rng(0)
 
@@ -297,7 +296,7 @@ def damaged_photo(number) -> bytes:
 
 
 def test_the_check_agrees_with_training_on_300_damaged_photos(tmp_path):
-    """Training reads photos as `read_photo` does with this side; see TrunkCache."""
+    """Training reads photos as `read_photo` does with this side."""
     for number in range(300):
         (tmp_path / f"{number}.jpg").write_bytes(damaged_photo(number))
     left_out = set()

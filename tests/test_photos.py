@@ -1,5 +1,6 @@
 """What a photo is: the rules of solution.py, which every other program asks."""
 
+import functools
 import warnings
 import zlib
 from pathlib import Path
@@ -33,8 +34,8 @@ def test_formats_are_told_by_content(tmp_path, form):
     ("content", "reason"),
     [
         (b"", "empty"),
-        (b"<html>404</html>", "no photo inside that Pillow reads here"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no photo inside"),
+        (b"<html>404</html>", "no photo that Pillow reads"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no photo that"),
     ],
 )
 def test_what_cannot_be_decoded_says_why(tmp_path, content, reason):
@@ -107,18 +108,20 @@ def test_a_huge_baseline_jpeg_is_read_and_a_huge_png_is_not(tmp_path):
 def test_pillows_warnings_stay_unseen(tmp_path, monkeypatch):
     """What it warns of, such as damaged EXIF data, the user can neither judge nor mend."""
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
-    solution.formats.cache_clear()  # pytest's filters are new in each test
     code = compile('warnings.warn("Corrupt EXIF data")', "ImageOps.py", "exec")
 
     def warn(image):
         exec(code, {"warnings": warnings, "__name__": "PIL.ImageOps"})
-        return image
+        return image.resize((5, 5))
 
     monkeypatch.setattr(solution.ImageOps, "exif_transpose", warn)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        solution.read_photo(tmp_path / "a.png", 8)
-    assert caught == []
+    read = functools.partial(solution.read_photo, side=8)
+    for action in ("always", "error"):  # a caller may set the filters anew, as pytest does
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter(action)
+            photos = list(solution.map_in_threads(read, [tmp_path / "a.png"] * 9))
+        assert {photo.size for photo in photos} == {(5, 5)}
+        assert caught == []
 
 
 def test_every_file_that_may_be_a_photo_is_listed(tmp_path):

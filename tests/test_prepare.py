@@ -223,11 +223,11 @@ def test_every_skipped_file_is_named(tree, tmp_path, capsys):
     reasons = dict(line.split(": ", 2)[1:] for line in stderr.splitlines())
     assert reasons == {
         "Auk/notes.txt": "not an image",
-        "Auk/song.mp3": "no photo inside that Pillow reads here",
+        "Auk/song.mp3": "no photo that Pillow reads",
         "Auk/.DS_Store": "hidden",
         "Auk/Thumbs.db": "hidden",
         "Auk/empty.jpg": "empty",
-        "Auk/page.jpg": "no photo inside that Pillow reads here",
+        "Auk/page.jpg": "no photo that Pillow reads",
         ".cache": "hidden folder",
         "logo.png": "a photo without a label, which is not trained on (not in a species' folder)",
     }
@@ -485,7 +485,7 @@ def test_cub_photos_that_are_missing_or_damaged_are_named(cub, tmp_path, capsys)
     assert status == 0
     where = "images/001.Odd_Bird_1/Odd_Bird_000"
     assert f"skipped: {where}3_13.jpg: a label without a file (in images.txt)\n" in stderr
-    assert f"{where}4_14.jpg: no photo inside that Pillow reads here\n" in stderr
+    assert f"{where}4_14.jpg: no photo that Pillow reads\n" in stderr
     assert "skipped: 2 (1 unreadable, 1 label-without-file)" in stdout
     labels = gt(tmp_path / "out", "00_test_img") | gt(tmp_path / "out", "01_hidden")
     assert len(labels) == 16
