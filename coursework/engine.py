@@ -332,7 +332,10 @@ class WholeFiles(TorchCheckpointIO):
     """Write checkpoints whole or not at all; Lightning copies them from the temporary folder."""
 
     def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+        self,
+        checkpoint: dict[str, Any],
+        path: str | Path,
+        storage_options: Any = None,  # noqa: ARG002 - Lightning passes it
     ) -> None:
         """Raise UserError if the file cannot be written; the one there is as it was."""
         remove_leftovers(Path(path))
