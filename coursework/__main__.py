@@ -30,46 +30,32 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("name", choices=["list", *ASSIGNMENTS], help="`list` describes each of them")
-    add("--data", type=Path, metavar="DIR", help="folder that holds cifar-10-batches-py, "
-        "FashionMNIST/raw, or a folder of photos for each class; default: torch's cache, filled by "
-        "download")  # fmt: skip
+    add(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="folder with cifar-10-batches-py, FashionMNIST/raw "
+        "or a folder of photos for each class; default: torch's cache, filled by download",
+    )
     add("--out", type=Path, metavar="DIR", help="default: report/coursework/NAME")
-    add(
-        "--epochs",
-        type=partial(natural, least=1),
-        metavar="N",
-        help="of every run, instead of its own number",
-    )
-    add(
-        "--subset",
-        type=partial(natural, least=100),
-        metavar="N",
-        help="train and test on at most N photos each",
-    )
+    add("--epochs", type=positive, metavar="N", help="of every run, instead of its own number")
+    add("--subset", type=hundreds, metavar="N", help="train and test on at most N photos each")
     add("--seed", type=natural, metavar="N", help="default: 0")
-    add("--full", "--night", action="store_true", help="the assignment's own numbers: a night, or "
-        "a GPU")  # fmt: skip
-    add("--network", choices=("vgg11", "googlenet", "mobilenet_v2"), help="of transfer; default: "
-        "the first of these whose ImageNet weights can be had")  # fmt: skip
-    add("--object", type=natural, metavar="N", help="of transfer: the test photo that is "
-        "classified; default: 0")  # fmt: skip
-    add("--photo", type=Path, metavar="FILE", help="of ladder: the new photo; default: a cat")
+    add("--full", "--night", action="store_true", help="the assignment's own numbers: a night")
     add(
-        "--smoothing",
-        type=partial(natural, least=1),
-        metavar="N",
-        help="of ladder: curves as means of N epochs",
+        "--network",
+        choices=("vgg11", "googlenet", "mobilenet_v2"),
+        help="of transfer; default: the first of these whose ImageNet weights can be had",
     )
-    trainer = parser.add_argument_group("of Lightning's Trainer")
-    trainer.add_argument("--accelerator", metavar="NAME", help="such as cpu or gpu")
-    trainer.add_argument(
-        "--devices", type=partial(natural, least=1), metavar="N", help="on each machine"
-    )
-    trainer.add_argument(
-        "--num-nodes", type=partial(natural, least=1), metavar="M", help="machines"
-    )
-    trainer.add_argument("--strategy", metavar="NAME", help="such as ddp")
-    trainer.add_argument("--precision", metavar="NAME", help="such as bf16-mixed or 32-true")
+    add("--object", type=natural, metavar="N", help="of transfer: the test photo; default: 0")
+    add("--photo", type=Path, metavar="FILE", help="of ladder: the new photo; default: a cat")
+    add("--smoothing", type=positive, metavar="N", help="of ladder: curves as means of N epochs")
+    add = parser.add_argument_group("of Lightning's Trainer").add_argument
+    add("--accelerator", metavar="NAME", help="such as cpu or gpu")
+    add("--devices", type=positive, metavar="N", help="on each machine")
+    add("--num-nodes", type=positive, metavar="M", help="machines")
+    add("--strategy", metavar="NAME", help="such as ddp")
+    add("--precision", metavar="NAME", help="such as bf16-mixed or 32-true")
     parsed = parser.parse_args(arguments)
     for option, owner in ONLY_OF.items():
         if option in parsed and parsed.name != owner:
@@ -82,6 +68,9 @@ def natural(text: str, least: int = 0) -> int:
     if not text.isdecimal() or not least <= int(text) < 10**9:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} on")
     return int(text)
+
+
+positive, hundreds = partial(natural, least=1), partial(natural, least=100)
 
 
 def assignment(name: str) -> ModuleType:
@@ -102,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given: dict[str, Any] = vars(parse(arguments))
     name = given.pop("name")
     if name == "list":
-        print("\n\n".join(f"{each}\n{assignment(each).SUMMARY}" for each in ASSIGNMENTS))
+        print("\n".join(f"{each}: {assignment(each).__doc__}" for each in ASSIGNMENTS))
         return 0
     given.setdefault("out", Path("report", "coursework", name))
     flags = {flag: given.pop(flag) for flag in FLAGS if flag in given}

@@ -104,19 +104,6 @@ def common_limits(results: Mapping[str, Result]) -> dict[str, tuple[float, float
     return limits
 
 
-def bars(names: Sequence[str], values: Sequence[float], xlabel: str) -> Markup:
-    """Draw horizontal bars on [0, 1], the first on top, each with its value."""
-    figure = Figure((7, 0.6 + 0.28 * len(names)), layout="constrained")
-    axis = figure.subplots()
-    drawn = axis.barh(names, values, color=COLOURS[0])
-    axis.bar_label(drawn, [f"{value:.3f}".replace(".", ",") for value in values], padding=3)
-    axis.set(xlim=(0, 1.12), xlabel=xlabel)
-    axis.invert_yaxis()
-    axis.xaxis.set_major_formatter(COMMA)
-    axis.spines[["top", "right"]].set_visible(False)
-    return as_svg(figure)
-
-
 def photos(pictures: Sequence[Tensor | np.ndarray], titles: Sequence[str], columns: int) -> Markup:
     """Draw photos (C, H, W), of any sizes and ranges, in a grid with titles."""
     rows, lines = -(-len(pictures) // columns), max(title.count("\n") + 1 for title in titles)

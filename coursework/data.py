@@ -17,10 +17,9 @@ from course.files import UserError
 
 # Data sets of torchvision, and the folder below their root by which they are recognised.
 TORCHVISION = {
-    "CIFAR10": (datasets.CIFAR10, "cifar-10-batches-py"),
-    "FashionMNIST": (datasets.FashionMNIST, "FashionMNIST/raw"),
+    "CIFAR10": (datasets.CIFAR10, "cifar-10-batches-py", "CIFAR-10"),
+    "FashionMNIST": (datasets.FashionMNIST, "FashionMNIST/raw", "Fashion-MNIST"),
 }
-TITLES = {"CIFAR10": "CIFAR-10", "FashionMNIST": "Fashion-MNIST"}
 
 
 class Photos(Dataset):
@@ -102,23 +101,16 @@ class DataSet:
 
 
 def load(wanted: str, folder: Path | None, side: int) -> DataSet:
-    """Return a data set with photos of `side` x `side` pixels.
+    """Return the `wanted` data set, or what `folder` holds, as photos of `side` x `side` pixels.
 
-    Args:
-        wanted: the key of `TORCHVISION` that the assignment is made for.
-        folder: holds one of those data sets, or a folder of photos for each class; None: torch's
-            cache, into which the wanted one is downloaded if need be.
-        side: pixels.
-
-    Raises:
-        UserError: there is nothing usable in the folder, or no download.
+    Without a folder torch's cache is taken, and filled by download. Raises UserError.
     """
     root = folder or Path(torch.hub.get_dir()).parent / "datasets"
-    found = [name for name, (_, marker) in TORCHVISION.items() if (root / marker).is_dir()]
+    found = [name for name, (_, marker, _) in TORCHVISION.items() if (root / marker).is_dir()]
     name = wanted if folder is None or wanted in found else found[0] if found else ""
     if not name:
         return _class_folders(root, side)
-    kind, _ = TORCHVISION[name]
+    kind, _, title = TORCHVISION[name]
     try:  # "download" checks what is there, and opens no socket if nothing is missing
         parts = [kind(root, train=train, download=True) for train in (True, False)]
     except (OSError, RuntimeError, EOFError) as error:
@@ -128,7 +120,7 @@ def load(wanted: str, folder: Path | None, side: int) -> DataSet:
             "folder that holds it, or be online once"
         ) from None
     photos = [_photos(torch.as_tensor(p.data), torch.as_tensor(p.targets), side) for p in parts]
-    return DataSet(TITLES[name], list(parts[0].classes), *photos)
+    return DataSet(title, list(parts[0].classes), *photos)
 
 
 def _photos(pixels: Tensor, labels: Tensor, side: int) -> Photos:

@@ -313,15 +313,13 @@ def train(run: Run, start: Result | None, folder: Path, flags: Mapping[str, Any]
     if done and final and len(done["rows"]) == run.recipe.epochs:
         training.load_state_dict(done["state_dict"])
         return Result(run, training.network.eval(), done["rows"], final)
-    with torch.random.fork_rng(devices=[]), _quiet():
-        trainer = make_trainer(run, folder, flags)
-        with _keyboard_interrupts(trainer):
-            trainer.fit(training, ckpt_path=last if done else None)
-            parts = {"train": run.data.train.take(slice(TRAINING_PHOTOS_EVALUATED))}
-            parts["test"] = run.data.test
-            training.parts = list(parts)
-            loaders = [training.loader(photos) for photos in parts.values()]
-            validated = trainer.validate(training, loaders, verbose=False)
+    trainer = make_trainer(run, folder, flags)
+    with torch.random.fork_rng(devices=[]), _quiet(trainer):
+        trainer.fit(training, ckpt_path=last if done else None)
+        training.parts = ["train", "test"]
+        parts = (run.data.train.take(slice(TRAINING_PHOTOS_EVALUATED)), run.data.test)
+        loaders = [training.loader(photos) for photos in parts]
+        validated = trainer.validate(training, loaders, verbose=False)
     final = {name: value for part in validated for name, value in part.items()}
     if trainer.is_global_zero:
         write_json(measured, final)
@@ -409,24 +407,18 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence Lightning's announcements, and warnings of what is meant."""
+def _quiet(trainer: L.Trainer) -> Iterator[None]:
+    """Silence Lightning; raise KeyboardInterrupt as elsewhere, where it makes an exit of it."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    handler = signal.getsignal(signal.SIGINT)
     with warnings.catch_warnings():
         for meant in ("does not have many workers", "LeafSpec", "exists and is not empty"):
             warnings.filterwarnings("ignore", f".*{meant}")
-        yield
-
-
-@contextmanager
-def _keyboard_interrupts(trainer: L.Trainer) -> Iterator[None]:
-    """Raise KeyboardInterrupt as elsewhere, where Lightning makes an exit of it."""
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit:
-        if not trainer.interrupted:
-            raise
-        signal.signal(signal.SIGINT, handler)
-        raise KeyboardInterrupt from None
+        try:
+            yield
+        except SystemExit:
+            if not trainer.interrupted:
+                raise
+            signal.signal(signal.SIGINT, handler)
+            raise KeyboardInterrupt from None

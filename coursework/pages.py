@@ -5,10 +5,9 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 import torchinfo
@@ -55,19 +54,12 @@ def rate(value: float) -> str:
     return f"{value:.3g}".replace(".", ",").replace("-", MINUS)
 
 
-@dataclass(frozen=True)
-class Comparison:
+class Comparison(NamedTuple):
     """The test accuracy of one run minus that of another."""
 
     difference: float
     margin: float  # two standard errors of the difference, for this many test photos
-
-    @property
-    def sign(self) -> int:
-        """1 or -1 if the difference is greater than chance explains, else 0."""
-        if abs(self.difference) <= self.margin:
-            return 0
-        return 1 if self.difference > 0 else -1
+    sign: int  # 1 or -1 if the difference is greater than chance explains, else 0
 
 
 def margin(*results: Result) -> float:
@@ -81,8 +73,8 @@ def margin(*results: Result) -> float:
 
 def compare(before: Result, after: Result) -> Comparison:
     """Compare two runs on the test photos."""
-    difference = after.final["test_acc"] - before.final["test_acc"]
-    return Comparison(difference, margin(before, after))
+    difference, chance = after.final["test_acc"] - before.final["test_acc"], margin(before, after)
+    return Comparison(difference, chance, (difference > chance) - (difference < -chance))
 
 
 def layers(network: nn.Module, shape: tuple[int, ...]) -> list[dict[str, Any]]:

@@ -66,7 +66,7 @@ def test_answers_are_those_of_the_plain_network(photos, network, model_path):
         assert answers[path.name] == network.class_ids[int(seen.logits.argmax())]
         crops.append(crop[0])
     spread = torch.cdist(torch.stack(crops), torch.stack(crops), p=torch.inf)
-    assert spread.fill_diagonal_(9).min() > 0.005, "a fixture that sees"
+    assert spread.max() > 0.1, "a fixture that sees"
     assert len(set(answers.values())) > 1
 
 

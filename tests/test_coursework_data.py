@@ -46,7 +46,7 @@ def test_classes_without_a_readable_photo_are_named_and_left_out(tmp_path, capsy
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda root: None, "no data set in .* No such file"),
+        (lambda root: None, "no data set in .*No such file"),
         (lambda root: root.mkdir(), "no data set in"),
         (lambda root: class_folders(root, {"crow": 3}), "fewer than two classes"),
         (lambda root: (root / "cifar-10-batches-py").mkdir(parents=True), "is not whole"),

@@ -289,6 +289,12 @@ def test_under_a_name_that_the_submission_gave_it_breaks_the_rule(library, told,
     assert (facts["kind"], facts["breach"]) == (VIA_LIBRARY, True)
 
 
+def test_in_a_folder_that_the_submission_gave_it_breaks_the_rule(library, told, base):
+    folder = f"{base}/temporary/given"
+    library(CALLED, target=f"{folder}/file")["work"](path=folder)
+    assert [facts["breach"] for facts in refusals(told)] == [True]
+
+
 def test_under_a_name_that_the_submission_holds_it_breaks_the_rule(library, told, base):
     work, folder = library(CALLED)["work"], f"{base}/temporary/probe"
     work()

@@ -77,17 +77,42 @@ def test_validation_is_by_all_views_on_photos_with_their_labels(network, photos)
     assert [len(prediction.view_logits) for prediction in validation.predictions] == [4] * 5
 
 
-def test_the_final_run_knows_nothing_of_the_validation_run(photos, tiny, network):
-    rows = []
+def recorded_fit(monkeypatch):
+    """Record the trained weights of each run that follows, by its stage."""
+    trained, fit = {}, solution.TrainingRun.fit
+
+    def recording(run, stage, *args):
+        fit(run, stage, *args)
+        trained[stage] = copy.deepcopy(run.network)
+
+    monkeypatch.setattr(solution.TrainingRun, "fit", recording)
+    return trained
+
+
+def test_the_final_run_knows_nothing_of_the_validation_run(photos, tiny, monkeypatch):
+    trained, rows = recorded_fit(monkeypatch), []
+    train_classifier(*photos, settings=tiny)
+    before = dict(trained)
     settings = replace(tiny, validation_share=0.4)
     again = train_classifier(*photos, settings=settings, on_epoch=rows.append)
     assert len(again.validation.photos) == round(0.4 * 24)
-    assert states_equal(network, again)
+    assert states_equal(before[FINAL_RUN], trained[FINAL_RUN])
+    assert not states_equal(before[VALIDATION_RUN], trained[VALIDATION_RUN])
     assert [(row.stage, row.epoch) for row in rows] == [
         (stage, epoch) for stage in (VALIDATION_RUN, FINAL_RUN) for epoch in (1, 2)
     ]
     assert [row.val_loss is None for row in rows] == [False, False, True, True]
     assert [row.val_accuracy is None for row in rows] == [False, False, True, True]
+
+
+def test_the_mean_of_both_runs_is_delivered(photos, tiny, monkeypatch):
+    trained = recorded_fit(monkeypatch)
+    network = train_classifier(*photos, settings=tiny)
+    both = [dict(trained[stage].named_parameters()) for stage in (VALIDATION_RUN, FINAL_RUN)]
+    for name, weight in network.named_parameters():
+        mean = (both[0][name] + both[1][name]) / 2
+        torch.testing.assert_close(weight, mean, atol=1e-6, rtol=1e-5)
+    assert not torch.equal(network.head.weight, trained[FINAL_RUN].head.weight)
 
 
 def test_another_seed_keeps_other_photos_out(photos, tiny, network):
@@ -589,7 +614,8 @@ def test_training_is_adamw_and_delivers_the_average_of_its_weights(colours, monk
 
 def test_learning_rates_fall_from_block_to_block_and_norms_do_not_decay():
     network = solution.BirdNet([0, 1])
-    settings = replace(TINY, unfrozen_blocks=3, backbone_learning_rate=0.01, layer_decay=0.5)
+    rates = {"unfrozen_blocks": 3, "backbone_learning_rate": 0.01, "head_learning_rate": 0.05}
+    settings = replace(TINY, layer_decay=0.5, **rates)
     rates = {"head": 0.05, "features.18": 0.01, "features.17": 0.005, "features.16": 0.0025}
     expected = {
         name: (rates[part], settings.weight_decay * (parameter.ndim > 1))

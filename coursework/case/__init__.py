@@ -1,4 +1,7 @@
-"""An own CNN for a small data set: which layers, how long to train, what prevents overfitting."""
+"""An own CNN on Fashion-MNIST, with reasons for each layer; dropout against overfitting.
+
+Report: Russian. Needs Fashion-MNIST (--data DIR, or a download of 30 MB).
+"""
 
 from __future__ import annotations
 
@@ -20,9 +23,6 @@ from coursework.engine import Recipe, Result, Run, Training, predict
 from coursework.pages import layers
 
 NAME, LANGUAGE = "case", "ru"
-SUMMARY = """\
-Own CNN on Fashion-MNIST, reasons for each layer, dropout against overfitting (report: Russian).
-Needs Fashion-MNIST (--data DIR, or a download of 30 MB)."""
 
 SIDE = 28
 LENGTHS, FULL_LENGTHS = (1, 3, 7), (5, 10, 20, 40)  # epochs to choose from

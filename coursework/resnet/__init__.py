@@ -1,6 +1,7 @@
-"""A residual network from scratch, after a student's report: each comparison is a run of its own.
+"""A residual network on CIFAR-10, after a student's report: each comparison is a run of its own.
 
-Every run differs in one thing from the run that it is compared with.
+Report: Russian. Needs CIFAR-10 (--data DIR, or a download of 170 MB). --full has the report's own
+numbers and is for a GPU.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
@@ -22,10 +23,6 @@ from coursework.engine import Recipe, Result, Run
 from coursework.pages import Comparison, compare
 
 NAME, LANGUAGE = "resnet", "ru"
-SUMMARY = """\
-A residual network on CIFAR-10 from scratch: the five stages of a student's report, 24 runs (report:
-Russian). Needs CIFAR-10 (--data DIR, or a download of 170 MB). --full has the story's own numbers
-and is for a GPU."""
 
 SIDE = 32
 PHOTOS, TEST_PHOTOS = 5_000, 5_000  # of the default
@@ -80,7 +77,6 @@ class Step:
     label: str
     title: str
     changed: str  # the one thing, against `against`
-    item: str
     against: str = ""
     story: int | None = None  # in the story: 1 helped, -1 harmed, 0 no difference, None not told
     network: Mapping[str, Any] = field(default_factory=dict)
@@ -91,54 +87,47 @@ class Step:
 
 
 BASIC = {"block": BasicBlock, "depths": (2, 2, 2, 2)}
-PLATEAU = {"schedule": "plateau", "patience": 1}
 STEPS = (
-    Step("basic", "BasicBlockNet", "основа", "2", network=BASIC,
-         recipe={"epochs": 20}, augment=(HORIZONTAL,)),
-    Step("basic-multistep", "BasicBlockNet с MultiStepLR", "MultiStepLR", "2.1", "basic", -1,
+    Step("basic", "BasicBlockNet", "основа", network=BASIC, recipe={"epochs": 20},
+         augment=(HORIZONTAL,)),
+    Step("basic-multistep", "BasicBlockNet с MultiStepLR", "MultiStepLR", "basic", -1,
          recipe={"schedule": "multi-step"}),
-    Step("basic-longer", "BasicBlockNet, дольше", "в 2,5 раза больше эпох", "2.2", "basic", -1,
+    Step("basic-longer", "BasicBlockNet, дольше", "в 2,5 раза больше эпох", "basic", -1,
          recipe={"epochs": 30}, start="basic"),
-    Step("plain", "ResNet-50", "основа", "3", recipe={"epochs": 8}, full={"epochs": 30},
-         augment=FLIPS),
-    Step("horizontal", "только RandomHorizontalFlip", "только RandomHorizontalFlip", "3.1",
-         "plain", 0, augment=(HORIZONTAL,)),
-    Step("vertical", "только RandomVerticalFlip", "только RandomVerticalFlip", "3.1", "plain", 0,
+    Step("plain", "ResNet-50", "основа", recipe={"epochs": 8}, full={"epochs": 30}, augment=FLIPS),
+    Step("horizontal", "только RandomHorizontalFlip", "только RandomHorizontalFlip", "plain", 0,
+         augment=(HORIZONTAL,)),
+    Step("vertical", "только RandomVerticalFlip", "только RandomVerticalFlip", "plain", 0,
          augment=(VERTICAL,)),
-    Step("half", "нормализация 0,5", "среднее и отклонение 0,5 вместо своих", "3.2", "plain", -1,
+    Step("half", "нормализация 0,5", "среднее и отклонение 0,5 вместо своих", "plain", -1,
          network={"plain_statistics": True}),
-    Step("adam", "Adam", "Adam со скоростью 0,001 вместо SGD", "3.3", "plain", -1,
+    Step("adam", "Adam", "Adam со скоростью 0,001 вместо SGD", "plain", -1,
          recipe={"optimiser": "adam", "learning_rate": 1e-3}),
-    Step("stem", "маленькие ядра", "свёртка 3 × 3 с шагом 1 и паддингом 1 вместо 7 × 7 с шагом 2, "
-         "без max pooling", "4", "plain", network={"small_stem": True}),
-    Step("decay", "weight decay", "weight decay 0,0001", "4.1", "stem",
-         recipe={"weight_decay": 1e-4}),
-    Step("plateau", "ReduceLROnPlateau", "ReduceLROnPlateau", "4.2", "decay",
-         recipe=PLATEAU | {"patience": 0}, full={"epochs": 30, "patience": 10}),
-    Step("multistep", "MultiStepLR", "MultiStepLR вместо ReduceLROnPlateau", "4.2", "plateau", -1,
+    Step("stem", "маленькие ядра", "3 × 3, шаг 1 вместо 7 × 7, шаг 2, без max pooling", "plain",
+         network={"small_stem": True}),
+    Step("decay", "weight decay", "weight decay 0,0001", "stem", recipe={"weight_decay": 1e-4}),
+    Step("plateau", "ReduceLROnPlateau", "ReduceLROnPlateau", "decay",
+         recipe={"schedule": "plateau", "patience": 0}, full={"patience": 10}),
+    Step("multistep", "MultiStepLR", "MultiStepLR вместо ReduceLROnPlateau", "plateau", -1,
          recipe={"schedule": "multi-step"}),
-    Step("grey", "RandomGrayscale", "RandomGrayscale", "4.3", "plateau",
-         augment=(*FLIPS, GREY)),
-    Step("blur", "GaussianBlur", "GaussianBlur", "4.3", "plateau", augment=(*FLIPS, BLUR)),
-    Step("jitter", "ColorJitter", "ColorJitter", "4.3", "plateau", -1, augment=(*FLIPS, JITTER)),
-    Step("dropout", "dropout 0,5", "dropout 0,5", "5", "grey", network={"dropout": 0.5}),
-    Step("erase", "RandomErasing", "RandomErasing", "5.1", "dropout", 1,
-         augment=(*FLIPS, GREY, ERASE)),
-    Step("patient", "patience и cooldown", "patience и cooldown", "5.2", "erase",
-         recipe={"patience": 1, "cooldown": 1}, full={"epochs": 30, "patience": 5, "cooldown": 2}),
-    Step("dropout-0.7", "dropout 0,7", "dropout 0,7 вместо 0,5", "5.3", "patient",
-         network={"dropout": 0.7}),
-    Step("longer", "dropout 0,7, дольше", "больше эпох", "5.3", "dropout-0.7", 1,
-         recipe={"epochs": 12}, full={"epochs": 70}, start="dropout-0.7"),
-    Step("randaugment", "RandAugment", "дообучение с RandAugment вместо прежних transforms", "6",
-         "longer", 1, recipe={"epochs": 5}, full={"epochs": 30}, augment=(RANDOM,),
-         start="longer"),
-    Step("batch", "batch size 128", "batch size 128 вместо 64", "6.1", "randaugment",
+    Step("grey", "RandomGrayscale", "RandomGrayscale", "plateau", augment=(*FLIPS, GREY)),
+    Step("blur", "GaussianBlur", "GaussianBlur", "plateau", augment=(*FLIPS, BLUR)),
+    Step("jitter", "ColorJitter", "ColorJitter", "plateau", -1, augment=(*FLIPS, JITTER)),
+    Step("dropout", "dropout 0,5", "dropout 0,5", "grey", network={"dropout": 0.5}),
+    Step("erase", "RandomErasing", "RandomErasing", "dropout", 1, augment=(*FLIPS, GREY, ERASE)),
+    Step("patient", "patience и cooldown", "patience и cooldown", "erase",
+         recipe={"patience": 1, "cooldown": 1}, full={"patience": 5, "cooldown": 2}),
+    Step("dropout-0.7", "dropout 0,7", "0,7 вместо 0,5", "patient", network={"dropout": 0.7}),
+    Step("longer", "dropout 0,7, дольше", "больше эпох", "dropout-0.7", 1, recipe={"epochs": 12},
+         full={"epochs": 70}, start="dropout-0.7"),
+    Step("randaugment", "RandAugment", "дообучение с RandAugment вместо прежних transforms",
+         "longer", 1, recipe={"epochs": 5}, full={"epochs": 30}, augment=(RANDOM,), start="longer"),
+    Step("batch", "batch size 128", "batch size 128 вместо 64", "randaugment",
          recipe={"batch_size": 128}, start="longer"),
-    Step("batch-longer", "batch size 128, дольше", "больше эпох", "6.2", "batch", -1,
+    Step("batch-longer", "batch size 128, дольше", "больше эпох", "batch", -1,
          recipe={"epochs": 7}, full={"epochs": 45}, start="batch"),
-    Step("rate", "lr 0,2", "ещё немного эпох со скоростью 0,2", "6.3", "batch", 1,
-         recipe={"epochs": 2, "learning_rate": 0.2}, full={"epochs": 5}, start="batch"),
+    Step("rate", "lr 0,2", "ещё немного эпох со скоростью 0,2", "batch", 1, full={"epochs": 5},
+         recipe={"epochs": 2, "learning_rate": 0.2}, start="batch"),
 )  # fmt: skip
 
 # Test accuracies of the story in per cent, by the step at which they were reached.
@@ -173,25 +162,24 @@ def runs(data: DataSet, options: Options) -> list[Run]:
     return wanted
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """A step beside the run that it is compared with."""
 
     step: Step
     comparison: Comparison
+    agrees: bool | None  # with the story; None: not told there, or within chance here
 
-    @property
-    def agrees(self) -> bool | None:
-        """Whether ours shows the story's direction; None: not told there, or within chance here."""
-        if self.step.story is None or (self.comparison.sign == 0 and self.step.story):
-            return None
-        return self.comparison.sign == self.step.story
+
+def judge(step: Step, comparison: Comparison) -> Verdict:
+    """Say whether a step's direction is the story's."""
+    unknown = step.story is None or (comparison.sign == 0 and step.story != 0)
+    return Verdict(step, comparison, None if unknown else comparison.sign == step.story)
 
 
 def verdicts(results: Mapping[str, Result]) -> list[Verdict]:
     """Return the comparisons in the story's order."""
     compared = [step for step in STEPS if step.against]
-    return [Verdict(s, compare(results[s.against], results[s.label])) for s in compared]
+    return [judge(s, compare(results[s.against], results[s.label])) for s in compared]
 
 
 def overfits(before: Result, after: Result) -> bool:

@@ -1,6 +1,7 @@
-"""Fashion-MNIST with a network that was trained on ImageNet.
+"""Fashion-MNIST by a network from ImageNet: VGG11, GoogLeNet or, without their weights, MobileNetV2.
 
-One run on all photos; six on fewer, of which each differs from another one in one thing.
+Report: Russian. Needs Fashion-MNIST (--data DIR, or a download of 30 MB) and ImageNet weights in
+torch's cache, or a download of 14 to 500 MB.
 """
 
 from __future__ import annotations
@@ -28,10 +29,6 @@ from coursework.data import DataSet, Options
 from coursework.engine import TRAINING_PHOTOS_EVALUATED, Recipe, Result, Run, predict
 
 NAME, LANGUAGE = "transfer", "ru"
-SUMMARY = """\
-VGG11, GoogLeNet or, without their weights, MobileNetV2 from ImageNet to Fashion-MNIST (report:
-Russian). Needs Fashion-MNIST (--data DIR, or a download of 30 MB) and ImageNet weights in torch's
-cache, or a download of 14 to 500 MB."""
 SIDE = 28  # pixels of the data set's photos
 FEW = 6_000  # photos of the compared runs
 
@@ -106,17 +103,16 @@ def is_genuine(backbone: Backbone) -> bool:
 
 def choose(asked: str | None) -> str:
     """Return the network that was asked for, or the first one whose weights can be had."""
-    reasons = []
-    for name in [asked] if asked else BACKBONES:
+    *names, last = [asked] if asked else BACKBONES
+    for name in names:
         try:
             imagenet_state(name)
         except UserError as error:
-            reasons.append(str(error))
-            continue
-        for reason in reasons:
-            print(f"{BACKBONES[name].title} instead: {reason}", file=sys.stderr)
-        return name
-    raise UserError(reasons[-1])
+            print(f"Not {BACKBONES[name].title}: {error}", file=sys.stderr)
+        else:
+            return name
+    imagenet_state(last)
+    return last
 
 
 def grey_convolution(conv: nn.Conv2d) -> nn.Conv2d:
@@ -286,7 +282,6 @@ def context(data: DataSet, results: Mapping[str, Result], options: Options) -> d
         "truth": data.classes[data.test.labels[options.object]],
         "answer": data.classes[int(output.argmax())],
         "output": output.tolist(),
-        "bars": charts.bars(data.classes, output.tolist(), "вероятность"),
         "prepared": prepared,
         "samples": charts.photos(
             [*shown, *prepared, *v2.functional.horizontal_flip(shown)], titles, 8
