@@ -17,8 +17,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from course.cli import run
-from course.files import UserError, atomic_write, check_writable
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # for python -P
+
+from course.cli import run  # noqa: E402
+from course.files import UserError, atomic_write, check_writable  # noqa: E402
 
 if TYPE_CHECKING:
     from solution import Classifier, Prediction
