@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # for python -P
 
-from course.cli import run  # noqa: E402
-from course.files import UserError, atomic_write, check_writable  # noqa: E402
+from course.cli import run
+from course.files import UserError, atomic_write, check_writable
 
 if TYPE_CHECKING:
     from solution import Classifier, Prediction
