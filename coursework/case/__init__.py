@@ -3,8 +3,6 @@
 Report: Russian. Needs Fashion-MNIST (--data DIR, or a download of 30 MB).
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
