@@ -1,7 +1,5 @@
 """The command line: `python -m coursework --help`."""
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import os

@@ -1,7 +1,5 @@
 """Charts as elements of a page: curves and bars as SVG, photos as PNG; sizes are in inches."""
 
-from __future__ import annotations
-
 import base64
 import io
 import re

@@ -73,11 +73,6 @@ class DataSet:
         """1 or 3."""
         return self.train.inputs.shape[1]
 
-    @property
-    def side(self) -> int:
-        """Height and width of a photo in pixels."""
-        return self.train.inputs.shape[2]
-
     def subset(self, train: int | None, test: int | None = None) -> DataSet:
         """Return the data set with at most so many training and test photos; None: all."""
         return replace(self, train=self.train.at_most(train), test=self.test.at_most(test))

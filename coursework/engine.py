@@ -330,7 +330,10 @@ class WholeFiles(TorchCheckpointIO):
     """Write checkpoints whole or not at all; Lightning copies them from the temporary folder."""
 
     def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+        self,
+        checkpoint: dict[str, Any],
+        path: str | Path,
+        storage_options: Any = None,  # noqa: ARG002 - Lightning passes it
     ) -> None:
         """Raise UserError if the file cannot be written; the one there is as it was."""
         remove_leftovers(Path(path))
@@ -340,6 +343,8 @@ class WholeFiles(TorchCheckpointIO):
 
 def make_trainer(run: Run, folder: Path, flags: Mapping[str, Any]) -> L.Trainer:
     """Return Lightning's Trainer. Raises UserError if there is no such hardware."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     precision = "bf16-mixed" if run.recipe.bfloat16 and has_fast_bfloat16() else "32-true"
     loggers: list[Logger] = [CSVLogger(folder / "logs", run.label)]
     if find_spec("tensorboard"):
@@ -405,9 +410,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def _quiet(trainer: L.Trainer) -> Iterator[None]:
-    """Silence Lightning; raise KeyboardInterrupt as elsewhere, where it makes an exit of it."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    """Drop expected warnings; raise KeyboardInterrupt where Lightning makes an exit of it."""
     handler = signal.getsignal(signal.SIGINT)
     with warnings.catch_warnings():
         for meant in ("does not have many workers", "LeafSpec", "exists and is not empty"):

@@ -1,7 +1,5 @@
 """What the four reports share: numbers as a language writes them, comparisons, Jinja2."""
 
-from __future__ import annotations
-
 import inspect
 import math
 from collections.abc import Callable, Sequence

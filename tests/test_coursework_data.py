@@ -17,7 +17,7 @@ def test_one_tree_is_split_and_two_are_taken_as_they_are(tmp_path):
     for part in ("train", "val"):
         class_folders(tmp_path / "two" / part, COUNTS)
     two = load("CIFAR10", tmp_path / "two", 16)
-    assert (len(two.train), len(two.test), two.side, two.channels) == (36, 36, 16, 3)
+    assert (len(two.train), len(two.test), *two.train.inputs.shape[1:]) == (36, 36, 3, 16, 16)
 
 
 def test_classes_of_the_test_are_numbered_as_those_of_the_training(tmp_path):

@@ -3,8 +3,6 @@
 Report: Russian. Needs Fashion-MNIST (--data DIR, or a download of 30 MB).
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
@@ -124,7 +122,7 @@ def predictions(result: Result) -> Markup:
     return charts.photos(list(photos.inputs[shown]), titles, 8)
 
 
-def context(data: DataSet, results: Mapping[str, Result], options: Options) -> dict[str, Any]:
+def context(data: DataSet, results: Mapping[str, Result], _options: Options) -> dict[str, Any]:
     """Return what the template needs beside the results."""
     lengths = [r for label, r in results.items() if label.startswith("length")]
     shown = data.train.inputs[:8]

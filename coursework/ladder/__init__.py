@@ -4,8 +4,6 @@ Report: Polish. Needs CIFAR-10 (--data DIR, or a download of 170 MB). --night ha
 own 150 epochs at a rate of 0.001.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial

@@ -4,8 +4,6 @@ Report: Russian. Needs CIFAR-10 (--data DIR, or a download of 170 MB). --full ha
 numbers and is for a GPU.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Fashion-MNIST by a network from ImageNet: VGG11, GoogLeNet or, without their weights, MobileNetV2.
+"""Fashion-MNIST by VGG11, GoogLeNet or, without their weights, MobileNetV2 from ImageNet.
 
 Report: Russian. Needs Fashion-MNIST (--data DIR, or a download of 30 MB) and ImageNet weights in
 torch's cache, or a download of 14 to 500 MB.
