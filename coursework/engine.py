@@ -84,7 +84,7 @@ class Run:
             network = self.build(self.data)
         if start:
             network.load_state_dict(start.network.state_dict())
-        return network.to(memory_format=torch.channels_last)
+        return network.to(memory_format=torch.channels_last).train()  # Lightning keeps the mode
 
     def settings(self) -> dict[str, Any]:
         """Return what decides the numbers, as Lightning's hyperparameters: plain values."""
@@ -413,7 +413,7 @@ def _quiet(trainer: L.Trainer) -> Iterator[None]:
     """Drop expected warnings; raise KeyboardInterrupt where Lightning makes an exit of it."""
     handler = signal.getsignal(signal.SIGINT)
     with warnings.catch_warnings():
-        for meant in ("does not have many workers", "LeafSpec", "exists and is not empty"):
+        for meant in ("not have many workers", "LeafSpec", "exists and is not", "in eval mode"):
             warnings.filterwarnings("ignore", f".*{meant}")
         try:
             yield
