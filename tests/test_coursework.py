@@ -1,8 +1,8 @@
 """The command line: from words to a report, and errors in one line."""
 
 import json
-import re
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
