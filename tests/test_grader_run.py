@@ -625,7 +625,7 @@ def test_a_fresh_clone_earns_a_10_on_its_own_sample(tmp_path):
 
 
 def only_programs(folder, names):
-    return [name for name in names if not name.endswith(".py")]
+    return [name for name in names if not name.endswith((".py", ".j2", ".csv"))]
 
 
 # ---- surroundings that people have ----
