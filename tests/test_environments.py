@@ -241,7 +241,6 @@ def wait_for_handlers(process) -> None:
     ("name", "number"),
     [
         *(("probe", number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)),
-        *((name, signal.SIGINT) for name in COMMANDS),
     ],
 )
 def test_a_signal_at_any_moment_leaves_nothing(name, number, photos, out):
