@@ -47,16 +47,22 @@ def test_views_are_those_that_the_predictor_computes(generator):
         )
 
 
-@pytest.mark.parametrize(("wrong", "early_exit"), [(49, 0.95), (None, 0.9), (99, 1.0)])
-def test_early_exit_lies_above_all_thresholds_that_cost_accuracy(wrong, early_exit):
-    """The first view is ever surer of 100 photos, up to 0.9995; all views together are right."""
+@pytest.mark.parametrize(
+    ("wrong", "only_first", "early_exit"), [(49, 20, 0.95), (None, 20, 0.9), (99, None, 1.0)]
+)
+def test_early_exit_lies_above_all_thresholds_that_cost_accuracy(wrong, only_first, early_exit):
+    """The first view is ever surer of 100 photos, up to 0.9995, and wrong about one of them.
+
+    All views together are right, but about one that makes up for it, at lower thresholds.
+    """
     probability = torch.linspace(0.9005, 0.9995, 100)
     first = torch.stack([probability, 1 - probability], 1)  # (N, classes)
-    if wrong is not None:
-        first[wrong] = first[wrong].flip(0)
-    probabilities = torch.stack([first, torch.tensor([1.0, 0.0]).expand(100, 2)])
+    last = torch.tensor([1.0, 0.0]).repeat(100, 1)
+    for views, photo in ((first, wrong), (last, only_first)):
+        if photo is not None:
+            views[photo] = views[photo].flip(0)
     labels = torch.zeros(100, dtype=torch.long)
-    assert calibration.choose_early_exit(probabilities, labels) == early_exit
+    assert calibration.choose_early_exit(torch.stack([first, last]), labels) == early_exit
 
 
 def test_metadata_is_what_classify_achieves_with_it(generator):

@@ -124,7 +124,6 @@ def test_transfer_judges_pretraining_by_its_numbers(high, said):
     text = text_of(page_of("transfer", lambda label, _: 0.95 if label in high else 0.5))
     for words in [*said, "Внимание: это не тот файл", "VGG11 и GoogLeNet нет в кэше"]:
         assert words in text
-    assert ("Модель адекватна: угадывание" in text) == ("main" in high)
 
 
 @pytest.mark.parametrize("direction", [1, -1, 0])
@@ -217,6 +216,6 @@ def test_a_difference_counts_from_two_standard_errors_on():
         "case", lambda label, place: (0.5, 0.6, 0.75)[min(place, 2)], test=100
     )
     first, second, third = list(results.values())[:3]
-    assert compare(first, second).margin == pytest.approx(2 * (0.0025 + 0.62 * 0.38 / 100) ** 0.5)
+    assert compare(first, second).margin == pytest.approx(2 * (0.0025 + 0.6 * 0.4 / 100) ** 0.5)
     assert [compare(first, r).sign for r in (second, third)] == [0, 1]
     assert compare(third, first).sign == -1

@@ -189,7 +189,8 @@ def box_status(submission, test, tmp_path):
     if done.returncode:
         return "Runtime error"
     try:
-        answer, truth = read_csv(tmp_path / "out" / "output.csv"), read_csv(test.gt / "gt.csv")
+        answer = read_csv(tmp_path / "out" / "output.csv", empty_names=True)
+        truth = read_csv(test.gt / "gt.csv")
         correct, total = check_answer(answer, truth)
     except CheckerError:
         return "Checker error"
