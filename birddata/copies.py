@@ -11,8 +11,6 @@ import numpy as np
 from PIL import Image
 from scipy.cluster.hierarchy import DisjointSet
 from scipy.ndimage import affine_transform
-from scipy.sparse import triu
-from sklearn.neighbors import radius_neighbors_graph
 
 from birddata.findings import Findings
 
@@ -22,6 +20,7 @@ HASH_DISTANCE = 0.28  # share of the bits; pairs above it are not compared
 MAX_PAIRS = 2_000  # that are compared, a quarter of a minute; drawn pictures may have millions
 SAME = 0.95  # correlation of two thumbnails, laid over one another, from which on they are copies
 BLANK = 2  # standard deviation of the grey values, of 255, below which a picture shows nothing
+HASHES = 256  # whose distances to all others are held at once
 ALIGN_STEPS = 12
 MIN_OVERLAP = 0.6  # of the thumbnail
 
@@ -31,7 +30,7 @@ class PhotoRecord:
     """A photo in one part of a test, with the content of its file."""
 
     origin: str
-    name: str  # what tells it from others of its part; tests that share photos share their names
+    name: str  # identifies it in its part; tests that share photos share their names
     label: str | None
     test: str  # what comes before `_input`; "" where there are no tests
     role: str  # train or test
@@ -48,14 +47,13 @@ class Content:
     format: str = ""
     mode: str = ""
     size: tuple[int, int] = (0, 0)  # pixels, width and height
-    # (THUMB, THUMB), float32, grey from 0 to 255
+    # (THUMB, THUMB), uint8, grey
     thumb: np.ndarray = field(default_factory=partial(np.empty, (0, 0)))
 
 
 def thumbnail(photo: Image.Image) -> np.ndarray:
-    """Return a photo as (THUMB, THUMB), float32, grey from 0 to 255, whatever its proportions."""
-    grey = photo.convert("L").resize((THUMB, THUMB), Image.Resampling.LANCZOS)
-    return np.array(grey, dtype=np.float32)
+    """Return a photo as (THUMB, THUMB), uint8, grey, whatever its proportions."""
+    return np.array(photo.convert("L").resize((THUMB, THUMB), Image.Resampling.LANCZOS))
 
 
 def check_copies(photos: Sequence[PhotoRecord], found: Findings) -> None:
@@ -110,16 +108,15 @@ def same_photos(thumbs: Sequence[np.ndarray], found: Findings) -> list[list[int]
     """
     if not thumbs:
         return []
-    pairs, groups = similar_hashes(difference_hash(thumbs)), DisjointSet(range(len(thumbs)))
-    if len(pairs) > MAX_PAIRS:
-        found.add("look-alikes", (), f"{len(pairs):,} pairs, the {MAX_PAIRS:,} closest compared")
-    for i, j in pairs[:MAX_PAIRS]:
-        p = thumbs[i], thumbs[j]
-        if (
-            not groups.connected(i, j)
-            and max(best_correlation(*p), best_correlation(*p[::-1])) >= SAME
-        ):
-            groups.merge(i, j)
+    pairs, number = similar_hashes(difference_hash(thumbs))
+    if number > len(pairs):
+        found.add("look-alikes", (), f"{number:,} pairs, the {len(pairs):,} closest compared")
+    groups = DisjointSet(range(len(thumbs)))
+    for i, j in pairs:
+        if not groups.connected(i, j):
+            one, other = thumbs[i].astype(np.float32), thumbs[j].astype(np.float32)
+            if max(best_correlation(one, other), best_correlation(other, one)) >= SAME:
+                groups.merge(i, j)
     return [sorted(group) for group in groups.subsets() if len(group) > 1]
 
 
@@ -136,12 +133,22 @@ def difference_hash(thumbs: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate(brighter, axis=1)
 
 
-def similar_hashes(bits: np.ndarray) -> list[tuple[int, int]]:
-    """Return the pairs of hashes (N, bits) within HASH_DISTANCE, the closest first."""
-    near = radius_neighbors_graph(bits, HASH_DISTANCE, mode="distance", metric="hamming")
-    pairs = triu(near, 1, format="coo")
-    order = np.lexsort([pairs.col, pairs.row, pairs.data])
-    return list(zip(pairs.row[order].tolist(), pairs.col[order].tolist(), strict=True))
+def similar_hashes(bits: np.ndarray) -> tuple[list[tuple[int, int]], int]:
+    """Return the pairs of hashes (N, bits) within HASH_DISTANCE, and how many there are.
+
+    The closest come first, MAX_PAIRS of them at most, however many there are.
+    """
+    signs: np.ndarray = 2 * bits.astype(np.float32) - 1
+    closest: np.ndarray = np.empty((0, 3), int)  # bits that differ, and two indices
+    number = 0
+    for start in range(0, len(bits), HASHES):
+        more_agree = signs[start : start + HASHES] @ signs[start:].T  # (HASHES, N - start)
+        differing = (bits.shape[1] - more_agree) / 2
+        i, j = np.nonzero(np.triu(differing <= HASH_DISTANCE * bits.shape[1], 1))
+        rows = np.stack([differing[i, j].astype(int), start + i, start + j], axis=1)
+        closest, number = np.concatenate([closest, rows]), number + len(rows)
+        closest = closest[np.lexsort(closest.T[::-1])[:MAX_PAIRS]]
+    return [(i, j) for _, i, j in closest.tolist()], number
 
 
 def best_correlation(still: np.ndarray, moved: np.ndarray) -> float:

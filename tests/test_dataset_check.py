@@ -153,11 +153,6 @@ def plant_leaked_near_copy(sample):
     ]
 
 
-def plant_untrained_species(sample):
-    sample.ask("dodo.jpg", 9)
-    return [("class 9",)]
-
-
 def plant_truncated(sample):
     paths = sample.add("cut.jpg"), sample.add("cut.png")
     for path in paths:
@@ -190,14 +185,6 @@ def plant_near_copy(sample):
     return [
         tuple(sample.add(f"near{number}.jpg", 1, image) for number, image in enumerate(altered))
     ]
-
-
-def plant_blank(sample):
-    return [(sample.add("blank.jpg", image=Image.new("RGB", (96, 80), "teal")),)]
-
-
-def plant_tiny(sample):
-    return [(sample.add("tiny.jpg", image=sample.image((20, 60))),)]
 
 
 def plant_colour_mode(sample):
@@ -248,11 +235,6 @@ def plant_script_differs(sample):
     return [(path,)]
 
 
-def plant_lone_species(sample):
-    sample.add("lone.jpg", 5)
-    return [("class 5 (1)",)]
-
-
 def plant_imbalance(sample):
     for number in range(60):
         sample.add(f"many{number}.jpg", 7)
@@ -264,18 +246,6 @@ def plant_few_photos(sample):
         sample.add(f"few{number}.jpg", 4)
     sample.ask("few_asked.jpg", 4)
     return [("class 4 (4)",)]
-
-
-def plant_odd_shape(sample):
-    return [(sample.add("panorama.jpg", image=sample.image((240, 40))),)]
-
-
-def plant_odd_size(sample):
-    return [(sample.add("poster.jpg", image=sample.image((480, 400))),)]
-
-
-def plant_grey(sample):
-    return [(sample.add("grey.jpg", image=sample.image().convert("L")),)]
 
 
 def plant_trained_test(sample):
@@ -297,6 +267,14 @@ PLANTS = {
     name.removeprefix("plant_").replace("_", "-"): plant
     for name, plant in list(globals().items())
     if name.startswith("plant_")
+} | {
+    "untrained-species": lambda s: [s.ask("dodo.jpg", 9) and ("class 9",)],
+    "blank": lambda s: [(s.add("blank.jpg", image=Image.new("RGB", (96, 80), "teal")),)],
+    "tiny": lambda s: [(s.add("tiny.jpg", image=s.image((20, 60))),)],
+    "lone-species": lambda s: [s.add("lone.jpg", 5) and ("class 5 (1)",)],
+    "odd-shape": lambda s: [(s.add("panorama.jpg", image=s.image((240, 40))),)],
+    "odd-size": lambda s: [(s.add("poster.jpg", image=s.image((480, 400))),)],
+    "grey": lambda s: [(s.add("grey.jpg", image=s.image().convert("L")),)],
 }
 
 
@@ -397,7 +375,7 @@ def test_look_alikes_are_no_copies(sample, tmp_path):
         scene.paste(bird, (24, 20))
         sample.add(f"scene{number}.jpg", 1, scene)
         thumbs.append(copies.thumbnail(scene))
-    assert copies.similar_hashes(copies.difference_hash(thumbs)) == [(0, 1)]
+    assert copies.similar_hashes(copies.difference_hash(thumbs)) == ([(0, 1)], 1)
     assert check(sample.root, tmp_path) == (0, {})
 
 
@@ -417,14 +395,25 @@ def test_similar_hashes_are_paired_the_closest_first():
     bits[41] = bits[3]
     bits[41, :9] ^= True
     bits[[7, 8]] = bits[7]
-    assert copies.similar_hashes(bits) == [(7, 8), (3, 41)]
-    assert copies.similar_hashes(bits[:1]) == []
+    assert copies.similar_hashes(bits) == ([(7, 8), (3, 41)], 2)
+    assert copies.similar_hashes(bits[:1]) == ([], 0)
+
+
+def test_of_many_look_alikes_the_closest_are_compared(monkeypatch):
+    """And the distances of a part of the hashes are held at a time."""
+    monkeypatch.setattr(copies, "MAX_PAIRS", 50)
+    monkeypatch.setattr(copies, "HASHES", 16)
+    bits = np.random.default_rng(0).integers(0, 2, (300, 264)).astype(bool)
+    bits[100:] = bits[100]  # 200 alike
+    bits[299, :3] ^= True
+    pairs, number = copies.similar_hashes(bits)
+    assert number == 200 * 199 / 2
+    assert pairs == [(100, j) for j in range(101, 151)]
 
 
 def test_tests_that_share_photos_are_told_once(sample, tmp_path):
-    plant_near_copy(sample)
-    plant_tiny(sample)
-    plant_lone_species(sample)
+    for code in ("near-copy", "tiny", "lone-species"):
+        PLANTS[code](sample)
     for part in ("input", "gt"):
         shutil.copytree(sample.root / f"00_birds_{part}", sample.root / f"01_again_{part}")
     _, found = check(sample.root, tmp_path)
