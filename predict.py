@@ -47,7 +47,7 @@ def find_photos(sources: Sequence[Path]) -> list[Path]:
     """Return the photos named, and those in the folders named. Raises UserError."""
     from solution import list_photos
 
-    if missing := [source for source in sources if not source.exists()]:
+    if missing := [s for s in sources if not s.is_file() and not s.is_dir()]:  # or a pipe
         raise UserError(f"no photo or folder {missing[0]}: check the path")
     photos = [path for s in sources for path in (list_photos(s) if s.is_dir() else [s])]
     if not photos:
@@ -130,13 +130,13 @@ def draw(classifier: Classifier, path: Path, prediction: Prediction, out: Path) 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
     options = parse(arguments)
+    for out in filter(None, (options.csv, options.show)):  # told before the long imports
+        check_writable(out)
     from solution import load_classifier
 
     classifier, photos = load_classifier(options.model), find_photos(options.photos)
     if options.show and len(photos) > 1:
         raise UserError(f"--show draws one photo, but {len(photos)} are named: name one")
-    for out in filter(None, (options.csv, options.show)):
-        check_writable(out)
     one_folder, rows, views = len(options.photos) == 1, [], []
     for path, prediction in predictions_of(classifier, photos, bool(options.csv)):
         rows.append(csv_row(classifier, path.name if one_folder else str(path), prediction))

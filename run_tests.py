@@ -65,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
         if os.environ.get("CHECKER"):
             return run_as_checker(argv)
         return run_locally(parse(argv))
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(cli.one_line(error), file=sys.stderr)
         return 2
 

@@ -120,12 +120,12 @@ def save(content: dict[str, Any], out: Path) -> None:
 
 def train(options: argparse.Namespace) -> None:
     """Run the whole program: read, train, calibrate, save, report."""
+    check_writable(options.out)  # told before the long imports
     import solution
     from course.layout import load_training_set
     from reporting import history, report
 
     start, settings = time.perf_counter(), settings_of(options)
-    check_writable(options.out)
     training = load_training_set(options.tests_dir, solution.may_be_photo)
     fetch_weights(settings.weights)
     print(f"{len(training.gt)} photos of {len(set(training.gt.values()))} species", end=" ")

@@ -7,6 +7,7 @@ import errno
 import gzip
 import io
 import lzma
+import posixpath
 import re
 import stat
 import struct
@@ -156,12 +157,7 @@ def _zip_name(member: zipfile.ZipInfo) -> str:
 
 def _link(name: str, target: str, source: Path) -> str:
     """Return the path of the member that a symbolic link means. Raises UserError if outside."""
-    parts = name.split("/")[:-1]
-    for part in target.split("/"):
-        if target.startswith("/") or (part == ".." and not parts):
-            raise _refused(name, source)
-        parts = parts[:-1] if part == ".." else [*parts, part]
-    return _normalise("/".join(parts), source)
+    return _normalise(posixpath.normpath(posixpath.join(posixpath.dirname(name), target)), source)
 
 
 # ---- tar -----------------------------------------------------------------------------------------

@@ -15,13 +15,23 @@ from PIL import Image, ImageFile
 
 import solution
 from birddata.copies import BLANK, Content, PhotoRecord, check_copies, thumbnail
-from birddata.findings import FEW_PHOTOS, IMBALANCE, MAX_ASPECT, MIN_SIDE, OUTLIER, Findings, Item
-from birddata.photos import HEIC, SIDE, digest_of, is_heic, reason, with_bar
+from birddata.findings import (
+    FEW_PHOTOS,
+    IMBALANCE,
+    MAX_ASPECT,
+    MIN_SIDE,
+    OUTLIER,
+    Findings,
+    Item,
+    printable,
+)
+from birddata.photos import SIDE, reason, with_bar
 from birddata.samples import find_sample
 from birddata.sources import walk_folder
 from birddata.writing import Sample
 from course.cli import print_result
 from course.files import UserError, check_writable, write_json
+from course.layout import digest_of
 
 EXIT_STATUS = {"error": 4, "warning": 3, "note": 0}  # 1 and 2: the check itself could not be done
 VERDICTS = {
@@ -37,7 +47,7 @@ SHOWN = 3  # items of a kind in the summary
 def examine(path: Path, known: dict[str, Content]) -> Content:
     """Return the content of a file; bytes that are `known` by digest are not decoded again."""
     try:
-        digest = digest_of(path)
+        digest = digest_of(path, 64)
     except OSError as error:
         return Content("", problem=f"cannot be opened ({error.strerror})")
     if digest not in known:
@@ -58,11 +68,11 @@ def decode(path: Path, digest: str) -> Content:
                 damage = "truncated"
                 photo = solution.read_photo(path, SIDE)
         except Exception as error:  # a damaged photo makes Pillow raise nearly anything
-            content.damage = damage, reason(error)
+            content.damage = damage, reason(error, path)
             photo = solution.read_photo(path, SIDE)
         content.thumb = thumbnail(photo)
     except Exception as error:
-        content.problem = HEIC if is_heic(path) else reason(error)
+        content.problem = reason(error, path)
     return content
 
 
@@ -205,7 +215,7 @@ def example(item: Item) -> str:
     parts = [[part for part in path.split("/") if part != "images"] for path in item.files]
     names = ["/".join(part[-2:]) for part in parts[:SHOWN]] + ["..."] * (len(parts) > SHOWN)
     detail = f"({item.detail})" if names and item.detail else item.detail
-    return " ".join(filter(None, [" = ".join(names), detail]))
+    return printable(" ".join(filter(None, [" = ".join(names), detail])))
 
 
 def run(folder: Path, json_to: str | None = None) -> int:

@@ -6,19 +6,19 @@ The sample stands in for the course's photos on a fresh clone, without a downloa
 is somewhere in a scene of 500 pixels, and relatives look alike: species of one genus share body
 and plumage and differ in small field marks only, such as an eye ring, wing bars or the tip of the
 bill. Pose, light, surroundings and occlusion are drawn blind to the species, so colours averaged
-over a photo say next to nothing. The same seed gives the same bytes with the same Pillow and NumPy.
+over a photo hardly help. The same seed gives the same bytes with the same Pillow and NumPy.
 """
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
-from birddata.writing import Photo, Sample, Test, new_tests, write_tests
+from birddata.writing import Photo, Sample, Test, build_tests, move_into_place, new_tests
 from course.cli import run
 from course.files import UserError
 
@@ -287,8 +287,8 @@ def draw_photos(folder: Path, numbers: range, seed: int) -> list[Photo]:
     return drawn
 
 
-def draw_sample(folder: Path, seed: int = 0) -> None:
-    """Draw the sample's two tests into `folder`, which is made if it is not there.
+def draw_sample(folder: Path, seed: int = 0, report: Callable[[str], object] = str) -> None:
+    """Draw the sample's two tests into `folder`, made if it is not there, and report their names.
 
     Test 00 has the same photos for training and testing; test 01 trains on them and has hidden
     photos. Raises UserError if the folder holds tests already, or cannot be written; no part of a
@@ -300,7 +300,8 @@ def draw_sample(folder: Path, seed: int = 0) -> None:
         train, hidden = (draw_photos(scratch, numbers, seed) for numbers in (TRAIN, HIDDEN))
         tests = [Test("00_sketch", train, train), Test("01_hidden", train, hidden)]
         names = {class_id: species.name for class_id, species in enumerate(SPECIES)}
-        write_tests(Sample("drawn", tests, names), scratch, folder)
+        build_tests(Sample("drawn", tests, names), scratch / "built", folder)
+        move_into_place(scratch / "built", folder, report)
 
 
 def main() -> None:
@@ -309,8 +310,7 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="folder for the two tests and species.csv")
     parser.add_argument("--seed", type=int, default=0, help="another seed draws other photos")
     options = parser.parse_args()
-    draw_sample(options.out, options.seed)
-    print(f"Wrote the photos of {len(SPECIES)} species to {options.out}")
+    draw_sample(options.out, options.seed, lambda names: print(f"Wrote {names} in {options.out}"))
 
 
 if __name__ == "__main__":

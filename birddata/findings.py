@@ -1,5 +1,6 @@
 """What can be wrong with photos and labels: the kinds of findings, and what was found."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -94,6 +95,11 @@ LEFT_OUT = ("passed-over", "not-an-image", "unreadable", "label-without-file", "
 FATAL = ("bad-table", "bad-row", "two-ids", "no-true-labels")  # tests cannot be written with these
 
 
+def printable(text: str) -> str:
+    """Return a text without the line ends and controls that names of files may hold."""
+    return re.sub(r"[\x00-\x1f\x7f]", "?", text)
+
+
 class Findings(defaultdict[str, dict[Item, None]]):
     """What was found, by the code of its kind, in the order in which it was found.
 
@@ -122,4 +128,5 @@ class Findings(defaultdict[str, dict[Item, None]]):
         plain = kind is NO_KIND or code in ("not-an-image", "unreadable", "bad-table")
         detail = f" ({item.detail})" if item.detail else ""
         what = item.detail if plain else f"{kind.what}{detail}"
-        return f"{' = '.join(item.files)}: {what}{f'; {kind.remedy}' if with_remedy else ''}"
+        line = f"{' = '.join(item.files)}: {what}{f'; {kind.remedy}' if with_remedy else ''}"
+        return printable(line)

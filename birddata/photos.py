@@ -1,8 +1,7 @@
-"""One photo: can training and classify read it, what are its bytes, and can it be made a JPEG?"""
+"""One photo: can training and classify read it, and can it be made a JPEG?"""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -25,30 +24,17 @@ def problem(path: Path) -> str | None:
     try:
         read_photo(path, SIDE)
     except Exception as error:  # a damaged photo makes Pillow raise nearly anything
-        return HEIC if is_heic(path) else reason(error)
+        return reason(error, path)
     return None
 
 
-def is_heic(path: Path) -> bool:
-    """Return whether a file begins as HEIC photos do, whatever its name."""
-    with suppress(OSError), path.open("rb") as file:
-        return file.read(12)[4:] in HEIC_BRANDS
-    return False
-
-
-def reason(error: Exception) -> str:
+def reason(error: Exception, path: Path) -> str:
     """Return in a few words why a photo cannot be read."""
+    with suppress(OSError), path.open("rb") as file:
+        if file.read(12)[4:] in HEIC_BRANDS:
+            return HEIC
     cause = error.strerror if isinstance(error, OSError) else None
     return cause or " ".join(str(error).split()) or type(error).__name__
-
-
-def digest_of(path: Path) -> str:
-    """Return the SHA-256 of a file of any size."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(2**20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def with_bar(photos: Sequence[T]) -> Iterable[T]:

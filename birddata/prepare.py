@@ -17,12 +17,13 @@ import numpy as np
 
 from birddata import dataset_check
 from birddata.findings import FATAL, LEFT_OUT, Findings
-from birddata.photos import HEIC, as_jpeg, digest_of, problem, with_bar
+from birddata.photos import HEIC, as_jpeg, problem, with_bar
 from birddata.samples import find_sample, with_ids, with_names
 from birddata.sources import Entry, read_source
-from birddata.writing import Photo, Sample, Test, new_tests, write_tests
+from birddata.writing import Photo, Sample, Test, build_tests, move_into_place, new_tests
 from course import tables
 from course.files import UserError
+from course.layout import digest_of
 from solution import split_photos
 
 ONLY_TEST = "00_test_img"  # what the course calls it
@@ -71,8 +72,8 @@ def readable(
     return with_names(rows)
 
 
-def name_left_out(found: Findings) -> int:
-    """Name everything that is left out on stderr, each once; returns how many."""
+def name_left_out(found: Findings) -> None:
+    """Name everything that is left out on stderr, each once."""
     skipped = [found.format_finding(code, item) for code in LEFT_OUT for item in found[code]]
     lines = [f"skipped: {line}" for line in skipped]
     for code in ("repeated-row", "other-name", "script-differs"):
@@ -84,7 +85,6 @@ def name_left_out(found: Findings) -> int:
         lines.append(f"note: {heic} are HEIC; after `pip install pillow-heif` they become JPEG")
     if lines:
         print("\n".join(lines), file=sys.stderr)
-    return len(skipped)
 
 
 # ---- --holdout -----------------------------------------------------------------------------------
@@ -109,13 +109,13 @@ def hold_out(source: Path, sample: Sample, fraction: float, seed: int, found: Fi
             found.add("passed-over", photo.origin, why)
     first: dict[str, Photo] = {}
     for photo in only.train:
-        if (kept := first.setdefault(digest_of(photo.path), photo)) is not photo:
+        if (kept := first.setdefault(digest_of(photo.path, 64), photo)) is not photo:
             found.add("passed-over", photo.origin, f"the same bytes as {kept.origin}")
     train, held = stratified_split(list(first.values()), fraction, seed)
-    seen = Counter(photo.known_id for photo in train)
-    for class_id in sorted(seen.keys() - {photo.known_id for photo in held}):
+    count = Counter(photo.known_id for photo in train)
+    for class_id in sorted(count.keys() - {photo.known_id for photo in held}):
         name = sample.name_of(class_id)
-        print(f"not in the holdout: {name} (photos: {seen[class_id]})", file=sys.stderr)
+        print(f"not in the holdout: {name} (photos: {count[class_id]})", file=sys.stderr)
     tests = [Test(ONLY_TEST, train, train), Test("01_holdout", train, held)]
     return replace(sample, tests=tests)
 
@@ -141,7 +141,7 @@ def stratified_split(
 def prepare(
     source: Path, out: Path, holdout: float | None = None, seed: int = 0, ids: Path | None = None
 ) -> None:
-    """Do the whole job: read SOURCE, write its tests below `out`, say on stdout what was written.
+    """Do the whole job: read SOURCE, write its tests below `out`, print what was written.
 
     `ids` is a species.csv whose class ids are kept. After an error or a signal `out` is as it was.
     """
@@ -149,9 +149,9 @@ def prepare(
     known = tables.read_species(ids) if ids else {}
     if ids and not known:
         raise UserError(f"{ids} names no species; give the species.csv of an earlier sample")
-    try:
-        with new_tests(out) as scratch:
-            print(f"Reading {source}", flush=True)
+    with new_tests(out) as scratch:
+        print(f"Reading {source}", flush=True)
+        try:
             files = read_source(source, scratch / "unpacked", found)
             sample = find_sample(source, files, seed, found)
             if known:
@@ -159,33 +159,39 @@ def prepare(
             sample = usable(sample, scratch, found)
             if holdout is not None:
                 sample = hold_out(source, sample, holdout, seed, found)
-            written, links, copies = write_tests(sample, scratch, out)
-    finally:
-        skipped = name_left_out(found)
-    report(sample, found, skipped)
-    print(f"Wrote {', '.join(written)} in {out} ({links:,} hard links, {copies:,} copies)")
+            made = build_tests(sample, scratch / "built", out)
+        finally:
+            name_left_out(found)
+
+        def report(names: str) -> None:
+            print(*summary(sample, found), f"Wrote {names} in {out} ({made})", sep="\n")
+
+        move_into_place(scratch / "built", out, report)
 
 
-def report(sample: Sample, found: Findings, skipped: int) -> None:
-    """Print a line a test, and how many files were skipped and why."""
+def summary(sample: Sample, found: Findings) -> list[str]:
+    """Return a line a test, and how many files were skipped and why."""
+    lines = []
     trained = {photo.class_id for test in sample.tests for photo in test.train}
     for test in sample.tests:
         names = {photo.name for photo in test.train}
         shared = sum(photo.name in names for photo in test.test)
         kinds = {0: "none of them trained on", len(test.test): "the same photos"}
-        print(
+        lines.append(
             f"{test.stem:<12} {len({photo.class_id for photo in test.train})} species, "
             f"{len(test.train):,} photos to train on, {len(test.test):,} to classify "
             f"({kinds.get(shared, f'{shared:,} trained on')})"
         )
     if lost := [name for class_id, name in sample.species.items() if class_id not in trained]:
-        print(f"species without a photo to train on: {', '.join(lost)}")
+        lines.append(f"species without a photo to train on: {', '.join(lost)}")
     if sample.species_source:
-        print(f"names of the species: {sample.species_source}, see public_data/README.md")
+        lines.append(f"names of the species: {sample.species_source}, see public_data/README.md")
     if found["converted"]:
-        print(f"HEIC photos that became JPEG: {len(found['converted']):,}")
-    count = ", ".join(f"{len(found[code]):,} {code}" for code in LEFT_OUT if found[code])
-    print(f"SOURCE was {sample.kind}; files skipped: {skipped:,}{f' ({count})' if count else ''}")
+        lines.append(f"HEIC photos that became JPEG: {len(found['converted']):,}")
+    count = {code: len(found[code]) for code in LEFT_OUT if found[code]}
+    why = ", ".join(f"{number:,} {code}" for code, number in count.items())
+    skipped = f"{sum(count.values()):,}{f' ({why})' if why else ''}"
+    return [*lines, f"SOURCE was {sample.kind}; files skipped: {skipped}"]
 
 
 # ---- Command line --------------------------------------------------------------------------------
@@ -220,8 +226,8 @@ def parse_arguments(arguments: list[str] | None, out: Path) -> argparse.Namespac
     add("--ids", type=Path, metavar="SPECIES.csv",
         help="keep the class ids of the species named there; others get the ids after them")
     add("--check", type=Path, metavar="DIR",
-        help="write no tests, but say what is wrong with those in DIR (or with a folder of gt.csv "
-        "and images, or class folders); the exit status is 4 with errors, 3 with warnings")
+        help="write no tests, but report what is wrong with those in DIR (or with a folder of "
+        "gt.csv and images, or class folders); the exit status is 4 with errors, 3 with warnings")
     add("--json", metavar="FILE",
         help="with --check: write all findings there; - is stdout")
     # fmt: on
@@ -251,7 +257,7 @@ def seed_number(text: str) -> int:
 
 
 def main(arguments: list[str] | None = None, out: Path = Path("public_data")) -> int:
-    """Run the command line, which writes to `out` unless told otherwise; the exit status."""
+    """Run the command line, which writes to `out` by default; return the exit status."""
     options = parse_arguments(arguments, out)
     if options.check:
         return dataset_check.run(options.check, options.json)

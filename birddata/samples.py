@@ -6,9 +6,11 @@ import random
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import TypeVar
 
@@ -118,27 +120,28 @@ def match_paths(named: Mapping[str, str | None], photos: Files) -> dict[str, str
     paths = {name: name.replace("\\", "/").removeprefix("./") for name in named}
     exact = {name: path for name, path in paths.items() if path in photos}
     others = [(path.rpartition("/")[2], path) for path in photos.keys() - exact.values()]
-    count = Counter(name for name, _ in others)  # there may be a 000.jpg in each folder
-    by_name = {name: path for name, path in others if count[name] == 1}
+    times = Counter(name for name, _ in others)  # there may be a 000.jpg in each folder
+    by_name = {name: path for name, path in others if times[name] == 1}
     matched = tables.match_names([name for name in named if name not in exact], by_name)
     return exact | {name: by_name[file] for name, file in matched.items()}
 
 
 def with_names(rows: Iterable[tuple[str, int | None, Entry]]) -> list[Photo]:
-    """Give photos with wished names and class ids names that a csv row and every system can hold.
+    """Give photos with preferred names and class ids names that a csv and every system can hold.
 
     They are numbered where they would be the same to Windows or macOS, which ignore case.
     """
     taken: set[str] = set()
+    numbers: dict[str, Iterator[int]] = defaultdict(partial(count, 2))
     photos = []
-    for wish, class_id, file in rows:
-        text = unicodedata.normalize("NFC", tables.decode_russian(wish))
+    for preferred, class_id, file in rows:
+        text = unicodedata.normalize("NFC", tables.decode_russian(preferred))
         name = Path(re.sub(r'[\x00-\x1f\x7f<>:"/\\|?*,\ud800-\udfff]', "_", text))
         room = MAX_NAME_BYTES - len(name.suffix.encode())
         stem = name.stem.encode()[:room].decode(errors="ignore")
-        free, number = f"{stem}{name.suffix}", 2
+        free = wanted = f"{stem}{name.suffix}"
         while tables.name_key(free) in taken:
-            free, number = f"{stem}_{number}{name.suffix}", number + 1
+            free = f"{stem}_{next(numbers[tables.name_key(wanted)])}{name.suffix}"
         taken.add(tables.name_key(free))
         photos.append(Photo(free, class_id, *file))
     return photos
@@ -216,7 +219,7 @@ def read_part(
 def read_table_beside(source: Path, files: Files, found: Findings) -> Sample | None:
     """Read a table of files and labels, numbers or names, and the photos at its side or below.
 
-    None if there is none; UserError if there are several, or if only a table could tell the
+    None if there is none; UserError if there are several, or if only a table could name the
     species, and it names other photos.
     """
     photos = {path: file for path, file in files.items() if not is_table(path)}

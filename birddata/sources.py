@@ -9,7 +9,7 @@ from typing import NamedTuple, NoReturn
 from birddata.archives import Member, read_archive
 from birddata.findings import Findings
 from birddata.writing import STAGING_PREFIX
-from course.files import UserError, describe_error
+from course.files import UserError, name_errors
 from solution import may_be_photo
 
 TABLE_SUFFIXES = {".csv", ".tsv", ".txt"}
@@ -35,8 +35,9 @@ def read_source(source: Path, unpack_to: Path, found: Findings) -> Files:
     """List the photos and tables of a folder, or of an archive unpacked into `unpack_to`."""
     if source.is_dir():
         return walk_folder(source, found)
-    if not source.exists():
-        raise UserError(f"{source} does not exist; give a folder or an archive")
+    if not source.is_file():
+        what = "is a device or a pipe" if source.exists() else "does not exist"
+        raise UserError(f"{source} {what}; give a folder or an archive")
     unpack_to.mkdir()
     return unpack(source, unpack_to, found)
 
@@ -68,7 +69,7 @@ def walk_folder(source: Path, found: Findings) -> Files:
     for place, folders, names in os.walk(source, followlinks=True, onerror=_raise):
         here = Path(place)
         below = "" if here == source else f"{here.relative_to(source).as_posix()}/"
-        above = {folder.resolve() for folder in here.parents if folder.is_relative_to(source)}
+        above = (folder.resolve() for folder in here.parents if folder.is_relative_to(source))
         if here.is_symlink() and here.resolve() in above:
             found.add("passed-over", below[:-1], "a link to a folder above it")
             folders.clear()
@@ -99,11 +100,11 @@ def unpack(source: Path, folder: Path, found: Findings) -> Files:
     """
     files: Files = {}
     links: dict[str, str] = {}
-    seen: set[str] = set()
+    members: set[str] = set()
     room = MAX_UNPACKED_BYTES
     for member in read_archive(source):
         name = member.name
-        seen.add(name)
+        members.add(name)
         if member.reason:
             found.add("passed-over", name, member.reason)
         elif not is_wanted(name, found):
@@ -119,7 +120,7 @@ def unpack(source: Path, folder: Path, found: Findings) -> Files:
         target = _follow(name, links)
         if target in files:
             files[name] = Entry(name, files[target].path)
-        elif target in seen - links.keys():
+        elif target in members - links.keys():
             found.add("passed-over", name, f"a link to {target}, which is left out")
         else:
             raise UserError(
@@ -132,14 +133,11 @@ def unpack(source: Path, folder: Path, found: Findings) -> Files:
 def _save(member: Member, target: Path, room: int, source: Path) -> int:
     """Write a member's bytes; returns their number, which may not exceed `room`."""
     written, too_much = 0, member.size > room  # a member may have more bytes than it declares
-    try:
-        with target.open("wb") as unpacked:
-            for chunk in () if too_much else member.chunks():
-                if too_much := (written := written + len(chunk)) > room:
-                    break
-                unpacked.write(chunk)
-    except OSError as error:
-        raise UserError(describe_error(error, target.parent, writing=True)) from None
+    with name_errors(target.parent, writing=True), target.open("wb") as unpacked:
+        for chunk in () if too_much else member.chunks():
+            if too_much := (written := written + len(chunk)) > room:
+                break
+            unpacked.write(chunk)
     if too_much:
         raise UserError(
             f"{source} would unpack to more than {MAX_UNPACKED_BYTES / 2**30:g} GiB; if you trust "
@@ -151,5 +149,7 @@ def _save(member: Member, target: Path, room: int, source: Path) -> int:
 def _follow(name: str, links: dict[str, str]) -> str:
     """Return the member that a link leads to, through others; a link if they form a circle."""
     for _ in links:
-        name = links.get(name, name)
+        if name not in links:
+            break
+        name = links[name]
     return name

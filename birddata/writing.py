@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from course import layout, tables
-from course.files import UserError, describe_error, temporary_folder
+from course.files import UserError, name_errors, temporary_folder, uninterrupted
 
 STAGING_PREFIX = ".prepare-"
 
@@ -82,25 +82,18 @@ def new_tests(out: Path) -> Iterator[Path]:
                 f"{path} exists already; move or delete it, or give another folder (--ids keeps "
                 "the class ids of a species.csv)"
             )
-    missing = [path for path in (out, *out.parents) if not path.exists()]
-    try:
-        with temporary_folder(STAGING_PREFIX, out) as scratch:
-            yield scratch
-    finally:
-        for path in missing:
-            with suppress(OSError):  # it is not empty: all went well
-                path.rmdir()
+    with temporary_folder(STAGING_PREFIX, out) as scratch:
+        yield scratch
 
 
-def write_tests(sample: Sample, scratch: Path, out: Path) -> tuple[list[str], int, int]:
-    """Write all tests and species.csv; returns their names, and the hard links and copies made.
+def build_tests(sample: Sample, built: Path, out: Path) -> str:
+    """Write all tests and species.csv to a new folder; returns how many links and copies that took.
 
-    Raises UserError where the file system fails; `out` is then as it was.
+    Raises UserError, which names `out`, where the file system fails.
     """
-    built = scratch / "built"
     placed: dict[Path, Path] = {}
     linked: Counter[bool] = Counter()
-    try:
+    with name_errors(out, writing=True):
         built.mkdir()
         for test in sample.tests:
             of = built / f"{test.stem}_input"
@@ -116,9 +109,7 @@ def write_tests(sample: Sample, scratch: Path, out: Path) -> tuple[list[str], in
             (built / "species.csv").write_bytes(
                 tables.species_bytes(sample.species, sample.species_source)
             )
-        return move_into_place(built, out), linked[True], linked[False]
-    except OSError as error:
-        raise UserError(describe_error(error, out, writing=True)) from None
+    return f"{linked[True]:,} hard links, {linked[False]:,} copies"
 
 
 def link_or_copy(source: Path, target: Path, placed: dict[Path, Path]) -> bool:
@@ -137,15 +128,17 @@ def link_or_copy(source: Path, target: Path, placed: dict[Path, Path]) -> bool:
     return True
 
 
-def move_into_place(built: Path, out: Path) -> list[str]:
-    """Rename all that was built into `out`, or nothing of it; returns the names."""
+@uninterrupted
+def move_into_place(built: Path, out: Path, report: Callable[[str], object]) -> None:
+    """Rename all that was built into `out`, or nothing of it, and report the names of it."""
     names = sorted(path.name for path in built.iterdir())
-    try:
-        for name in names:
-            (built / name).rename(out / name)
-    except BaseException:
-        for name in names:
-            if not (built / name).exists():
-                (out / name).rename(built / name)
-        raise
-    return names
+    with name_errors(out, writing=True):
+        try:
+            for name in names:
+                (built / name).rename(out / name)
+        except OSError:
+            for name in names:
+                if not (built / name).exists():
+                    (out / name).rename(built / name)
+            raise
+    report(", ".join(names))

@@ -53,7 +53,7 @@ def prepare_check_folder(test: TestFolder) -> Path:
 
 
 def copy_truth(test: TestFolder) -> None:
-    """Copy the true labels into the check folder, where the check looks for them."""
+    """Copy the true labels into the check folder, where the check reads them."""
     if not test.gt.is_dir():
         raise CheckerError(f"no folder {test.gt}")
     try:

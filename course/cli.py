@@ -20,7 +20,13 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
-from course.files import UserError, describe_error, remove_temporary
+from course.files import (
+    UNINTERRUPTED,
+    UserError,
+    describe_error,
+    remove_temporary,
+    uninterrupted,
+)
 
 INTERRUPTED = "Interrupted: what was not reported above as written is as it was."
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # by name: Windows has not all of them
@@ -35,8 +41,12 @@ def run(main: Callable[[], int | None], interrupted: str = INTERRUPTED) -> NoRet
     """
     received: list[int] = []
     try:
+        os.umask(os.umask(0o077) & 0o077)  # what a command writes, it can read again
         set_up_streams()
         set_up_signals(received)
+        if "" in sys.argv[1:]:
+            print("Error: an argument is empty; is a shell variable not set?", file=sys.stderr)
+            sys.exit(2)
         status = status_of(main, received)
     except SystemExit as stop:  # argparse's
         status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
@@ -69,13 +79,15 @@ def status_of(main: Callable[[], int | None], received: Sequence[int] = ()) -> i
 
 
 def one_line(error: Exception) -> str | None:
-    """Return what a user is told of an error; None for a bug, whose traceback is needed."""
+    """Return the user's line on an error; None for a bug, whose traceback is needed."""
     if getattr(type(error), "user_facing", False):
         text = str(error)
     elif isinstance(error, OSError):
         text = describe_error(error)
     elif isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):  # torch's
         text = "not enough memory; close other programs, or use a machine with more"
+    elif isinstance(error, UnicodeEncodeError) and error.encoding != "utf-8":
+        text = f"file names are {error.encoding} here, which lacks a letter; set PYTHONUTF8=1"
     elif isinstance(error, ModuleNotFoundError) and error.name:
         text = f"{error.name} is not installed; pip install -r requirements.txt"
     else:
@@ -95,10 +107,10 @@ def set_up_signals(received: list[int]) -> None:
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         nonlocal last
-        if os.getpid() != process:  # a forked worker: it ends, and says nothing
+        if os.getpid() != process:  # a forked worker: it ends silently
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        elif _is_importing(frame):  # many a library catches everything there
+        elif _must_wait(frame):
             _send_later(number)
         elif time.monotonic() - last >= DOUBLE:
             last = time.monotonic()
@@ -120,8 +132,13 @@ def set_up_signals(received: list[int]) -> None:
             signal.signal(number, interrupt)
 
 
-def _is_importing(frame: FrameType | None) -> bool:
-    while frame and frame.f_code.co_filename != "<frozen importlib._bootstrap>":
+def _must_wait(frame: FrameType | None) -> bool:
+    """Tell whether something is imported, where many a library catches all, or is to be whole."""
+    if frame and frame.f_code is run.__code__:  # before the command, or after it
+        return True
+    while frame and frame.f_code not in UNINTERRUPTED:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
         frame = frame.f_back
     return frame is not None
 
@@ -136,6 +153,7 @@ def _send_later(number: int) -> None:
     timer.start()
 
 
+@uninterrupted
 def ignore_signals() -> None:
     """Ignore the signals from now on."""
     for number in _signals():

@@ -7,27 +7,37 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from types import CodeType
+from typing import Any, TypeVar
 
+_PERMISSION = "no permission to {do} it; change its mode or owner, or take another"
+_IN_THE_WAY = "something of that name is there already; move it away, or name another"
 REMEDIES = {
     errno.ENOSPC: "the disk is full; free some space",
     errno.EDQUOT: "the quota of the disk is used up; free some space",
+    errno.EFBIG: "it grows too large for this disk, or for `ulimit -f`; name another disk",
     errno.EROFS: "the file system is read-only; name a folder that can be written",
-    errno.EACCES: "no permission to {do} it; change its mode or owner, or take another",
-    errno.EPERM: "no permission to {do} it; change its mode or owner, or take another",
+    errno.EACCES: _PERMISSION,
+    errno.EPERM: _PERMISSION,
     errno.ENOENT: "no such file or folder; check the path",
     errno.ENOTDIR: "a part of its path is a file, not a folder; check the path",
     errno.EISDIR: "it is a folder; name a file",
+    errno.EEXIST: _IN_THE_WAY,
+    errno.ENOTEMPTY: _IN_THE_WAY,
     errno.ENAMETOOLONG: "its name is too long; take a shorter one",
     errno.ELOOP: "its links lead round in a circle; remove one",
     errno.EMFILE: "too many files are open; raise the limit (ulimit -n)",
     errno.EIO: "the disk reports an error; check it, and copy what can be read",
 }
 
-WHEN_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+WHEN_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EEXIST}
+
+# Functions that a signal does not cut: course.cli lets it wait until they have returned.
+UNINTERRUPTED: set[CodeType] = set()
+Function = TypeVar("Function", bound=Callable)
 
 
 class UserError(Exception):
@@ -42,60 +52,71 @@ def describe_error(
     """Return an error of the file system as one line: the file, the cause, the remedy.
 
     `path` is the file that was meant, where the error does not know it. Whether it was written or
-    read is guessed from the error where it is not told.
+    read is guessed from the error if `writing` is None.
     """
     file = os.fsdecode(path or error.filename or "")
     if writing is None:
         writing = error.errno in WHEN_WRITING or os.access(file, os.R_OK)
-    cause = REMEDIES.get(error.errno or 0, error.strerror or str(error) or type(error).__name__)
-    what = f"{file} cannot be {'written' if writing else 'read'}: " if file else ""
-    return what + cause.format(do="write" if writing else "read")
-
-
-_temporary: set[Path] = set()  # files and folders that are to be removed, before they are made
+    cause = error.strerror or str(error) or type(error).__name__
+    if not file:
+        return REMEDIES.get(error.errno or 0, cause).format(do="write" if writing else "read")
+    cause = REMEDIES.get(error.errno or 0, f"{cause}; check its path and its disk")
+    do, done = ("write", "written") if writing else ("read", "read")
+    return f"{file} cannot be {done}: {cause.format(do=do)}"
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary file beside `path`, which replaces `path` at the end of the block.
-
-    Until then, and after an error, `path` is as it was. Raises UserError for every OSError.
-    """
-    temporary = _name_beside(path)
-    _temporary.add(temporary)
+def name_errors(path: Path, writing: bool = False) -> Iterator[None]:
+    """Turn an OSError within the block into a UserError about `path`."""
     try:
-        _make_file(temporary)
-        yield temporary
-        temporary.replace(path)
+        yield
     except OSError as error:
-        if error.filename in (None, str(temporary), temporary):
-            raise UserError(describe_error(error, path, writing=True)) from None
-        raise UserError(describe_error(error)) from None
-    finally:
-        _remove(temporary)
+        raise UserError(describe_error(error, path, writing)) from None
 
 
-def _name_beside(path: Path) -> Path:
-    try:
+def uninterrupted(function: Function) -> Function:
+    """Let signals wait while this function runs: a step that is to be whole, or a clean-up."""
+    UNINTERRUPTED.add(function.__code__)
+    return function
+
+
+# ---- What is temporary ---------------------------------------------------------------------------
+
+# Files and folders that are to be removed, and the folders that were missing above them: noted
+# before they are made.
+_temporary: dict[Path, list[Path]] = {}
+
+
+def _note(path: Path) -> None:
+    _temporary[path] = [folder for folder in path.parents if not folder.exists()]
+
+
+@uninterrupted
+def _remove(path: Path) -> None:
+    """Remove a temporary file or folder, and what was made above it and is empty."""
+    with suppress(OSError):
         if path.is_dir():
-            raise UserError(f"{path} is a folder: name a file to write, or move it away")
-        if path.exists() and not path.is_file():
-            raise UserError(f"{path} is a device or a pipe: name a file to write")
-    except OSError as error:
-        raise UserError(describe_error(error, path, writing=True)) from None
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()
+    for folder in _temporary.pop(path, []):
+        with suppress(OSError):
+            folder.rmdir()
 
 
-def _make_file(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch(0o644, exist_ok=False)
+@uninterrupted
+def remove_temporary() -> None:
+    """Remove what is left of temporary files and folders, where a signal came between."""
+    for path in list(_temporary):
+        _remove(path)
 
 
 @contextmanager
 def temporary_folder(prefix: str, parent: Path | None = None) -> Iterator[Path]:
-    """Make a folder that is gone after the block, whatever happens; by default where TMPDIR says.
+    """Make a folder that is gone after the block, whatever happens; by default in TMPDIR.
 
-    Raises UserError if it cannot be made.
+    A `parent` that is missing is made, and stays if something else is in it after the block.
+    Raises UserError if the folder cannot be made.
     """
     try:
         folder = (parent or Path(tempfile.gettempdir())) / f"{prefix}{secrets.token_hex(4)}"
@@ -103,46 +124,68 @@ def temporary_folder(prefix: str, parent: Path | None = None) -> Iterator[Path]:
         raise UserError(
             "no folder for temporary files can be written; set TMPDIR to one that can"
         ) from None
-    _temporary.add(folder)
     try:
-        try:
+        with name_errors(folder.parent, writing=True):
+            _note(folder)
             folder.mkdir(0o700, parents=parent is not None)
-        except OSError as error:
-            raise UserError(describe_error(error, folder.parent, writing=True)) from None
         yield folder
     finally:
         _remove(folder)
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):
-            path.unlink()
-    _temporary.discard(path)
+# ---- Files ---------------------------------------------------------------------------------------
 
 
-def remove_temporary() -> None:
-    """Remove what is left of temporary files and folders, such as by a signal in a clean-up."""
-    for path in list(_temporary):
-        _remove(path)
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a temporary file beside `path`, which replaces `path` at the end of the block.
 
-
-class _Unused(Exception):
-    """Ends an `atomic_write` before the file is replaced."""
+    Until then, and after an error, `path` is as it was; of a link it is the file that it leads to.
+    Raises UserError for every OSError.
+    """
+    with _file_beside(path) as (temporary, target):
+        yield temporary
+        temporary.replace(target)
 
 
 def check_writable(path: Path) -> None:
     """Raise UserError before the work, not after it, if `path` cannot be written."""
-    with suppress(_Unused), atomic_write(path):
-        raise _Unused
+    with _file_beside(path):
+        pass
+
+
+@contextmanager
+def _file_beside(path: Path) -> Iterator[tuple[Path, Path]]:
+    """Yield a file that is gone after the block, and the one that it may replace: on one disk."""
+    with name_errors(path, writing=True):
+        target = Path(os.path.realpath(path))
+        if target.is_dir():
+            raise UserError(f"{path} is a folder: name a file to write, or move it away")
+        if target.exists() and not target.is_file():
+            raise UserError(f"{path} is a device or a pipe: name a file to write")
+    temporary = target.with_name(f"{_prefix(target)}{secrets.token_hex(4)}")
+    try:
+        _note(temporary)
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch(0o644, exist_ok=False)
+        yield temporary, target
+    except OSError as error:
+        place = Path(str(error.filename or temporary))
+        if place in (temporary, *temporary.parents):
+            raise UserError(describe_error(error, path, writing=True)) from None
+        raise UserError(describe_error(error)) from None
+    finally:
+        _remove(temporary)
 
 
 def remove_leftovers(path: Path) -> None:
     """Remove what killed processes left of their `atomic_write` of `path`."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.????????"):
+    for left in path.parent.glob(f"{glob.escape(_prefix(path))}????????"):
         left.unlink(missing_ok=True)
+
+
+def _prefix(path: Path) -> str:
+    return f".{path.name[:50]}."  # of a name as long as names may be, a longer one is none
 
 
 def write_json(path: Path, value: Any) -> None:

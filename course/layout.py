@@ -34,7 +34,7 @@ class TestFolder:
 
     @property
     def number(self) -> str:
-        """The two digits that tests are told apart by."""
+        """The two digits that number the test."""
         return self.input.name[:2]
 
     @property
@@ -66,9 +66,9 @@ def read_csv(path: str | Path, empty_names: bool = False) -> dict[str, int]:
     too, which is right for an answer and a mistake in labels. Raises CheckerError.
     """
     try:
+        if not Path(path).is_file():  # a pipe would be waited for in vain
+            raise CheckerError(f"no file {path}")
         text = Path(path).read_text(encoding="utf-8-sig", errors="surrogateescape")
-    except FileNotFoundError:
-        raise CheckerError(f"no file {path}") from None
     except OSError as error:
         raise CheckerError(f"{path} cannot be read: {error}") from None
     header, *rows = text.split("\n")
@@ -113,13 +113,17 @@ def labels_fingerprint(gt: Mapping[str, int]) -> str:
 
 
 def photo_digests(paths: Iterable[Path]) -> str:
-    """Return what tells photos again by their bytes, whatever they are called: see `digest_of`."""
+    """Return what identifies photos by their bytes, whatever their names: see `digest_of`."""
     return "".join(sorted(digest_of(path) for path in paths))
 
 
-def digest_of(path: Path) -> str:
-    """Return the first eight hex digits of the SHA-256 of a file's bytes."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+def digest_of(path: Path, digits: int = 8) -> str:
+    """Return the first hex digits of the SHA-256 of a file of any size; all are 64."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(2**20):
+            digest.update(chunk)
+    return digest.hexdigest()[:digits]
 
 
 def _rows(labels: Mapping[str, int]) -> str:
@@ -159,8 +163,8 @@ def load_training_set(
 ) -> TrainingSet:
     """Read the training photos of the first test in a folder, with tolerance for people's tables.
 
-    `may_be_photo` tells by the name which files count. What the course's script would read
-    otherwise, and that names are inferred, is told on stderr. Raises UserError if there is no test
+    `may_be_photo` decides by the name which files count. What the course's script would read
+    otherwise, and that names are inferred, is noted on stderr. Raises UserError if there is no test
     or no usable table.
     """
     tests = find_tests(tests_dir)

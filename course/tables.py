@@ -1,7 +1,7 @@
 """People's tables, read tolerantly: Excel's marks, semicolons, quotes, blanks, UTF-16, names.
 
-The course's script is not so tolerant: course/layout.py reads as it does, and says what it would
-make of a table.
+The course's script is not so tolerant: course/layout.py reads as it does, and reports what that
+would make of a table.
 """
 
 import csv
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from course.files import UserError, describe_error
+from course.files import UserError, name_errors
 
 HEADER = "filename,class_id"
 SPECIES_HEADER = "class_id,name"
@@ -43,13 +43,13 @@ def read_rows(path: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
     Bytes that are no UTF-8 are kept as surrogates, as they are in names of files. Raises UserError
     for a file that is no table, or that cannot be read.
     """
-    try:
+    with name_errors(path):
         if path.stat().st_size > MAX_TABLE_BYTES:
             limit = MAX_TABLE_BYTES // 2**20
             raise UserError(f"{path} is larger than {limit} MiB, so it is no table of labels")
+        if path.is_fifo() or path.is_char_device():  # it would be waited for in vain
+            raise UserError(f"{path} is a device or a pipe; give a file")
         content = path.read_bytes()
-    except OSError as error:
-        raise UserError(describe_error(error, path)) from None
     utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
     text = content.decode(*("utf-16", "replace") if utf16 else ("utf-8-sig", "surrogateescape"))
     first = text.partition("\n")[0]
@@ -125,15 +125,18 @@ def read_species(path: Path) -> dict[int, str]:
     if not path.is_file():
         return {}
     columns, rows = read_rows(path)
-    try:
-        if not {"class_id", "name"} <= set(columns):
-            raise ValueError
-        names = {int(row["class_id"]): decode_russian(row["name"]) for _, row in rows}
-        return {key: name.encode(errors="replace").decode() for key, name in names.items()}
-    except (ValueError, KeyError):
+    names: dict[int, str] = {}
+    for line, row in rows:
+        key, name = row.get("class_id", ""), row.get("name")
+        if not WHOLE_NUMBER.fullmatch(key) or name is None:
+            columns = []
+        elif names.setdefault(class_id(key), name) != name:
+            raise UserError(f"{path}, {line} gives class id {key} another name; correct it")
+    if not {"class_id", "name"} <= set(columns):
         raise UserError(
             f"{path} must have the header {SPECIES_HEADER} and a row per species; correct it"
-        ) from None
+        )
+    return {k: decode_russian(n).encode(errors="replace").decode() for k, n in names.items()}
 
 
 def species_bytes(species: Mapping[int, str], source: str = "") -> bytes:

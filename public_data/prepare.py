@@ -1,4 +1,4 @@
-"""Write the course layout of tests from the photos that you have, or say what is wrong with them.
+"""Write the course layout of tests from the photos that you have, or check them.
 
     python public_data/prepare.py SOURCE [--holdout 0.15] [--out DIR] [--seed N]
     python public_data/prepare.py --check DIR [--json FILE]

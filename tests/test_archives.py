@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from birddata import prepare
+from birddata import prepare, sources
 from course.files import UserError, temporary_folder
 from tests.commands import call
 
@@ -139,6 +139,21 @@ def test_a_link_to_a_member_is_that_member(tmp_path, link):
     assert taken(tmp_path) == expected() | {"Owl_9.jpg": PHOTOS["Auk/0.jpg"]}
 
 
+def test_links_are_followed_as_far_as_they_lead():
+    """And no further, or 20,000 hard links would take a minute."""
+    asked = []
+
+    class Links(dict):
+        def __contains__(self, name):
+            asked.append(name)
+            return super().__contains__(name)
+
+    links = Links({"b": "a", "c": "b", "d": "e", "e": "d"}) | {f"{n}": "a" for n in range(99)}
+    assert [sources._follow(name, Links(links)) for name in "bc7"] == ["a", "a", "a"]
+    assert len(asked) == 2 + 3 + 2
+    assert sources._follow("d", links) in "de"  # a circle
+
+
 def test_a_tar_of_what_prepare_wrote_is_taken(tmp_path, capsys):
     """Its photos are hard links to one another."""
     pack(tmp_path / "a.zip")
@@ -165,6 +180,77 @@ def test_names_are_normalised_before_they_are_judged(tmp_path, kind, capsys):
     assert call(prepare.main, tmp_path / kind, "--out", tmp_path / "out") == 0
     assert taken(tmp_path) == expected() | {"Auk_7.jpg": jpeg(7), "Auk_8.jpg": jpeg(8)}
     assert "files skipped: 0" in capsys.readouterr().out
+
+
+OUT_OF_IT = ("../Auk/9.jpg", "Auk/../../9.jpg", "/Auk/9.jpg", "C:/Auk/9.jpg", "c:9.jpg")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        *((kind, name) for kind in ("a.zip", "a.tgz") for name in OUT_OF_IT),
+        ("a.zip", "..\\Auk\\9.jpg"),
+    ],
+)
+def test_a_name_that_leads_out_is_refused(tmp_path, kind, name, capsys):
+    pack(tmp_path / kind, (name, jpeg(9)))
+    assert call(prepare.main, tmp_path / kind, "--out", tmp_path / "out") == 1
+    told = capsys.readouterr().err
+    assert f"{kind} is refused: its member {name!r}".replace("\\\\", "/") in told
+    assert [path.name for path in tmp_path.rglob("*")] == [kind]
+
+
+@pytest.mark.parametrize(
+    ("written", "raw"),
+    [("DrozdDrozd", "Дрозд".encode()), ("drozd", "Дрозд".encode("cp866"))],
+    ids=["a Mac", "a Russian Windows"],
+)
+def test_names_of_a_zip_without_the_flag_for_utf8(tmp_path, written, raw, capsys):
+    members = [(f"{written}/9.JPG", jpeg(9)), ("__MACOSX/Auk/._1.jpg", b""), ("__MACOSX/2", b"")]
+    data = pack(tmp_path / "a.zip", *members).read_bytes()
+    assert data.count(written.encode()) == 2
+    (tmp_path / "a.zip").write_bytes(data.replace(written.encode(), raw))
+    assert call(prepare.main, tmp_path / "a.zip", "--out", tmp_path / "out") == 0
+    assert capsys.readouterr().err == "skipped: __MACOSX: hidden folder\n"
+    assert taken(tmp_path) == expected() | {"Дрозд_9.JPG": jpeg(9)}
+    assert "2,Дрозд\n" in (tmp_path / "out/species.csv").read_text(encoding="utf-8")
+
+
+def test_a_zip_with_backslashes(tmp_path):
+    pack(
+        tmp_path / "a.zip",
+        ("birds\\Auk\\1.jpg", jpeg(1)),
+        ("birds\\Owl\\2.jpg", jpeg(2)),
+        photos=False,
+    )
+    assert call(prepare.main, tmp_path / "a.zip", "--out", tmp_path / "out") == 0
+    assert taken(tmp_path) == {"Auk_1.jpg": jpeg(1), "Owl_2.jpg": jpeg(2)}
+
+
+@pytest.mark.parametrize(
+    ("place", "byte", "cause"),
+    [
+        (8, 1, "has a password; unpack it yourself"),
+        (10, 9, "is packed by the method 9, which Python does not know; unpack it yourself"),
+        (24, 9, "is damaged (Bad CRC-32"),  # a size that is less than what there is
+    ],
+)
+def test_a_zip_with_another_directory_is_refused(tmp_path, place, byte, cause, capsys):
+    data = bytearray(pack(tmp_path / "a.zip").read_bytes())
+    data[data.find(b"PK\1\2") + place] = byte
+    (tmp_path / "a.zip").write_bytes(data)
+    assert call(prepare.main, tmp_path / "a.zip", "--out", tmp_path / "out") == 1
+    assert f"a.zip {cause}" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["a.zip", "a.tgz"])
+def test_an_archive_that_unpacks_to_too_much(tmp_path, kind, capsys, monkeypatch):
+    monkeypatch.setattr(sources, "MAX_UNPACKED_BYTES", sum(map(len, PHOTOS.values())) - 1)
+    pack(tmp_path / kind)
+    assert call(prepare.main, tmp_path / kind, "--out", tmp_path / "out") == 1
+    assert f"{kind} would unpack to more than" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_is_no_photo_is_named_and_counted(tmp_path, capsys):

@@ -77,6 +77,12 @@ def test_who_holds_the_old_file_keeps_it(tmp_path):
     assert (json.loads(held.read_text()), json.loads(path.read_text())) == ([1], [2])
 
 
+def test_a_name_may_be_as_long_as_names_may_be(tmp_path):
+    path = tmp_path / ("ü" * 127)
+    write_json(path, [1])
+    assert list(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.skipif(os.name != "posix", reason="modes of POSIX")
 def test_others_may_read_what_is_written(tmp_path):
     write_json(tmp_path / "results.json", [])

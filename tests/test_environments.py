@@ -17,6 +17,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from course.files import check_writable, temporary_folder
+from course.layout import save_csv
+
 ROOT = Path(__file__).resolve().parents[1]
 PROBE = """
 import sys, time
@@ -40,34 +43,71 @@ run(main)
 
 @dataclass(frozen=True)
 class Command:
-    """Words after `python`, with {photos} and {out}; the file that is there when it went well."""
+    """Words after `python`, from the checkout; {given} holds photos and tests, {out} the results.
 
-    words: tuple[str, ...]
+    `result` is there when it went well, or nothing of it; `reads` is the folder that it cannot do
+    without; `refused` is the exit status after an error that a user sees.
+    """
+
+    words: str
     result: str
-    status: int = 0
+    reads: str = "{given}/photos"
+    refused: int = 1
+
+    def at(self, root: Path, **places: Path) -> list[str]:
+        script, *words = (word.format(root=root, **places) for word in self.words.split())
+        return [script if script == "-m" else str(root / script), *words]
 
 
+TINY = " --set ".join(
+    ("", "epochs=1", "input_size=64", "first_size=64", "unfrozen_blocks=1", "batch_size=8")
+)
 COMMANDS = {
-    "prepare": Command(
-        ("public_data/prepare.py", "{photos}", "--out", "{out}/data"), "data/species.csv"
-    ),
+    "prepare": Command("public_data/prepare.py {given}/photos --out {out}/data", "data"),
     "check": Command(
-        ("public_data/prepare.py", "--check", "{photos}", "--json", "{out}/found.json"),
-        "found.json",
+        "public_data/prepare.py --check {given}/photos --json {out}/found.json", "found.json"
+    ),
+    "predict": Command(
+        "predict.py {given}/photos/Auk --csv {out}/table.csv", "table.csv", "{given}/photos/Auk"
+    ),
+    "train_full": Command(
+        "train_full.py {given}/tests --init {root}/birds_model.pt --out {out}/model.pt" + TINY,
+        "model.pt",
+        "{given}/tests",
+    ),
+    "run_tests": Command(
+        "run_tests.py {given}/tests --submission {root}/tests/submissions/constant_class "
+        "--model {root}/birds_model.pt --json {out}/report.json",
+        "report.json",
+        "{given}/tests",
+        refused=2,
+    ),
+    "coursework": Command(
+        "-m coursework case --data {given}/photos --out {out}/case --epochs 1 --subset 100",
+        "case/report.html",
     ),
 }
+WORKING = ("prepare", "check", "predict", "run_tests")  # in seconds
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    """Two class folders of six photos."""
-    folder = tmp_path_factory.mktemp("photos")
+def given(tmp_path_factory):
+    """photos: two class folders of six; tests: the same photos in the course's layout."""
+    folder = tmp_path_factory.mktemp("given")
     rng = np.random.default_rng(0)
+    images = folder / "tests/00_x_input/train/images"
+    images.mkdir(parents=True)
+    labels = {}
     for number in range(12):
-        path = folder / ("Auk", "Owl")[number % 2] / f"{number}.jpg"
-        path.parent.mkdir(exist_ok=True)
+        path = folder / "photos" / ("Auk", "Owl")[number % 2] / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
         blots = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
         blots.resize((64, 64), Image.Resampling.BICUBIC).save(path)
+        (images / path.name).hardlink_to(path)
+        labels[path.name] = number % 2
+    save_csv(labels, images.with_name("gt.csv"))
+    save_csv(labels, folder / "tests/00_x_gt/gt.csv")
+    shutil.copytree(images, folder / "tests/00_x_input/test/images")
     return folder
 
 
@@ -77,13 +117,16 @@ def out(tmp_path):
     return tmp_path / "out"
 
 
-def words_of(command, photos, out, root=ROOT) -> list[str]:
-    script, *words = command.words
-    return [str(root / script), *(word.format(photos=photos, out=out) for word in words)]
-
-
 def launch(
-    words, *, python=(), before=(), first=":", redirect="", stdout=subprocess.PIPE, **environment
+    words,
+    *,
+    python=(),
+    before=(),
+    first=":",
+    redirect="",
+    stdout=subprocess.PIPE,
+    cwd=ROOT,
+    **environment,
 ):
     """Start Python with these words in a shell, which redirects its streams."""
     shell = ["sh", "-c", f'{first}; exec "$@" {redirect}', "sh"]
@@ -91,6 +134,7 @@ def launch(
         [*before, *shell, sys.executable, *python, *words],
         stdout=stdout,
         stderr=subprocess.PIPE,
+        cwd=cwd,
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **environment},
     )
 
@@ -142,6 +186,15 @@ def test_the_entry_point_works_wherever_it_can(name, out):
 
 
 @needs_shell
+def test_an_empty_argument_is_no_folder(out):
+    """It stands for a variable of the shell that is not set, and not for this folder."""
+    (out.parent / "probe.py").write_text(PROBE, encoding="utf-8")
+    status, _, error = finish(launch([str(out.parent / "probe.py"), str(ROOT), ""], cwd=out))
+    assert (status, error) == (2, "Error: an argument is empty; is a shell variable not set?\n")
+    assert list(out.iterdir()) == []
+
+
+@needs_shell
 def test_who_has_read_enough_ends_no_work(out):
     read, write = os.pipe()
     os.close(read)
@@ -153,19 +206,19 @@ def test_who_has_read_enough_ends_no_work(out):
 
 
 @needs_shell
-@pytest.mark.parametrize("name", COMMANDS)
-def test_a_command_works_in_all_that_is_odd_at_once(name, photos, out, tmp_path):
+@pytest.mark.parametrize("name", WORKING)
+def test_a_command_works_in_all_that_is_odd_at_once(name, given, out, tmp_path):
     """A symlinked checkout, one core, isolated Python, no streams, no home, files from 1970."""
     command = COMMANDS[name]
     (tmp_path / "checkout").symlink_to(ROOT)
-    for path in photos.rglob("*.jpg"):
+    for path in given.rglob("*.jpg"):
         os.utime(path, (0, 0))
     one_core = ["taskset", "-c", "0"] if shutil.which("taskset") else []
-    words = words_of(command, photos, out, tmp_path / "checkout")
+    words = command.at(tmp_path / "checkout", given=given, out=out)
     how = WORKABLE["no home"] | WORKABLE["no streams"] | WORKABLE["a proxy that leads nowhere"]
     process = launch(words, python=["-I"], before=one_core, **how)
-    assert finish(process)[0] == command.status
-    assert (out / command.result).is_file()
+    assert finish(process)[0] == 0
+    assert (out / command.result).exists()
     assert_nothing_left(out)
 
 
@@ -185,42 +238,52 @@ def boxed(*options):
     return words
 
 
-def environments(out, photos) -> dict[str, tuple[list[str], str]]:
-    return {
-        "a full disk": (["--size", "8192", "--tmpfs", str(out)], "the disk is full"),
-        "a read-only folder": (["--ro-bind", str(out), str(out)], "the file system is read-only"),
-        "no permission to write": (["--chmod", "0555", str(out)], "no permission to write it"),
-        "no permission to read": (["--perms", "0000", "--tmpfs", str(photos)], "no permission to"),
-    }
+BROKEN = {  # options of bubblewrap, and the cause that is named
+    "a full disk": ("--size 8192 --tmpfs {out}", "the disk is full"),
+    "a read-only folder": ("--ro-bind {out} {out}", "the file system is read-only"),
+    "no permission to write": ("--chmod 0555 {out}", "no permission to write it"),
+    "no permission to read": ("--perms 0000 --tmpfs {reads}", "ermission"),
+}
 
 
 @pytest.mark.parametrize("name", [*COMMANDS, "probe"])
-@pytest.mark.parametrize("kind", environments(Path("x"), Path("x")))
-def test_a_broken_disk_is_one_line(name, kind, photos, out):
-    options, cause = environments(out, photos)[kind]
-    before = boxed("--cap-drop", "ALL", *options)
-    first = f"cat /dev/zero 2>/dev/null >{out}/filler" if kind == "a full disk" else ":"
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_disk_is_one_line(name, kind, given, out):
+    command = COMMANDS.get(name, Command("", "", str(given)))
+    reads = command.reads.format(given=given)
+    options, cause = BROKEN[kind]
+    options = [word.format(out=out, reads=reads) for word in options.split()]
+    how = {"before": boxed("--cap-drop", "ALL", *options)}
+    if kind == "a full disk":
+        how["first"] = f"cat /dev/zero 2>/dev/null >{out}/filler"
     if name == "probe":
         if kind == "no permission to read":
             pytest.skip("it reads nothing")
-        process = probe(out, before=before, first=first)
+        process = probe(out, **how)
     else:
-        process = launch(words_of(COMMANDS[name], photos, out), before=before, first=first)
+        process = launch(command.at(ROOT, given=given, out=out), **how)
     status, _, error = finish(process)
     lines = [line for line in error.splitlines() if not line.startswith(("skipped: ", "Zaun"))]
-    assert status == 1
+    assert status == command.refused
     assert len(lines) == 1, error
     assert lines[0].startswith("Error: ")
     assert cause in lines[0]
-    assert str(photos if "read" in kind.split()[-1:] else out) in lines[0]
+    assert (reads if cause == "ermission" else str(out)) in lines[0]
     assert list(out.iterdir()) == []
 
 
-def test_nothing_but_the_target_needs_to_be_writable(photos, out):
+def test_nothing_but_the_target_needs_to_be_writable(given, out):
     before = boxed("--remount-ro", "/", "--bind", str(out), str(out), "--tmpfs", "/dev/shm")
-    command = COMMANDS["prepare"]
-    status, _, error = finish(launch(words_of(command, photos, out), before=before))
+    words = COMMANDS["prepare"].at(ROOT, given=given, out=out)
+    status, _, error = finish(launch(words, before=before))
     assert (status, error) == (0, "")
+
+
+@needs_shell
+def test_a_umask_that_denies_everything_denies_the_command_nothing(out):
+    status, _, error = finish(probe(out, before=boxed("--cap-drop", "ALL"), first="umask 777"))
+    assert (status, (out / "result").stat().st_size) == (0, 2**20), error
+    assert_nothing_left(out)
 
 
 # --- Signals --------------------------------------------------------------------------------------
@@ -241,24 +304,63 @@ def wait_for_handlers(process) -> None:
     ("name", "number"),
     [
         *(("probe", number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)),
+        *((name, signal.SIGINT) for name in COMMANDS),
     ],
 )
-def test_a_signal_at_any_moment_leaves_nothing(name, number, photos, out):
+def test_a_signal_at_any_moment_leaves_nothing_or_the_whole(name, number, given, out):
     if name == "probe":
         process = probe(out, seconds=60)
     else:
-        process = launch(words_of(COMMANDS[name], photos, out))
+        process = launch(COMMANDS[name].at(ROOT, given=given, out=out))
     wait_for_handlers(process)
     time.sleep(random.uniform(0, 1.5))  # any moment will do
     process.send_signal(number)
     status, _, error = finish(process)
     assert_nothing_left(out)
+    there = name != "probe" and (out / COMMANDS[name].result).exists()
     if status == 128 + number:
         lines = [line for line in error.splitlines() if not line.startswith("Zaun")]
         assert len(lines) == 1, error
         assert lines[0].startswith("Interrupted: ")
-        assert list(out.iterdir()) == []
+        assert there or name == "coursework" or list(out.iterdir()) == []
     else:  # it was done already
-        assert name != "probe"
-        assert status == COMMANDS[name].status
-        assert (out / COMMANDS[name].result).is_file()
+        assert status == 0, error
+        assert there
+
+
+SLOW_STEP = """
+import os, signal, sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from course import cli, files
+
+@files.uninterrupted
+def step(out):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.2)
+    out.write_text("whole")
+
+def main():
+    with files.temporary_folder("probe-", Path(sys.argv[2], "new/folder")) as folder:
+        step(folder / "file")
+        (folder / "file").rename(folder.parent.parent / "file")
+        time.sleep(60)
+
+cli.run(main)
+"""
+
+
+@needs_shell
+def test_a_signal_waits_for_a_step_that_is_to_be_whole(out, tmp_path):
+    """And what was made for the temporary folder is gone, where nothing else is in it."""
+    (tmp_path / "step.py").write_text(SLOW_STEP)
+    status, _, error = finish(launch([str(tmp_path / "step.py"), str(ROOT), str(out)]))
+    assert (status, error.count("\n")) == (128 + signal.SIGTERM, 1), error
+    assert [path.relative_to(out).as_posix() for path in out.rglob("*")] == ["new", "new/file"]
+
+
+def test_folders_made_for_a_file_that_was_not_written_are_gone(tmp_path):
+    check_writable(tmp_path / "a/b/file")
+    with temporary_folder("x", tmp_path / "c/d"):
+        assert (tmp_path / "c/d").is_dir()
+    assert list(tmp_path.iterdir()) == []

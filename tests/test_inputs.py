@@ -306,12 +306,12 @@ def test_the_check_agrees_with_training_on_300_damaged_photos(tmp_path):
         except Exception:
             left_out.add(path.name)
     known = {}
-    facts = {
+    contents = {
         path.name: dataset_check.examine(path, known) for path in solution.list_photos(tmp_path)
     }
-    assert {name for name in facts if facts[name].problem} == left_out
+    assert {name for name in contents if contents[name].problem} == left_out
     assert 25 < len(left_out) < 250
-    assert sum(bool(fact.damage) for fact in facts.values()) > 20
+    assert sum(bool(content.damage) for content in contents.values()) > 20
 
 
 # --- tables ---------------------------------------------------------------------------------------
@@ -441,6 +441,23 @@ def test_a_species_table_may_have_more_columns_and_other_forms(tmp_path):
     for text in ("class_id,name\n3,Auk\n", "\ufeffname;class_id;n\nAuk;3;9\n"):
         path.write_text(text, encoding="utf-8")
         assert tables.read_species(path) == {3: "Auk"}
+
+
+@pytest.mark.parametrize("rows", ["3,Auk\n3,Owl\n", "x,Auk\n", "3\n"])
+def test_a_species_table_that_contradicts_itself_is_refused(rows, tmp_path):
+    (tmp_path / "species.csv").write_text(f"class_id,name\n{rows}")
+    with pytest.raises(UserError, match=r"species\.csv.*; correct it"):
+        tables.read_species(tmp_path / "species.csv")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
+def test_a_pipe_is_no_table(tmp_path):
+    """Whoever opens it waits for ever."""
+    os.mkfifo(tmp_path / "gt.csv")
+    with pytest.raises(UserError, match="is a device or a pipe; give a file"):
+        tables.read_labels(tmp_path / "gt.csv")
+    with pytest.raises(CheckerError, match="no file"):
+        read_csv(tmp_path / "gt.csv")
 
 
 # --- names ----------------------------------------------------------------------------------------

@@ -1,11 +1,9 @@
 """public_data/prepare.py: every kind of SOURCE, the holdout, and everything that can go wrong."""
 
 import csv
-import io
 import os
 import subprocess
 import sys
-import tarfile
 import zipfile
 from collections import Counter
 from itertools import count
@@ -15,7 +13,7 @@ import pytest
 from PIL import Image
 
 import solution
-from birddata import prepare, samples, sources
+from birddata import prepare, samples
 from course import layout
 from tests.commands import call
 
@@ -569,131 +567,6 @@ def test_the_courses_sample_gets_the_inferred_names(tmp_path, photos, capsys):
         assert not (tmp_path / "out/species.csv").exists()
 
 
-# --- tars ---------------------------------------------------------------------------------------
-
-
-def tar_of(path, name, kind=tarfile.REGTYPE):
-    with tarfile.open(path, "w:gz") as archive:
-        member = tarfile.TarInfo(name)
-        member.type, member.linkname, data = kind, "elsewhere", jpeg()
-        member.size = len(data) if kind == tarfile.REGTYPE else 0
-        archive.addfile(member, io.BytesIO(data))
-    return path
-
-
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [
-        ("../Auk/1.jpg", tarfile.REGTYPE),
-        ("/Auk/1.jpg", tarfile.REGTYPE),
-    ],
-)
-def test_tar_with_names_that_lead_out_or_links(tmp_path, capsys, name, kind):
-    archive = tar_of(tmp_path / "evil.tgz", name, kind)
-    result = run(capsys, archive, "--out", tmp_path / "out")
-    assert_refused(result, tmp_path / "out", "evil.tgz is refused", repr(name))
-
-
-# --- zips ---------------------------------------------------------------------------------------
-
-
-def jpeg():
-    data = io.BytesIO()
-    Image.new("RGB", (8, 8), next(COLOURS)).save(data, "JPEG")
-    return data.getvalue()
-
-
-def zip_of(path, names, mode=None):
-    with zipfile.ZipFile(path, "w") as archive:
-        for name in names:
-            member = zipfile.ZipInfo(name)
-            member.external_attr = (mode or 0) << 16
-            archive.writestr(member, jpeg())
-    return path
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["../Auk/1.jpg", "Auk/../../1.jpg", "/Auk/1.jpg", "C:/Auk/1.jpg", "c:1.jpg", "..\\Auk\\1.jpg"],
-)
-def test_zip_with_names_that_lead_out(tmp_path, capsys, name):
-    archive = zip_of(tmp_path / "evil.zip", ["Auk/0.jpg", name])
-    before = sorted(tmp_path.rglob("*"))
-    result = run(capsys, archive, "--out", tmp_path / "out")
-    assert_refused(result, tmp_path / "out", "evil.zip is refused", repr(name.replace("\\", "/")))
-    assert sorted(tmp_path.rglob("*")) == before
-
-
-def test_zip_that_unpacks_to_too_much(tmp_path, capsys, monkeypatch):
-    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("Auk/1.jpg", bytes(2**20))
-        archive.writestr("Auk/2.jpg", bytes(2**20))
-    monkeypatch.setattr(sources, "MAX_UNPACKED_BYTES", 2**21 - 1)
-    result = run(capsys, tmp_path / "bomb.zip", "--out", tmp_path / "out")
-    assert_refused(result, tmp_path / "out", "bomb.zip would unpack to more than")
-
-
-def test_zip_that_lies_about_its_size(tmp_path, capsys):
-    with zipfile.ZipFile(tmp_path / "lie.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("Auk/1.jpg", bytes(2**20))
-    data = (tmp_path / "lie.zip").read_bytes()
-    size = (2**20).to_bytes(4, "little")
-    assert data.count(size) == 2
-    (tmp_path / "lie.zip").write_bytes(data.replace(size, (10).to_bytes(4, "little")))
-    result = run(capsys, tmp_path / "lie.zip", "--out", tmp_path / "out")
-    assert_refused(result, tmp_path / "out", "lie.zip is damaged", "download it again")
-
-
-def test_zip_with_a_password(tree, tmp_path, capsys):
-    archive = zip_folder(tree, tmp_path / "birds.zip")
-    data = archive.read_bytes()
-    central = data.find(b"PK\x01\x02")
-    archive.write_bytes(data[: central + 8] + b"\x01" + data[central + 9 :])
-    result = run(capsys, archive, "--out", tmp_path / "out")
-    assert_refused(result, tmp_path / "out", "birds.zip has a password")
-
-
-def test_zip_from_a_mac(tmp_path, capsys):
-    """Names in UTF-8 without the flag for it, and a folder of resource forks."""
-    names = ["Дрозд/1.JPG", "Auk/1.jpg", "__MACOSX/Auk/._1.jpg", "__MACOSX/Auk/._2.jpg"]
-    archive = zip_of(tmp_path / "mac.zip", names)
-    data = archive.read_bytes()
-    for header, flags in ((b"PK\x03\x04", 7), (b"PK\x01\x02", 9)):
-        at = data.find(header)
-        assert data[at + flags] == 0x08
-        data = data[: at + flags] + b"\x00" + data[at + flags + 1 :]
-    archive.write_bytes(data)
-    status, _, stderr = run(capsys, archive, "--out", tmp_path / "out")
-    assert status == 0
-    assert stderr == "skipped: __MACOSX: hidden folder\n"
-    assert gt(tmp_path / "out", "00_test_img") == {"Auk_1.jpg": 0, "Дрозд_1.JPG": 1}
-    assert species(tmp_path / "out")[2] == ["1", "Дрозд"]
-
-
-def test_zip_with_backslashes(tmp_path, capsys):
-    archive = zip_of(tmp_path / "windows.zip", ["birds\\Auk\\1.jpg", "birds\\Wren\\1.jpg"])
-    assert run(capsys, archive, "--out", tmp_path / "out")[0] == 0
-    assert gt(tmp_path / "out", "00_test_img") == {"Auk_1.jpg": 0, "Wren_1.jpg": 1}
-
-
-def test_zip_from_a_russian_windows(tmp_path, capsys):
-    archive = zip_of(tmp_path / "ru.zip", ["Auk/1.jpg", "drozd/1.jpg"])
-    data = archive.read_bytes()
-    assert data.count(b"drozd") == 2
-    archive.write_bytes(data.replace(b"drozd", "Дрозд".encode("cp866")))
-    assert run(capsys, archive, "--out", tmp_path / "out")[0] == 0
-    assert gt(tmp_path / "out", "00_test_img") == {"Auk_1.jpg": 0, "Дрозд_1.jpg": 1}
-
-
-def test_zip_packed_by_a_method_that_python_lacks(tmp_path, capsys):
-    archive = zip_of(tmp_path / "large.zip", ["Auk/1.jpg"])
-    data = bytearray(archive.read_bytes())
-    data[8] = data[data.find(b"PK\x01\x02") + 10] = 9
-    archive.write_bytes(data)
-    result = run(capsys, archive, "--out", tmp_path / "out")
-    assert_refused(result, tmp_path / "out", "the method 9", "unpack it yourself")
-
-
 # --- all or nothing -----------------------------------------------------------------------------
 
 
@@ -713,7 +586,7 @@ def test_interrupt_leaves_nothing(tree, tmp_path, monkeypatch):
     def interrupt(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(prepare, "write_tests", interrupt)
+    monkeypatch.setattr(prepare, "build_tests", interrupt)
     with pytest.raises(KeyboardInterrupt):
         prepare.main([str(tree), "--out", str(tmp_path / "new" / "out")])
     assert not (tmp_path / "new").exists()
@@ -735,6 +608,86 @@ def test_a_failing_rename_takes_the_others_back(tree, tmp_path, capsys, monkeypa
     assert (status, stdout) == (1, f"Reading {tree}\n")
     assert stderr == f"Error: {out} cannot be written: the disk is full; free some space\n"
     assert [path.name for path in out.iterdir()] == ["README.md"]
+
+
+# --- what is no folder and no file --------------------------------------------------------------
+
+
+def make(kind, path):
+    match kind:
+        case "a pipe":
+            os.mkfifo(path)
+        case "a link to nothing":
+            path.symlink_to("nowhere")
+        case "a link to itself":
+            path.symlink_to(path.name)
+        case "a path too long":
+            return path.with_name("x" * 300)
+        case "a file":
+            path.write_bytes(b"x")
+    return path
+
+
+ODD_PATHS = {  # how it is called, its kind, the cause that is named
+    ("{}", "a pipe"): "is a device or a pipe; give a folder or an archive",
+    ("/dev/null", "a device"): "is a device or a pipe; give a folder or an archive",
+    ("{}", "a link to nothing"): "does not exist; give a folder or an archive",
+    ("{}", "a link to itself"): "does not exist; give a folder or an archive",
+    ("{}", "a path too long"): "its name is too long; take a shorter one",
+    ("{} --out {}/new", "a file"): "a part of its path is a file",
+    ("--check {}", "a pipe"): "is not a folder",
+    ("--check {}", "a path too long"): "its name is too long; take a shorter one",
+    ("{tree} --out {}", "a file"): "is a file; give a folder",
+    ("{tree} --out {}", "a pipe"): "is a file; give a folder",
+    ("{tree} --out {}", "a link to nothing"): "something of that name is there already; move it",
+    ("{tree} --out {}", "a link to itself"): "its links lead round in a circle; remove one",
+    ("{tree} --out {}", "a path too long"): "its name is too long; take a shorter one",
+    ("{tree} --ids {}", "a pipe"): "names no species",
+    ("--check {tree} --json {}", "a pipe"): "is a device or a pipe: name a file to write",
+    ("--check {tree} --json {}", "a path too long"): "its name is too long; take a shorter one",
+}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes and links of POSIX")
+@pytest.mark.parametrize(("words", "kind"), ODD_PATHS)
+def test_a_path_that_is_something_else(words, kind, tree, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    path = make(kind, tmp_path / "odd")
+    before = sorted(tmp_path.rglob("*"))
+    status, _, error = run(capsys, *words.format(*[path] * 2, tree=tree).split())
+    assert (status, error.count("\n")) == (1, 1), error
+    assert error.startswith("Error: ")
+    assert ODD_PATHS[words, kind] in error
+    assert str(path if "{}" in words else words) in error
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links and names of POSIX")
+def test_a_link_in_the_place_of_a_result_stays_one(tree, tmp_path, capsys):
+    (tmp_path / "elsewhere").write_text("old")
+    (tmp_path / "found.json").symlink_to("elsewhere")
+    assert run(capsys, "--check", tree, "--json", tmp_path / "found.json")[0] in (0, 3, 4)
+    assert (tmp_path / "found.json").is_symlink()
+    assert (tmp_path / "elsewhere").read_text().startswith("{")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links and names of POSIX")
+def test_a_name_of_two_lines_is_named_in_one(tree, tmp_path, capsys):
+    (tree / "Auk/two\nlines\033[2J.jpg").write_bytes(b"no photo")
+    status, _, error = run(capsys, tree, "--out", tmp_path / "out")
+    assert (status, error.count("\n")) == (0, 1)
+    assert error.startswith("skipped: Auk/two?lines?[2J.jpg: ")
+
+
+def test_as_many_photos_of_one_name_as_there_may_be(monkeypatch):
+    """Each is compared with what is taken about once, or 20,000 of them would take a day."""
+    asked = []
+    key = samples.tables.name_key
+    monkeypatch.setattr(samples.tables, "name_key", lambda name: asked.append(name) or key(name))
+    rows = [("1.jpg", 0, samples.Entry("", Path()))] * 2_000
+    names = {photo.name for photo in samples.with_names(rows)}
+    assert {"1.jpg", "1_2.jpg", "1_2000.jpg"} <= names
+    assert (len(names), len(asked) < 20_000) == (2_000, True)
 
 
 # --- command line -------------------------------------------------------------------------------
