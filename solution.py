@@ -458,6 +458,8 @@ def split_photos(
 
 def load_file(path: Path) -> dict[str, Any]:
     """Return what torch.save wrote, if plain values: nothing is executed. Or SubmissionError."""
+    if path.is_fifo() or path.is_char_device():  # it would be waited for in vain
+        raise SubmissionError(f"{path} is a device or a pipe, no checkpoint: name a file")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (FileNotFoundError, PermissionError) as error:

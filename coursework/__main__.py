@@ -10,8 +10,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from course import files
 from course.cli import run
-from course.files import UserError, check_writable
 
 ASSIGNMENTS = ("case", "transfer", "resnet", "ladder")
 ONLY_OF = {"network": "transfer", "object": "transfer", "photo": "ladder", "smoothing": "ladder"}
@@ -74,6 +74,8 @@ positive, hundreds = partial(natural, least=1), partial(natural, least=100)
 
 def assignment(name: str) -> ModuleType:
     """Import the package of an assignment, and with it torch and Lightning. Raises UserError."""
+    from course.files import UserError
+
     try:
         return importlib.import_module(f"coursework.{name}")
     except ModuleNotFoundError as missing:
@@ -91,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\n".join(f"{each}: {assignment(each).__doc__}" for each in ASSIGNMENTS))
         return 0
     given.setdefault("out", Path("report", "coursework", name))
-    check_writable(given["out"] / "history.json")  # told before the long imports
+    files.check_writable(given["out"] / "history.json")  # told before the long imports
     flags = {flag: given.pop(flag) for flag in FLAGS if flag in given}
     module = assignment(name)
     from lightning.pytorch import utilities

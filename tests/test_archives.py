@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from birddata import prepare, sources
-from course.files import UserError, temporary_folder
+from course.files import temporary_folder
 from tests.commands import call
 
 NAMES = [f"{species}/{number}.jpg" for species in ("Auk", "Owl") for number in range(3)]
@@ -325,8 +325,3 @@ def test_an_archive_without_permission_is_one_line(tmp_path, capsys):
     pack(tmp_path / "a.zip").chmod(0)
     assert call(prepare.main, tmp_path / "a.zip", "--out", tmp_path / "out") == 1
     assert "no permission to read it" in capsys.readouterr().err
-
-
-def test_the_error_class_is_the_users(tmp_path):
-    with pytest.raises(UserError, match="does not exist"):
-        prepare.prepare(tmp_path / "none.zip", tmp_path / "out")

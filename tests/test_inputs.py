@@ -451,13 +451,15 @@ def test_a_species_table_that_contradicts_itself_is_refused(rows, tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
-def test_a_pipe_is_no_table(tmp_path):
+def test_a_pipe_is_no_table_and_no_model(tmp_path):
     """Whoever opens it waits for ever."""
     os.mkfifo(tmp_path / "gt.csv")
     with pytest.raises(UserError, match="is a device or a pipe; give a file"):
         tables.read_labels(tmp_path / "gt.csv")
     with pytest.raises(CheckerError, match="no file"):
         read_csv(tmp_path / "gt.csv")
+    with pytest.raises(solution.SubmissionError, match="is a device or a pipe, no checkpoint"):
+        solution.load_file(tmp_path / "gt.csv")
 
 
 # --- names ----------------------------------------------------------------------------------------
