@@ -123,6 +123,8 @@ def link_or_copy(source: Path, target: Path, placed: dict[Path, Path]) -> bool:
     try:
         target.hardlink_to(origin)
     except (OSError, NotImplementedError):
+        with name_errors(origin), origin.open("rb"):  # it may be gone by now
+            pass
         shutil.copyfile(origin, target)
         return False
     return True

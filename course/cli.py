@@ -30,6 +30,7 @@ from course.files import (
 
 INTERRUPTED = "Interrupted: what was not reported above as written is as it was."
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # by name: Windows has not all of them
+EXHAUSTED = ("DefaultCPUAllocator", "can't start new thread")  # torch's and Python's words
 DOUBLE = 2.0  # seconds in which a second signal belongs to the first, whose clean-up goes on
 
 
@@ -84,8 +85,8 @@ def one_line(error: Exception) -> str | None:
         text = str(error)
     elif isinstance(error, OSError):
         text = describe_error(error)
-    elif isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):  # torch's
-        text = "not enough memory; close other programs, or use a machine with more"
+    elif isinstance(error, MemoryError) or any(text in str(error) for text in EXHAUSTED):
+        text = "not enough memory or threads; close other programs, or use a machine with more"
     elif isinstance(error, UnicodeEncodeError) and error.encoding != "utf-8":
         text = f"file names are {error.encoding} here, which lacks a letter; set PYTHONUTF8=1"
     elif isinstance(error, ModuleNotFoundError) and error.name:

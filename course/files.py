@@ -171,9 +171,8 @@ def _file_beside(path: Path) -> Iterator[tuple[Path, Path]]:
         yield temporary, target
     except OSError as error:
         place = Path(str(error.filename or temporary))
-        if place in (temporary, *temporary.parents):
-            raise UserError(describe_error(error, path, writing=True)) from None
-        raise UserError(describe_error(error)) from None
+        meant, ours = path if place == temporary else None, place in (temporary, *temporary.parents)
+        raise UserError(describe_error(error, meant, ours or None)) from None
     finally:
         _remove(temporary)
 

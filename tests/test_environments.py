@@ -3,6 +3,7 @@
 A command is a row of COMMANDS. PROBE is a small one, which shows what `course.cli` does for all.
 """
 
+import errno
 import os
 import random
 import shutil
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from course.cli import one_line
 from course.files import check_writable, temporary_folder
 from course.layout import save_csv
 
@@ -220,6 +222,25 @@ def test_a_command_works_in_all_that_is_odd_at_once(name, given, out, tmp_path):
     assert finish(process)[0] == 0
     assert (out / command.result).exists()
     assert_nothing_left(out)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (RuntimeError("can't start new thread"), "Error: not enough memory or threads; close"),
+        (MemoryError(), "Error: not enough memory or threads; close other programs"),
+        (UnicodeEncodeError("ascii", "ü", 0, 1, ""), "Error: file names are ascii here"),
+        (FileExistsError(errno.EEXIST, "", "a"), "Error: a cannot be written: something of that"),
+        (OSError(errno.EFBIG, "", "a"), "Error: a cannot be written: it grows too large"),
+        (OSError(errno.ESTALE, "stale", "a"), "Error: a cannot be read: stale; check its path"),
+        (ModuleNotFoundError("no", name="timm"), "Error: timm is not installed; pip install"),
+        (ValueError("two\nlines"), None),
+    ],
+)
+def test_what_goes_wrong_has_a_remedy_or_is_a_bug(error, line, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = one_line(error)
+    assert found is None if line is None else found.startswith(line)
 
 
 # --- Disks and permissions ------------------------------------------------------------------------

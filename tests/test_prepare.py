@@ -152,6 +152,17 @@ def test_photos_are_hard_links_where_the_disk_can(
     assert len({path.read_bytes() for path in photos}) == 1
 
 
+def test_a_photo_that_vanishes_meanwhile_is_named(tree, tmp_path, capsys, monkeypatch):
+    problem = prepare.problem
+
+    def remove(path):
+        return problem(path) or (path.name == "003.jpg" and path.unlink()) or None
+
+    monkeypatch.setattr(prepare, "problem", remove)
+    result = run(capsys, tree, "--out", tmp_path / "out")
+    assert_refused(result, tmp_path / "out", f"{tree}/Auk/003.jpg cannot be read: no such file")
+
+
 @pytest.mark.parametrize("wrapping", ["images", "a/b"])
 def test_folders_in_between(tree, tmp_path, capsys, wrapping):
     wrapped = tmp_path / "wrapped"
