@@ -346,6 +346,24 @@ HABITS = {
         files={"notes.txt": "notes"},
         refusals=("classify: broke the rule 'no file written': open('*notes.txt', 'r+') (*",),
     ),
+    "what is not there cannot be written": Habit(
+        top="import shutil",
+        train="shutil.rmtree('lightning_logs', ignore_errors=True)",
+        classify="""
+        for attempt in (
+            lambda: open("/kaggle/working/log.txt", "w"),
+            lambda: open("notes.txt", "r+"),
+            lambda: os.mkdir("logs/today"),
+            lambda: os.utime("notes.txt"),
+            lambda: shutil.copyfile("notes.txt", "copy.txt"),
+        ):
+            try:
+                attempt()
+            except FileNotFoundError:
+                continue
+            raise AssertionError
+        """,
+    ),
     "the temporary folder, if it can be written": Habit(
         top="import tempfile",
         classify="""
