@@ -245,10 +245,13 @@ class Rules:
             return None
         if name.startswith(_DEVICES):
             return self._refuse(ACCELERATOR, "open", shown, _error(ENOENT, name))
-        if name.startswith(self.known) and ".." not in name:
+        if name.startswith(self.known) and ".." not in name and not name.startswith(self.roots[1]):
             return None
         real = os.path.realpath(name)
-        if not real.startswith(self.known) and os.path.isfile(real):
+        folder, file = os.path.split(real)
+        # A file beside the code was copied: who reads it where it was names this machine's folder.
+        there = folder + os.sep == self.roots[1] and not os.path.islink(self.roots[0] + file)
+        if (there or not real.startswith(self.known)) and os.path.isfile(real):
             self.tell("foreign", f"reads {real}", self.find_origin().where)
         return None
 
@@ -358,7 +361,8 @@ class Rules:
         scheme, _, rest = str(args[0]).partition("://")
         host = rest.partition("/")[0].rpartition("@")[2]
         host = host[1:].partition("]")[0] if host[:1] == "[" else host.partition(":")[0]
-        if scheme not in ("file", "data") and not (_is_this_machine(host) or _is_number(host)):
+        remote = scheme in ("http", "https", "ftp") and not _is_this_machine(host)
+        if remote and not _is_number(host):
             error = sys.modules["urllib.error"].URLError(_unknown_host())
             self._refuse(NETWORK, event, args, error)
 

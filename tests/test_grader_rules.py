@@ -114,6 +114,7 @@ ALLOWED = [
     ("socket.getaddrinfo", ("localhost", 80, 0, 0, 0)),
     ("socket.getaddrinfo", (None, 80, 0, 0, 0)),
     ("urllib.Request", ("file:///d/a.txt", None, {}, "GET")),
+    ("urllib.Request", ("data:text/plain,wren", None, {}, "GET")),
     ("ctypes.dlopen", ("libcudart.so.13",)),  # what torch itself loads
     ("ctypes.dlopen", (None,)),
     ("subprocess.Popen", ("/sbin/ldconfig", ["/sbin/ldconfig", "-p"], None, None)),
@@ -209,7 +210,7 @@ def test_a_file_that_only_this_machine_has_is_named(watch, told, tmp_path_factor
     path.touch()
     watch("open", (path, "r", READ))
     watch("open", (path, "r", READ))
-    watch("open", (Path(HERE, "conftest.py"), "r", READ))
+    watch("open", (Path(HERE, "submissions", "course.py"), "r", READ))
     [(kind, facts)] = told
     assert kind == "foreign"
     assert facts["text"].startswith(f"classify: reads {path} (test_grader_rules.py:")
