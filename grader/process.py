@@ -26,8 +26,7 @@ LOG_LIMIT = 32 * 2**20  # bytes of output; a submission that prints more is ende
 TAIL = 8000  # bytes of output that are kept for the report
 LOOK = 0.02  # seconds between two looks at the reports
 SAMPLE = 0.5  # seconds between two looks at memory and processor
-BETWEEN = 60.0  # seconds to start the process
-AFTER_FAILURE = 3.0
+AFTER_FAILURE = 3.0  # seconds in which a process that has failed ends by itself
 
 _POSIX = os.name == "posix"
 
@@ -59,7 +58,7 @@ class Run:
         self.memory = int(self.limits["memory"] * 2**30)
         self.outcome = Outcome(_layers(stage))
         self.reports = Reports(stage, token)
-        self.phase = Phase("start", BETWEEN)
+        self.phase = Phase("import", self.limits["import"])
         self.began = time.monotonic()
         self.cpu_before = 0.0  # seconds, when the phase began
         self.photos: dict[int, int] = {}  # opened in this phase, by process
@@ -163,7 +162,8 @@ class Run:
             self._fail(f"MemoryError: over {self.limits['memory']:g} GiB")
         if self.watch:
             wall, cpu = time.monotonic() - self.began, self.tree.cpu - self.cpu_before
-            self.watch(self.phase, wall, cpu, sum(self.photos.values()), self.total)
+            photos = sum(self.photos.values())
+            self.watch(self.stage.data.name, self.phase, wall, cpu, photos, self.total)
 
     def _understand(self, report: dict[str, Any]) -> None:
         """Take one report of the hook; a forged one that makes no sense is none."""

@@ -54,9 +54,8 @@ _CHANGES = {
     **dict.fromkeys(("os.link", "os.symlink"), (1,)),
     "os.rename": (0, 1),
 }
-_REVERSE_LOOK_UPS = {"socket.gethostbyaddr": 0, "socket.getnameinfo": 0}
-_LOOK_UPS = {"socket.getaddrinfo": 0, "socket.gethostbyname": 0, "http.client.connect": 1}
-_LOOK_UPS |= _REVERSE_LOOK_UPS
+_REVERSE_LOOK_UPS = ("socket.gethostbyaddr", "socket.getnameinfo")
+_LOOK_UPS = ("socket.getaddrinfo", "socket.gethostbyname", *_REVERSE_LOOK_UPS)
 # Native functions that open files and announce nothing: by module, the path of attributes to each,
 # where its arguments hold the file's name, and the mode. Position -1: it makes shared memory.
 _NATIVE_IO: dict[str, tuple[tuple[Any, ...], ...]] = {
@@ -351,8 +350,7 @@ class Rules:
                 self._refuse(NETWORK, event, args[1:], _error(ENETUNREACH))
 
     def _on_look_up(self, event: str, args: tuple[Any, ...]) -> None:
-        host = args[_LOOK_UPS[event]]
-        host = host[0] if isinstance(host, tuple) else host
+        host = args[0][0] if isinstance(args[0], tuple) else args[0]
         # A number needs no look-up, but for its name.
         if not _is_this_machine(host) and (event in _REVERSE_LOOK_UPS or not _is_number(host)):
             self._refuse(NETWORK, event, args, _unknown_host())
