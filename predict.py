@@ -61,7 +61,8 @@ def print_prediction(
     """Print the `number` likeliest species of a photo, and what they rest on."""
     from reporting.drawing import describe_views, likeliest
 
-    best = likeliest(classifier, prediction.logits, number)
+    probabilities = classifier.probabilities(prediction.logits)
+    best = likeliest(probabilities, classifier.class_names, number)
     lines = [f"{probability:7.2%}  {name}" for probability, name in best]
     print(path, *lines, describe_views(prediction), sep="\n  ")
     threshold = classifier.confidence_threshold
@@ -86,7 +87,8 @@ def csv_row(classifier: Classifier, name: str, prediction: Prediction | Exceptio
 
     row = [name]
     if not isinstance(prediction, Exception):
-        (probability, species), *others = likeliest(classifier, prediction.logits, 3)
+        probabilities = classifier.probabilities(prediction.logits)
+        (probability, species), *others = likeliest(probabilities, classifier.class_names)
         row += [species, f"{probability:.4f}", *(name for _, name in others)]
     return row + [""] * (len(CSV_COLUMNS) - len(row))
 

@@ -6,7 +6,6 @@ Exit status: 0 if every test is Ok (and --require is met), 1 if not, 2 for a wro
 import argparse
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -32,7 +31,6 @@ from course.check import check_test, grade  # noqa: E402
 from course.files import UserError, check_writable, temporary_folder, write_json  # noqa: E402
 from course.layout import CheckerError, find_tests, read_csv, save_csv  # noqa: E402
 from course.tables import read_species  # noqa: E402
-from grader import supervisor  # noqa: E402
 from grader.limits import LIMITS, limits_with  # noqa: E402
 from grader.model import is_demonstration, read_facts  # noqa: E402
 from grader.outcome import Outcome  # noqa: E402
@@ -50,7 +48,7 @@ from grader.report import (  # noqa: E402
     show_result,
     write_errors,
 )
-from grader.reproduce import find_test, reproduce  # noqa: E402
+from grader.reproduce import RunFailed, find_test, reproduce  # noqa: E402
 from grader.session import TestResult, grade_tests, run_single_test  # noqa: E402
 from grader.staging import NAMES, Submission  # noqa: E402
 
@@ -154,19 +152,19 @@ def run_locally(options: argparse.Namespace) -> int:
         if not find_tests(options.tests):
             if options.tests.resolve() != DEFAULT_TESTS or options.pack:
                 raise UserError(f"no NN_*_input folder in {options.tests}: nothing to grade")
-            # Only this project's training runs here: another folder's is run under the rules.
-            folder = submission.folder if submission.folder == ROOT else None
-            options.tests, model = stack.enter_context(graded_sample(folder, submission.model))
+            sample = graded_sample(submission.model, own=submission.folder == ROOT)
+            options.tests, model = stack.enter_context(sample)
             submission = replace(submission, model=model)
         return grade_folder(submission, options, watch)
 
 
 @contextmanager
-def graded_sample(folder: Path | None, model: Path) -> Iterator[tuple[Path, Path]]:
-    """Draw a sample, and train on it with `folder`, from the backbone of `model`, which it keeps.
+def graded_sample(model: Path, own: bool) -> Iterator[tuple[Path, Path]]:
+    """Draw a sample, and train on it from the backbone of `model`, which stays as it is.
 
     Yields the folder of the tests and the model to grade, both gone after the block; the
-    training's report stays. Without `folder` nothing is trained: the model is `model`.
+    training's report stays. Only this project's `own` training runs here: another submission's
+    runs under the rules alone, so it is graded with `model`.
     """
     from birddata import drawn_sample
 
@@ -174,36 +172,25 @@ def graded_sample(folder: Path | None, model: Path) -> Iterator[tuple[Path, Path
     with temporary_folder("birds-sample-") as base:
         tests, trained = base / "tests", base / "birds_model.pt"
         drawn_sample.draw_sample(tests, seed=0)
-        if folder is None:
+        if not own:
             say("The submission is graded on it as it is: its model has not learnt these birds.")
             yield tests, model
             return
-        report = folder / "report" / "sample"
-        say("Training on it, from the backbone of the model at hand:")
-        _train(folder, tests, model, trained, report)
+        report = ROOT / "report" / "sample"
+        train_on_sample(tests, model, trained, report)
         yield tests, trained
     page = report / "report.html"
     near = page.is_relative_to(Path.cwd())
     say(f"The report of the training is kept: {page.relative_to(Path.cwd()) if near else page}")
 
 
-def _train(folder: Path, tests: Path, model: Path, trained: Path, report: Path) -> None:
-    script = folder / "train_full.py"
-    for path in (script, model):
-        if not path.is_file():
-            raise UserError(f"no {path}: the sample is trained with it; name a folder of tests")
+def train_on_sample(tests: Path, model: Path, trained: Path, report: Path) -> None:
+    """Run this project's training as its command does."""
+    import train_full
+
+    say("Training on it, from the backbone of the model at hand:")
     options = ["--init", str(model), "--out", str(trained), "--report", str(report)]
-    # The supervisor ends the training when this process ends, however it does.
-    watched = [sys.executable, supervisor.__file__, "0"]
-    command = [*watched, sys.executable, str(script), str(tests), *options]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=os.name == "posix")
-    try:
-        status = process.wait()
-    finally:
-        process.stdin.close()  # type: ignore[union-attr]
-        process.wait()
-    if status or not trained.is_file():
-        raise UserError(f"{script} ended with status {status} and made no model")
+    train_full.main([str(tests), *options])
 
 
 def grade_folder(submission: Submission, options: argparse.Namespace, watch: Progress) -> int:
@@ -212,11 +199,11 @@ def grade_folder(submission: Submission, options: argparse.Namespace, watch: Pro
     if options.reproduce:
         find_test(tests)  # told before the work, not after it
 
-    def report(result: TestResult) -> None:
+    results = []
+    for result in grade_tests(submission, tests, options.tests / "results.json"):
         watch.clear()
         show_result(result, submission)
-
-    results = grade_tests(submission, tests, options.tests / "results.json", report, watch.start)
+        results.append(result)
     facts = read_facts(submission.model)
     show_model(facts, results)
     show_errors(results, names)
@@ -248,11 +235,11 @@ Facts = Mapping[str, Any] | None  # what the model file says about itself
 def show_reproduction(submission: Submission, facts: Facts, results: Sequence[TestResult]) -> bool:
     """Retrain and compare; returns whether the training function reaches the accuracy."""
     say("Reproduction: training anew with fast_train=False")
-    tests = [result.test for result in results]
-    comparison, outcomes = reproduce(submission, tests, facts)
-    show_phases(outcomes[0])
-    if comparison is None:
-        say(f"   NOT reproduced: {harmless(str(outcomes[-1].problem))}")
+    try:
+        tests = [result.test for result in results]
+        comparison = reproduce(submission, tests, facts, show_phases)
+    except RunFailed as failure:
+        say(f"   NOT reproduced: {harmless(str(failure))}")
         return False
     for line in comparison.lines():
         say(f"   {line}")
@@ -278,9 +265,7 @@ def show_pack(
     try:
         files = files_to_pack(submission, results, options.code or submission.code)
         say("Grading the archive from an empty folder:")
-        size = pack(
-            path, files, submission, results, lambda r: say(f"   {r.test.number} {r.status}")
-        )
+        size = pack(path, files, submission, results)
     except PackError as error:
         say(f"{path} not written: {error}")
         return False

@@ -11,7 +11,6 @@ Nothing here writes to disk, opens a socket, starts a process or touches an acce
     2. Training sees random squares of every scale around the place where the map of the pretrained
        network sees the bird. The last blocks and a new linear head are trained, the earlier ones
        more slowly: on four fifths of the photos, to validate on the rest; then, anew, on all.
-       The mean of both networks is delivered.
 """
 
 from __future__ import annotations
@@ -66,6 +65,7 @@ class Settings:
     crop_stretch: float = 1.27  # the most that a random crop is wider than high, or the reverse
     colour_jitter: float = 0.3  # of brightness, contrast and saturation
     cutmix: float = 0.5  # the chance that photos get a rectangle, and its share, of another photo
+    class_balance: float = 0.5  # of the logarithms of the classes' frequencies, off the logits
     average_decay: float = 0.998  # of the moving average of the weights, per step, in the end
     validation_share: float = 0.2
     seed: int = 0
@@ -660,7 +660,10 @@ class TrainingRun:
             rate, seconds = optimiser.param_groups[0]["lr"], time.perf_counter() - start
             on_epoch(EpochRow(stage, epoch, loss, accuracy, rate, seconds, *measured))
         self.network.load_state_dict(self.average.module.state_dict())
-        self.network.eval()
+        # In a test all classes are as frequent (logit adjustment, Menon et al., ICLR 2021).
+        counts = torch.bincount(self.sample.labels[train], minlength=len(self.network.class_ids))
+        frequencies = counts.clamp(min=1) / counts.float().mean()  # (classes,)
+        self.network.head.bias.data -= settings.class_balance * frequencies.log()
 
     def _set_gradients(self, batch: np.ndarray, epoch: int) -> tuple[float, int]:
         """Compute the gradients of a batch of photos (indices); sums of losses, right answers."""
@@ -735,7 +738,7 @@ def train_classifier(
 
     `fast_train` is one epoch of two batches, from random weights if there are no pretrained ones;
     `class_names` are for people, by class id; `on_epoch` is called after each epoch.
-    Returns the mean of two trained networks (see above), with the `validation` of the first.
+    Returns a network trained on all photos, with the `validation` of one trained without some.
     Raises SubmissionError: no labels, no readable photo, no pretrained weights.
     """
     if not train_gt:
@@ -762,11 +765,8 @@ def train_classifier(
             raise SubmissionError(f"no readable photo in {train_img_dir}: check the folder's path")
         labels = torch.tensor([class_ids.index(gt[path.name]) for path in boxes])  # (photos,)
         sample = Sample(list(boxes), labels, list(boxes.values()))
-        second = copy.deepcopy(network)
-        network.validation = validation_run(network, sample, settings, on_epoch)
-        TrainingRun(second, sample, settings).fit(FINAL_RUN, np.arange(len(labels)), on_epoch)
-        for weight, other in zip(network.parameters(), second.parameters(), strict=True):
-            weight.data.lerp_(other.data, 0.5 if network.validation else 1.0)  # "model soup", 2022
+        network.validation = validation_run(copy.deepcopy(network), sample, settings, on_epoch)
+        TrainingRun(network, sample, settings).fit(FINAL_RUN, np.arange(len(labels)), on_epoch)
     network.metadata["fallback_class"] = Counter(gt.values()).most_common(1)[0][0]
     return network.eval()
 

@@ -12,9 +12,10 @@ from typing import Any
 
 from course import files
 from course.cli import run
+from course.files import UserError, atomic_write
 
 ASSIGNMENTS = ("case", "transfer", "resnet", "ladder")
-ONLY_OF = {"network": "transfer", "object": "transfer", "photo": "ladder", "smoothing": "ladder"}
+ONLY_OF = {"network": "transfer", "object": "transfer", "photo": "ladder"}
 FLAGS = ("accelerator", "devices", "num_nodes", "strategy", "precision")  # of Lightning's Trainer
 INTERRUPTED = "Interrupted: the same command goes on after the last whole epoch."
 
@@ -29,26 +30,15 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("name", choices=["list", *ASSIGNMENTS], help="`list` describes each of them")
-    add(
-        "--data",
-        type=Path,
-        metavar="DIR",
-        help="folder with cifar-10-batches-py, FashionMNIST/raw "
-        "or a folder of photos for each class; default: torch's cache, filled by download",
-    )
+    add("--data", type=Path, metavar="DIR", help="data set or class folders; default: a download")
     add("--out", type=Path, metavar="DIR", help="default: report/coursework/NAME")
     add("--epochs", type=positive, metavar="N", help="of every run, instead of its own number")
     add("--subset", type=hundreds, metavar="N", help="train and test on at most N photos each")
     add("--seed", type=natural, metavar="N", help="default: 0")
     add("--full", "--night", action="store_true", help="the assignment's own numbers: a night")
-    add(
-        "--network",
-        choices=("vgg11", "googlenet", "mobilenet_v2"),
-        help="of transfer; default: the first of these whose ImageNet weights can be had",
-    )
+    add("--network", choices=("vgg11", "googlenet", "mobilenet_v2"), help="of transfer")
     add("--object", type=natural, metavar="N", help="of transfer: the test photo; default: 0")
     add("--photo", type=Path, metavar="FILE", help="of ladder: the new photo; default: a cat")
-    add("--smoothing", type=positive, metavar="N", help="of ladder: curves as means of N epochs")
     add = parser.add_argument_group("of Lightning's Trainer").add_argument
     add("--accelerator", metavar="NAME", help="such as cpu or gpu")
     add("--devices", type=positive, metavar="N", help="on each machine")
@@ -74,15 +64,12 @@ positive, hundreds = partial(natural, least=1), partial(natural, least=100)
 
 def assignment(name: str) -> ModuleType:
     """Import the package of an assignment, and with it torch and Lightning. Raises UserError."""
-    from course.files import UserError
-
     try:
+        importlib.import_module("coursework.pages")
         return importlib.import_module(f"coursework.{name}")
     except ModuleNotFoundError as missing:
-        raise UserError(
-            f"{missing.name} is not installed, which the courseworks need: "
-            "pip install -r requirements-coursework.txt"
-        ) from None
+        remedy = "pip install -r requirements-coursework.txt"
+        raise UserError(f"{missing.name} is not installed: {remedy}") from None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -100,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     from coursework import data, engine, pages
 
-    first = utilities.rank_zero_only.rank == 0  # of several processes: it prints and writes for all
+    first = not getattr(utilities.rank_zero_only, "rank", 0)  # it prints and writes for all
     if not first:
         sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 (till the end)
     options = data.Options(**given)
@@ -110,7 +97,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     runs = module.runs(photos, options)
     results = engine.train_all(name, runs, options.out, flags, first)
     if first:
-        path = pages.write(pages.draw(module, photos, results, options), options.out)
+        path, page = options.out / "report.html", pages.draw(module, photos, results, options)
+        with atomic_write(path) as temporary:
+            temporary.write_text(page, encoding="utf-8")
         print(f"Wrote {path} and {options.out / 'history.json'}.")
     return 0
 

@@ -4,6 +4,7 @@ import base64
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -16,8 +17,9 @@ from torch import Tensor
 from coursework.engine import Result
 
 # Told apart by people with any kind of colour vision: Paul Tol's muted and bright schemes.
-COLOURS = ("#332288", "#cc6677", "#117733", "#88ccee", "#882255", "#999933", "#44aa99", "#aa4499")
-COLOURS += ("#ddcc77", "#000000", "#ee7733", "#0077bb", "#cc3311")
+MUTED = ("#332288", "#cc6677", "#117733", "#88ccee", "#882255", "#999933", "#44aa99", "#aa4499")
+OTHERS = ("#ddcc77", "#000000", "#ee7733", "#0077bb", "#cc3311")
+COLOURS = MUTED + OTHERS
 COMMA = FuncFormatter(lambda value, _: f"{value:g}".replace(".", ","))
 WORDS = {  # accuracy, loss, epoch, seconds, training, validation (in the ladder: test)
     "ru": ("доля верных ответов", "функция потерь", "эпоха", "секунды обучения", "обучение",
@@ -32,33 +34,29 @@ def curves(
     labels: Iterable[str],
     language: str,
     limits: Mapping[str, tuple[float, float]] | None = None,
-    smoothing: int = 1,
     by_time: bool = False,
     only: str = "",
     groups: Mapping[str, str] | None = None,
 ) -> Markup:
     """Draw accuracy and loss side by side: training dashed, validation or test solid.
 
-    A run that goes on from another one begins where that ends. `limits` are the axes by `epoch`,
-    `acc` and `loss`; `only` is "val" for no training curves; `groups` gives runs common names and
-    colours.
+    A run that goes on from another one begins where that ends. `limits` are of `common_limits`;
+    `only` is "val" for no training curves; `groups` gives runs common names and colours.
     """
     accuracy, loss, epoch, seconds, *parts = WORDS[language]
     named = dict(zip(("train", "val"), parts, strict=True))
     shown = [part for part in named if only in ("", part)]
     figure = Figure((10, 3.7), layout="constrained")
     axes = dict(zip(("acc", "loss"), figure.subplots(1, 2), strict=True))
+    names = groups or {label: result.run.title for label, result in results.items()}
+    order = list(dict.fromkeys(names.values()))
     for kind, axis in axes.items():
         for label in labels:
-            result = results[label]
-            name = groups[label] if groups else result.run.title
-            order = (
-                sorted(set(groups.values())) if groups else [r.run.title for r in results.values()]
-            )
+            result, name = results[label], names[label]
             colour = COLOURS[order.index(name) % len(COLOURS)]
             x = abscissae(results, result, by_time)
             for part in shown:
-                y = smooth([row[f"{part}_{kind}"] for row in result.rows], smoothing)
+                y = smooth([row[f"{part}_{kind}"] for row in result.rows])
                 style = ("--" if part == "train" else "-") + ("o" if len(y) <= 12 else "")
                 title = name if only else f"{name}: {named[part]}"
                 axis.plot(x, y, style, color=colour, markersize=3, label=title)
@@ -73,8 +71,8 @@ def curves(
         if limits:
             axis.set(xlim=limits["epoch"], ylim=limits[kind])
     lines = dict(zip(*reversed(axes["acc"].get_legend_handles_labels()), strict=True))
-    where = {"loc": "outside lower center", "ncols": 2, "frameon": False, "fontsize": 9}
-    figure.legend(lines.values(), lines, **where)
+    how: dict[str, Any] = {"ncols": 2, "frameon": False, "fontsize": 9}
+    figure.legend(lines.values(), lines.keys(), loc="outside lower center", **how)
     return as_svg(figure)
 
 
@@ -86,8 +84,9 @@ def abscissae(results: Mapping[str, Result], result: Result, by_time: bool) -> n
     return before + np.cumsum(steps)
 
 
-def smooth(values: Sequence[float], over: int) -> list[float]:
-    """Return the means of the last `over` values."""
+def smooth(values: Sequence[float], many: int = 50) -> list[float]:
+    """Return the means of the last ten values where there are many, else the values."""
+    over = 10 if len(values) >= many else 1
     return [float(np.mean(values[max(0, i + 1 - over) : i + 1])) for i in range(len(values))]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -23,7 +24,7 @@ TORCHVISION = {
 
 
 class Photos(Dataset):
-    """N photos with their classes; a whole batch is read at once, and augmented photo by photo."""
+    """N photos with their classes, augmented one by one."""
 
     def __init__(self, inputs: Tensor, labels: Tensor, augment: v2.Transform | None = None) -> None:
         self.inputs, self.labels, self.augment = inputs, labels, augment  # (N, C, H, W) uint8, (N,)
@@ -43,10 +44,9 @@ class Photos(Dataset):
 
     def split(self, first: int) -> tuple[Photos, Photos]:
         """Return `first` photos drawn at random, the same ones each time, and the others."""
-        parts = random_split(
-            self, [first, len(self) - first], generator=torch.Generator().manual_seed(0)
-        )
-        return self.take(list(parts[0].indices)), self.take(list(parts[1].indices))
+        fixed = torch.Generator().manual_seed(0)
+        one, other = random_split(self, [first, len(self) - first], generator=fixed)
+        return self.take(list(one.indices)), self.take(list(other.indices))
 
     def at_most(self, count: int | None) -> Photos:
         """Return `count` photos drawn at random, or all if there are no more."""
@@ -90,9 +90,9 @@ class DataSet:
 
     def grey(self) -> DataSet:
         """Return the same photos with one channel."""
-        grey, train, test = v2.functional.rgb_to_grayscale, self.train, self.test
-        parts = [Photos(grey(part.inputs), part.labels) for part in (train, test)]
-        return replace(self, train=parts[0], test=parts[1])
+        grey = v2.functional.rgb_to_grayscale
+        train, test = (Photos(grey(p.inputs), p.labels) for p in (self.train, self.test))
+        return replace(self, train=train, test=test)
 
 
 def load(wanted: str, folder: Path | None, side: int) -> DataSet:
@@ -114,24 +114,25 @@ def load(wanted: str, folder: Path | None, side: int) -> DataSet:
             f"{name} is not whole in {root} and cannot be downloaded ({cause}): give --data a "
             "folder that holds it, or be online once"
         ) from None
-    photos = [_photos(torch.as_tensor(p.data), torch.as_tensor(p.targets), side) for p in parts]
+    photos = [_photos(part.data, part.targets, side) for part in parts]
     return DataSet(title, list(parts[0].classes), *photos)
 
 
-def _photos(pixels: Tensor, labels: Tensor, side: int) -> Photos:
+def _photos(data: Any, labels: Any, side: int) -> Photos:
     """Pixels (N, H, W) or (N, H, W, 3) as photos of the wanted size."""
+    pixels = torch.as_tensor(data)
     pixels = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2).contiguous()
     if pixels.shape[-1] != side:
         pixels = v2.functional.resize(pixels, [side, side], antialias=True)
-    return Photos(pixels, labels.long())
+    return Photos(pixels, torch.as_tensor(labels))
 
 
 def _class_folders(root: Path, side: int) -> DataSet:
     """Read `root`/train and `root`/test (or val), or one tree, of which a fifth is for the test."""
     held = next((root / name for name in ("test", "val") if (root / name).is_dir()), None)
-    split = held is not None and (root / "train").is_dir()
-    classes, train = _read_tree(root / "train" if split else root, side)
-    if not split or held is None:
+    held = held if (root / "train").is_dir() else None
+    classes, train = _read_tree(root / "train" if held else root, side)
+    if not held:
         return DataSet(root.resolve().name, classes, *train.split(round(0.8 * len(train))))
     tested, test = _read_tree(held, side)
     if unknown := sorted(set(tested) - set(classes)):
@@ -171,10 +172,7 @@ def _read_tree(folder: Path, side: int) -> tuple[list[str], Photos]:
     if empty := [name for i, name in enumerate(tree.classes) if i not in kept]:
         print(f"Left out: no readable photo of {', '.join(empty)} in {folder}", file=sys.stderr)
     if len(kept) < 2:
-        raise UserError(
-            f"{folder} has readable photos of fewer than two classes: give each class a folder "
-            "with photos"
-        )
+        raise UserError(f"{folder} has readable photos of fewer than two classes: add some")
     numbers = torch.tensor([kept.index(label) for label in labels])
     return [tree.classes[i] for i in kept], Photos(torch.stack(pixels), numbers)
 
@@ -189,7 +187,6 @@ class Options:
     subset: int | None = None
     seed: int = 0
     full: bool = False  # the assignment's own numbers
-    smoothing: int = 1
     network: str | None = None  # of transfer; None: the first one whose weights there are
     object: int = 0  # of transfer: the test photo to be classified
     photo: Path | None = None  # of ladder: the new photo

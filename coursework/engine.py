@@ -39,8 +39,6 @@ from coursework.data import DataSet, Options, Photos
 EVALUATION_BATCH = 50  # photos; larger ones fall out of the processor's cache
 TRAINING_PHOTOS_EVALUATED = 5_000  # at most, for the accuracy on training data after a run
 
-Batch = tuple[Tensor, Tensor]
-
 
 @dataclass(frozen=True)
 class Recipe:
@@ -137,12 +135,8 @@ def predict(network: nn.Module, photos: Tensor) -> Tensor:
 
 def has_fast_bfloat16() -> bool:
     """Return whether bfloat16 is worth it: a GPU, or a CPU that multiplies such matrices itself."""
-    if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported())
-    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
-
-
-# ---- Batches, steps and rates --------------------------------------------------------------------
+    cpu = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return bool(torch.cuda.is_bf16_supported() if torch.cuda.is_available() else cpu())
 
 
 class Training(L.LightningModule):
@@ -160,15 +154,12 @@ class Training(L.LightningModule):
         photos, world = self.run.data.train, self.trainer.world_size
         size = min(self.recipe.batch_size, len(photos))
         if size % world:
-            raise UserError(
-                f"batches of {size} photos cannot be divided among {world} processes: choose "
-                "another number of --devices"
-            )
+            raise UserError(f"{size} photos a batch cannot be divided among {world} --devices")
         augment = v2.Compose(list(self.run.augment)) if self.run.augment else None
         data = Photos(photos.inputs, photos.labels, augment)
         # Lightning tells the sampler the epoch; a factor keeps neighbouring seeds apart.
         seed = 1009 * self.recipe.seed
-        sampler = DistributedSampler(data, world, self.global_rank, seed=seed, drop_last=True)
+        sampler: Any = DistributedSampler(data, world, self.global_rank, seed=seed, drop_last=True)
         own = torch.Generator()  # or each iterator draws from the random numbers of the epoch
         return DataLoader(data, size // world, sampler=sampler, drop_last=True, generator=own)
 
@@ -181,7 +172,7 @@ class Training(L.LightningModule):
         """Return the validation photos."""
         return self.loader(self.run.data.watched)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """Return the optimiser and its schedule."""
         optimiser = make_optimiser(self.network, self.recipe)
         batches = int(self.trainer.estimated_stepping_batches) // self.recipe.epochs
@@ -193,23 +184,24 @@ class Training(L.LightningModule):
         parts = (self.recipe.seed, self.current_epoch, self.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(parts).generate_state(1)[0]))
 
-    def training_step(self, batch: Batch, _: int) -> Tensor:
+    def training_step(self, batch: list[Tensor], _: int) -> Tensor:
         """Return the loss of a batch."""
         self.rate = self.trainer.optimizers[0].param_groups[-1]["lr"]
         return self.measure("train", batch)
 
-    def validation_step(self, batch: Batch, _: int, dataloader_idx: int = 0) -> None:
+    def validation_step(self, batch: list[Tensor], _: int, dataloader_idx: int = 0) -> None:
         """Measure a batch."""
         self.measure(self.parts[dataloader_idx], batch)
 
-    def measure(self, part: str, batch: Batch) -> Tensor:
+    def measure(self, part: str, batch: list[Tensor]) -> Tensor:
         """Return the loss of a batch, and log loss and accuracy for the mean over all photos."""
         inputs, labels = batch
         logits = self.network(to_input(inputs)).float()
         loss = functional.cross_entropy(logits, labels)
         right = (logits.argmax(1) == labels).float().mean()
-        how = {"on_step": False, "on_epoch": True, "sync_dist": True, "add_dataloader_idx": False}
-        self.log_dict({f"{part}_loss": loss, f"{part}_acc": right}, batch_size=len(labels), **how)
+        how: dict[str, Any] = {"on_step": False, "on_epoch": True, "sync_dist": True}
+        how |= {"batch_size": len(labels), "add_dataloader_idx": False}
+        self.log_dict({f"{part}_loss": loss, f"{part}_acc": right}, **how)
         return loss
 
     def on_train_epoch_end(self) -> None:
@@ -242,10 +234,10 @@ def make_optimiser(network: nn.Module, recipe: Recipe) -> Optimizer:
         for is_head in (False, True)
     ]
     groups = [group for group in groups if group["params"]]
-    decay = recipe.weight_decay
     if recipe.optimiser == "sgd":
-        return SGD(groups, momentum=recipe.momentum, weight_decay=decay)
-    return {"adam": Adam, "adamw": AdamW}[recipe.optimiser](groups, weight_decay=decay)
+        return SGD(groups, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+    adaptive = {"adam": Adam, "adamw": AdamW}[recipe.optimiser]
+    return adaptive(groups, weight_decay=recipe.weight_decay)
 
 
 def make_schedule(optimiser: Optimizer, recipe: Recipe, batches: int) -> dict[str, Any]:
@@ -254,7 +246,7 @@ def make_schedule(optimiser: Optimizer, recipe: Recipe, batches: int) -> dict[st
     All by the step: Lightning writes checkpoints before it moves what goes by the epoch.
     """
     rates = [group["lr"] for group in optimiser.param_groups]
-    steps, how = recipe.epochs * batches, {"interval": "step"}
+    steps, how = recipe.epochs * batches, dict[str, Any](interval="step")
     match recipe.schedule:
         case "constant":
             return {}
@@ -264,13 +256,10 @@ def make_schedule(optimiser: Optimizer, recipe: Recipe, batches: int) -> dict[st
             cuts = sorted({max(1, steps // 2), max(1, 3 * steps // 4)})
             scheduler = MultiStepLR(optimiser, cuts)
         case _:
-            given = {"patience": recipe.patience, "cooldown": recipe.cooldown}
-            scheduler = ReduceLROnPlateau(optimiser, **given)
+            wait, rest = recipe.patience, recipe.cooldown
+            scheduler = ReduceLROnPlateau(optimiser, patience=wait, cooldown=rest)
             how |= {"monitor": "val_loss", "frequency": batches}
     return {"lr_scheduler": {"scheduler": scheduler, **how}}
-
-
-# ---- Whole runs ----------------------------------------------------------------------------------
 
 
 def train_all(
@@ -278,11 +267,9 @@ def train_all(
 ) -> dict[str, Result]:
     """Train the runs in order, from what `folder` holds of them; the `first` process writes.
 
-    `flags` go to Lightning's Trainer: accelerator, devices, num_nodes, strategy, precision.
-    Raises UserError if `folder` holds other results, or there is no such hardware.
+    `flags` go to Lightning's Trainer. Raises UserError for other results, or no such hardware.
     """
-    results: dict[str, Result] = {}
-    history: dict[str, Any] = {}
+    results, history = dict[str, Result](), dict[str, Any]()
     for run in runs:
         results[run.label] = r = train(run, results.get(run.start), folder, flags)
         numbers = {"settings": run.settings(), "parameters": r.parameters, "epochs": r.rows}
@@ -299,9 +286,7 @@ def claim(folder: Path, assignment: str) -> None:
         remove_leftovers(path)
     owner = read_json(folder / "history.json").get("assignment", assignment)
     if owner != assignment:
-        raise UserError(
-            f"{folder} holds the results of {owner}: choose another --out, or delete it"
-        )
+        raise UserError(f"{folder} holds the results of {owner}: choose another --out")
 
 
 def train(run: Run, start: Result | None, folder: Path, flags: Mapping[str, Any]) -> Result:
@@ -329,12 +314,7 @@ def train(run: Run, start: Result | None, folder: Path, flags: Mapping[str, Any]
 class WholeFiles(TorchCheckpointIO):
     """Write checkpoints whole or not at all; Lightning copies them from the temporary folder."""
 
-    def save_checkpoint(
-        self,
-        checkpoint: dict[str, Any],
-        path: str | Path,
-        storage_options: Any = None,  # noqa: ARG002 - Lightning passes it
-    ) -> None:
+    def save_checkpoint(self, checkpoint: Any, path: Any, storage_options: Any = None) -> None:  # noqa: ARG002
         """Raise UserError if the file cannot be written; the one there is as it was."""
         remove_leftovers(Path(path))
         with atomic_write(Path(path)) as temporary:
@@ -349,12 +329,9 @@ def make_trainer(run: Run, folder: Path, flags: Mapping[str, Any]) -> L.Trainer:
     loggers: list[Logger] = [CSVLogger(folder / "logs", run.label)]
     if find_spec("tensorboard"):
         loggers.append(TensorBoardLogger(folder / "logs", run.label))
-    checkpoint = ModelCheckpoint(
-        folder / "runs" / run.label,
-        filename="last",  # as save_last=True, which would write a second file
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )
+    # As save_last=True, which would write a second file.
+    how: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
+    checkpoint = ModelCheckpoint(folder / "runs" / run.label, "last", **how)
     try:
         return L.Trainer(
             **{"precision": precision, **flags},
@@ -369,17 +346,12 @@ def make_trainer(run: Run, folder: Path, flags: Mapping[str, Any]) -> L.Trainer:
             use_distributed_sampler=False,  # the sampler is ours
         )
     except (MisconfigurationException, ValueError) as error:
-        raise UserError(
-            f"Lightning's Trainer refuses: {' '.join(str(error).split())} (see --accelerator, "
-            "--devices, --num-nodes, --strategy, --precision)"
-        ) from None
+        cause = " ".join(str(error).split())
+        raise UserError(f"Lightning's Trainer refuses: {cause} (see --help)") from None
 
 
 def read_checkpoint(path: Path, run: Run) -> dict[str, Any]:
-    """Return the state after the last whole epoch; empty if there is none.
-
-    Raises UserError if it is damaged, or of a run with other settings.
-    """
+    """Return the state after the last whole epoch, or {}; UserError if it is of another run."""
     if not path.is_file():
         return {}
     try:
@@ -388,15 +360,11 @@ def read_checkpoint(path: Path, run: Run) -> dict[str, Any]:
     except OSError:
         raise
     except Exception as error:  # whatever a damaged or foreign file makes the loader raise
-        raise UserError(
-            f"{path} cannot be read ({type(error).__name__}): delete it, and the run starts anew"
-        ) from None
+        raise UserError(f"{path} cannot be read ({type(error).__name__}): delete it") from None
     now = run.settings()
-    if changed := [name for name in now if before.get(name) != now[name]]:
-        raise UserError(
-            f"{path} holds a run with other settings ({', '.join(changed)}): choose another --out, "
-            "or delete it, and the run starts anew"
-        )
+    if changed := ", ".join(name for name in now if before.get(name) != now[name]):
+        remedy = "choose another --out, or delete it"
+        raise UserError(f"{path} holds a run with other settings ({changed}): {remedy}")
     return state
 
 

@@ -8,11 +8,11 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import jinja2
+import numpy as np
 import torchinfo
 from markupsafe import Markup
 from torch import nn
 
-from course.files import atomic_write
 from coursework import charts
 from coursework.data import DataSet, Options
 from coursework.engine import Result
@@ -61,10 +61,7 @@ class Comparison(NamedTuple):
 
 
 def margin(*results: Result) -> float:
-    """Return two standard errors of a test accuracy, or of the difference of two.
-
-    The runs are taken as independent, which is cautious: they answer the same photos.
-    """
+    """Return two standard errors of a test accuracy, or of the difference of two."""
     photos, accuracies = len(results[0].run.data.test), [r.final["test_acc"] for r in results]
     return 2 * math.sqrt(sum(a * (1 - a) / photos for a in accuracies))
 
@@ -76,21 +73,16 @@ def compare(before: Result, after: Result) -> Comparison:
 
 
 def layers(network: nn.Module, shape: tuple[int, ...]) -> list[dict[str, Any]]:
-    """Return torchinfo's rows of a network's leaves in a row, for a photo (C, H, W).
-
-    The receptive field is in pixels a side.
-    """
+    """Return torchinfo's rows of a plain sequence of layers, with receptive fields in pixels."""
     info = torchinfo.summary(network, (1, *shape), verbose=0, device="cpu").summary_list
     rows, field, jump = [], 1, 1
     for layer in (layer for layer in info if layer.is_leaf_layer):
         if isinstance(layer.module, nn.Conv2d | nn.MaxPool2d):
-            kernel, stride = layer.module.kernel_size, layer.module.stride
-            if isinstance(layer.module, nn.Conv2d):
-                kernel, stride = kernel[0], stride[0]
-            field, jump = field + (kernel - 1) * jump, jump * stride
+            kernel, stride = np.ravel(layer.module.kernel_size)[0], np.ravel(layer.module.stride)[0]
+            field, jump = field + (int(kernel) - 1) * jump, jump * int(stride)
         size = " × ".join(map(str, layer.output_size[1:]))
-        row = {"kind": layer.class_name, "output": size, "parameters": layer.num_params}
-        rows.append(row | {"field": field})
+        row = {"name": layer.var_name, "kind": layer.class_name, "output": size}
+        rows.append(row | {"parameters": layer.num_params, "field": field})
     return rows
 
 
@@ -98,18 +90,6 @@ def source(functions: Callable | type | Sequence[Callable | type]) -> str:
     """Return the source text of one function or several, as it stands in the package."""
     several = functions if isinstance(functions, Sequence) else (functions,)
     return "\n\n".join(inspect.cleandoc("\n" + inspect.getsource(each)) for each in several)
-
-
-class Items:
-    """The assignment's items, by its own numbers, in the order in which they are answered."""
-
-    def __init__(self) -> None:
-        self.answered: list[tuple[str, str, str]] = []
-
-    def heading(self, level: int, number: str, wording: str, icons: str = "") -> Markup:
-        """Return the heading of an item, as a link's target."""
-        self.answered.append((number, wording, icons))
-        return Markup('<h{0} id="item-{1}">{1}. {2}</h{0}>').format(level, number, wording)
 
 
 def draw(module: ModuleType, data: DataSet, results: dict[str, Result], options: Options) -> str:
@@ -121,10 +101,14 @@ def draw(module: ModuleType, data: DataSet, results: dict[str, Result], options:
     )
     environment.filters |= {"dec": decimal, "n": lambda value: decimal(value, 0), "pct": percent}
     environment.filters |= {"signed": signed, "plural": plural, "rate": rate}
-    code, box = (
-        '<pre class="code">{}</pre>',
-        '<figure class="{}">{}<figcaption>{}</figcaption></figure>',
-    )
+    code, heading = '<pre class="code">{}</pre>', '<{0} id="item-{1}">{1}. {2}</{0}>'
+    box = '<figure class="{}">{}<figcaption>{}</figcaption></figure>'
+    items: list[tuple[str, str, str]] = []  # the assignment's, in the order of their headings
+
+    def item(level: int, number: str, wording: str, icons: str = "") -> Markup:
+        items.append((number, wording, icons))
+        return Markup(heading).format(f"h{level}" if level else "b", number, wording)
+
     environment.globals |= {"compare": compare, "margin": margin, "layers": layers, "m": module}
     environment.globals |= {
         "code": lambda functions: Markup(code).format(source(functions)),
@@ -133,16 +117,7 @@ def draw(module: ModuleType, data: DataSet, results: dict[str, Result], options:
             "curves", charts.curves(results, labels, language=module.LANGUAGE, **more), caption
         ),
     }
-    items = Items()
     template = environment.get_template(f"{module.NAME}/report.{module.LANGUAGE}.html.j2")
     shared = {"data": data, "results": results, "options": options, "language": module.LANGUAGE}
-    shared |= {"items": items, "item": items.heading}
-    return template.render(**shared, **module.context(data, results, options))
-
-
-def write(page: str, folder: Path) -> Path:
-    """Write the page as `report.html`."""
-    path = folder / "report.html"
-    with atomic_write(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    return path
+    own = module.context(data, results, options)
+    return template.render(**shared, **own, items=items, item=item)

@@ -31,13 +31,15 @@ RULES: dict[str, Hint] = {
     ),
     ACCELERATOR: (
         "a submission must not use a graphics accelerator, and the testing system has none",
-        'work on the CPU: device "cpu", and torch.load(..., map_location="cpu")',
+        'work on the CPU: device "cpu" instead of .cuda(), torch.load(..., map_location="cpu"), '
+        'accelerator="cpu" for Lightning',
     ),
 }
 LIGHTNING: Hint = (
     "Lightning keeps logs and checkpoints in files unless it is told not to",
     "give the Trainer logger=False, enable_checkpointing=False",
 )
+UNREADABLE = "copy or download it again, or train it (python train_full.py)"
 # By a pattern in the error's text; the first that is found counts. Its groups, and the words of
 # `_words`, fill the braces.
 ERRORS: tuple[tuple[str, str, str], ...] = (
@@ -49,8 +51,8 @@ ERRORS: tuple[tuple[str, str, str], ...] = (
     ),
     (
         r"does not end after its answer",
-        "a thread that is no daemon, or a process that nobody joins, keeps Python from ending: "
-        "the testing system waits until its own limit",
+        "a thread or process that nobody joins keeps Python from ending: the testing system waits "
+        "until its own limit",
         "join or end what you start (with ... as pool:, process.join()), or make it a daemon",
     ),
     (
@@ -60,39 +62,30 @@ ERRORS: tuple[tuple[str, str, str], ...] = (
     ),
     (
         r"ended .* after its answer",
-        "the answer was there, but the process failed while it ended: the testing system sees "
-        "the exit status",
+        "the answer was there, but the process failed while it ended, and its exit status counts",
         "look at handlers of atexit, and at threads of libraries that still run at the end",
     ),
     (
         r"^SystemExit|exit status 0, without",
         "the process ended by itself before it had answered",
-        "take out sys.exit, exit and os._exit, and argparse's parse_args: the words on the "
-        "command line are the script's",
+        "take out sys.exit, exit, os._exit, and parse_args: the command line is the script's",
     ),
     (
         r"Can't get attribute '(?P<name>\w+)' on <module '__main__'",
-        "the file holds a whole network that was pickled in a notebook or script, where its class "
-        "{name} was in __main__; there it is not",
+        "the file holds a whole network, pickled where its class {name} was in __main__; here it "
+        "is not",
         "save its state_dict: torch.save(network.state_dict(), 'birds_model.pt'), and load it "
         "into a network that classify builds",
     ),
     (
         r"weights_only|Weights only load failed",
-        "the file holds a whole pickled network: torch from 2.6 on refuses it unless told, torch "
-        "2.4, which the testing system has, loads it",
-        "save network.state_dict() instead of the network, or give torch.load "
-        "weights_only=False, which works with both",
+        "the file holds a whole pickled network, which torch from 2.6 on refuses unless told; "
+        "torch 2.4, which the testing system has, loads it",
+        "save network.state_dict(), or give torch.load weights_only=False, which suits both",
     ),
     (
-        r"deserialize object on (a )?CUDA",
-        "the model was saved on a graphics accelerator, and the testing system has none",
-        'give torch.load map_location="cpu"',
-    ),
-    (
-        r"No CUDA GPUs|not compiled with CUDA|NVIDIA driver|No supported gpu|CUDAAccelerator",
-        "the testing system has no graphics accelerator",
-        'work on the CPU: device "cpu" instead of .cuda(), accelerator="cpu" for Lightning',
+        r"on (a )?CUDA|No CUDA GPUs|with CUDA|NVIDIA driver|No supported gpu|CUDAAccelerator",
+        *RULES[ACCELERATOR],
     ),
     (r"Hugging Face hub|huggingface|LocalEntryNotFound|internet connection", *WEIGHTS),
     (
@@ -105,25 +98,16 @@ ERRORS: tuple[tuple[str, str, str], ...] = (
         "Python reads code as UTF-8, and this file is in another encoding",
         "save it as UTF-8 in your editor",
     ),
-    (
-        r"^(SyntaxError|IndentationError|TabError)",
-        "Python cannot read the code; {python}",
-        "{syntax}",
-    ),
+    (r"^(SyntaxError|IndentationError|TabError)", "it is no Python; {python}", "{syntax}"),
     (
         r"cannot import name '(?P<name>train_classifier|classify)'",
         "the testing system imports both functions, train_classifier and classify",
         "define {name} in the file that is imported, with this spelling",
     ),
     (
-        r"^PermissionError: .*'(?P<name>[^']+)'",
-        "{name} may not be read by this user",
-        "change the file's mode or owner",
-    ),
-    (
         r"invalid load key|not a ZIP|central directory|magic number|PytorchStreamReader|Unpickling",
         "birds_model.pt is damaged, or no file that torch.save has written",
-        "look whether the download or the copy is whole, or train it again",
+        UNREADABLE,
     ),
     (
         r"^no model file",
@@ -133,14 +117,10 @@ ERRORS: tuple[tuple[str, str, str], ...] = (
 )
 # What lies in place of a model, by its first bytes in lower case.
 NO_MODELS: tuple[tuple[str, str, str], ...] = (
-    (r"$", "empty", "copy or train it again"),
+    (r"$", "empty", UNREADABLE),
     (r"version https://git-lfs", "a pointer of Git LFS, not the file itself", "git lfs pull"),
-    (
-        r"\s*<(!doctype|html)",
-        "an HTML page, as a download that failed leaves it",
-        "download it again",
-    ),
-    (r"[\s -~]+$", "a text", "copy it again, or train it (python train_full.py)"),
+    (r"\s*<(!doctype|html)", "an HTML page, as a failed download leaves it", UNREADABLE),
+    (r"[\s -~]+$", "a text", UNREADABLE),
 )
 
 
@@ -152,11 +132,8 @@ def hint(problem: Failure | Refusal | str, outcome: Outcome, submission: Submiss
     if isinstance(problem, str):
         return _about_answer(problem)
     if isinstance(problem, Failure):
-        return (
-            _about_file(problem, submission)
-            or _about_error(problem, submission)
-            or _about_any(problem, outcome)
-        )
+        known = _about_file(problem, submission) or _about_error(problem, submission)
+        return known or _about_any(problem, outcome)
     if problem.wants_weights:
         return WEIGHTS
     lightning = any("lightning" in name.partition(".")[0] for name in problem.through)

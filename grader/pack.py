@@ -5,7 +5,8 @@ The same bytes every time.
 
 import ast
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -54,13 +55,10 @@ def imported_files(folder: Path, code: str) -> set[str]:
         if name in found:
             continue
         found.add(name)
-        try:
+        with suppress(OSError, SyntaxError, ValueError):  # that of a branch never taken, perhaps
             tree = ast.parse((folder / name).read_bytes())
-        except (OSError, SyntaxError, ValueError):
-            continue
-        package = PurePosixPath(name).parent.parts
-        for module in _imports(tree, package):
-            todo += _files_of(folder, module)
+            for module in _imports(tree, PurePosixPath(name).parent.parts):
+                todo += _files_of(folder, module)
     return found
 
 
@@ -84,10 +82,8 @@ def _files_of(folder: Path, module: tuple[str, ...]) -> Iterator[str]:
     """Yield a module's file, and those of the packages around it."""
     for length in range(1, len(module) + 1):
         path = "/".join(module[:length])
-        for name in (f"{path}/__init__.py", f"{path}.py"):
-            if path and (folder / name).is_file():
-                yield name
-                break
+        names = (f"{path}/__init__.py", f"{path}.py")
+        yield from [name for name in names if path and (folder / name).is_file()][:1]
 
 
 def _existing(folder: Path, name: str) -> str:
@@ -104,26 +100,21 @@ def _check_inside(folder: Path, name: str) -> None:
 
 
 def pack(
-    path: Path,
-    files: Mapping[str, Path],
-    submission: Submission,
-    results: Sequence[TestResult],
-    report: Callable[[TestResult], None],
+    path: Path, files: Mapping[str, Path], submission: Submission, results: Sequence[TestResult]
 ) -> int:
     """Write the archive, and grade it from an empty folder; returns its size in bytes.
 
     It becomes `path` only if every test ends as it did before. The first of `files` is the code.
     """
-    with atomic_write(path) as temporary:
+    with atomic_write(path) as temporary, temporary_folder("grader-pack-") as base:
         _write_zip(temporary, files)
-        with temporary_folder("grader-pack-") as base:
-            folder, checks = base.resolve() / "submission", base / "checks"
-            with zipfile.ZipFile(temporary) as archive:
-                archive.extractall(folder)
-            model = folder / "birds_model.pt"
-            alone = replace(submission, folder=folder, model=model, code=next(iter(files)))
-            tests = [TestFolder(result.test.input, check_base=checks) for result in results]
-            again = grade_tests(alone, tests, checks / "results.json", report)
+        folder, checks = base.resolve() / "submission", base / "checks"
+        with zipfile.ZipFile(temporary) as archive:
+            archive.extractall(folder)
+        model = folder / "birds_model.pt"
+        alone = replace(submission, folder=folder, model=model, code=next(iter(files)))
+        tests = [TestFolder(result.test.input, check_base=checks) for result in results]
+        again = grade_tests(alone, tests, checks / "results.json")
         for before, after in zip(results, again, strict=True):
             if before.status != after.status:
                 raise PackError(

@@ -25,9 +25,8 @@ from grader.supervisor import LEFT
 LOG_LIMIT = 32 * 2**20  # bytes of output; a submission that prints more is ended
 TAIL = 8000  # bytes of output that are kept for the report
 LOOK = 0.02  # seconds between two looks at the reports
-SAMPLE = 0.1  # seconds between two looks at the memory
-BETWEEN = 60.0  # seconds to start the process
-AFTER_FAILURE = 3.0
+SAMPLE = 0.5  # seconds between two looks at memory and processor
+AFTER_FAILURE = 3.0  # seconds in which a process that has failed ends by itself
 
 _POSIX = os.name == "posix"
 
@@ -59,13 +58,16 @@ class Run:
         self.memory = int(self.limits["memory"] * 2**30)
         self.outcome = Outcome(_layers(stage))
         self.reports = Reports(stage, token)
-        self.phase = Phase("start", BETWEEN)
+        self.phase = Phase("import", self.limits["import"])
         self.began = time.monotonic()
+        self.cpu_before = 0.0  # seconds, when the phase began
         self.photos: dict[int, int] = {}  # opened in this phase, by process
         self.total = 0  # of how many
-        self.answered = self.flooded = False
+        self.flooded = False
         self.tail = bytearray()
-        self.made: list[Path] = []  # by libraries, in scratch
+        outcome, made = self.outcome, list[str]()  # by libraries, in scratch
+        self.lines = {"warning": outcome.warnings, "note": outcome.notes}
+        self.lines |= {"foreign": outcome.foreign, "made": made}
 
     def go(self) -> Outcome:
         """Start it, listen to it, end it."""
@@ -98,7 +100,8 @@ class Run:
         command = [sys.executable, str(supervisor), str(self.memory), *stage.command(self.task)]
         if stage.boxed:
             readable = [Path(path) for path in stage.python if Path(path).is_dir()]
-            readable += [stage.submission.folder, stage.data, stage.base]
+            readable += [stage.submission.folder, stage.submission.model.parent]
+            readable += [stage.data, stage.base]
             folders = ([stage.output], readable, [stage.temporary])
             command = sandbox.sandboxed(command, *folders, size=self.memory)
         return subprocess.Popen(
@@ -124,8 +127,9 @@ class Run:
     def _clear_up(self) -> None:
         if self.tail.endswith(LEFT):
             del self.tail[-len(LEFT) :]
-            self._warn("a process that the submission started outlived the test and was ended")
-        for path in () if self.stage.boxed else self.made:
+            text = "a process that the submission started outlived the test and was ended"
+            self.outcome.warnings.append(text)
+        for path in () if self.stage.boxed else map(Path, self.lines["made"]):
             if path.parent == Path("/dev/shm"):  # the other folders go as a whole
                 shutil.rmtree(path, ignore_errors=True)
                 path.unlink(missing_ok=True)
@@ -153,17 +157,18 @@ class Run:
         return None
 
     def _sample(self) -> None:
-        if self.tree.sample() > self.memory and sys.platform != "linux":
+        self.tree.sample()
+        if self.tree.peak > self.memory and sys.platform != "linux":
             self._fail(f"MemoryError: over {self.limits['memory']:g} GiB")
         if self.watch:
-            wall, cpu = time.monotonic() - self.began, self.tree.phase_cpu()
-            self.watch(self.phase, wall, cpu, sum(self.photos.values()), self.total)
+            wall, cpu = time.monotonic() - self.began, self.tree.cpu - self.cpu_before
+            photos = sum(self.photos.values())
+            self.watch(self.stage.data.name, self.phase, wall, cpu, photos, self.total)
 
     def _understand(self, report: dict[str, Any]) -> None:
         """Take one report of the hook; a forged one that makes no sense is none."""
         with contextlib.suppress(ValueError, AttributeError, TypeError, KeyError, IndexError):
-            event = report.pop("event")
-            match event:
+            match report.pop("event"):
                 case "start":
                     self._start_phase(**report)
                 case "end":
@@ -173,35 +178,17 @@ class Run:
                 case "refusal":
                     self._add_refusal(Refusal(**report))
                 case "failure":
-                    self._end_phase(*map(report.pop, ("wall", "cpu", "memory")))
                     refusal = report.pop("refusal")
                     self._fail(**report, refusal=refusal and Refusal(**refusal))
-                case _:
-                    self._note(event, report)
-
-    def _note(self, event: str, report: dict[str, Any]) -> None:
-        """Note what is told beside the course of the phases."""
-        match event:
-            case "modules":
-                self.outcome.modules = list(report["own"])
-                self.outcome.imported = list(report["imported"])
-            case "warning":
-                self._warn(str(report["text"]))
-            case "note":
-                self.outcome.notes.append(str(report["text"]))
-            case "made":
-                self.made.append(Path(report["path"]))
-            case "foreign":
-                where = f" ({report['where']})" if report["where"] else ""
-                self.outcome.foreign.append(f"{self.phase.name}: reads {report['path']}{where}")
+                case "modules":
+                    self.outcome.modules, self.outcome.imported = report["own"], report["imported"]
+                case kind if report["text"] not in self.lines[kind]:
+                    self.lines[kind].append(str(report["text"]))
 
     def _start_phase(self, phase: str) -> None:
-        if phase in ("answer", "save"):  # of classify and train
-            return
         self.phase = Phase(phase, self.limits[phase])
-        self.began, self.photos = time.monotonic(), {}
-        self.answered = self.answered or phase == "exit"
-        self.tree.start_phase()
+        self.tree.sample()
+        self.began, self.cpu_before, self.photos = time.monotonic(), self.tree.cpu, {}
         folder = self.stage.data / ("test" if phase == "classify" else "train") / "images"
         self.total = sum(1 for _ in folder.iterdir()) if folder.is_dir() else 0
         if phase != "exit":
@@ -209,9 +196,8 @@ class Run:
 
     def _end_phase(self, wall: float, cpu: float, memory: int) -> None:
         phase = self.phase
-        phase.wall, phase.cpu = (phase.wall or 0.0) + wall, (phase.cpu or 0.0) + cpu
-        self.tree.peak = max(self.tree.peak, memory)
-        phase.peak = self.tree.sample(look_again=True)
+        self.tree.sample()
+        phase.wall, phase.cpu, phase.peak = wall, cpu, max(self.tree.peak, memory)
         if phase.verdict == "running":
             phase.verdict = "ok"
 
@@ -219,10 +205,6 @@ class Run:
         self.outcome.refusals.append(refusal)
         if refusal.kind != LIBRARY_INTERNAL:
             self.phase.verdict = "rule broken" if refusal.breach else "refused"
-
-    def _warn(self, text: str) -> None:
-        if text not in self.outcome.warnings:
-            self.outcome.warnings.append(text)
 
     # ---- The end ----
 
@@ -243,7 +225,7 @@ class Run:
     def _over_time(self) -> None:
         after = ": the process does not end after its answer" if self.phase.name == "exit" else ""
         self._fail(f"over its time limit of {self.phase.limit:g} s{after}")
-        self.phase.wall, self.phase.cpu = self.phase.limit, self.tree.phase_cpu()
+        self.phase.wall, self.phase.cpu = self.phase.limit, self.tree.cpu - self.cpu_before
         self.phase.verdict = "over time"
 
     def _judge_end(self, status: int) -> None:
@@ -257,7 +239,7 @@ class Run:
         if status == 1 and last.startswith("MemoryError"):
             self._fail(last)  # there was none left to report with
         else:
-            when = "after its answer" if self.answered else "without an answer"
+            when = "after its answer" if self.phase.name == "exit" else "without an answer"
             self._fail(f"the process ended {how}, {when}")
 
     def _read_output(self) -> None:
@@ -316,37 +298,18 @@ class Tree:
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self.peak = 0  # bytes: the most that one of these processes was seen to hold
-        self._members: list[psutil.Process] = []
-        self._looked = -1.0
-        self._cpu = self._cpu_before = 0.0
+        self.cpu = 0.0  # seconds
 
-    def sample(self, look_again: bool = False) -> int:
-        """Look how much memory each process holds now; returns the peak so far, in bytes."""
-        if look_again or time.monotonic() - self._looked > 1.0:
-            self._members, self._looked = self.members(), time.monotonic()
+    def sample(self) -> None:
+        """Look what each process has taken up to now."""
         cpu = 0.0
-        for process in self._members:
-            with contextlib.suppress(psutil.Error):
-                self.peak = max(self.peak, process.memory_info().rss)
-                cpu += sum(process.cpu_times()[:4])  # its own and its ended children's
-        self._cpu = max(self._cpu, cpu)
-        return self.peak
-
-    def start_phase(self) -> None:
-        """Count CPU time anew."""
-        self.sample()
-        self._cpu_before = self._cpu
-
-    def phase_cpu(self) -> float:
-        """Return the CPU seconds of this phase."""
-        return self._cpu - self._cpu_before
-
-    def members(self) -> list[psutil.Process]:
-        """Return the process and its descendants that are alive."""
         with contextlib.suppress(psutil.Error):
             root = psutil.Process(self.pid)
-            return [root, *root.children(recursive=True)]
-        return []
+            for process in (root, *root.children(recursive=True)):
+                with contextlib.suppress(psutil.Error):
+                    self.peak = max(self.peak, process.memory_info().rss)
+                    cpu += sum(process.cpu_times()[:4])  # its own and its ended children's
+        self.cpu = max(self.cpu, cpu)
 
 
 def _layers(stage: Stage) -> list[str]:

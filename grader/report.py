@@ -6,13 +6,12 @@ import textwrap
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from course.environment import unknown_packages
 from course.files import atomic_write
-from course.layout import TestFolder
 from course.marks import (
     accuracy_text,
     expectation_lines,
@@ -21,14 +20,8 @@ from course.marks import (
     wilson_interval,
 )
 from grader.hints import hint
-from grader.model import (
-    is_demonstration,
-    mismatch,
-    trained_photos,
-    training_of,
-    validation_of,
-)
-from grader.outcome import Outcome, Phase, Refusal
+from grader.model import is_demonstration, mismatch, trained_photos, training_of, validation_of
+from grader.outcome import Failure, Outcome, Phase, Refusal
 from grader.rules import FILES, LIBRARY_INTERNAL
 from grader.session import TestResult
 from grader.staging import Submission
@@ -61,39 +54,33 @@ class Progress:
     """
 
     def __init__(self) -> None:
-        self.test = ""
         self.live = sys.stderr.isatty()
         self.shown = time.monotonic()
 
-    def start(self, test: TestFolder) -> None:
-        """Name the test that begins."""
-        self.test = test.number
-
-    def __call__(self, phase: Phase, wall: float, cpu: float, photos: int, total: int) -> None:
-        """Show a phase that goes on, if it is time for it."""
-        now = time.monotonic()
-        if now - self.shown < (0.25 if self.live else PLAIN_LINE):
-            return
-        self.shown = now
+    def __call__(
+        self, test: str, phase: Phase, wall: float, cpu: float, photos: int, total: int
+    ) -> None:
+        """Show a phase that goes on, if it is time for it; `test` begins with its number."""
         of = f"{photos} of {total} photos, " if photos else ""
-        line = f"{self.test} {phase.name}, {of}{wall:.0f} s of {phase.limit:.0f} s, CPU {cpu:.0f} s"
-        end = "" if self.live else "\n"
-        print(f"\r\x1b[2K{line[:78]}" if self.live else line, end=end, file=sys.stderr, flush=True)
-
-    def clear(self) -> None:
-        """Take the line away before others are printed."""
+        line = f"{test[:2]} {phase.name}, {of}{wall:.0f} s of {phase.limit:.0f} s, CPU {cpu:.0f} s"
         if self.live:
-            print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
+            self.clear(line[:78])
+        elif time.monotonic() - self.shown >= PLAIN_LINE:
+            self.shown = time.monotonic()
+            print(line, file=sys.stderr, flush=True)
+
+    def clear(self, line: str = "") -> None:
+        """Take the line away before others are printed, or put another in its place."""
+        if self.live:
+            print(f"\r\x1b[2K{line}", end="", file=sys.stderr, flush=True)
 
 
 def show_result(result: TestResult, submission: Submission) -> None:
     """Print the testing system's line for a test, then its costs, accuracy, warnings."""
-    number, status, outcome = result.test.number, result.status, result.outcome
-    if result.ok:
-        say(f"{number} {outcome.seconds:.2f}s {status}")
-    else:
-        say(f"{number} {status}")
-        _show_failure(result, submission)
+    outcome, seconds = result.outcome, f"{result.outcome.seconds:.2f}s " if result.ok else ""
+    say(f"{result.test.number} {seconds}{result.status}")
+    if result.problem:
+        _show_failure(result.problem, outcome, submission)
     for refusal in outcome.swallowed_refusals:
         _show_swallowed(refusal, result, submission)
     for line in foreign_lines(outcome):
@@ -110,20 +97,22 @@ def show_result(result: TestResult, submission: Submission) -> None:
         say_indented(f"Warning: {warning}")
     for note in [*_library_notes(outcome), *outcome.notes]:
         say_indented(f"Note: {note}")
-    _show_log(result)
+    if lines := outcome.log.splitlines():  # such as how many photos could not be read
+        say("   the end of what it printed:")
+        say("\n".join(f"   | {harmless(line)}" for line in lines[-3 if result.ok else -20 :]))
 
 
-def _show_failure(result: TestResult, submission: Submission) -> None:
-    problem, failure = result.problem, result.outcome.failure
-    traceback = failure.traceback.rstrip() if failure else ""
+def _show_failure(
+    problem: Failure | Refusal | str, outcome: Outcome, submission: Submission
+) -> None:
+    failure = outcome.failure
+    traceback = harmless(failure.traceback.rstrip()) if failure else ""
     if traceback and problem is failure:
-        say(harmless(traceback))
-    say(f"   {harmless(result.message)}")
-    if problem:
-        _show_hint(problem, result.outcome, submission)
+        say(traceback)
+    say(f"   {harmless(str(problem))}")
+    show_hint(problem, outcome, submission)
     if failure and traceback and problem is not failure:
-        say(f"   what followed from it in {failure.phase}:")
-        say(harmless(traceback))
+        say(f"   what followed from it in {failure.phase}:\n{traceback}")
 
 
 def harmless(text: str) -> str:
@@ -134,15 +123,8 @@ def harmless(text: str) -> str:
     )
 
 
-def _show_log(result: TestResult) -> None:
-    """Print the end of what the submission printed, such as how many photos it could not read."""
-    if lines := result.outcome.log.splitlines():
-        shown = lines[-3 if result.ok else -20 :]
-        say("   the end of what it printed:")
-        say("\n".join(f"   | {harmless(line)}" for line in shown))
-
-
-def _show_hint(problem: Any, outcome: Outcome, submission: Submission) -> None:
+def show_hint(problem: Failure | Refusal | str, outcome: Outcome, submission: Submission) -> None:
+    """Print why the testing system refuses something, and what to do."""
     why, remedy = hint(problem, outcome, submission)
     say_indented(f"Why: {why}")
     say_indented(f"What to do: {remedy}")
@@ -158,7 +140,7 @@ def _show_swallowed(refusal: Refusal, result: TestResult, submission: Submission
         "It was refused, the submission went on and answered. The testing system most probably "
         f"says the same as this run, {result.status!r}{unsure}."
     )
-    _show_hint(refusal, result.outcome, submission)
+    show_hint(refusal, result.outcome, submission)
 
 
 def foreign_lines(outcome: Outcome) -> list[str]:
@@ -191,9 +173,8 @@ def _library_notes(outcome: Outcome) -> list[str]:
 
 def show_phases(outcome: Outcome) -> None:
     """Print the table of the phases, and which layers of the rules were active."""
-    rows = [_phase_row(phase) for phase in outcome.phases]
-    if rows:
-        show_table(COLUMNS, rows)
+    if outcome.phases:
+        show_table(COLUMNS, [_phase_row(phase) for phase in outcome.phases])
     if outcome.layers:
         say(f"   rules enforced: {'; '.join(outcome.layers)}")
 
@@ -294,22 +275,11 @@ def show_mark(results: Sequence[TestResult]) -> None:
 
 def as_json(facts: Mapping[str, Any] | None, results: Sequence[TestResult]) -> dict[str, Any]:
     """Return everything in the report, for programs."""
-    return {
-        **grade_results([result.entry() for result in results]),
-        "tests": [_test_json(result) for result in results],
-        "model": facts,
-    }
-
-
-def _test_json(result: TestResult) -> dict[str, Any]:
-    outcome, counts = asdict(result.outcome), (result.correct, result.total)
-    names = ("phases", "layers", "refusals", "warnings", "foreign", "modules")
-    return {
-        "test": result.test.input.name,
-        **result.entry(),
-        "message": result.message,
-        **dict(zip(("correct", "total"), counts if result.ok else (None, None), strict=True)),
-        "interval": wilson_interval(*counts) if result.ok else None,
-        **{name: outcome[name] for name in names},
-        "notes": _library_notes(result.outcome),
-    }
+    tests = []
+    for result in results:
+        counts = {"correct": result.correct, "total": result.total} if result.ok else {}
+        facts_of_run = asdict(replace(result.outcome, output=None))
+        entry = {"test": result.test.input.name, **result.entry(), "message": result.message}
+        tests.append({**entry, **counts, **facts_of_run})
+    grade = grade_results([result.entry() for result in results])
+    return {**grade, "tests": tests, "model": facts}

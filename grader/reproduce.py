@@ -3,7 +3,7 @@
 docs/grader.md says what this proves and what it cannot.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +19,10 @@ from grader.staging import Submission
 # threads). A choice: it is the least distance between two marks.
 TOLERANCE = 0.02
 Z_ONE_SIDED = 1.644854  # 95 % of a normal distribution lie below
+
+
+class RunFailed(Exception):
+    """A run that the comparison needs gave nothing to compare."""
 
 
 @dataclass(frozen=True)
@@ -92,62 +96,57 @@ def _labels(test: TestFolder) -> tuple[dict[str, int], dict[str, int]]:
 
 
 def reproduce(
-    submission: Submission, tests: Sequence[TestFolder], facts: Mapping[str, Any] | None
-) -> tuple[Comparison | None, list[Outcome]]:
-    """Retrain, and compare with the submitted model; None if a run failed (the last Outcome)."""
+    submission: Submission,
+    tests: Sequence[TestFolder],
+    facts: Mapping[str, Any] | None,
+    report: Callable[[Outcome], None],
+) -> Comparison:
+    """Retrain, report the run, and compare with the submitted model. Raises RunFailed."""
     test = find_test(tests)
     # The caches stay visible: whoever retrains has pretrained weights to begin with.
-    outcomes = [run("train", submission, test.input, keep_caches=True)]
-    if outcomes[-1].problem or outcomes[-1].output is None:
-        return None, outcomes
+    training = run("train", submission, test.input, keep_caches=True)
+    report(training)
     with temporary_folder("grader-model-") as folder:
-        file = folder / "birds_model.pt"
-        file.write_bytes(outcomes[-1].output)
-        outcomes.append(run("classify", replace(submission, model=file), test.input))
-    if outcomes[-1].problem:
-        return None, outcomes
-    return _compare(submission, test, facts, outcomes)
-
-
-def _compare(
-    submission: Submission,
-    test: TestFolder,
-    facts: Mapping[str, Any] | None,
-    outcomes: list[Outcome],
-) -> tuple[Comparison | None, list[Outcome]]:
-    retrained, truth = answers(outcomes[-1]), _labels(test)[1]
-    trained, validation = trained_photos(facts, test), validation_of(facts)
-    kept = {name: i for name, i in truth.items() if trained is not None and name not in trained}
-    if not kept and validation:
-        counts = sum(_right(retrained, truth)), len(truth)
+        model = folder / "birds_model.pt"
+        model.write_bytes(_output(training))
+        retrained = _answers(replace(submission, model=model), test)
+    truth, trained = _labels(test)[1], trained_photos(facts, test)
+    unseen = {n: i for n, i in truth.items() if trained is not None and n not in trained}
+    if not unseen and (validation := validation_of(facts)):
         was = "may have been" if trained is None else "was"
         basis = (
             f"different photos: the submitted model {was} trained on these {len(truth)} too, so "
             "the validation accuracy that it stores stands for it"
         )
-        return unpaired(validation, counts, basis), outcomes
-    if trained and not kept:
+        return unpaired(validation, (sum(_right(retrained, truth)), len(truth)), basis)
+    if not unseen and trained:
         raise UserError(
             "the submitted model was trained on the test photos too, and stores no validation "
             "accuracy: there is nothing to compare a second training with"
         )
-    outcomes.append(run("classify", submission, test.input))
-    if outcomes[-1].problem:
-        return None, outcomes
     whose = "neither model was trained on"
-    if not kept:
+    if not unseen:
         whose = "the submitted model may have been trained on: it keeps no record"
-    kept = kept or truth
-    right = [_right(answer, kept) for answer in (answers(outcomes[-1]), retrained)]
-    return paired(right[0], right[1], f"{len(kept)} photos that {whose}"), outcomes
+    photos = unseen or truth
+    right = [_right(answer, photos) for answer in (_answers(submission, test), retrained)]
+    return paired(*right, f"{len(photos)} photos that {whose}")
 
 
-def answers(outcome: Outcome) -> dict[str, int]:
-    """Return the class ids that a run of "classify" gave, by file name. Raises CheckerError."""
+def _output(outcome: Outcome) -> bytes:
+    if outcome.problem or outcome.output is None:
+        raise RunFailed(str(outcome.problem))
+    return outcome.output
+
+
+def _answers(submission: Submission, test: TestFolder) -> dict[str, int]:
+    """Return the class ids that classify gives, by file name. Raises RunFailed."""
     with temporary_folder("grader-answer-") as folder:
         file = folder / "output.csv"
-        file.write_bytes(outcome.output or b"")
-        return read_csv(file)
+        file.write_bytes(_output(run("classify", submission, test.input)))
+        try:
+            return read_csv(file)
+        except CheckerError as error:
+            raise RunFailed(str(error)) from None
 
 
 def _right(answer: Mapping[str, int], truth: Mapping[str, int]) -> list[bool]:

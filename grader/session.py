@@ -1,6 +1,6 @@
 """All tests of a folder: run the submission, check its answer, keep results.json."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,10 +87,9 @@ def grade_test(submission: Submission, test: TestFolder) -> TestResult:
         result.truth = read_csv(test.check / "gt" / "gt.csv")
         result.answer = read_csv(output / "output.csv", empty_names=True)
         result.correct, result.total = check_answer(result.answer, result.truth)
+        result.outcome.warnings += _oddities(result.answer, result.truth)
     except CheckerError as error:
         result.checker_error = str(error)
-    else:
-        result.outcome.warnings += _oddities(result.answer, result.truth)
     return result
 
 
@@ -107,24 +106,17 @@ def _oddities(answer: Mapping[str, int], truth: Mapping[str, int]) -> list[str]:
 
 
 def grade_tests(
-    submission: Submission,
-    tests: Sequence[TestFolder],
-    results_file: Path,
-    report: Callable[[TestResult], None] = lambda result: None,
-    start: Callable[[TestFolder], None] = lambda test: None,
-) -> list[TestResult]:
-    """Grade every test in order.
+    submission: Submission, tests: Sequence[TestFolder], results_file: Path
+) -> Iterator[TestResult]:
+    """Grade every test in order, and yield each result.
 
     results.json is there from the start, with every test failed: whatever ends this process, no
     test that was not passed can look like one that was.
     """
-    results: list[TestResult] = []
     entries: list[dict[str, Any]] = [{"status": RUNTIME_ERROR} for _ in tests]
     write_json(results_file, entries)
     for number, test in enumerate(tests):
-        start(test)
-        results.append(grade_test(submission, test))
-        entries[number] = results[-1].entry()
+        result = grade_test(submission, test)
+        entries[number] = result.entry()
         write_json(results_file, entries)
-        report(results[-1])
-    return results
+        yield result

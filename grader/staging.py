@@ -54,14 +54,10 @@ class Submission:
     def at(cls, folder: Path, model: Path | None = None, **options: Any) -> "Submission":
         """Return the submission in a folder. Raises UserError if there is none."""
         folder = Path(os.path.abspath(folder))  # noqa: PTH100 - a link stays one
-        codes = [name for module in MODULES for name in (f"{module}/__init__.py", f"{module}.py")]
-        try:
-            code = next((name for name in codes if (folder / name).is_file()), None)
-            readable = not folder.is_dir() or os.access(folder, os.R_OK | os.X_OK)
-        except OSError:
-            code, readable = None, False
-        if not readable:
+        if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):
             raise UserError(f"{folder} cannot be read: no permission; change its mode or owner")
+        codes = [name for module in MODULES for name in (f"{module}/__init__.py", f"{module}.py")]
+        code = next((name for name in codes if (folder / name).is_file()), None)
         if code is None:
             raise UserError(
                 f"no {' or '.join(NAMES)} in {folder}: name its folder with --submission"

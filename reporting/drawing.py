@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -32,11 +33,12 @@ def draw_stages(pixels: Tensor, cam: Tensor, box: Box) -> tuple[Image.Image, Ima
     return whole, crop
 
 
-def likeliest(classifier: Classifier, logits: Tensor, number: int) -> list[tuple[float, str]]:
-    """Return the likeliest species by logits (classes,): probability and name, at most `number`."""
-    best = classifier.probabilities(logits).topk(min(number, len(classifier.class_names)))
-    names = [classifier.class_names[index] for index in best.indices.tolist()]
-    return list(zip(best.values.tolist(), names, strict=True))
+def likeliest(
+    probabilities: Tensor, names: Sequence[str], number: int = 3
+) -> list[tuple[float, str]]:
+    """Return the likeliest by probabilities (classes,): probability and name, at most `number`."""
+    best = probabilities.topk(min(number, len(names)))
+    return [(p, names[i]) for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
 
 
 def describe_views(prediction: Prediction) -> str:
@@ -62,7 +64,8 @@ def stages_figure(classifier: Classifier, pixels: Tensor, prediction: Prediction
         axis.imshow(picture)
         axis.set_axis_off()
         axis.set_title(title, loc="left", fontweight="bold")
-        lines = [f"{p:7.1%}  {name}" for p, name in likeliest(classifier, logits, 3)]
+        best = likeliest(classifier.probabilities(logits), classifier.class_names)
+        lines = [f"{p:7.1%}  {name}" for p, name in best]
         text = "\n".join([f"After {views}", *lines])
         axis.text(0, -0.03, text, transform=axis.transAxes, va="top", parse_math=False)
     return figure

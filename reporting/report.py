@@ -22,13 +22,12 @@ import numpy as np
 import torch
 from PIL import Image
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
-from torch import Tensor
 
 from course.files import atomic_write
 from course.marks import accuracy_text, mark_of, mark_probabilities, wilson_interval
 from reporting import charts
 from reporting.calibration import after, logits_after_views, views_needed
-from reporting.drawing import VIEW_NAMES, draw_stages
+from reporting.drawing import VIEW_NAMES, draw_stages, likeliest
 from reporting.history import History
 from solution import Settings, read_photo, read_pixels
 
@@ -334,15 +333,10 @@ def _stages(
             {
                 "is": names[outcome.labels[i]],
                 "views": int(outcome.views[i]),
-                "first": _likeliest(outcome.after_views[0, i], names),
-                "last": _likeliest(torch.tensor(outcome.probabilities[i]), names),
+                "first": likeliest(outcome.after_views[0, i], names),
+                "last": likeliest(torch.tensor(outcome.probabilities[i]), names),
             },
         )
         for i in indices
     ]
     return _photos(history, captions, both, STAGE_SIDE)
-
-
-def _likeliest(probabilities: Tensor, names: Sequence[str]) -> list[tuple[float, str]]:
-    best = probabilities.topk(min(3, len(names)))
-    return [(p, names[i]) for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]

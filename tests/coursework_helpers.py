@@ -1,16 +1,9 @@
-"""Tiny data, networks and made-up results for the tests of the courseworks; also a command.
-
-    python -m tests.coursework_helpers OUT
-
-trains the tiny run, and stands still in its third epoch until a signal comes.
-"""
+"""Tiny data, networks and made-up results for the tests of the courseworks."""
 
 from __future__ import annotations
 
 import importlib
 import math
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -24,7 +17,7 @@ from torch import nn
 from torchvision.transforms import v2
 
 from coursework.data import DataSet, Options, Photos
-from coursework.engine import Recipe, Result, Run, Training, train_all
+from coursework.engine import Recipe, Result, Run
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer"]
 
@@ -64,6 +57,15 @@ def tiny_run(
     own = {"epochs": 4, "batch_size": 16, "learning_rate": 0.05, "bfloat16": False}
     flips = (v2.RandomHorizontalFlip(), v2.RandomErasing())
     return Run(label, "крошечный запуск", build, data_set(side=12), Recipe(**own | recipe), flips)
+
+
+def plain(data: DataSet) -> nn.Sequential:
+    return tiny_network(data, dropout=0.0)
+
+
+def plain_run() -> Run:
+    """Without dropout and augmentation, whose random numbers are a process's own."""
+    return replace(tiny_run(build=plain), augment=())
 
 
 def class_folders(root: Path, counts: dict[str, int]) -> Path:
@@ -111,24 +113,3 @@ def made_up(
         final |= {"test_loss": 1.0, "test_acc": value}
         results[run.label] = Result(run, network, rows, final)
     return module, data, results, Options(out=Path("out"))
-
-
-def main() -> int:
-    """Train the tiny run, and wait in its third epoch."""
-    start = Training.on_train_epoch_start
-
-    def wait(self: Training) -> None:
-        start(self)
-        if self.current_epoch == 2:
-            print("waiting", flush=True)
-            time.sleep(300)
-
-    Training.on_train_epoch_start = wait  # type: ignore[method-assign]
-    train_all("tiny", [tiny_run()], Path(sys.argv[1]), {"accelerator": "cpu"})
-    return 0
-
-
-if __name__ == "__main__":
-    from course.cli import run
-
-    run(main, "Interrupted.")

@@ -1,7 +1,6 @@
 """The command line: from words to a report, and errors in one line."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -108,20 +107,14 @@ def test_a_missing_library_is_named(monkeypatch, name):
         command.assignment("case")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_read_only_folder_is_told_before_the_work(tmp_path, folder, small_ladder):
-    (tmp_path / "out").mkdir(mode=0o500)
-    with pytest.raises(UserError, match=r"history.json cannot be written"):
-        command.main(["ladder", "--data", str(folder), "--out", str(tmp_path / "out")])
+def test_a_folder_that_cannot_be_written_is_told_before_the_work(folder, small_ladder):
+    with pytest.raises(UserError, match=r"/dev/null/x cannot be"):
+        command.main(["ladder", "--data", str(folder), "--out", "/dev/null/x"])
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [(["--data", "/no/such"], "no data set in /no/such"), (["--out", "/dev/null/x"], "/dev/null")],
-)
-def test_an_error_is_one_line_on_stderr(tmp_path, words, message):
+def test_an_error_is_one_line_on_stderr(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "coursework", "case", "--out", str(tmp_path), *words],
+        [sys.executable, "-m", "coursework", "case", "--out", tmp_path, "--data", "/no/such"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -129,9 +122,7 @@ def test_an_error_is_one_line_on_stderr(tmp_path, words, message):
         check=False,
     )
     assert done.returncode == 1
-    assert done.stderr.startswith("Error: ")
-    assert message in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert re.fullmatch(r"Error: no data set in /no/such .*\n", done.stderr)
 
 
 @pytest.mark.parametrize(

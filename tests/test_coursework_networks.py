@@ -151,15 +151,11 @@ def test_a_new_photo_keeps_its_proportions(tmp_path, size):
     assert width / height == pytest.approx(size[0] / size[1], rel=0.02)
 
 
-def test_a_line_is_no_photo(tmp_path):
+def test_the_new_photo_is_a_cat_that_is_not_square_and_never_a_line(tmp_path):
+    assert ladder.new_photo(None).size == (451, 300)
     Image.new("RGB", (900, 9)).save(tmp_path / "line.png")
     with pytest.raises(UserError, match="more than 8 times"):
         ladder.new_photo(tmp_path / "line.png")
-
-
-def test_the_cat_that_comes_with_scikit_image_is_not_square():
-    cat = ladder.new_photo(None)
-    assert cat.size == (451, 300)
 
 
 def test_a_small_stem_keeps_the_size_of_the_photo():
@@ -170,6 +166,5 @@ def test_a_small_stem_keeps_the_size_of_the_photo():
         stem = body.maxpool(body.act1(body.bn1(body.conv1(x))))
         sides.append(stem.shape[-1])
     assert sides == [8, 32]
-    assert resnet.network(data, 8, dropout=0.7).dropout.p == 0.7
-    half = resnet.network(data, 8, plain_statistics=True).normalise
-    assert half.mean == [0.5, 0.5, 0.5]
+    network = resnet.network(data, 8, dropout=0.7, plain_statistics=True)
+    assert (network.dropout.p, network.normalise.mean) == (0.7, [0.5, 0.5, 0.5])

@@ -25,6 +25,7 @@ from grader.sandbox import sandboxed, why_no_sandbox
 
 HERE = str(Path(__file__).resolve().parent)
 READ, WRITE = os.O_RDONLY, os.O_WRONLY | os.O_CREAT
+THERE = os.__file__  # a file that is there, outside the submission
 
 
 @pytest.fixture
@@ -70,29 +71,25 @@ def refusals(told):
 
 
 FORBIDDEN = [
-    (FILES, "open", ("/d/a.txt", "w", WRITE)),
-    (FILES, "open", (b"/d/a.txt", "a", os.O_WRONLY | os.O_APPEND)),
-    (FILES, "open", (Path("/d/a.txt"), None, os.O_RDWR)),
-    (FILES, "os.mkdir", ("/no/such/folder", 511, -1)),
-    (FILES, "os.rename", ("/d/a", "/d/b", -1, -1)),
-    (FILES, "os.remove", ("/d/a", -1)),
-    (FILES, "open", ("/d/a.txt", None, os.O_RDONLY | os.O_CREAT)),
-    (FILES, "os.chmod", ("/d/a", 0o777, -1)),
-    (FILES, "os.utime", ("/d/a", None, None, -1)),
-    (FILES, "os.link", ("/d/b", "/d/a", -1, -1)),
-    (FILES, "os.symlink", ("/d/b", "/d/a", -1)),
-    (FILES, "os.truncate", ("/d/a", 0)),
-    (FILES, "shutil.rmtree", ("/d", None)),
-    (FILES, "tempfile.mkstemp", ("/tmp/x",)),
-    (FILES, "open", ("/dev/shm/../../d/a.pt", "w", WRITE)),
-    (FILES, "shutil.copyfile", ("/d/b", "/d/a")),
-    (FILES, "open", ("/proc/self/root/d/a.txt", "w", WRITE)),
+    (FILES, "open", ("/etc/a.txt", "w", WRITE)),
+    (FILES, "open", (os.fsencode(THERE), "a", os.O_WRONLY | os.O_APPEND)),
+    (FILES, "open", (Path(THERE), None, os.O_RDWR)),
+    (FILES, "os.mkdir", ("/etc/folder", 511, -1)),
+    (FILES, "os.rename", ("/etc/a", "/etc/b", -1, -1)),
+    (FILES, "os.remove", ("/etc/a", -1)),
+    (FILES, "open", ("/etc/a.txt", None, os.O_RDONLY | os.O_CREAT)),
+    (FILES, "os.chmod", (THERE, 0o777, -1)),
+    (FILES, "os.utime", (THERE, None, None, -1)),
+    (FILES, "os.link", ("/etc/b", "/etc/a", -1, -1)),
+    (FILES, "os.symlink", ("/etc/b", "/etc/a", -1)),
+    (FILES, "os.truncate", (THERE, 0)),
+    (FILES, "open", ("/dev/shm/../../etc/a.pt", "w", WRITE)),
+    (FILES, "open", ("/proc/self/root/etc/a.txt", "w", WRITE)),
     (FILES, "open", ("/proc/self/cwd/a.txt", "w", WRITE)),
     (NETWORK, "socket.getaddrinfo", ("example.org", 80, 0, 0, 0)),
     (NETWORK, "socket.gethostbyname", (b"example.org",)),
     (NETWORK, "socket.getnameinfo", (("192.0.2.1", 80),)),
     (NETWORK, "urllib.Request", ("https://example.org/", None, {}, "GET")),
-    (NETWORK, "http.client.connect", (None, "example.org", 443)),
     (ACCELERATOR, "open", ("/dev/nvidia0", "r", READ)),
     (ACCELERATOR, "ctypes.dlopen", ("libcuda.so.1",)),
     (ACCELERATOR, "ctypes.dlopen", ("nvcuda.dll",)),
@@ -105,10 +102,18 @@ ALLOWED = [
     ("open", (5, "w", WRITE)),
     ("os.mkdir", (HERE, 511, -1)),  # as os.makedirs(exist_ok=True) does
     ("os.truncate", (7, 100)),
+    # What is not there: the system says so itself, and whoever expects it catches its error.
+    ("open", ("/no/such/folder/a.txt", "w", WRITE)),
+    ("open", ("/etc/no_such_file", "r+", os.O_RDWR)),
+    ("os.mkdir", ("/no/such/folder", 511, -1)),
+    ("os.remove", ("/no/such/file", -1)),
+    ("os.utime", ("/etc/no_such_file", None, None, -1)),
+    ("shutil.rmtree", ("/no/such/folder", None)),
     ("sqlite3.connect", (":memory:",)),
     ("socket.getaddrinfo", ("localhost", 80, 0, 0, 0)),
     ("socket.getaddrinfo", (None, 80, 0, 0, 0)),
     ("urllib.Request", ("file:///d/a.txt", None, {}, "GET")),
+    ("urllib.Request", ("data:text/plain,wren", None, {}, "GET")),
     ("ctypes.dlopen", ("libcudart.so.13",)),  # what torch itself loads
     ("ctypes.dlopen", (None,)),
     ("subprocess.Popen", ("/sbin/ldconfig", ["/sbin/ldconfig", "-p"], None, None)),
@@ -152,7 +157,7 @@ def test_programs_and_workers_are_warned_of_once(watch, told, text, event, args)
 
 
 def test_connections_beyond_this_machine_are_forbidden(watch, told, sockets):
-    for address in ("127.0.0.1", "127.1.2.3", "0.0.0.0", b"localhost"):
+    for address in ("127.0.0.1", "127.1.2.3", "::ffff:127.0.0.1", "0.0.0.0", b"localhost"):
         watch("socket.connect", (sockets["internet"], (address, 80)))
     watch("socket.connect", (sockets["six"], ("::1", 80, 0, 0)))
     assert told == []
@@ -174,14 +179,14 @@ def test_sockets_of_the_run_are_no_network_those_of_the_host_are_not_there(watch
 
 def test_nothing_is_forbidden_before_the_first_phase(watched, told):
     watched.phase = ""
-    watched.watch("open", ("/d/a.txt", "w", WRITE))
+    watched.watch("open", ("/etc/a.txt", "w", WRITE))
     assert told == []
 
 
 def test_one_line_is_told_once_however_often_it_breaks_the_rule(watch, told):
     for _ in range(100):
         with pytest.raises(OSError, match="Read-only"):
-            watch("os.remove", ("/d/a", -1))
+            watch("os.remove", ("/etc/a", -1))
     assert len(told) == 1
 
 
@@ -204,10 +209,10 @@ def test_a_file_that_only_this_machine_has_is_named(watch, told, tmp_path_factor
     path.touch()
     watch("open", (path, "r", READ))
     watch("open", (path, "r", READ))
-    watch("open", (Path(HERE, "conftest.py"), "r", READ))
+    watch("open", (Path(HERE, "submissions", "course.py"), "r", READ))
     [(kind, facts)] = told
-    assert (kind, facts["path"]) == ("foreign", str(path))
-    assert facts["where"].startswith("test_grader_rules.py:")
+    assert kind == "foreign"
+    assert facts["text"].startswith(f"classify: reads {path} (test_grader_rules.py:")
 
 
 def test_in_its_own_folder_nothing_comes_of_an_attempt(watch, told):
@@ -250,7 +255,7 @@ def test_a_library_has_its_scratch_while_it_is_imported(library, told):
     assert refusals(told) == []
 
 
-@pytest.mark.parametrize("target", ["/home/me/.cache/fonts.json", "cache.json"])
+@pytest.mark.parametrize("target", ["/etc/fonts.json", "cache.json"])
 def test_a_library_that_is_imported_is_refused_elsewhere_and_blamed(library, told, target):
     with pytest.raises(OSError, match="Read-only"):
         library(IMPORTED, target=target)
@@ -258,17 +263,17 @@ def test_a_library_that_is_imported_is_refused_elsewhere_and_blamed(library, tol
     assert (facts["kind"], facts["through"]) == (LIBRARY_INTERNAL, ("library.<module>",))
 
 
-@pytest.mark.parametrize("event", ["os.rename", "os.link", "os.symlink", "shutil.copyfile"])
+@pytest.mark.parametrize("event", ["os.rename", "os.link", "os.symlink"])
 def test_a_library_may_not_move_its_scratch_elsewhere(library, told, base, event):
     code = f"watch({event!r}, ({base!r} + '/temporary/x', target, -1, -1))"
     library(code)
     with pytest.raises(OSError, match="Read-only"):
-        library(code, target="/home/me/model.pt")
+        library(code, target="/etc/model.pt")
     assert kinds(told) == [LIBRARY_INTERNAL]
 
 
 def test_what_the_submission_waits_for_is_refused_in_its_name(library, told):
-    work = library(CALLED, target="/home/me/log.txt")["work"]
+    work = library(CALLED, target="/etc/log.txt")["work"]
     with pytest.raises(OSError, match="Read-only"):
         work()
     [facts] = refusals(told)
@@ -291,6 +296,7 @@ def test_under_a_name_that_the_submission_gave_it_breaks_the_rule(library, told,
 
 def test_in_a_folder_that_the_submission_gave_it_breaks_the_rule(library, told, base):
     folder = f"{base}/temporary/given"
+    os.mkdir(folder)  # noqa: PTH102
     library(CALLED, target=f"{folder}/file")["work"](path=folder)
     assert [facts["breach"] for facts in refusals(told)] == [True]
 
@@ -319,20 +325,22 @@ def test_a_thread_of_a_librarys_own_acts_by_itself(library, told, scratch):
     in_thread(library(CALLED)["work"], scratch)
     assert refusals(told) == []
     code = CALLED.replace(IMPORTED, f"try:\n        {IMPORTED}\n    except OSError:\n        pass")
-    in_thread(library(code, target="/home/me/log.txt")["work"])
+    in_thread(library(code, target="/etc/log.txt")["work"])
     assert kinds(told) == [LIBRARY_INTERNAL]
 
 
 def test_the_standard_library_passes_on_what_it_is_told(watch, told):
     with pytest.raises(OSError, match="Read-only"):
-        exec(compile("watch('os.mkdir', ('/d/a', 511, -1))", os.__file__, "exec"), {"watch": watch})
+        exec(
+            compile("watch('os.mkdir', ('/etc/a', 511, -1))", os.__file__, "exec"), {"watch": watch}
+        )
     assert kinds(told) == [DIRECT]
 
 
 def test_multiprocessing_keeps_its_sockets(watch, told):
     file = Path(os.__file__).parent / "multiprocessing" / "heap.py"
-    code = "def start():\n    watch('tempfile.mkstemp', ('/dev/shm/pym-1-x',))\n"
-    names = {"watch": watch, "__name__": "multiprocessing.heap"}
+    code = "def start():\n    watch('open', ('/dev/shm/pym-1-x', None, WRITE))\n"
+    names = {"watch": watch, "WRITE": WRITE, "__name__": "multiprocessing.heap"}
     exec(compile(code, str(file), "exec"), names)
     names["start"]()
     assert refusals(told) == []

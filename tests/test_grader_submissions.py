@@ -3,7 +3,6 @@
 The box is what the course's steps say in a read-only box without network: tests/submissions/box.py.
 """
 
-import contextlib
 import json
 import os
 import re
@@ -15,9 +14,15 @@ from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 
-import psutil
 import pytest
-from submissions.course import FIXTURES, copy_submission, expected, fixture_names, make_test
+from submissions.course import (
+    FIXTURES,
+    copy_submission,
+    expected,
+    fixture_names,
+    make_test,
+    processes_of,
+)
 from submissions.habits import HABITS
 
 from course.check import check_answer
@@ -145,18 +150,6 @@ def test_a_submission_gets_exactly_its_result(name, layer, tmp_path, monkeypatch
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
     assert not Path(MUST_NOT_STAY.get(name, "/no/such")).exists()
     assert not processes_of(run)
-
-
-def processes_of(word):
-    """Processes with this word in their environment or on their command line."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            there = {*process.cmdline(), *process.environ().values()}
-            alive = process.status() != psutil.STATUS_ZOMBIE and process.pid != os.getpid()
-            if alive and word in there:
-                found.append(process)
-    return found
 
 
 # ---- the differential test: the box itself ----

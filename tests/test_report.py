@@ -154,10 +154,10 @@ def test_its_sentences_follow_from_its_numbers(history):
         "one view, gives an accuracy of 0.4444; all 4 views 0.5556; as many as each photo needs, "
         "3.44 in the mean, 0.5556.",
         "lowest after epoch 3 of 3, 1.2500, the last one: a longer training may gain something.",
-        "4 of 4 errors are on 3 of 3 species with errors: Dog 2, Ape 1, Bee 1.",
+        "4 errors on 3 species, by number: Dog 2, Ape 1, Bee 1.",
         "among the three likeliest for 7 of 9 photos (0.7778)",
-        "3 of 9 predictions are uncertain, with a probability below 0.50: 1 of these are right. "
-        "2 wrong predictions lie above.",
+        "3 of 9 predictions are uncertain, with a probability below 0.50; 1 of these are right. "
+        "Of the others 2 are wrong.",
         f"error is {after:.4f} at temperature 1.250, and {before:.4f} without one",
         "22 labelled photos of 5 species: 2 to 9 of each, 3 in the median.",
         "exceeds 0.850, at the latest",

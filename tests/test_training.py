@@ -95,6 +95,7 @@ def test_the_final_run_knows_nothing_of_the_validation_run(photos, tiny, monkeyp
     before = dict(trained)
     settings = replace(tiny, validation_share=0.4)
     again = train_classifier(*photos, settings=settings, on_epoch=rows.append)
+    assert states_equal(again, trained[FINAL_RUN]), "it is what is delivered"
     assert len(again.validation.photos) == round(0.4 * 24)
     assert states_equal(before[FINAL_RUN], trained[FINAL_RUN])
     assert not states_equal(before[VALIDATION_RUN], trained[VALIDATION_RUN])
@@ -103,16 +104,6 @@ def test_the_final_run_knows_nothing_of_the_validation_run(photos, tiny, monkeyp
     ]
     assert [row.val_loss is None for row in rows] == [False, False, True, True]
     assert [row.val_accuracy is None for row in rows] == [False, False, True, True]
-
-
-def test_the_mean_of_both_runs_is_delivered(photos, tiny, monkeypatch):
-    trained = recorded_fit(monkeypatch)
-    network = train_classifier(*photos, settings=tiny)
-    both = [dict(trained[stage].named_parameters()) for stage in (VALIDATION_RUN, FINAL_RUN)]
-    for name, weight in network.named_parameters():
-        mean = (both[0][name] + both[1][name]) / 2
-        torch.testing.assert_close(weight, mean, atol=1e-6, rtol=1e-5)
-    assert not torch.equal(network.head.weight, trained[FINAL_RUN].head.weight)
 
 
 def test_another_seed_keeps_other_photos_out(photos, tiny, network):
@@ -407,7 +398,7 @@ def test_without_weights_the_error_names_file_folder_and_alternative(photos):
 
 # ---- A training run, on a network that hides nothing ---------------------------------------------
 
-GLASS = replace(TINY, unfrozen_blocks=1, colour_jitter=0.0, cutmix=0.0)
+GLASS = replace(TINY, unfrozen_blocks=1, colour_jitter=0.0, cutmix=0.0, class_balance=0.0)
 STILL = replace(GLASS, head_learning_rate=0.0, backbone_learning_rate=0.0)
 LABELS = torch.tensor([0, 0, 0, 1, 1, 1, 2, 2])
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
@@ -611,6 +602,18 @@ def test_training_is_adamw_and_delivers_the_average_of_its_weights(colours, monk
     loss = functional.cross_entropy(logits, LABELS).item()
     assert rows[-1].val_loss == pytest.approx(loss, rel=1e-2)
     assert rows[-1].val_accuracy == (logits.argmax(1) == LABELS).double().mean()
+
+
+@pytest.mark.parametrize("train", [range(8), (0, 1, 3, 4, 6, 7), (0, 1, 2, 3)])
+def test_frequent_species_have_no_advantage(train, colours):
+    """But where all are as frequent; a species without a photo counts as one of one."""
+    (sample, _), train, biases = colours, np.array(train), []
+    for share in (0.0, 0.5):
+        run = TrainingRun(trainable(), sample, replace(STEPS, class_balance=share))
+        run.fit("run", train, lambda row: None)
+        biases.append(run.network.head.bias)
+    counts = LABELS[train].bincount(minlength=3).clamp(min=1)
+    torch.testing.assert_close(biases[0] - biases[1], 0.5 * (counts / (len(train) / 3)).log())
 
 
 def test_learning_rates_fall_from_block_to_block_and_norms_do_not_decay():

@@ -18,16 +18,13 @@ from torchvision.transforms import v2
 from coursework import charts
 from coursework.data import DataSet, Options
 from coursework.engine import Recipe, Result, Run, Training, predict
-from coursework.pages import layers
 
 NAME, LANGUAGE = "case", "ru"
-
 SIDE = 28
 LENGTHS, FULL_LENGTHS = (1, 3, 7), (5, 10, 20, 40)  # epochs to choose from
 FEW, FEW_WATCHED = 3_000, 1_000  # photos that a network of this size learns by heart
 SEEDS = (1, 2, 3)
 DROPOUT = 0.5
-FLIP = v2.RandomHorizontalFlip()
 RECIPE = Recipe(7, "adamw", 64, 5e-3, weight_decay=0.01, schedule="one-cycle")
 # A constant rate, and nothing but dropout against overfitting: a falling rate would hide it.
 OVERFITTING = Recipe(20, "adamw", 64, 1e-3)
@@ -69,11 +66,10 @@ def load(options: Options) -> DataSet:
 def runs(data: DataSet, options: Options) -> list[Run]:
     """Return the lengths on all photos; then few photos, with and without dropout."""
     lengths = FULL_LENGTHS if options.full else LENGTHS
-    build, wanted = partial(network, dropout=DROPOUT), []
+    build, flips, wanted = partial(network, dropout=DROPOUT), (v2.RandomHorizontalFlip(),), []
     for epochs in sorted({min(length, options.epochs or length) for length in lengths}):
-        recipe = replace(RECIPE, epochs=epochs).asked(options)
-        recipe = replace(recipe, epochs=epochs)
-        wanted.append(Run(f"length-{epochs}", f"{epochs} эп.", build, data, recipe, (FLIP,)))
+        recipe = replace(RECIPE.asked(options), epochs=epochs)
+        wanted.append(Run(f"length-{epochs}", f"{epochs} эп.", build, data, recipe, flips))
     few = replace(data.subset(FEW), validation=data.watched.take(slice(FEW_WATCHED)))
     for seed in SEEDS:
         recipe = replace(OVERFITTING, seed=seed).asked(options)
@@ -82,13 +78,6 @@ def runs(data: DataSet, options: Options) -> list[Run]:
             build = partial(network, dropout=dropout)
             wanted.append(Run(f"{label}-{seed}", title, build, few, recipe))
     return wanted
-
-
-def layer_rows(data: DataSet) -> list[dict[str, Any]]:
-    """Return the layers with their names, shapes, parameters and receptive fields."""
-    built = network(data, DROPOUT)
-    rows = layers(built, (data.channels, SIDE, SIDE))
-    return [row | {"name": name} for name, row in zip(built._modules, rows, strict=True)]
 
 
 def overfitting(results: Mapping[str, Result], label: str) -> dict[str, float]:
@@ -130,11 +119,7 @@ def context(data: DataSet, results: Mapping[str, Result], _options: Options) -> 
     return {
         "lengths": lengths,
         "best": min(lengths, key=lambda result: result.rows[-1]["val_loss"]),
-        "groups": {
-            label: "с dropout" if label.startswith("dropout") else "без dropout"
-            for label in results
-            if not label.startswith("length")
-        },
+        "groups": {k: r.run.title.split(",")[0] for k, r in results.items() if r not in lengths},
         "augmented": charts.photos([*shown, *v2.functional.horizontal_flip(shown)], titles, 8),
         "loaders": Training.train_dataloader,
     }

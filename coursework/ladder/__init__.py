@@ -40,7 +40,6 @@ PHOTOS = 20_000  # of the compared runs
 # What the last network needs to get far in few epochs: batch norm bears a rate a hundred times as
 # high, one cycle ends near zero, and a mirrored photo is as good as a new one.
 TUNED = Recipe(8, "sgd", 128, 0.1, weight_decay=5e-4, schedule="one-cycle")
-FULL_TUNED_EPOCHS = 30
 
 
 def minimal(data: DataSet, filters: int) -> nn.Sequential:
@@ -133,15 +132,12 @@ def runs(data: DataSet, options: Options) -> list[Run]:
     part = data if options.full else data.subset(PHOTOS)
     recipe = (ASSIGNED if options.full else SHORT).asked(options)
     compared = [Run(label, title, build, part, recipe) for label, (title, build) in BUILDS.items()]
-    tuned, flip = TUNED.asked(options, FULL_TUNED_EPOCHS), (v2.RandomHorizontalFlip(),)
+    tuned, flip = TUNED.asked(options, full_epochs=30), (v2.RandomHorizontalFlip(),)
     return [*compared, Run("tuned", "+ inny przepis", BUILDS["gap"][1], data, tuned, flip)]
 
 
 def new_photo(path: Path | None) -> Image.Image:
-    """Return the given photo, or scikit-image's cat: Chelsea, 451 x 300 pixels, CC0.
-
-    Raises UserError if it cannot be read, or is hardly more than a line.
-    """
+    """Return the given photo, or scikit-image's cat: Chelsea, 451 x 300 pixels, CC0; UserError."""
     if path is None:
         return Image.fromarray(skimage.data.chelsea())
     try:
@@ -169,11 +165,6 @@ def variance_within(data: DataSet) -> float:
     return spread / float(pixels.var(0, correction=0).sum() * len(pixels))
 
 
-def probabilities(data: DataSet, network: nn.Module) -> list[list[float]]:
-    """Return the probabilities (4, classes) that a network gives to four test photos."""
-    return predict(network, data.test.inputs[:4]).softmax(1).tolist()
-
-
 def context(data: DataSet, results: Mapping[str, Result], options: Options) -> dict[str, Any]:
     """Return what the template needs beside the results."""
     classes = [CLASSES.get(name, name) for name in data.classes]
@@ -182,9 +173,8 @@ def context(data: DataSet, results: Mapping[str, Result], options: Options) -> d
     photo, order = new_photo(options.photo), [results[label] for label in BUILDS]
     small = scaled(photo, data.channels)
     sizes = [f"{photo.width} × {photo.height}", f"{small.shape[2]} × {small.shape[1]}"]
-    outputs = [
-        predict(results[name].network, small[None]).softmax(1)[0] for name in ("gap", "tuned")
-    ]
+    outputs = [predict(results[n].network, small[None]).softmax(1)[0] for n in ("gap", "tuned")]
+    vectors = one_hot(data.train.labels[:4], len(classes)).int().tolist()
     names, first = ([classes[i] for i in part.labels[:4]] for part in (data.train, data.test))
     titles = [classes[i] for i in data.train.labels[chosen]]
     return {
@@ -194,9 +184,7 @@ def context(data: DataSet, results: Mapping[str, Result], options: Options) -> d
         "limits": charts.common_limits(results),
         "samples": charts.photos(list(data.train.inputs[chosen]), titles, 8),
         "distinct": len(set(titles)),
-        "vectors": list(
-            zip(names, one_hot(data.train.labels[:4], len(classes)).int().tolist(), strict=True)
-        ),
+        "vectors": list(zip(names, vectors, strict=True)),
         "tested": first,
         "test_photos": charts.photos(list(data.test.inputs[:4]), first, 4),
         "changes": list(pairwise(order)),

@@ -21,18 +21,16 @@ from coursework.engine import Recipe, Result, Run
 from coursework.pages import Comparison, compare
 
 NAME, LANGUAGE = "resnet", "ru"
-
 SIDE = 32
 PHOTOS, TEST_PHOTOS = 5_000, 5_000  # of the default
 WIDTH, FULL_WIDTH = 8, 64  # channels of the first blocks; 64 is He et al.'s
-# With an eighth of the width and 4,500 photos an epoch is some seconds on a CPU.
 
 
 def network(
     data: DataSet,
     width: int,
-    block: type[nn.Module] = Bottleneck,
-    depths: Sequence[int] = (3, 4, 6, 3),
+    block: Any = Bottleneck,
+    depths: tuple[int, ...] = (3, 4, 6, 3),
     small_stem: bool = False,
     dropout: float = 0.0,
     plain_statistics: bool = False,
@@ -53,7 +51,7 @@ def network(
     return nn.Sequential(OrderedDict(layers))
 
 
-def shrink_stem(body: ResNet) -> None:
+def shrink_stem(body: Any) -> None:
     """Let the first blocks see the photo at full size, not a sixteenth of its pixels."""
     conv = body.conv1  # 7 x 7, stride 2
     body.conv1 = nn.Conv2d(conv.in_channels, conv.out_channels, 3, padding=1, bias=False)
@@ -168,24 +166,20 @@ class Verdict(NamedTuple):
     agrees: bool | None  # with the story; None: not told there, or within chance here
 
 
-def judge(step: Step, comparison: Comparison) -> Verdict:
-    """Say whether a step's direction is the story's."""
-    unknown = step.story is None or (comparison.sign == 0 and step.story != 0)
-    return Verdict(step, comparison, None if unknown else comparison.sign == step.story)
-
-
-def verdicts(results: Mapping[str, Result]) -> list[Verdict]:
-    """Return the comparisons in the story's order."""
-    compared = [step for step in STEPS if step.against]
-    return [judge(s, compare(results[s.against], results[s.label])) for s in compared]
+def verdicts(results: Mapping[str, Result]) -> dict[str, Verdict]:
+    """Return the comparisons by the steps' labels, in the story's order."""
+    found = {}
+    for step in (step for step in STEPS if step.against):
+        c = compare(results[step.against], results[step.label])
+        unknown = step.story is None or (c.sign == 0 and step.story != 0)
+        found[step.label] = Verdict(step, c, None if unknown else c.sign == step.story)
+    return found
 
 
 def overfits(before: Result, after: Result) -> bool:
     """Return whether a continued run's validation loss ended above its least, training's below."""
-    rows = [*before.rows, *after.rows]
-    least = min(rows, key=lambda row: row["val_loss"])
-    rose = rows[-1]["val_loss"] > least["val_loss"]
-    return rose and rows[-1]["train_loss"] < least["train_loss"]
+    least, last = min([*before.rows, *after.rows], key=lambda r: r["val_loss"]), after.rows[-1]
+    return last["val_loss"] > least["val_loss"] and last["train_loss"] < least["train_loss"]
 
 
 def context(data: DataSet, results: Mapping[str, Result], options: Options) -> dict[str, Any]:
@@ -200,7 +194,7 @@ def context(data: DataSet, results: Mapping[str, Result], options: Options) -> d
     titles = [title for title in changes for _ in photos]
     return {
         "stages": {number: results[label] for number, label in STAGES.items()},
-        "verdicts": {verdict.step.label: verdict for verdict in verdicts(results)},
+        "verdicts": verdicts(results),
         "width": FULL_WIDTH if options.full else WIDTH,
         "samples": charts.photos(shown, titles, len(photos)),
     }

@@ -38,8 +38,6 @@ FEW = 6_000  # photos of the compared runs
 RECIPE = Recipe(
     3, "adamw", 64, 3e-3, weight_decay=1e-4, schedule="one-cycle", backbone_rate=0.3, bfloat16=False
 )
-FULL_EPOCHS = 20
-FLIP = v2.RandomHorizontalFlip()
 
 
 @dataclass(frozen=True)
@@ -120,8 +118,8 @@ def grey_convolution(conv: nn.Conv2d) -> nn.Conv2d:
 
     A grey photo as three equal channels gives w_r x + w_g x + w_b x = (w_r + w_g + w_b) x.
     """
-    shape = (conv.out_channels, conv.kernel_size, conv.stride, conv.padding)
-    grey = nn.Conv2d(1, *shape, bias=conv.bias is not None)
+    how: Any = {k: getattr(conv, k) for k in ("out_channels", "kernel_size", "stride", "padding")}
+    grey = nn.Conv2d(1, **how, bias=conv.bias is not None)
     summed = conv.weight.detach().sum(1, keepdim=True)  # (F, 3, k, k) -> (F, 1, k, k)
     grey.load_state_dict(conv.state_dict() | {"weight": summed})
     return grey
@@ -156,10 +154,8 @@ class Transfer(nn.Module):
         try:
             body.load_state_dict({key: state[key] for key in body.state_dict()})
         except (KeyError, RuntimeError):
-            raise UserError(
-                f"{self.backbone.file} does not hold the weights of {self.backbone.title}: delete "
-                "it, and it is downloaded"
-            ) from None
+            title, file = self.backbone.title, self.backbone.file
+            raise UserError(f"{file} does not hold the weights of {title}: delete it") from None
         return body
 
     def blocks(self) -> list[str]:
@@ -191,9 +187,9 @@ def block_table(network: Transfer) -> list[tuple[str, str, int, bool | None]]:
     rows = []
     for name in network.blocks():
         block = network.body.get_submodule(name)
-        number = sum(p.numel() for p in block.parameters())
-        trained = any(p.requires_grad for p in block.parameters()) if number else None
-        rows.append((name, type(block).__name__, number, trained))
+        weights = [*block.parameters()]
+        trained = any(p.requires_grad for p in weights) if weights else None
+        rows.append((name, type(block).__name__, sum(p.numel() for p in weights), trained))
     return rows
 
 
@@ -201,10 +197,7 @@ def load(options: Options) -> DataSet:
     """Return grey photos, a tenth held out. Raises UserError if there is no such --object."""
     data = options.load("FashionMNIST", SIDE).grey().held_out(0.1)
     if not 0 <= options.object < len(data.test):
-        raise UserError(
-            f"there is no test photo {options.object}: --object is a number from 0 to "
-            f"{len(data.test) - 1}"
-        )
+        raise UserError(f"no photo {options.object}: --object is from 0 to {len(data.test) - 1}")
     return data
 
 
@@ -213,8 +206,8 @@ def runs(data: DataSet, options: Options) -> list[Run]:
     name = choose(options.network)
     few = data if options.full else data.subset(FEW)
     rate = RECIPE.learning_rate * BACKBONES[name].rate
-    recipe = replace(RECIPE, learning_rate=rate).asked(options, FULL_EPOCHS)
-    one_rate, flips = replace(recipe, backbone_rate=1.0), (FLIP,)
+    recipe = replace(RECIPE, learning_rate=rate).asked(options, full_epochs=20)
+    one_rate, flips = replace(recipe, backbone_rate=1.0), (v2.RandomHorizontalFlip(),)
     lower = partial(Transfer, name=name)
     free, head = partial(lower, frozen="none"), partial(lower, frozen="all")
     return [
@@ -232,11 +225,8 @@ def adequacy(result: Result, part: str) -> dict[str, Any]:
     """Return scikit-learn's report by class, the confusion matrix and the worst confusion."""
     data = result.run.data
     photos = data.test if part == "test" else data.train.take(slice(TRAINING_PHOTOS_EVALUATED))
-    answers, labels = (
-        predict(result.network, photos.inputs).argmax(1).numpy(),
-        photos.labels.numpy(),
-    )
-    names, numbers = data.classes, range(len(data.classes))
+    answers = predict(result.network, photos.inputs).argmax(1).numpy()
+    labels, names, numbers = photos.labels.numpy(), data.classes, range(len(data.classes))
     how = {"labels": numbers, "target_names": names, "output_dict": True, "zero_division": 0}
     table = classification_report(labels, answers, **how)
     matrix = confusion_matrix(labels, answers, labels=numbers)
@@ -255,7 +245,7 @@ def adequacy(result: Result, part: str) -> dict[str, Any]:
 
 def compare_first_layers(network: Transfer, photos: Tensor) -> dict[str, Any]:
     """Return how far the convolution for one channel is from that for three equal ones."""
-    colour = network.pretrained_body().get_submodule(network.backbone.first)
+    colour: Any = network.pretrained_body().get_submodule(network.backbone.first)
     grey, x = grey_convolution(colour), network.normalise(photos.float() / 255)
     with torch.inference_mode():
         before, after = colour(x.expand(-1, 3, -1, -1)), grey(x)
@@ -265,7 +255,8 @@ def compare_first_layers(network: Transfer, photos: Tensor) -> dict[str, Any]:
 
 def context(data: DataSet, results: Mapping[str, Result], options: Options) -> dict[str, Any]:
     """Return what the template needs beside the results."""
-    network, name = results["main"].network, results["main"].network.name
+    network: Any = results["main"].network
+    name = network.name
     photo = data.test.inputs[options.object]
     output = predict(network, photo[None]).softmax(1)[0]
     shown = data.train.inputs[:8]
@@ -283,7 +274,5 @@ def context(data: DataSet, results: Mapping[str, Result], options: Options) -> d
         "answer": data.classes[int(output.argmax())],
         "output": output.tolist(),
         "prepared": prepared,
-        "samples": charts.photos(
-            [*shown, *prepared, *v2.functional.horizontal_flip(shown)], titles, 8
-        ),
+        "samples": charts.photos([*shown, *prepared, *shown.flip(-1)], titles, 8),
     }

@@ -1,8 +1,12 @@
 """A course folder in miniature: the "photos" are text files that hold their class id."""
 
+import contextlib
 import json
+import os
 import shutil
 from pathlib import Path
+
+import psutil
 
 FIXTURES = Path(__file__).resolve().parent
 PHOTOS, CLASSES = 8, 4
@@ -42,3 +46,15 @@ def expected(name, layer=None):
     """What the fixture must give; some differ between the layers."""
     content = json.loads((FIXTURES / name / "expected.json").read_text())
     return content.get(layer, content)
+
+
+def processes_of(word):
+    """Other processes with this word in their environment or on their command line."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            there = {*process.cmdline(), *process.environ().values()}
+            alive = process.status() != psutil.STATUS_ZOMBIE and process.pid != os.getpid()
+            if alive and word in there:
+                found.append(process)
+    return found

@@ -294,6 +294,16 @@ HABITS = {
         foreign=("classify: reads *weights.pth (solution.py:*): the testing system has none",),
         box="differs",
     ),
+    "its own folder, by its name on this machine": Habit(
+        top="home = os.path.join(os.environ['LC_BIRDS_HOME'], 'code')",
+        classify="""
+        assert (Path(__file__).with_name("data").resolve() / "names.txt").read_text() == "wren"
+        assert open(os.path.join(home, "notes.txt")).read() == "notes"
+        """,
+        files={"notes.txt": "notes", "data/names.txt": "wren"},
+        foreign=("classify: reads *code/notes.txt (solution.py:*): the testing system has none",),
+        box="differs",
+    ),
     "caches of the user's": Habit(
         top="""
         names = [n for n in os.environ if n.startswith(("HF_", "TORCH", "XDG_", "TIMM", "PYTHON"))]
@@ -345,6 +355,24 @@ HABITS = {
         """,
         files={"notes.txt": "notes"},
         refusals=("classify: broke the rule 'no file written': open('*notes.txt', 'r+') (*",),
+    ),
+    "what is not there cannot be written": Habit(
+        top="import shutil",
+        train="shutil.rmtree('lightning_logs', ignore_errors=True)",
+        classify="""
+        for attempt in (
+            lambda: open("/kaggle/working/log.txt", "w"),
+            lambda: open("notes.txt", "r+"),
+            lambda: os.mkdir("logs/today"),
+            lambda: os.utime("notes.txt"),
+            lambda: shutil.copyfile("notes.txt", "copy.txt"),
+        ):
+            try:
+                attempt()
+            except FileNotFoundError:
+                continue
+            raise AssertionError
+        """,
     ),
     "the temporary folder, if it can be written": Habit(
         top="import tempfile",
