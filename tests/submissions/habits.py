@@ -229,9 +229,9 @@ HABITS = {
         files={
             f"{name}.py": "own = True\n"
             for name in (
-                "birddata copy course grader hook inspect psutil random resource rules run_tests "
-                "supervisor"
-            ).split()
+                *("birddata", "copy", "course", "grader", "hook", "inspect"),
+                *("psutil", "random", "resource", "rules", "run_tests", "supervisor"),
+            )
         },
     ),
     "a module that hides Python's own": Habit(
