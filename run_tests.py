@@ -76,15 +76,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "(seconds; memory in GiB). docs/grader.md explains the checks.",
     )
     add = parser.add_argument
-    add("tests", nargs="?", type=Path, default=DEFAULT_TESTS, metavar="TESTS_DIR",
-        help="folder with the NN_*_input and NN_*_gt folders (default: public_data)")  # fmt: skip
-    add(
-        "--submission",
-        type=Path,
-        default=ROOT,
-        metavar="DIR",
-        help=f"folder of {' or '.join(NAMES)}",
-    )
+    text = "folder with the NN_*_input and NN_*_gt folders (default: public_data)"
+    add("tests", nargs="?", type=Path, default=DEFAULT_TESTS, metavar="TESTS_DIR", help=text)
+    text = f"folder of {' or '.join(NAMES)}"
+    add("--submission", type=Path, default=ROOT, metavar="DIR", help=text)
     add("--model", type=Path, metavar="FILE", help="model file (default: birds_model.pt there)")
     add("--require", type=_share, metavar="ACC", help="fail below this accuracy in the last test")
     add("--limit", action="append", default=[], metavar="NAME=VALUE", help="change a limit")
@@ -93,8 +88,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--reproduce", action="store_true", help="retrain, and compare with the submitted model")
     add("--pack", type=Path, metavar="FILE", help="after a passing run: write the upload as a zip")
     add("--as", dest="code", choices=NAMES, help="name of the code in the zip (default: as it is)")
-    add("--demonstration", action="store_true",
-        help="pack even a model that was trained on other photos than these")  # fmt: skip
+    text = "pack even a model that was trained on other photos than these"
+    add("--demonstration", action="store_true", help=text)
     return parser.parse_args(argv)
 
 
@@ -215,8 +210,10 @@ def grade_folder(submission: Submission, options: argparse.Namespace, watch: Pro
     passed = all(result.ok for result in results) and _reaches(results[-1], options.require)
     if options.reproduce and passed:
         passed = show_reproduction(submission, facts, results)
-    if options.pack:
-        passed = show_pack(options, submission, facts, results, passed)
+    if options.pack and passed:
+        passed = show_pack(options, submission, facts, results)
+    elif options.pack:
+        say(f"{options.pack} not written: only a submission that passes is packed")
     show_mark(results)
     return 0 if passed else 1
 
@@ -247,27 +244,18 @@ def show_reproduction(submission: Submission, facts: Facts, results: Sequence[Te
 
 
 def show_pack(
-    options: argparse.Namespace,
-    submission: Submission,
-    facts: Facts,
-    results: Sequence[TestResult],
-    passed: bool,
+    options: argparse.Namespace, submission: Submission, facts: Facts, results: Sequence[TestResult]
 ) -> bool:
     """Write and verify the archive after a passing run; returns whether there is one now."""
-    path = options.pack
-    if not passed:
-        say(f"{path} not written: only a submission that passes is packed")
-        return False
     tests = [result.test for result in results]
-    if is_demonstration(facts, tests) and not options.demonstration:
-        say(f"{path} not written: {DEMONSTRATION}; --demonstration packs it all the same")
-        return False
     try:
+        if is_demonstration(facts, tests) and not options.demonstration:
+            raise PackError(f"{DEMONSTRATION}; --demonstration packs it all the same")
         files = files_to_pack(submission, results, options.code or submission.code)
         say("Grading the archive from an empty folder:")
-        size = pack(path, files, submission, results)
+        size = pack(options.pack, files, submission, results)
     except PackError as error:
-        say(f"{path} not written: {error}")
+        say(f"{options.pack} not written: {error}")
         return False
-    say(f"{path}: {size / 1e6:.1f} MB, {', '.join(files)}")
+    say(f"{options.pack}: {size / 1e6:.1f} MB, {', '.join(files)}")
     return True

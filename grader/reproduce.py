@@ -128,8 +128,8 @@ def reproduce(
     if not unseen:
         whose = "the submitted model may have been trained on: it keeps no record"
     photos = unseen or truth
-    right = [_right(answer, photos) for answer in (_answers(submission, test), retrained)]
-    return paired(*right, f"{len(photos)} photos that {whose}")
+    submitted = _right(_answers(submission, test), photos)
+    return paired(submitted, _right(retrained, photos), f"{len(photos)} photos that {whose}")
 
 
 def _output(outcome: Outcome) -> bytes:

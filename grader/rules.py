@@ -208,7 +208,7 @@ class Rules:
             return
         self.limit_files()
         message = (self.saving and _answer_problem(error)) or _message(error)
-        facts = {"message": message, "where": self._line_of(error)}
+        facts: dict[str, Any] = {"message": message, "where": self._line_of(error)}
         facts |= {"traceback": self._format(error), "refusal": _refusal_behind(error)}
         self._send_modules()
         self.send("end", **self.cost())

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 HIDDEN = ("/run", "/var/run")  # where programs of the host keep their sockets
-_PROBE_SECONDS = 10
+_PROBE_SECONDS = 60  # a busy machine has the layer, too
 
 
 def sandboxed(

@@ -420,6 +420,15 @@ def test_history_holds_plain_numbers(network, sample):
         assert tuple(kept["boxes"][index]) == prediction.box
 
 
+def test_every_picture_of_the_docs_is_shown():
+    docs = pictures.PICTURES.parent
+    pages = [
+        page.read_text(encoding="utf-8") for page in (*docs.glob("*.md"), docs / "../README.md")
+    ]
+    names = [path.name for path in pictures.PICTURES.iterdir()]
+    assert [name for name in names if not any(f"pictures/{name}" in page for page in pages)] == []
+
+
 def test_one_command_makes_the_pictures(history, network, sample, tmp_path, monkeypatch, capsys):
     """Drawing the sample and training on it would take a minute: both are given here."""
     classifier = solution.Classifier(solution.to_checkpoint(network, SETTINGS))

@@ -226,26 +226,13 @@ HABITS = {
         modules = (birddata, copy, course, grader, hook, inspect, psutil, random, resource)
         assert all(m.own for m in (*modules, rules, run_tests, supervisor))
         """,
-        files=dict.fromkeys(
-            [
-                f"{name}.py"
-                for name in [
-                    "birddata",
-                    "copy",
-                    "course",
-                    "grader",
-                    "hook",
-                    "inspect",
-                    "psutil",
-                    "random",
-                    "resource",
-                    "rules",
-                    "run_tests",
-                    "supervisor",
-                ]
-            ],
-            "own = True\n",
-        ),
+        files={
+            f"{name}.py": "own = True\n"
+            for name in (
+                *("birddata", "copy", "course", "grader", "hook", "inspect"),
+                *("psutil", "random", "resource", "rules", "run_tests", "supervisor"),
+            )
+        },
     ),
     "a module that hides Python's own": Habit(
         top="import tempfile",
