@@ -1,6 +1,6 @@
 """Tell bird species apart: MobileNetV2, fine-tuned on a CPU, sees the photo and then the bird.
 
-0.8754 on photos of 50 look-alike species, 22 of each trained on; times: docs/performance.md.
+0.88 on photos of 50 look-alike species, 22 of each trained on; times: docs/performance.md.
 
 The testing system calls train_classifier(train_gt, train_img_dir, fast_train), which returns the
 trained network, and classify(model_path, test_img_dir), which returns {file name: class id}.
