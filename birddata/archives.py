@@ -80,6 +80,11 @@ def _damage_named(source: Path) -> Iterator[None]:
         yield
     except DAMAGE as error:
         raise UserError(f"{source} is damaged ({error}); download it again") from None
+    except NotImplementedError as error:
+        raise UserError(
+            f"{source} is packed in a way that Python does not know ({error}); unpack it yourself "
+            "and give the folder"
+        ) from None
     except OSError as error:
         if error.errno in (None, errno.EINVAL):  # from gzip and bz2, and from zipfile
             raise UserError(f"{source} is damaged ({error}); download it again") from None
@@ -126,18 +131,8 @@ def _zip_members(source: Path) -> Iterator[Member]:
             elif kind and not stat.S_ISREG(kind):
                 yield Member(name, reason="a device or a pipe")
             else:
-                opened = partial(_open_in_zip, archive, member, source)
+                opened = partial(archive.open, member)
                 yield Member(name, member.file_size, partial(_chunks, opened, source))
-
-
-def _open_in_zip(archive: zipfile.ZipFile, member: zipfile.ZipInfo, source: Path) -> IO[bytes]:
-    try:
-        return archive.open(member)
-    except NotImplementedError:
-        raise UserError(
-            f"{source} is packed by the method {member.compress_type}, which Python does not know; "
-            "unpack it yourself and give the folder"
-        ) from None
 
 
 def _zip_name(member: zipfile.ZipInfo) -> str:

@@ -150,8 +150,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 def check_writable(path: Path) -> None:
     """Raise UserError before the work, not after it, if `path` cannot be written."""
-    with _file_beside(path):
-        pass
+    with _file_beside(path) as (temporary, _):
+        temporary.write_bytes(bytes(2**16))  # a full disk takes a name, but no more
 
 
 @contextmanager

@@ -16,7 +16,6 @@ from PIL import Image, ImageEnhance
 from birddata import copies, dataset_check, prepare
 from birddata.findings import KINDS
 from course.files import UserError
-from tests.commands import call
 
 ROOT = Path(__file__).parents[1]
 COMMAND = ROOT / "public_data" / "prepare.py"
@@ -552,25 +551,6 @@ def test_command_and_json_on_stdout(sample):
     assert (result["photos"], result["species"], result["verdict"]) == (24, 3, "warning")
     assert [finding["count"] for finding in result["findings"]] == [1]
     assert {path.name for path in before} == {path.name for path in sample.root.rglob("*")}
-
-
-def test_what_cannot_be_checked_exits_with_1(sample, tmp_path, capsys):
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "birds.zip").write_bytes(b"PK")
-    wrong = {
-        "no": "is not a folder",
-        "birds.zip": "an archive must be unpacked first",
-        "empty": "holds neither NN_<name>_input",
-    }
-    for name, words in wrong.items():
-        assert call(prepare.main, "--check", tmp_path / name) == 1
-        error = capsys.readouterr().err
-        assert error.startswith("Error: ")
-        assert words in error
-        assert error.count("\n") == 1
-    target = tmp_path / "birds.zip" / "found.json"
-    assert call(prepare.main, "--check", sample.root, "--json", target) == 1
-    assert "cannot be written" in capsys.readouterr().err
 
 
 def test_readme_lists_every_kind():

@@ -623,10 +623,21 @@ def make(kind, path):
             return path.with_name("x" * 300)
         case "a file":
             path.write_bytes(b"x")
+        case "a flat folder":
+            draw(path / "1.jpg")
+        case "an empty folder":
+            path.mkdir()
     return path
 
 
 ODD_PATHS = {  # how it is called, its kind, the cause that is named
+    ("{}", "nothing"): "does not exist; give a folder or an archive",
+    ("{}", "a file"): "is neither a folder nor a whole zip or tar; unpack it and give the folder",
+    ("{}", "a flat folder"): "holds neither NN_<name>_input folders nor <species>/*.jpg",
+    ("--check {}", "nothing"): "is not a folder",
+    ("--check {}", "a file"): "an archive must be unpacked first",
+    ("--check {}", "an empty folder"): "holds neither NN_<name>_input folders",
+    ("--check {tree} --json {}/new", "a file"): "something of that name is there already",
     ("{}", "a pipe"): "is a device or a pipe; give a folder or an archive",
     ("/dev/null", "a device"): "is a device or a pipe; give a folder or an archive",
     ("{}", "a link to nothing"): "does not exist; give a folder or an archive",
@@ -732,17 +743,3 @@ def test_wrong_calls_exit_with_2(capsys, arguments, word):
     assert error.startswith("Error: ")
     assert error.count("\n") == 1
     assert word in error
-
-
-def test_sources_that_are_none(tmp_path, capsys):
-    out = tmp_path / "out"
-    assert_refused(run(capsys, tmp_path / "no", "--out", out), out, "no does not exist")
-    (tmp_path / "CUB.tgz").write_bytes(b"CUB")
-    result = run(capsys, tmp_path / "CUB.tgz", "--out", out)
-    assert_refused(result, out, "CUB.tgz is neither a folder nor a whole zip or tar", "unpack it")
-    draw(tmp_path / "flat" / "1.jpg")
-    result = run(capsys, tmp_path / "flat", "--out", out)
-    assert_refused(result, out, "holds neither NN_<name>_input folders nor <species>/*.jpg")
-    result = run(capsys, tmp_path / "flat", "--out", tmp_path / "CUB.tgz")
-    assert result[0] == 1
-    assert result[2] == f"Error: {tmp_path / 'CUB.tgz'} is a file; give a folder\n"
