@@ -42,11 +42,12 @@ def course(tmp_path):
     return tmp_path
 
 
-def call(*arguments, before=(sys.executable,), encoding="utf-8", **environment):
+def call(*arguments, before=(sys.executable,), encoding="utf-8", cwd=None, **environment):
     """Run the script; returns its status, its lines, and stderr without those of progress."""
     done = subprocess.run(
         [*before, str(SCRIPT), *map(str, arguments)],
         capture_output=True,
+        cwd=cwd,
         env={**os.environ, **environment},
         timeout=PATIENCE,
         check=False,
@@ -163,7 +164,7 @@ def test_another_model_file(course):
     (course / "good" / "birds_model.pt").rename(course / "other.pt")
     run = (course / "tests", "--submission", course / "good")
     assert call(*run)[0] == 1
-    assert call(*run, "--model", course / "other.pt")[0] == 0
+    assert call(*run, "--model", "other.pt", cwd=course)[0] == 0
 
 
 @pytest.mark.parametrize(("required", "expected"), [("0.25", 0), ("0.2501", 1)])
