@@ -157,35 +157,29 @@ def run_locally(options: argparse.Namespace) -> int:
 def graded_sample(model: Path, own: bool) -> Iterator[tuple[Path, Path]]:
     """Draw a sample, and train on it from the backbone of `model`, which stays as it is.
 
-    Yields the folder of the tests and the model to grade, both gone after the block; the
-    training's report stays. Only this project's `own` training runs here: another submission's
-    runs under the rules alone, so it is graded with `model`.
+    Yields the folder of the tests, which is gone after the block, and the model to grade. Only
+    this project's `own` training runs here: another submission's runs under the rules alone, so
+    it is graded with `model`.
     """
     from birddata import drawn_sample
 
     say("No tests in public_data: this run draws its own sample of birds.")
     with temporary_folder("birds-sample-") as base:
-        tests, trained = base / "tests", base / "birds_model.pt"
+        tests, kept = base / "tests", ROOT / "report" / "sample"
         drawn_sample.draw_sample(tests, seed=0)
         if not own:
             say("The submission is graded on it as it is: its model has not learnt these birds.")
             yield tests, model
             return
-        report = ROOT / "report" / "sample"
-        train_on_sample(tests, model, trained, report)
+        import train_full
+
+        kept = kept.relative_to(Path.cwd()) if kept.is_relative_to(Path.cwd()) else kept
+        trained = kept / "birds_model.pt"
+        say("Training on it, from the backbone of the model at hand:")
+        options = ["--init", str(model), "--out", str(trained), "--report", str(kept)]
+        train_full.main([str(tests), *options])
         yield tests, trained
-    page = report / "report.html"
-    near = page.is_relative_to(Path.cwd())
-    say(f"The report of the training is kept: {page.relative_to(Path.cwd()) if near else page}")
-
-
-def train_on_sample(tests: Path, model: Path, trained: Path, report: Path) -> None:
-    """Run this project's training as its command does."""
-    import train_full
-
-    say("Training on it, from the backbone of the model at hand:")
-    options = ["--init", str(model), "--out", str(trained), "--report", str(report)]
-    train_full.main([str(tests), *options])
+    say(f"The model and the report of the training are kept in {kept}")
 
 
 def grade_folder(submission: Submission, options: argparse.Namespace, watch: Progress) -> int:

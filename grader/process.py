@@ -100,7 +100,7 @@ class Run:
         command = [sys.executable, str(supervisor), str(self.memory), *stage.command(self.task)]
         if stage.boxed:
             readable = [Path(path) for path in stage.python if Path(path).is_dir()]
-            readable += [stage.submission.folder, stage.submission.model.parent]
+            readable += [stage.submission.folder, stage.submission.model.absolute().parent]
             readable += [stage.data, stage.base]
             folders = ([stage.output], readable, [stage.temporary])
             command = sandbox.sandboxed(command, *folders, size=self.memory)

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import zipfile
 from pathlib import Path
@@ -42,11 +43,12 @@ def course(tmp_path):
     return tmp_path
 
 
-def call(*arguments, before=(sys.executable,), encoding="utf-8", **environment):
+def call(*arguments, before=(sys.executable,), encoding="utf-8", cwd=None, **environment):
     """Run the script; returns its status, its lines, and stderr without those of progress."""
     done = subprocess.run(
         [*before, str(SCRIPT), *map(str, arguments)],
         capture_output=True,
+        cwd=cwd,
         env={**os.environ, **environment},
         timeout=PATIENCE,
         check=False,
@@ -163,7 +165,7 @@ def test_another_model_file(course):
     (course / "good" / "birds_model.pt").rename(course / "other.pt")
     run = (course / "tests", "--submission", course / "good")
     assert call(*run)[0] == 1
-    assert call(*run, "--model", course / "other.pt")[0] == 0
+    assert call(*run, "--model", "other.pt", cwd=course)[0] == 0
 
 
 @pytest.mark.parametrize(("required", "expected"), [("0.25", 0), ("0.2501", 1)])
@@ -518,6 +520,7 @@ def draw_toys(folder, seed):
 
 def toy_training(words):
     tests, init, out = words[0], words[2], words[4]
+    Path(out).parent.mkdir(parents=True)
     assert words[1::2] == ["--init", "--out", "--report"]
     Path(out).write_text(Path(init).read_text() + tests)
     print("epoch 1")
@@ -542,8 +545,8 @@ def test_without_course_data_the_sample_is_drawn_trained_and_graded(clone, capsy
     assert lines[0].startswith("No tests in public_data")
     assert "epoch 1" in lines
     assert [line[:2] for line in lines if "s Ok, accuracy" in line] == ["00", "01"]
-    report = clone / "report" / "sample" / "report.html"
-    assert lines[-2:] == ["Mark: 10 1.0000", f"The report of the training is kept: {report}"]
+    kept = f"The model and the report of the training are kept in {clone / 'report' / 'sample'}"
+    assert lines[-2:] == ["Mark: 10 1.0000", kept]
     assert (clone / "birds_model.pt").read_bytes() == before
     assert not list((clone / "public_data").iterdir())
 
@@ -552,7 +555,7 @@ def test_the_sample_is_gone_afterwards(clone):
     with run_tests.graded_sample(clone / "birds_model.pt", own=True) as (tests, model):
         assert model.read_text() == f"toy weights\n{tests}"
     assert not tests.exists()
-    assert not model.exists()
+    assert model.parent == clone / "report" / "sample"
 
 
 def test_a_training_that_fails_is_no_passing_run(clone, monkeypatch, capsys):
@@ -669,6 +672,19 @@ def test_a_submission_in_shared_memory(course):
         assert call(folder / "tests", "--submission", folder / "good")[0] == 0
     finally:
         shutil.rmtree(folder)
+
+
+def test_a_large_model_elsewhere_in_shared_memory(course, monkeypatch):
+    """It is linked, not copied, so the box has to show its folder."""
+    if not os.access("/dev/shm", os.W_OK):
+        pytest.skip("no /dev/shm")
+    monkeypatch.setattr("grader.staging.LINKED_FROM", 0)
+    with (course / "good" / "solution.py").open("a") as code:
+        code.write("\nPath(__file__).with_name('birds_model.pt').read_bytes()\n")
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        model = shutil.move(course / "good" / "birds_model.pt", folder)
+        submission = Submission.at(course / "good", Path(model))
+        assert not run("classify", submission, course / "tests" / "01_hidden_input").problem
 
 
 def test_a_folder_that_cannot_be_read(course, monkeypatch, capsys):
