@@ -80,7 +80,7 @@ def layers(network: nn.Module, shape: tuple[int, ...]) -> list[dict[str, Any]]:
         if isinstance(layer.module, nn.Conv2d | nn.MaxPool2d):
             kernel, stride = np.ravel(layer.module.kernel_size)[0], np.ravel(layer.module.stride)[0]
             field, jump = field + (int(kernel) - 1) * jump, jump * int(stride)
-        size = " × ".join(map(str, layer.output_size[1:]))
+        size = f"{NO_BREAK}×{NO_BREAK}".join(map(str, layer.output_size[1:]))
         row = {"name": layer.var_name, "kind": layer.class_name, "output": size}
         rows.append(row | {"parameters": layer.num_params, "field": field})
     return rows

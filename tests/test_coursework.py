@@ -118,7 +118,7 @@ def test_an_error_is_one_line_on_stderr(tmp_path):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 1

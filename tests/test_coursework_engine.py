@@ -59,7 +59,7 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(tmp_path, whole, sent, s
     while process.stdout.readline().strip() != "waiting":
         assert process.poll() is None
     process.send_signal(getattr(signal, sent))
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == status
     assert errors == ("" if sent == "SIGKILL" else "Interrupted.\n")
     kept = torch.load(tmp_path / "runs/tiny/last.ckpt", weights_only=True)
@@ -87,7 +87,7 @@ def test_a_schedule_goes_on_after_an_error(tmp_path, monkeypatch, schedule):
 def test_two_processes_see_the_same_photos_and_measure_all_of_them(tmp_path):
     alone = train_all("tiny", [plain_run()], tmp_path / "one", CPU)["tiny"]
     process = start("two", tmp_path / "two")
-    output, errors = process.communicate(timeout=120)
+    output, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
     assert output.count("epoch") == 4  # the first process alone prints
     both = json.loads((tmp_path / "two/history.json").read_text())["runs"]["tiny"]
