@@ -142,7 +142,7 @@ def launch(
 
 
 def finish(process) -> tuple[int, str, str]:
-    out, error = process.communicate(timeout=300)
+    out, error = process.communicate(timeout=1200)
     return process.returncode, (out or b"").decode(errors="replace"), error.decode(errors="replace")
 
 
