@@ -65,7 +65,7 @@ class Settings:
     crop_stretch: float = 1.27  # the most that a random crop is wider than high, or the reverse
     colour_jitter: float = 0.3  # of brightness, contrast and saturation
     cutmix: float = 0.5  # the chance that photos get a rectangle, and its share, of another photo
-    class_balance: float = 0.5  # of the logarithms of the classes' frequencies, off the logits
+    class_balance: float = 0.5  # logit adjustment (Menon et al., 2021), as tests are balanced
     average_decay: float = 0.998  # of the moving average of the weights, per step, in the end
     validation_share: float = 0.2
     seed: int = 0
@@ -522,8 +522,7 @@ class Sample:
 
     def predicted(self, predictor: TwoStagePredictor, indices: np.ndarray) -> list[Prediction]:
         """Return what a network predicts of some of the photos."""
-        predictions = predictor.predict([self.paths[index] for index in indices])
-        return [cast(Prediction, prediction) for prediction in predictions]
+        return cast("list[Prediction]", [*predictor.predict(self.paths[i] for i in indices)])
 
 
 @dataclass(frozen=True)
@@ -660,7 +659,6 @@ class TrainingRun:
             rate, seconds = optimiser.param_groups[0]["lr"], time.perf_counter() - start
             on_epoch(EpochRow(stage, epoch, loss, accuracy, rate, seconds, *measured))
         self.network.load_state_dict(self.average.module.state_dict())
-        # In a test all classes are as frequent (logit adjustment, Menon et al., ICLR 2021).
         counts = torch.bincount(self.sample.labels[train], minlength=len(self.network.class_ids))
         frequencies = counts.clamp(min=1) / counts.float().mean()  # (classes,)
         self.network.head.bias.data -= settings.class_balance * frequencies.log()
