@@ -28,6 +28,7 @@ def sandboxed(
     `readable` are there even if they lie where the box hides everything. The folders `scratch`,
     and /dev/shm, are in memory, of so many bytes each, and gone afterwards.
     """
+    readable = [path.resolve() for path in readable]  # bwrap mounts nothing behind a link
     hidden = [path for path in HIDDEN if Path(path).is_dir() and not Path(path).is_symlink()]
     return [
         *("bwrap", "--die-with-parent", "--new-session", "--unshare-user", "--unshare-pid"),

@@ -1,6 +1,7 @@
 """Drawn photos and small networks that the tests share."""
 
 import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +27,12 @@ IDS = (-7, 3, 1000)  # with gaps, and below zero
 
 
 def pytest_configure(config):
-    """Tests that run side by side compute on one core each, with all that they start."""
+    """Tests that run side by side compute on one core each, with all that they start.
+
+    What they start gets signals as from a terminal, also where a shell runs the tests behind it.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("numprocesses", None):
         os.environ.setdefault("OMP_NUM_THREADS", "1")
 
