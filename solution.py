@@ -193,6 +193,13 @@ def run_folded(folded: Iterable[FoldedBlock], x: Tensor) -> Tensor:
     return x
 
 
+def working_precision() -> torch.dtype:
+    """Return bfloat16 where the processor has it: twice as fast (Micikevicius et al., 2018)."""
+    in_hardware = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    wanted = in_hardware() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.bfloat16 if wanted else torch.float32
+
+
 @torch.no_grad()
 def for_inference(blocks: Iterable[nn.Module], dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
     """Return the blocks, as they are now, as a function of x (B, 3, H, W) computed in `dtype`."""
@@ -400,9 +407,9 @@ class TwoStagePredictor:
         network: BirdNet,
         preprocessing: Mapping[str, Any],
         is_confident: Callable[[Tensor], bool] = never,
-        dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.features, self.head = for_inference(network.features, dtype), network.head
+        precision = working_precision()
+        self.features, self.head = for_inference(network.features, precision), network.head
         self.preprocessing, self.is_confident = preprocessing, is_confident
 
     def predict(self, paths: Iterable[Path]) -> Iterator[Prediction | Exception]:
@@ -574,19 +581,12 @@ def cutmix(x: Tensor, targets: Tensor, generator: random.Random) -> tuple[Tensor
     return mixed, targets.lerp(targets.flip(0), share)
 
 
-def training_precision() -> torch.dtype:
-    """Return bfloat16 where the processor has it: twice as fast (Micikevicius et al., 2018)."""
-    in_hardware = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    wanted = in_hardware() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return torch.bfloat16 if wanted else torch.float32
-
-
 def locate_birds(
     network: BirdNet, head: nn.Linear, paths: Sequence[Path], settings: Settings
 ) -> dict[Path, Box]:
     """Return where the pretrained network sees a bird; without photos that cannot be read."""
     constants = preprocessing_of(settings)
-    whole_only, boxes = TwoStagePredictor(network, constants, always, training_precision()), {}
+    whole_only, boxes = TwoStagePredictor(network, constants, always), {}
     whole_only.head = head
     for path, prediction in zip(paths, whole_only.predict(paths), strict=True):
         if isinstance(prediction, Prediction):
@@ -624,7 +624,7 @@ class TrainingRun:
 
     def __init__(self, network: BirdNet, sample: Sample, settings: Settings) -> None:
         self.network, self.sample, self.settings = network, sample, settings
-        self.preprocessing, self.dtype = preprocessing_of(settings), training_precision()
+        self.preprocessing, self.dtype = preprocessing_of(settings), working_precision()
         first = len(network.features) - settings.unfrozen_blocks  # block that is trained
         network.requires_grad_(False)
         self.blocks = network.features[first:].requires_grad_(True)
@@ -692,7 +692,7 @@ class TrainingRun:
     def _validate(self, held_out: np.ndarray) -> tuple[float, float]:
         """Return loss and accuracy of the average on photos (indices), by the first view alone."""
         network, labels = cast(BirdNet, self.average.module), self.sample.labels[held_out]
-        first_view = TwoStagePredictor(network, self.preprocessing, always, self.dtype)
+        first_view = TwoStagePredictor(network, self.preprocessing, always)
         logits = torch.stack([p.logits for p in self.sample.predicted(first_view, held_out)])
         accuracy = (logits.argmax(1) == labels).double().mean().item()
         return functional.cross_entropy(logits, labels).item(), accuracy

@@ -43,6 +43,14 @@ def _no_pretrained_weights(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path_factory.mktemp("torch_home")))
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _float32():
+    """The precision that every processor has: results are compared digit by digit."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(solution, "working_precision", lambda: torch.float32)
+        yield
+
+
 def draw_photo(path: Path, class_id: int, seed: int, size: tuple[int, int] = (96, 72)) -> None:
     """A noisy scene with a blot somewhere, its colour given by the class."""
     rng, (width, height) = np.random.default_rng(seed), size

@@ -416,11 +416,6 @@ def sample_of(folder, pictures) -> solution.Sample:
 
 
 @pytest.fixture
-def float32(monkeypatch):
-    monkeypatch.setattr(solution, "training_precision", lambda: torch.float32)
-
-
-@pytest.fixture
 def colours(tmp_path):
     """Eight photos of one colour each, so that all views of one are alike; the colours (8, 3)."""
     colours = np.random.default_rng(0).integers(0, 256, (8, 3))
@@ -428,7 +423,6 @@ def colours(tmp_path):
     return sample, (torch.from_numpy(colours) / 255 - MEAN) / STD
 
 
-@pytest.mark.usefixtures("float32")
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
 def test_the_loss_is_cross_entropy_with_smoothed_labels(smoothing, colours):
     (sample, x), rows, network = colours, [], glass(3, 3)
@@ -454,7 +448,6 @@ def shown_by(folder, settings, train=tuple(range(8))) -> tuple[torch.Tensor, tor
     return (25.5 * red).round().int(), green
 
 
-@pytest.mark.usefixtures("float32")
 def test_each_epoch_shows_the_training_photos_alone_in_another_order(tmp_path):
     numbers, _ = shown_by(tmp_path, replace(STILL, epochs=6, batch_size=2), (0, 2, 3, 5, 6))
     orders = [tuple(order) for order in numbers.tolist()]
@@ -463,7 +456,6 @@ def test_each_epoch_shows_the_training_photos_alone_in_another_order(tmp_path):
     assert len(set(orders)) >= 4
 
 
-@pytest.mark.usefixtures("float32")
 def test_views_are_fresh_and_depend_on_seed_epoch_and_photo_alone(tmp_path):
     def views(train=tuple(range(8)), **changes):
         settings = replace(STILL, **({"epochs": 3, "batch_size": 1} | changes))
@@ -496,7 +488,6 @@ def test_cutmix_mixes_targets_by_the_area_that_another_photo_takes():
     assert max(shares) > 0.8
 
 
-@pytest.mark.usefixtures("float32")
 def test_the_loss_of_mixed_photos_is_that_of_their_mixed_targets(colours, monkeypatch):
     """Of photos with two halves; which is right is counted by their own species."""
     (sample, x), rows = colours, []
@@ -580,7 +571,6 @@ def plainly_trained(network, x, settings) -> tuple[nn.Module, nn.Module]:
     return model, average
 
 
-@pytest.mark.usefixtures("float32")
 def test_training_is_adamw_and_delivers_the_average_of_its_weights(colours, monkeypatch):
     (sample, x), rows, network = colours, [], trainable()
     monkeypatch.setattr(TrainingRun, "CHUNK", 3)  # a batch is three chunks
@@ -654,14 +644,14 @@ def test_learning_rates_rise_in_the_warmup_then_fall_to_their_share(steps):
 # ---- The same numbers, faster --------------------------------------------------------------------
 
 needs_bfloat16 = pytest.mark.skipif(
-    solution.training_precision() is torch.float32, reason="this processor has no bfloat16"
+    solution.working_precision() is torch.float32, reason="this processor has no bfloat16"
 )
 
 
 @needs_bfloat16
 def test_where_onednn_may_not_use_bfloat16_it_is_float32():
     """It would compute bfloat16 by its reference kernels, many times slower."""
-    script = "import solution; print(solution.training_precision())"
+    script = "import solution; print(solution.working_precision())"
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=Path(solution.__file__).parent, check=True,
         env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}, capture_output=True, text=True,
@@ -672,7 +662,7 @@ def test_where_onednn_may_not_use_bfloat16_it_is_float32():
 def test_lower_precision_trains_the_same_but_for_rounding(colours, monkeypatch):
     heads = []
     for dtype in (torch.bfloat16, torch.float32):
-        monkeypatch.setattr(solution, "training_precision", lambda dtype=dtype: dtype)
+        monkeypatch.setattr(solution, "working_precision", lambda dtype=dtype: dtype)
         network = trainable()
         TrainingRun(network, colours[0], replace(STEPS, epochs=3)).fit(
             "run", np.arange(8), lambda row: None
