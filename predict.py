@@ -137,6 +137,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from solution import load_classifier
 
     classifier, photos = load_classifier(options.model), find_photos(options.photos)
+    for out in {options.csv, options.show} & set(photos):
+        raise UserError(f"{out} is one of the photos: name another file for the result")
     if options.show and len(photos) > 1:
         raise UserError(f"--show draws one photo, but {len(photos)} are named: name one")
     one_folder, rows, views = len(options.photos) == 1, [], []

@@ -67,7 +67,8 @@ def digests_in(images: Path) -> dict[str, str]:
     found = {}
     for path in images.iterdir() if images.is_dir() else ():
         with suppress(OSError):
-            found[path.name] = digest_of(path)
+            if path.is_file():  # a pipe would be waited for in vain
+                found[path.name] = digest_of(path)
     return found
 
 
