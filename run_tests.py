@@ -32,7 +32,7 @@ from course.files import UserError, check_writable, temporary_folder, write_json
 from course.layout import CheckerError, find_tests, read_csv, save_csv  # noqa: E402
 from course.tables import read_species  # noqa: E402
 from grader.limits import LIMITS, limits_with  # noqa: E402
-from grader.model import is_demonstration, read_facts  # noqa: E402
+from grader.model import is_demonstration, read_metadata  # noqa: E402
 from grader.outcome import Outcome  # noqa: E402
 from grader.pack import PackError, files_to_pack, pack  # noqa: E402
 from grader.report import (  # noqa: E402
@@ -193,19 +193,19 @@ def grade_folder(submission: Submission, options: argparse.Namespace, watch: Pro
         watch.clear()
         show_result(result, submission)
         results.append(result)
-    facts = read_facts(submission.model)
-    show_model(facts, results)
+    metadata = read_metadata(submission.model)
+    show_model(metadata, results)
     show_errors(results, names)
     if options.errors:
         count = write_errors(options.errors, results, names)
         say(f"{options.errors}: {count} misclassified photos")
     if options.json:
-        write_json(options.json, as_json(facts, results))
+        write_json(options.json, as_json(metadata, results))
     passed = all(result.ok for result in results) and _reaches(results[-1], options.require)
     if options.reproduce and passed:
-        passed = show_reproduction(submission, facts, results)
+        passed = show_reproduction(submission, metadata, results)
     if options.pack and passed:
-        passed = show_pack(options, submission, facts, results)
+        passed = show_pack(options, submission, metadata, results)
     elif options.pack:
         say(f"{options.pack} not written: only a submission that passes is packed")
     show_mark(results)
@@ -220,15 +220,17 @@ def _reaches(last: TestResult, required: float | None) -> bool:
     return False
 
 
-Facts = Mapping[str, Any] | None  # what the model file says about itself
+Metadata = Mapping[str, Any] | None  # what the model file says about itself
 
 
-def show_reproduction(submission: Submission, facts: Facts, results: Sequence[TestResult]) -> bool:
+def show_reproduction(
+    submission: Submission, metadata: Metadata, results: Sequence[TestResult]
+) -> bool:
     """Retrain and compare; returns whether the training function reaches the accuracy."""
     say("Reproduction: training anew with fast_train=False")
     try:
         tests = [result.test for result in results]
-        comparison = reproduce(submission, tests, facts, show_phases)
+        comparison = reproduce(submission, tests, metadata, show_phases)
     except RunFailed as failure:
         say(f"   NOT reproduced: {harmless(str(failure))}")
         return False
@@ -238,12 +240,15 @@ def show_reproduction(submission: Submission, facts: Facts, results: Sequence[Te
 
 
 def show_pack(
-    options: argparse.Namespace, submission: Submission, facts: Facts, results: Sequence[TestResult]
+    options: argparse.Namespace,
+    submission: Submission,
+    metadata: Metadata,
+    results: Sequence[TestResult],
 ) -> bool:
     """Write and verify the archive after a passing run; returns whether there is one now."""
     tests = [result.test for result in results]
     try:
-        if is_demonstration(facts, tests) and not options.demonstration:
+        if is_demonstration(metadata, tests) and not options.demonstration:
             raise PackError(f"{DEMONSTRATION}; --demonstration packs it all the same")
         files = files_to_pack(submission, results, options.code or submission.code)
         say("Grading the archive from an empty folder:")

@@ -640,7 +640,7 @@ class TrainingRun:
     def fit(
         self, stage: str, train: np.ndarray, on_epoch: OnEpoch, held_out: np.ndarray | None = None
     ) -> None:
-        """Train on photos (indices), end with the averaged weights; `held_out` is for the rows."""
+        """Train on photos (indices): averaged weights, balanced classes; `held_out` is for rows."""
         settings, size = self.settings, min(self.settings.batch_size, len(train))
         batches = len(train) // size  # full ones; who is left over changes from epoch to epoch
         optimiser = optimiser_of(self.network, settings)

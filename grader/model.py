@@ -30,7 +30,7 @@ class _PlainValues(pickle.Unpickler):
         """Read no weights."""
 
 
-def read_facts(model: Path) -> dict[str, Any] | None:
+def read_metadata(model: Path) -> dict[str, Any] | None:
     """Return what a checkpoint says of its training and validation; None if it says nothing.
 
     A file that cannot be read so gives {"unreadable": why}.
@@ -47,15 +47,15 @@ def read_facts(model: Path) -> dict[str, Any] | None:
     return {name: checkpoint.get(name) for name in names} if isinstance(checkpoint, dict) else None
 
 
-def training_of(facts: Mapping[str, Any] | None) -> dict[str, Any]:
+def training_of(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the checkpoint's record of its training; {} if it holds none."""
-    training = (facts or {}).get("training")
+    training = (metadata or {}).get("training")
     return training if isinstance(training, dict) else {}
 
 
-def trained_digests(facts: Mapping[str, Any] | None) -> set[str] | None:
+def trained_digests(metadata: Mapping[str, Any] | None) -> set[str] | None:
     """Return the digests of the photos that the model was trained on; None if it keeps none."""
-    text = training_of(facts).get("photo_digests")
+    text = training_of(metadata).get("photo_digests")
     if not isinstance(text, str) or not text:
         return None
     return {text[start : start + 8] for start in range(0, len(text), 8)}
@@ -72,41 +72,41 @@ def digests_in(images: Path) -> dict[str, str]:
     return found
 
 
-def trained_photos(facts: Mapping[str, Any] | None, test: TestFolder) -> set[str] | None:
+def trained_photos(metadata: Mapping[str, Any] | None, test: TestFolder) -> set[str] | None:
     """Return which of the test's photos the model was trained on, by what is in the files.
 
     None if the model does not say: names tell nothing, since every sample starts at 0000.jpg.
     """
-    trained = trained_digests(facts)
+    trained = trained_digests(metadata)
     if trained is None:
         return None
     photos = digests_in(test.input / "test" / "images")
     return {name for name, digest in photos.items() if digest in trained}
 
 
-def is_demonstration(facts: Mapping[str, Any] | None, tests: Sequence[TestFolder]) -> bool:
+def is_demonstration(metadata: Mapping[str, Any] | None, tests: Sequence[TestFolder]) -> bool:
     """Tell whether the model says that it was trained on other photos than those at hand."""
-    trained = trained_digests(facts)
+    trained = trained_digests(metadata)
     folders = [test.input / part / "images" for test in tests for part in ("train", "test")]
     known = (set(digests_in(folder).values()) for folder in folders)
     return trained is not None and not any(trained & digests for digests in known)
 
 
 def mismatch(
-    facts: Mapping[str, Any], truth: Mapping[str, int], correct: int, trained_on: bool
+    metadata: Mapping[str, Any], truth: Mapping[str, int], correct: int, trained_on: bool
 ) -> str:
     """Return why the stored validation accuracy cannot hold on these photos; "" if it may.
 
     It answered `correct` of the photos in `truth` right, and may have been `trained_on` some.
     """
-    known, asked = facts.get("class_ids"), set(truth.values())
+    known, asked = metadata.get("class_ids"), set(truth.values())
     unknown = sorted(asked - set(known)) if isinstance(known, list) else []
     if unknown:
         return (
             f"the model knows other species than the test asks for: {len(unknown)} of "
             f"{len(asked)} class ids are unknown to it, such as {unknown[0]}"
         )
-    validation = validation_of(facts)
+    validation = validation_of(metadata)
     if validation is None or not trained_on:
         return ""
     high, low = wilson_interval(correct, len(truth))[1], wilson_interval(*validation)[0]
@@ -118,9 +118,9 @@ def mismatch(
     )
 
 
-def validation_of(facts: Mapping[str, Any] | None) -> tuple[int, int] | None:
+def validation_of(metadata: Mapping[str, Any] | None) -> tuple[int, int] | None:
     """Return right answers and photos of the stored validation; None if it cannot be used."""
-    validation: Any = (facts or {}).get("validation")
+    validation: Any = (metadata or {}).get("validation")
     with suppress(TypeError, KeyError, ValueError):
         correct, total = int(validation["correct"]), int(validation["total"])
         return (correct, total) if 0 <= correct <= total and total else None

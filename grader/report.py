@@ -193,29 +193,29 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         say(f"   {'  '.join(padded).rstrip()}")
 
 
-def show_model(facts: Mapping[str, Any] | None, results: Sequence[TestResult]) -> None:
+def show_model(metadata: Mapping[str, Any] | None, results: Sequence[TestResult]) -> None:
     """Print what a real grader would not say: has the model seen these photos?"""
-    if facts is None:
+    if metadata is None:
         return
     say("Model")
-    if "unreadable" in facts:
-        say(f"   cannot be inspected: {harmless(str(facts['unreadable']))}")
+    if "unreadable" in metadata:
+        say(f"   cannot be inspected: {harmless(str(metadata['unreadable']))}")
         return
     tests, last = [result.test for result in results], results[-1]
-    if is_demonstration(facts, tests):
+    if is_demonstration(metadata, tests):
         say(f"   {DEMONSTRATION}")
     for result in results:
         if result.truth:
-            say(f"   test {result.test.number}: {_trained_line(facts, result)}")
+            say(f"   test {result.test.number}: {_trained_line(metadata, result)}")
     if last.ok:
-        for line in _expectation(facts, last):
+        for line in _expectation(metadata, last):
             say(f"   {line}")
 
 
-def _trained_line(facts: Mapping[str, Any], result: TestResult) -> str:
-    trained, total = trained_photos(facts, result.test), len(result.truth)
+def _trained_line(metadata: Mapping[str, Any], result: TestResult) -> str:
+    trained, total = trained_photos(metadata, result.test), len(result.truth)
     if trained is None:
-        why = "no digests of its photos" if training_of(facts) else "no record of its training"
+        why = "no digests of its photos" if training_of(metadata) else "no record of its training"
         return f"whether the model was trained on these photos is unknown, it keeps {why}"
     count = len(trained & result.truth.keys())
     if not count:
@@ -226,12 +226,12 @@ def _trained_line(facts: Mapping[str, Any], result: TestResult) -> str:
     )
 
 
-def _expectation(facts: Mapping[str, Any], last: TestResult) -> list[str]:
-    trained_on = trained_photos(facts, last.test) != set()  # or nobody knows
-    wrong = mismatch(facts, last.truth, last.correct, trained_on)
+def _expectation(metadata: Mapping[str, Any], last: TestResult) -> list[str]:
+    trained_on = trained_photos(metadata, last.test) != set()  # or nobody knows
+    wrong = mismatch(metadata, last.truth, last.correct, trained_on)
     if wrong:
         return [f"WRONG: {wrong}", "no mark to expect: train on these photos first"]
-    validation = validation_of(facts)
+    validation = validation_of(metadata)
     return expectation_lines(*validation, last.total) if validation and trained_on else []
 
 
@@ -273,7 +273,7 @@ def show_mark(results: Sequence[TestResult]) -> None:
     say(f"Mark: {grade['mark']} {grade['description']}".rstrip())
 
 
-def as_json(facts: Mapping[str, Any] | None, results: Sequence[TestResult]) -> dict[str, Any]:
+def as_json(metadata: Mapping[str, Any] | None, results: Sequence[TestResult]) -> dict[str, Any]:
     """Return everything in the report, for programs."""
     tests = []
     for result in results:
@@ -282,4 +282,4 @@ def as_json(facts: Mapping[str, Any] | None, results: Sequence[TestResult]) -> d
         entry = {"test": result.test.input.name, **result.entry(), "message": result.message}
         tests.append({**entry, **counts, **facts_of_run})
     grade = grade_results([result.entry() for result in results])
-    return {**grade, "tests": tests, "model": facts}
+    return {**grade, "tests": tests, "model": metadata}

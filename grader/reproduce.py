@@ -98,7 +98,7 @@ def _labels(test: TestFolder) -> tuple[dict[str, int], dict[str, int]]:
 def reproduce(
     submission: Submission,
     tests: Sequence[TestFolder],
-    facts: Mapping[str, Any] | None,
+    metadata: Mapping[str, Any] | None,
     report: Callable[[Outcome], None],
 ) -> Comparison:
     """Retrain, report the run, and compare with the submitted model. Raises RunFailed."""
@@ -110,9 +110,9 @@ def reproduce(
         model = folder / "birds_model.pt"
         model.write_bytes(_output(training))
         retrained = _answers(replace(submission, model=model), test)
-    truth, trained = _labels(test)[1], trained_photos(facts, test)
+    truth, trained = _labels(test)[1], trained_photos(metadata, test)
     unseen = {n: i for n, i in truth.items() if trained is not None and n not in trained}
-    if not unseen and (validation := validation_of(facts)):
+    if not unseen and (validation := validation_of(metadata)):
         was = "may have been" if trained is None else "was"
         basis = (
             f"different photos: the submitted model {was} trained on these {len(truth)} too, so "

@@ -10,7 +10,7 @@ from submissions.course import copy_submission, make_test
 
 import run_tests
 from course.layout import labels_fingerprint, photo_digests, read_csv
-from grader.model import read_facts, validation_of
+from grader.model import read_metadata, validation_of
 from grader.reproduce import TOLERANCE, paired, unpaired
 
 NOT_PACKED = 'float(Path(__file__).with_name("retrained.txt").read_text())'
@@ -29,7 +29,7 @@ def course(tmp_path):
 
 
 def grade(course, capsys, *options, retrained=1.0, **checkpoint):
-    """Exit status and lines for a model with these facts."""
+    """Exit status and lines for a model with these metadata."""
     content = pickle.dumps({"share": 1.0, **checkpoint}, protocol=2)
     with zipfile.ZipFile(course / "code" / "birds_model.pt", "w") as archive:
         archive.writestr("birds_model/data.pkl", content)
@@ -120,22 +120,22 @@ def test_a_demonstration_is_called_one_and_not_packed(course, capsys):
 @pytest.mark.parametrize("record", [True, False])
 def test_a_model_of_these_photos_or_without_record_is_no_demonstration(course, capsys, record):
     edit(course, NOT_PACKED, "1.0")
-    facts = {"training": public(course)} if record else {}
-    status, lines = grade(course, capsys, "--pack", str(course / "upload.zip"), **facts)
+    metadata = {"training": public(course)} if record else {}
+    status, lines = grade(course, capsys, "--pack", str(course / "upload.zip"), **metadata)
     assert not any("demonstration" in line for line in lines)
     assert status == 0
 
 
 @pytest.mark.parametrize(
-    ("facts", "share", "text"),
+    ("metadata", "share", "text"),
     [
         ({"class_ids": [100, 101]}, 0.0, "other species than the test asks for: 4 of 4 class ids"),
         ({"class_ids": [0, 1, 2, 3]}, 0.0, "accuracy 0.0000 here, 0.8500 in its validation"),
         ({}, 0.5, "accuracy 0.5000 here, 0.8500 in its validation"),
     ],
 )
-def test_no_mark_is_expected_of_a_model_of_other_species(course, capsys, facts, share, text):
-    _, lines = grade(course, capsys, share=share, validation=VALIDATION, **facts)
+def test_no_mark_is_expected_of_a_model_of_other_species(course, capsys, metadata, share, text):
+    _, lines = grade(course, capsys, share=share, validation=VALIDATION, **metadata)
     [line] = [line for line in lines if line.startswith("WRONG:")]
     assert text in line
     assert not any(line.startswith("mark to expect") for line in lines)
@@ -155,10 +155,10 @@ def test_a_model_that_cannot_be_inspected_is_still_graded(course, capsys):
 
 
 def test_the_shipped_models_facts_are_read_without_torch():
-    facts = read_facts(Path(run_tests.__file__).with_name("birds_model.pt"))
-    assert len(facts["class_ids"]) > 1
-    assert facts["training"]["photos"] > 1
-    assert validation_of(facts)
+    metadata = read_metadata(Path(run_tests.__file__).with_name("birds_model.pt"))
+    assert len(metadata["class_ids"]) > 1
+    assert metadata["training"]["photos"] > 1
+    assert validation_of(metadata)
 
 
 @pytest.mark.parametrize("validation", [None, {}, 3, {"correct": 5, "total": 0}, {"correct": "x"}])
@@ -181,19 +181,19 @@ def test_not_reproduced(course, capsys):
 
 def test_a_model_trained_on_the_photos_is_held_to_its_stored_validation(course, capsys):
     images = [f"{test}_input/test/images" for test in ("00_test_img", "01_hidden")]
-    facts = {"training": trained_on(course, *images), "validation": VALIDATION}
-    status, lines = grade(course, capsys, "--reproduce", **facts, retrained=0.8)
+    metadata = {"training": trained_on(course, *images), "validation": VALIDATION}
+    status, lines = grade(course, capsys, "--reproduce", **metadata, retrained=0.8)
     assert any(line.startswith("compared on different photos") for line in lines)
     assert any(line.startswith("submitted model 0.8500 (85 of 100), retr") for line in lines)
     assert status == 0
-    assert grade(course, capsys, "--reproduce", **facts, retrained=0.3)[0] == 1
+    assert grade(course, capsys, "--reproduce", **metadata, retrained=0.3)[0] == 1
 
 
 def test_photos_that_may_have_been_seen_are_not_compared_on(course, capsys):
     """With a record of other labels, nobody can tell: the stored validation stands in."""
     training = {"photos": 3, "labels_sha256": labels_fingerprint({"elsewhere.jpg": 1})}
-    facts = {"training": training, "validation": VALIDATION}
-    status, lines = grade(course, capsys, "--reproduce", **facts, retrained=0.8)
+    metadata = {"training": training, "validation": VALIDATION}
+    status, lines = grade(course, capsys, "--reproduce", **metadata, retrained=0.8)
     assert any("the submitted model may have been trained on these 40" in line for line in lines)
     assert status == 0
 
