@@ -132,13 +132,15 @@ def draw(classifier: Classifier, path: Path, prediction: Prediction, out: Path) 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
     options = parse(arguments)
-    for out in filter(None, (options.csv, options.show)):  # told before the long imports
+    outputs = [path for path in (options.csv, options.show) if path]
+    for out in outputs:  # told before the long imports
         check_writable(out)
     from solution import load_classifier
 
     classifier, photos = load_classifier(options.model), find_photos(options.photos)
-    for out in {options.csv, options.show} & set(photos):
-        raise UserError(f"{out} is one of the photos: name another file for the result")
+    for out in outputs:
+        if out.resolve() in {photo.resolve() for photo in photos}:
+            raise UserError(f"{out} is one of the photos: name another file for the result")
     if options.show and len(photos) > 1:
         raise UserError(f"--show draws one photo, but {len(photos)} are named: name one")
     one_folder, rows, views = len(options.photos) == 1, [], []

@@ -130,7 +130,7 @@ def test_any_photo_is_classified_and_a_file_that_is_none_is_told(model, tmp_path
         (["photos", "--show", "out.png"], "draws one photo"),
         (["photos", "--csv", "photos"], "photos is a folder"),
         (["photos", "--csv", "photos/00.png/out.csv"], "00.png cannot be written"),
-        (["photos", "--csv", "photos/00.png"], "00.png is one of the photos"),
+        (["photos", "--csv", "empty/../photos/00.png"], "00.png is one of the photos"),
     ],
 )
 def test_mistakes_are_told_in_one_line(arguments, cause, model, tmp_path, monkeypatch, capsys):
