@@ -55,6 +55,14 @@ def find_photos(sources: Sequence[Path]) -> list[Path]:
     return photos
 
 
+def check_outputs(outputs: Sequence[Path], photos: Sequence[Path]) -> None:
+    """Raise UserError if a result would replace one of the photos."""
+    taken = {photo.resolve() for photo in photos}
+    for out in outputs:
+        if out.resolve() in taken:
+            raise UserError(f"{out} is one of the photos: name another file for the result")
+
+
 def print_prediction(
     classifier: Classifier, path: Path, prediction: Prediction, number: int
 ) -> None:
@@ -138,9 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from solution import load_classifier
 
     classifier, photos = load_classifier(options.model), find_photos(options.photos)
-    for out in outputs:
-        if out.resolve() in {photo.resolve() for photo in photos}:
-            raise UserError(f"{out} is one of the photos: name another file for the result")
+    check_outputs(outputs, photos)
     if options.show and len(photos) > 1:
         raise UserError(f"--show draws one photo, but {len(photos)} are named: name one")
     one_folder, rows, views = len(options.photos) == 1, [], []
