@@ -68,8 +68,8 @@ def test_it_trains_and_says_what_it_wrote(
     lines = captured.out.splitlines()
     images = tests_dir / "00_test_img_input/train/images"
     assert lines[0] == f"24 photos of 3 species in {images}"
-    assert "seed=5" in lines[1]
-    assert "layer_decay=0.5" in lines[1]
+    assert lines[1].startswith("Settings: input_size=64, ")
+    assert "seed=5, layer_decay=0.5" in " ".join(lines[1:4])
     rows = [line.split() for line in lines if " run " in line and "epoch" not in line]
     assert [row[:3] for row in rows] == [["validation", "run", "1"], ["final", "run", "1"]]
     assert [row[5:7].count("-") for row in rows] == [0, 2], "no validation of the final run"

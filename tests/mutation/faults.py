@@ -138,7 +138,7 @@ PHOTOS = faults_of(
 PROGRAMS = faults_of(
     "train_full.py",
     "test_train_full.py",
-    ("settings_of", "**changes(options.set)", "", "--set and --init",
+    ("train", "Settings(**changed)", "Settings()", "--set and --init",
      "the_checkpoint_says_how_it_was_trained"),
     ("save", "atomic_write(out) as temporary", "contextlib.nullcontext(out) as temporary",
      "the old model on a full disk", "an_interrupt_or_a_full_disk_leaves_the_old_file"),
