@@ -37,7 +37,7 @@ TRAINING = faults_of(
      "a training under another default device",
      "what_the_caller_set_changes_nothing_and_stays[meta]"),
     ("standard_torch", "torch.random.fork_rng(devices=[])", "torch.enable_grad()",
-     "the caller's random numbers", "what_the_caller_set_changes_nothing_and_stays[1]"),
+     "the caller's random numbers", "what_the_caller_set_changes_nothing_and_stays[autocast]"),
     ("load_pretrained", "(ValueError, RuntimeError, ", "(",
      "one line on weights of something else",
      "weights_of_something_else_give_one_line_that_names_the_file"),
