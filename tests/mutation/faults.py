@@ -112,7 +112,7 @@ PHOTOS = faults_of(
     ("formats", "= True, None", "= False, None", "what is there of a truncated photo",
      "what_is_there_of_a_truncated_jpeg_is_used"),
     ("list_photos", "if may_be_photo(path.name)", "", "answers for photos alone",
-     "other_files_are_passed_over"),
+     "every_file_that_may_be_a_photo_is_listed_and_others_are_passed_over"),
     ("map_in_threads", "torch.set_num_threads(count)", "pass", "the caller's threads",
      "a_prediction_depends_on_its_photo_alone"),
     ("classify", "classifier.fallback_class", "classifier.class_ids[0]",
