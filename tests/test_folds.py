@@ -11,6 +11,7 @@ from torch.nn import functional
 
 import solution
 from benchmarks import folds
+from course.layout import save_csv
 
 LABELS = torch.tensor([0, 1, 0, 1])
 
@@ -81,8 +82,7 @@ def tests_dir(photos, tmp_path):
     root = tmp_path / "tests/00_x_input/train"
     root.mkdir(parents=True)
     (root / "images").symlink_to(folder)
-    rows = "".join(f"{name},{class_id}\n" for name, class_id in gt.items())
-    (root / "gt.csv").write_text("filename,class_id\n" + rows)
+    save_csv(gt, root / "gt.csv")
     return tmp_path / "tests"
 
 
@@ -120,15 +120,10 @@ def test_only_the_views_change_without_a_new_training(sample, usual, monkeypatch
     assert not torch.equal(before.logits, other.logits)
 
 
-def test_what_differs_is_kept_in_another_file_and_views_need_no_other_network(sample, usual):
-    trials = [
-        usual,
-        replace(usual, fold=1),
-        replace(usual, photos=5),
-        replace(usual, settings=replace(usual.settings, seed=1)),
-        replace(usual, views=(("first_size", 96),)),
-    ]
-    parts = "settings", "fold", "photos"
+def test_what_differs_is_kept_in_another_file_and_views_need_no_other_network(usual):
+    seed = replace(usual.settings, seed=1)
+    changes = ({}, {"fold": 1}, {"photos": 5}, {"settings": seed}, {"views": (("first_size", 96),)})
+    trials, parts = [replace(usual, **change) for change in changes], ("settings", "fold", "photos")
     assert len({trial.key(*parts, "views") for trial in trials}) == 5
     assert len({trial.key(*parts) for trial in trials}) == 4
 

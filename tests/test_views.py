@@ -95,15 +95,13 @@ def test_the_box_is_a_square_within_the_photo_that_grows_with_margin_and_lower_t
 
 @pytest.mark.parametrize(("height", "width"), [(63, 400), (400, 63), (1, 1)])
 def test_a_tiny_photo_is_seen_whole(height, width):
-    cam = torch.zeros(4, 4)
-    cam[1, 1] = 1
+    cam = torch.eye(4)
     assert localise(cam, blank(height, width), CONSTANTS) == (0, 0, width, height)
 
 
-@pytest.mark.parametrize("value", [0.0, 3.0, math.nan])
+@pytest.mark.parametrize("value", [0.0, math.nan])
 def test_a_flat_map_means_the_whole_photo(value):
-    cam = torch.full((4, 4), value)
-    assert localise(cam - cam.min(), blank(300, 400), CONSTANTS) == (0, 0, 400, 300)
+    assert localise(torch.full((4, 4), value), blank(300, 400), CONSTANTS) == (0, 0, 400, 300)
 
 
 # ---- Two stages ----------------------------------------------------------------------------------
@@ -161,21 +159,22 @@ def test_it_stops_as_soon_as_the_averaged_logits_are_confident(views):
 
 
 @pytest.mark.parametrize(
-    ("views", "weights"),
-    [(1, [1]), (2, [0.4, 0.6]), (3, [0.4, 0.3, 0.3]), (4, [0.2, 0.3, 0.3, 0.2])],
+    ("share", "weights"),
+    [
+        (0.4, [1]),
+        (0.0, [0]),
+        (0.4, [0.4, 0.6]),
+        (0.4, [0.4, 0.3, 0.3]),
+        (0.4, [0.2, 0.3, 0.3, 0.2]),
+        (0.0, [0, 0.5, 0.5, 0]),
+        (1.0, [0.5, 0, 0, 0.5]),
+        (1.0, [1]),
+    ],
 )
-def test_whole_photo_and_crop_have_their_shares_whatever_the_number_of_views(views, weights):
-    rows = torch.randn(views, 5, generator=GENERATOR)
+def test_whole_photo_and_crop_have_their_shares_whatever_the_number_of_views(share, weights):
+    rows = torch.randn(len(weights), 5, generator=GENERATOR)
     expected = (torch.tensor(weights)[:, None] * rows).sum(0)
-    torch.testing.assert_close(solution.average_logits(rows, 0.4), expected)
-
-
-@pytest.mark.parametrize("share", [0.0, 1.0])
-def test_a_stage_may_count_nothing(share):
-    rows = torch.randn(4, 5, generator=GENERATOR)
-    expected = rows[1:3].mean(0) if share == 0 else (rows[0] + rows[3]) / 2
     torch.testing.assert_close(solution.average_logits(rows, share), expected)
-    assert solution.average_logits(rows[:1], share).isfinite().all()
 
 
 def test_the_whole_photo_is_hardly_distorted_and_made_of_whole_places():

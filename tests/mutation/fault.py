@@ -1,8 +1,9 @@
 """One fault, and how it is put into a checkout."""
 
 import ast
+import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,12 +64,15 @@ class Fault:
             file.write_text(before, encoding="utf-8")
 
 
+parsed: Callable[[str], ast.AST] = functools.cache(ast.parse)
+
+
 def span_of(source: str, name: str) -> tuple[int, int]:
     """Return where the definition of a name, such as `Class.method`, starts and ends in a source.
 
     Raises KeyError if there is none.
     """
-    node: ast.AST = ast.parse(source)
+    node = parsed(source)
     for part in name.split("."):
         node = next((n for n in ast.iter_child_nodes(node) if part in names_of(n)), None)
         if node is None:
