@@ -137,7 +137,7 @@ def _kind(block: nn.Module) -> str:
     kind = "convolution" if len(convolutions) == 1 else "inverted residual"
     stride = max(convolution.stride[0] for convolution in convolutions)
     halves = f", stride {stride}" if stride > 1 else ""
-    return kind + halves + ", with shortcut" * getattr(block, "use_res_connect", False)
+    return kind + halves + ", with shortcut" * getattr(block, "residual", False)
 
 
 def _size(path: Path) -> str:

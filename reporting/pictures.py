@@ -53,7 +53,8 @@ def train_on_sample(sample: Path) -> Classifier:
     from reporting.calibration import calibrate
 
     data, settings = load_training_set(sample), solution.Settings()
-    network = solution.train_classifier(data.gt, data.images, class_names=data.species)
+    network = solution.train_classifier(data.gt, data.images)
+    network.class_names = [data.species[class_id] for class_id in network.class_ids]
     network.metadata |= calibrate(network.validation, settings.whole_share)
     return solution.Classifier(solution.to_checkpoint(network, settings))
 

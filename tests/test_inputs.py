@@ -458,7 +458,7 @@ def test_a_pipe_is_no_table_and_no_model(tmp_path):
         tables.read_labels(tmp_path / "gt.csv")
     with pytest.raises(CheckerError, match="no file"):
         read_csv(tmp_path / "gt.csv")
-    with pytest.raises(solution.SubmissionError, match="is a device or a pipe, no checkpoint"):
+    with pytest.raises(solution.SubmissionError, match="no file"):
         solution.load_file(tmp_path / "gt.csv")
 
 
