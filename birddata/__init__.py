@@ -4,7 +4,8 @@ archives       any archive as a series of members, checked to the end
 sources        a folder or an archive becomes one table of files
 photos         one photo: is it readable, can it be made a JPEG
 samples        what the files are: tests, CUB-200-2011, a table beside photos, class folders
-prepare        decides what is in the tests; writing makes them appear whole or not at all
+prepare        what public_data/prepare.py does: decides what is in the tests
+writing        makes them appear whole or not at all
 findings       what can be wrong with photos and labels
 dataset_check  finds it; copies finds photos that are there twice
 drawn_sample   draws the built-in sample

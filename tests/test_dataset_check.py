@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from birddata import copies, dataset_check, prepare
+from birddata import copies, dataset_check
 from birddata.findings import KINDS
 from course.files import UserError
+from public_data.prepare import main
 
 ROOT = Path(__file__).parents[1]
 COMMAND = ROOT / "public_data" / "prepare.py"
@@ -505,7 +506,7 @@ def test_prepared_tests_are_sound(sample, tmp_path, capsys):
         for number in range(12):
             tree.draw(f"{species}/{number:03d}.jpg")
     out = tmp_path / "out"
-    prepare.main([str(tree.root), "--holdout", "0.2", "--out", str(out)])
+    main([str(tree.root), "--holdout", "0.2", "--out", str(out)])
     assert check(out, tmp_path)[1].keys() == {"trained-test"}
 
 

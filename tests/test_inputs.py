@@ -23,6 +23,7 @@ from course import layout, tables
 from course.check import check_answer
 from course.files import UserError
 from course.layout import CheckerError, read_csv, script_remark
+from public_data.prepare import main
 from tests.commands import call
 
 READ, DAMAGED, UNREADABLE = "read", "damaged", "unreadable"
@@ -256,7 +257,7 @@ def test_training_leaves_out_what_cannot_be_read_and_saves(kinds, init, tmp_path
 
 
 def test_prepare_takes_what_training_takes(kinds, tmp_path, capfd):
-    assert call(prepare.main, kinds, "--out", tmp_path / "out") == 0
+    assert call(main, kinds, "--out", tmp_path / "out") == 0
     out, told = capfd.readouterr()
     assert left_out(told) == WITH[UNREADABLE]
     taken = tables.read_labels(tmp_path / "out" / f"{TEST}_gt/gt.csv")
@@ -375,7 +376,7 @@ def test_every_command_reads_the_same_labels(table, tmp_path, capsys):
     read = tables.read_labels(gt)
     matched = {file: read[name] for name, file in tables.match_names(read, images).items()}
     assert matched == {"a.jpg": 0, "b.jpg": 3}
-    assert call(prepare.main, root, "--out", tmp_path / "out") == 0
+    assert call(main, root, "--out", tmp_path / "out") == 0
     assert tables.read_labels(tmp_path / "out/00_x_input/train/gt.csv") == matched
     dataset_check.run(root, str(tmp_path / "found.json"))
     codes = {k["code"] for k in json.loads((tmp_path / "found.json").read_text())["findings"]}
@@ -415,13 +416,13 @@ def test_every_command_refuses_a_broken_table_in_one_line(table, tmp_path, capsy
     with pytest.raises(UserError) as stop:
         layout.load_training_set(root)
     assert "gt.csv" in str(stop.value)
-    assert call(prepare.main, root, "--out", tmp_path / "out") == 1
+    assert call(main, root, "--out", tmp_path / "out") == 1
     error = capsys.readouterr().err.splitlines()[-1]
     for line in (str(stop.value), error):
         assert "\n" not in line
         assert len(line) < 400
     assert error.startswith("Error: 00_x_")
-    assert call(prepare.main, "--check", root) == 4
+    assert call(main, "--check", root) == 4
     with pytest.raises(CheckerError):
         check_answer({}, read_csv(root / "00_x_gt/gt.csv"))
 
@@ -519,7 +520,7 @@ def test_labels_that_name_no_photo_are_refused_in_one_line(named, how, tmp_path,
         told = f"Error: {stop.value}\n"
     else:
         source = tmp_path / "source" if how == "prepare" else images.parent
-        assert call(prepare.main, source, "--out", tmp_path / "out") == 1
+        assert call(main, source, "--out", tmp_path / "out") == 1
         told = capsys.readouterr().err
     first, second, _ = sorted(named)
     assert f"is that of a photo: labelled are {first}, {second}, the photos are " in told
@@ -548,7 +549,7 @@ def test_tables_and_files_in_different_encodings(tmp_path, capsys, row, file):
     (tmp_path / "t/00_x_gt/gt.csv").write_bytes(layout.gt_bytes({row: 5}))
     (train.parent / "test").mkdir()
     (train.parent / "test/images").symlink_to(train / "images")
-    status = call(prepare.main, tmp_path / "t", "--out", tmp_path / "out")
+    status = call(main, tmp_path / "t", "--out", tmp_path / "out")
     told = capsys.readouterr().err
     if file is None:
         assert status == 1
@@ -586,7 +587,7 @@ def test_heic_becomes_jpeg_where_pillow_heif_is(tmp_path, capsys):
     exif[0x0112] = 6
     pillow_heif.from_pillow(photo).save(tmp_path / "photo.heic", exif=exif.tobytes())
     source = folders_with(tmp_path, (tmp_path / "photo.heic").read_bytes())
-    assert call(prepare.main, source, "--out", tmp_path / "out") == 0
+    assert call(main, source, "--out", tmp_path / "out") == 0
     told = capsys.readouterr()
     assert told.err == ""
     assert "HEIC photos that became JPEG: 1\n" in told.out
@@ -601,7 +602,7 @@ def test_heic_becomes_jpeg_where_pillow_heif_is(tmp_path, capsys):
 def test_without_pillow_heif_it_is_named(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     source = folders_with(tmp_path, b"\0\0\0\x18ftypheic" + bytes(99))
-    assert call(prepare.main, source, "--out", tmp_path / "out") == 0
+    assert call(main, source, "--out", tmp_path / "out") == 0
     told = capsys.readouterr()
     assert "skipped: Auk/phone.heic: HEIC, which Pillow lacks here" in told.err
     assert "note: 1 are HEIC; after `pip install pillow-heif` they become JPEG\n" in told.err
@@ -626,7 +627,7 @@ def test_a_species_without_a_photo_is_named(tmp_path, capsys):
     (source / "Wren/1.jpg").write_bytes(b"no photo")
     assert dataset_check.run(source) == dataset_check.EXIT_STATUS["error"]
     assert "Dodo (0)" in capsys.readouterr().out
-    assert call(prepare.main, source, "--out", tmp_path / "out") == 0
+    assert call(main, source, "--out", tmp_path / "out") == 0
     told = capsys.readouterr()
     assert "skipped: Dodo: an empty folder" in told.err
     *_, lost, skipped, _ = told.out.splitlines()
@@ -639,7 +640,7 @@ def test_what_cannot_be_written_is_told_before_the_work(tmp_path, capsys, monkey
     monkeypatch.setattr(prepare, "read_source", None)
     (tmp_path / "file").write_text("")
     for words in (["--check", ".", "--json"], [".", "--out"]):
-        assert call(prepare.main, *words, tmp_path / "file/below") == 1
+        assert call(main, *words, tmp_path / "file/below") == 1
         told = capsys.readouterr().err
         assert told.startswith("Error: ")
         assert str(tmp_path / "file") in told
@@ -663,7 +664,7 @@ def test_a_table_beside_photos_gives_the_labels(tmp_path, capsys, header, rows, 
     for name in "abc":
         picture().save(source / "train" / f"{name}.jpg")
     (source / "labels.csv").write_text("\n".join([header, *rows, ""]))
-    assert call(prepare.main, source, "--out", tmp_path / "out") == 0
+    assert call(main, source, "--out", tmp_path / "out") == 0
     told = capsys.readouterr()
     assert "photos with the table labels.csv" in told.out
     assert "skipped: train/c.jpg: a photo without a label" in told.err
@@ -677,7 +678,7 @@ def test_one_folder_of_photos_is_no_species(tmp_path, capsys, table):
     picture().save(tmp_path / "source/train/a.jpg")
     if table:
         (tmp_path / "source/labels.csv").write_text(table)
-    assert call(prepare.main, tmp_path / "source", "--out", tmp_path / "out") == 1
+    assert call(main, tmp_path / "source", "--out", tmp_path / "out") == 1
     told = capsys.readouterr().err
     expected = "is that of a photo: labelled are x1, x2, the photos are train/a.jpg; the likely"
     assert (expected if table else "a table of labels beside the photos") in told
@@ -687,7 +688,7 @@ def test_the_first_folder_is_the_species_at_any_depth(tmp_path, capsys):
     for path in ("birds/Auk/one/a/1.jpg", "birds/Auk/two/1.jpg", "birds/Owl/three/1.jpg"):
         (tmp_path / path).parent.mkdir(parents=True)
         picture().save(tmp_path / path)
-    assert call(prepare.main, tmp_path / "birds", "--out", tmp_path / "out") == 0
+    assert call(main, tmp_path / "birds", "--out", tmp_path / "out") == 0
     assert "further down: 3; the first folder is the species" in capsys.readouterr().out
     labels = tables.read_labels(tmp_path / "out/00_test_img_gt/gt.csv")
     assert labels == {"Auk_1.jpg": 0, "Auk_1_2.jpg": 0, "Owl_1.jpg": 1}
@@ -697,7 +698,7 @@ def test_the_first_folder_is_the_species_at_any_depth(tmp_path, capsys):
 def test_a_folder_with_a_name_in_another_encoding(tmp_path, capsys):
     (tmp_path / "birds" / CYRILLIC).mkdir(parents=True)
     picture().save(tmp_path / "birds" / CYRILLIC / "1.jpg")
-    assert call(prepare.main, tmp_path / "birds", "--out", tmp_path / "out") == 0
+    assert call(main, tmp_path / "birds", "--out", tmp_path / "out") == 0
     assert len(tables.read_labels(tmp_path / "out/00_test_img_gt/gt.csv")) == 1
 
 
