@@ -25,9 +25,8 @@ from birddata.findings import (
     Item,
     printable,
 )
-from birddata.photos import SIDE, reason, with_bar
 from birddata.samples import find_sample
-from birddata.sources import walk_folder
+from birddata.sources import SIDE, reason, walk_folder, with_bar
 from birddata.writing import Sample
 from course.cli import print_result
 from course.files import UserError, write_json

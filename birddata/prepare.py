@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from birddata.findings import FATAL, LEFT_OUT, Findings
-from birddata.photos import HEIC, as_jpeg, problem, with_bar
 from birddata.samples import find_sample, with_names
-from birddata.sources import read_source
+from birddata.sources import HEIC, problem, read_source, with_bar
 from birddata.writing import Photo, Sample, Test, build_tests, move_into_place
 from course import tables
 from course.files import UserError
@@ -93,6 +92,17 @@ def usable(sample: Sample, scratch: Path, found: Findings) -> Sample:
     return replace(sample, tests=tests)
 
 
+def as_jpeg(heic: Path, jpeg: Path) -> bool:
+    """Save a HEIC photo as JPEG, upright; False without pillow-heif, or if it cannot read it."""
+    try:
+        from pillow_heif import read_heif  # optional; a submission may not import it
+
+        read_heif(heic).to_pillow().convert("RGB").save(jpeg, "JPEG", quality=95)
+    except Exception:  # ImportError, and whatever a damaged file makes the library raise
+        return False
+    return True
+
+
 def hold_out(source: Path, sample: Sample, fraction: float, seed: int, found: Findings) -> Sample:
     """Split the training photos: test 00 keeps the larger part, test 01 asks for the rest.
 
@@ -116,14 +126,16 @@ def hold_out(source: Path, sample: Sample, fraction: float, seed: int, found: Fi
         if (kept := first.setdefault(digest_of(photo.path, 64), photo)) is not photo:
             found.add("passed-over", photo.origin, f"the same bytes as {kept.origin}")
     photos = sorted(first.values(), key=lambda photo: photo.name)
-    ids = [photo.known_id for photo in photos]
-    kept_in, kept_out = split_photos(np.unique(ids, return_inverse=True)[1], fraction, seed)
+    ids, labels = np.unique([photo.class_id for photo in photos], return_inverse=True)
+    kept_in, kept_out = split_photos(labels, fraction, seed)
     if kept_out is None:
         raise UserError("no species has two photos, so none can be held out; drop --holdout")
     train, held = ([photos[index] for index in part] for part in (kept_in, kept_out))
-    for class_id in sorted(set(ids) - {photo.known_id for photo in held}):
-        name = sample.name_of(class_id)
-        print(f"not in the holdout: {name} (photos: {ids.count(class_id)})", file=sys.stderr)
+    asked = {photo.class_id for photo in held}
+    for class_id, count in zip(ids.tolist(), np.bincount(labels), strict=True):
+        if class_id not in asked:
+            name = sample.name_of(class_id)
+            print(f"not in the holdout: {name} (photos: {count})", file=sys.stderr)
     tests = [Test(ONLY_TEST, train, train), Test("01_holdout", train, held)]
     return replace(sample, tests=tests)
 

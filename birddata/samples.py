@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from birddata.findings import Findings
-from birddata.photos import problem
-from birddata.sources import EMPTY_FOLDER, INNER_ARCHIVE, Files, is_table
+from birddata.sources import EMPTY_FOLDER, INNER_ARCHIVE, Files, is_table, problem
 from birddata.writing import Photo, Sample, Test
 from course import layout, tables
 from course.files import UserError

@@ -1,16 +1,21 @@
-"""A folder, a zip or a tar becomes one table of files."""
+"""A folder, a zip or a tar becomes one table of files; which of them are photos."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
+
+from rich.console import Console
+from rich.progress import track
 
 from birddata.archives import read_archive
 from birddata.findings import Findings
 from birddata.writing import STAGING_PREFIX
 from course.files import UserError, name_errors
-from solution import may_be_photo
+from solution import DETAIL, Settings, may_be_photo, read_photo
 
 TABLE_SUFFIXES = {".csv", ".tsv", ".txt"}
 ARCHIVE_SUFFIXES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".7z", ".rar"}
@@ -20,6 +25,11 @@ DEVICE = "a device or a pipe"
 SYSTEM_FILES = {"__macosx", "thumbs.db", "desktop.ini"}
 MAX_UNPACKED_BYTES = 8 * 2**30  # the whole of CUB-200-2011 is 1.2 GB, the course's sample far less
 
+SIDE = DETAIL * Settings.input_size  # pixels, as training and classify read photos
+HEIC = "HEIC, which Pillow lacks here"
+HEIC_BRANDS = {b"ftyp" + brand for brand in (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"heif")}
+
+T = TypeVar("T")
 # Where the files lie that may matter, by their path below the folder that is read, with slashes.
 Files = dict[str, Path]
 
@@ -135,3 +145,31 @@ def _follow(name: str, links: dict[str, str]) -> str:
             break
         name = links[name]
     return name
+
+
+# ---- Photos --------------------------------------------------------------------------------------
+
+
+def problem(path: Path) -> str | None:
+    """Return why training leaves a photo out and classify cannot read it; None if they can."""
+    try:
+        read_photo(path, SIDE)
+    except Exception as error:  # a damaged photo makes Pillow raise nearly anything
+        return reason(error, path)
+    return None
+
+
+def reason(error: Exception, path: Path) -> str:
+    """Return in a few words why a photo cannot be read."""
+    with suppress(OSError), path.open("rb") as file:
+        if file.read(12)[4:] in HEIC_BRANDS:
+            return HEIC
+    cause = error.strerror if isinstance(error, OSError) else None
+    return cause or " ".join(str(error).split()) or type(error).__name__
+
+
+def with_bar(photos: Sequence[T]) -> Iterable[T]:
+    """Yield them with a progress bar, if stderr is a terminal."""
+    console = Console(stderr=True)
+    hidden = not console.is_terminal
+    return track(photos, "Reading photos", console=console, transient=True, disable=hidden)
