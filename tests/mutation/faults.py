@@ -167,8 +167,10 @@ COURSE = [
     *faults_of(
         "course/marks.py",
         "test_course.py",
-        ("MARKS", "0.88", "0.87", "the assignment's marks", "table_is_the_one_of_the_assignment"),
-        ("mark_of", ">=", ">", "the mark at its threshold", "both_sides_of_a_threshold"),
+        ("THRESHOLDS", "0.88", "0.87", "the assignment's marks",
+         "table_is_the_one_of_the_assignment"),
+        ("mark_of", "bisect_right", "bisect_left", "the mark at its threshold",
+         "both_sides_of_a_threshold"),
         ("wilson_interval", '"wilson"', '"exact"', "the interval that is named",
          "wilson_interval_against_published_values"),
     ),
