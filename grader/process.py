@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import psutil
 
-from course.files import temporary_folder
+from course.files import atomic_write, temporary_folder
 from grader import sandbox
 from grader.outcome import Failure, Outcome, Phase, Refusal
 from grader.rules import DIRECT, FILES, LIBRARY_INTERNAL
@@ -31,20 +31,25 @@ AFTER_FAILURE = 3.0  # seconds in which a process that has failed ends by itself
 _POSIX = os.name == "posix"
 
 
-def run(task: str, submission: Submission, data: Path, keep_caches: bool = False) -> Outcome:
+def run(
+    task: str, submission: Submission, data: Path, output: Path, keep_caches: bool = False
+) -> Outcome:
     """Run a mode of course/script.py in a process of its own, to its end or its limit.
 
     Args:
         task: the mode.
         submission: what is run.
         data: the folder of a test, DATA_DIR of the course.
+        output: OUTPUT_DIR, which gets the file of a run that kept the rules.
         keep_caches: let it have this user's variables and caches.
     """
+    if not submission.model.is_file():  # told at once, not after a quarter of an hour of training
+        return Outcome(failure=Failure("start", f"no model file {submission.model}"))
     with temporary_folder("grader-") as folder:
         boxed = submission.use_sandbox and not sandbox.why_no_sandbox()
         stage = Stage(folder.resolve(), submission, data.absolute(), boxed)
         try:
-            return Run(task, stage, prepare(stage), keep_caches).go()
+            return Run(task, stage, prepare(stage), keep_caches).go(output)
         finally:
             stage.make_removable()
 
@@ -69,8 +74,8 @@ class Run:
         self.lines = {"warning": outcome.warnings, "note": outcome.notes}
         self.lines |= {"foreign": outcome.foreign, "made": made}
 
-    def go(self) -> Outcome:
-        """Start it, listen to it, end it."""
+    def go(self, output: Path) -> Outcome:
+        """Start it, listen to it, end it; a run that kept the rules leaves its file in `output`."""
         process = self._start()
         assert process.stdin
         assert process.stdout
@@ -90,7 +95,7 @@ class Run:
             self.reports.close()
         self._clear_up()
         if not self.outcome.failure:
-            self._read_output()
+            self._keep_output(output)
         self.outcome.log = self._own_words(bytes(self.tail[-TAIL:]).decode(errors="replace"))
         return self.outcome
 
@@ -242,16 +247,16 @@ class Run:
             when = "after its answer" if self.phase.name == "exit" else "without an answer"
             self._fail(f"the process ended {how}, {when}")
 
-    def _read_output(self) -> None:
-        expected = "birds_model.pt" if self.task == "train" else "output.csv"
-        for path in sorted(self.stage.output.iterdir()):
-            if path.name == expected and path.is_file():
-                self.outcome.output = path.read_bytes()
-            else:
-                call = f"native code wrote OUTPUT_DIR/{path.name}"
-                self._add_refusal(Refusal("classify", FILES, call, DIRECT, breach=True))
-        if self.outcome.output is None:
+    def _keep_output(self, folder: Path) -> None:
+        file = self.stage.output / ("birds_model.pt" if self.task == "train" else "output.csv")
+        for path in sorted(set(self.stage.output.iterdir()) - {file}):
+            call = f"native code wrote OUTPUT_DIR/{path.name}"
+            self._add_refusal(Refusal("classify", FILES, call, DIRECT, breach=True))
+        if not file.is_file():
             self._fail("the output is gone")
+        elif not self.outcome.problem:
+            with atomic_write(folder / file.name) as temporary:
+                shutil.copyfile(file, temporary)
 
     def _own_words(self, text: str) -> str:
         """Return what the submission printed, without the traceback that is told apart."""
