@@ -288,7 +288,7 @@ GRADER = [
     *faults_of(
         "grader/session.py",
         "test_grader_run.py",
-        ("TestResult.ok", 'self.status.startswith("Ok")', "not self.outcome.problem",
+        ("grade_test", "result.outcome.failure = Failure(CHECK, str(error))", "pass",
          "a failed check that fails", "true_labels_of_an_old_run_are_not_checked_with"),
         ("grade_tests", '{"status": RUNTIME_ERROR}', '{"status": "Ok, accuracy 1.0000"}',
          "no pass without a run", "results_are_there_whatever_ends_the_run"),
