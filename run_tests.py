@@ -7,11 +7,10 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parent
 sys.path[:] = [str(ROOT), *(path for path in sys.path if path != str(ROOT))]  # python -P and -I
@@ -30,11 +29,12 @@ if __name__ == "__main__":  # what follows is imported by the entry point, where
 from course.check import check_test, grade  # noqa: E402
 from course.files import UserError, check_writable, temporary_folder, write_json  # noqa: E402
 from course.layout import CheckerError, find_tests, read_csv, save_csv  # noqa: E402
+from course.marks import grade_results  # noqa: E402
 from course.tables import read_species  # noqa: E402
-from grader.limits import LIMITS, limits_with  # noqa: E402
-from grader.model import is_demonstration, read_metadata  # noqa: E402
+from grader.model import Metadata  # noqa: E402
 from grader.outcome import Outcome  # noqa: E402
 from grader.pack import PackError, files_to_pack, pack  # noqa: E402
+from grader.process import run  # noqa: E402
 from grader.report import (  # noqa: E402
     DEMONSTRATION,
     Progress,
@@ -42,15 +42,14 @@ from grader.report import (  # noqa: E402
     harmless,
     say,
     show_errors,
-    show_mark,
     show_model,
     show_phases,
     show_result,
     write_errors,
 )
 from grader.reproduce import RunFailed, find_test, reproduce  # noqa: E402
-from grader.session import TestResult, grade_tests, run_single_test  # noqa: E402
-from grader.staging import NAMES, Submission  # noqa: E402
+from grader.session import TestResult, grade_tests  # noqa: E402
+from grader.staging import LIMITS, NAMES, Submission  # noqa: E402
 
 __all__ = ["main", "read_csv", "save_csv"]  # submissions may import the last two
 
@@ -82,7 +81,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--submission", type=Path, default=ROOT, metavar="DIR", help=text)
     add("--model", type=Path, metavar="FILE", help="model file (default: birds_model.pt there)")
     add("--require", type=_share, metavar="ACC", help="fail below this accuracy in the last test")
-    add("--limit", action="append", default=[], metavar="NAME=VALUE", help="change a limit")
+    text = "change a limit"
+    add("--limit", action="append", type=_limit, default=[], metavar="NAME=VALUE", help=text)
     add("--json", type=Path, metavar="FILE", help="write the whole report as JSON")
     add("--errors", type=Path, metavar="FILE", help="write all misclassified photos as csv")
     add("--reproduce", action="store_true", help="retrain, and compare with the submitted model")
@@ -93,22 +93,34 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _share(text: str) -> float:
+def _number(text: str) -> float:
     try:
-        value = float(text)
+        return float(text)
     except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
+        return -1.0
+
+
+def _share(text: str) -> float:
+    if not 0 <= (value := _number(text)) <= 1:
         raise argparse.ArgumentTypeError(f"{text} is no accuracy: give one from 0 to 1, as 0.88")
     return value
+
+
+def _limit(change: str) -> tuple[str, float]:
+    name, _, text = change.partition("=")
+    if name not in LIMITS:
+        raise argparse.ArgumentTypeError(f"no limit {name!r}: there are {', '.join(LIMITS)}")
+    if not 0 < (value := _number(text)) < float("inf"):
+        raise argparse.ArgumentTypeError(f"{change}: give a positive number, such as {name}=60")
+    return name, value
 
 
 def run_as_checker(argv: Sequence[str]) -> int:
     """Take the testing system's own calls, recognised by the environment variable CHECKER."""
     match argv:
         case ["run_single_test", data_dir, output_dir]:
-            outcome = run_single_test(Submission.at(ROOT), Path(data_dir), Path(output_dir))
-            return _tell_problem(outcome)
+            words = (Submission.at(ROOT), Path(data_dir), Path(output_dir))
+            return _tell_problem(run("run_single_test", *words))
         case ["check_test", data_dir] | ["check_test", data_dir, _]:
             try:
                 say(check_test(Path(data_dir)))
@@ -137,9 +149,9 @@ def _tell_problem(outcome: Outcome) -> int:
 
 def run_locally(options: argparse.Namespace) -> int:
     """Grade all tests of a folder, or a drawn sample if public_data holds none."""
-    limits, watch = limits_with(options.limit), Progress()
     for path in filter(None, (options.json, options.errors, options.pack)):
         check_writable(path)
+    limits, watch = LIMITS | dict(options.limit), Progress()
     submission = Submission.at(options.submission, options.model, limits=limits, watch=watch)
     if options.model and not options.model.is_file():
         raise UserError(f"no model file {options.model}: check --model")
@@ -193,34 +205,30 @@ def grade_folder(submission: Submission, options: argparse.Namespace, watch: Pro
         watch.clear()
         show_result(result, submission)
         results.append(result)
-    metadata = read_metadata(submission.model)
+    metadata = Metadata.of(submission.model)
     show_model(metadata, results)
     show_errors(results, names)
     if options.errors:
-        count = write_errors(options.errors, results, names)
-        say(f"{options.errors}: {count} misclassified photos")
+        write_errors(options.errors, results, names)
     if options.json:
         write_json(options.json, as_json(metadata, results))
     passed = all(result.ok for result in results) and _reaches(results[-1], options.require)
     if options.reproduce and passed:
         passed = show_reproduction(submission, metadata, results)
-    if options.pack and passed:
-        passed = show_pack(options, submission, metadata, results)
-    elif options.pack:
-        say(f"{options.pack} not written: only a submission that passes is packed")
-    show_mark(results)
+    if options.pack:
+        passed = show_pack(options, submission, metadata, results, passed)
+    grade = grade_results([result.entry() for result in results])
+    say(f"Mark: {grade['mark']} {grade['description']}".rstrip())
     return 0 if passed else 1
 
 
 def _reaches(last: TestResult, required: float | None) -> bool:
     """Tell whether the accuracy, as the testing system rounds it, is as high as required."""
-    if required is None or float(last.status.split()[-1]) >= required:
+    accuracy = last.status.split()[-1]
+    if required is None or float(accuracy) >= required:
         return True
-    say(f"Failed: {last.status.split()[-1]} is below the required {required:g}")
+    say(f"Failed: {accuracy} is below the required {required:g}")
     return False
-
-
-Metadata = Mapping[str, Any] | None  # what the model file says about itself
 
 
 def show_reproduction(
@@ -244,13 +252,17 @@ def show_pack(
     submission: Submission,
     metadata: Metadata,
     results: Sequence[TestResult],
+    passed: bool,
 ) -> bool:
     """Write and verify the archive after a passing run; returns whether there is one now."""
-    tests = [result.test for result in results]
     try:
-        if is_demonstration(metadata, tests) and not options.demonstration:
+        if not passed:
+            raise PackError("only a submission that passes is packed")
+        demonstration = metadata.is_demonstration([result.test for result in results])
+        if demonstration and not options.demonstration:
             raise PackError(f"{DEMONSTRATION}; --demonstration packs it all the same")
-        files = files_to_pack(submission, results, options.code or submission.code)
+        module = options.code.removesuffix(".py") if options.code else submission.module
+        files = files_to_pack(submission, results, module)
         say("Grading the archive from an empty folder:")
         size = pack(options.pack, files, submission, results)
     except PackError as error:

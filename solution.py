@@ -28,6 +28,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -104,23 +105,49 @@ def _warn(message: str) -> None:
 
 # ---- The network -------------------------------------------------------------------------------
 
+# MobileNetV2 (Sandler et al., CVPR 2018, Table 2): channels before and after each inverted residual
+CHANNELS = (32, 16, *[24] * 2, *[32] * 3, *[64] * 4, *[96] * 3, *[160] * 3, 320)
+HALVING = (2, 4, 7, 14)  # the blocks that halve height and width, as the first convolution does
+
+
+def convolution(inputs: int, outputs: int, kernel: int, stride: int, groups: int) -> nn.Sequential:
+    """Return a layer from (B, inputs, H, W) to (B, outputs, H / stride, W / stride)."""
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, 1, groups, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU6())
+
+
+class InvertedResidual(nn.Module):
+    """Expand the channels, filter each of them, project; tensors are named as torchvision's."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        hidden = inputs * expansion
+        expand = [convolution(inputs, hidden, 1, 1, 1)] if expansion > 1 else []
+        project = convolution(hidden, outputs, 1, 1, 1)[:2]  # without ReLU6
+        self.conv = nn.Sequential(*expand, convolution(hidden, hidden, 3, stride, hidden), *project)
+        self.residual = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x (B, inputs, H, W) to (B, outputs, H / stride, W / stride)."""
+        return x + self.conv(x) if self.residual else self.conv(x)
+
 
 class BirdNet(nn.Module):
-    """MobileNetV2 features (Sandler et al., CVPR 2018), global average pooling, a linear layer."""
+    """MobileNetV2, global average pooling, linear head; torchvision's import would take 170 MB."""
 
-    def __init__(
-        self, class_ids: Sequence[int], names: Mapping[int, str] | None = None, seed: int = 0
-    ) -> None:
-        from torchvision.models import mobilenet_v2  # takes longer to import than all the rest
-
+    def __init__(self, class_ids: Sequence[int], seed: int = 0) -> None:
         super().__init__()
-        self.features = mobilenet_v2(weights=None).features
+        self.features = nn.Sequential(convolution(3, 32, 3, 2, 1))
+        for index, channels in enumerate(pairwise(CHANNELS), 1):
+            stride, expansion = 1 + (index in HALVING), 6 if index > 1 else 1
+            self.features.append(InvertedResidual(*channels, stride, expansion))
+        self.features.append(convolution(320, 1280, 1, 1, 1))
         self.head = nn.Linear(1280, len(class_ids))
         generator = torch.Generator().manual_seed(seed)
         nn.init.normal_(self.head.weight, std=0.01, generator=generator)
         nn.init.zeros_(self.head.bias)
         self.class_ids = list(class_ids)  # of the logits' columns
-        self.class_names = [names.get(i, f"class {i}") for i in class_ids] if names else None
+        self.class_names: list[str] | None = None  # for people
         self.metadata: dict[str, Any] = {}  # what the checkpoint says of the training
         self.validation: Validation | None = None
 
@@ -136,21 +163,18 @@ class Convolution:
 
     weight: Tensor  # (out, in / groups, k, k)
     bias: Tensor  # (out,)
-    stride: int
-    padding: int
-    groups: int
+    geometry: tuple[int, int, int]  # stride, padding, groups
     relu6: bool = False
 
     def __call__(self, x: Tensor) -> Tensor:
         """Map x (B, in, H, W) to (B, out, H / stride, W / stride)."""
-        stride, rest = self.stride, (self.padding, 1, self.groups)
-        if stride > 1 and self.groups > 1 and x.requires_grad:
-            # oneDNN's gradient of a strided depthwise convolution takes 15 times as long as that
-            # of one without stride: it is faster to throw away most of the output.
-            y = functional.conv2d(x, self.weight, self.bias, 1, *rest)[:, :, ::stride, ::stride]
-            y = y.contiguous(memory_format=torch.channels_last)
-        else:
-            y = functional.conv2d(x, self.weight, self.bias, stride, *rest)
+        stride, padding, groups = self.geometry
+        # oneDNN's gradient of a strided depthwise convolution takes 15 times as long as that of one
+        # without stride: it is faster to throw away most of the output.
+        dense = stride > 1 and groups > 1 and x.requires_grad
+        y = functional.conv2d(x, self.weight, self.bias, 1 if dense else stride, padding, 1, groups)
+        if dense:
+            y = y[:, :, ::stride, ::stride].contiguous(memory_format=torch.channels_last)
         return functional.hardtanh(y, 0.0, 6.0, inplace=True) if self.relu6 else y
 
 
@@ -176,15 +200,15 @@ def fold(blocks: Iterable[nn.Module], dtype: torch.dtype) -> list[FoldedBlock]:
                 weight = weight.to(dtype, memory_format=torch.channels_last)
                 bias = (norm["bias"] - norm["running_mean"] * scale).to(dtype)
                 geometry = conv.stride[0], int(conv.padding[0]), conv.groups
-                convolutions.append(Convolution(weight, bias, *geometry))
+                convolutions.append(Convolution(weight, bias, geometry))
             elif isinstance(module, nn.ReLU6):
                 convolutions[-1] = replace(convolutions[-1], relu6=True)
-        folded.append((convolutions, getattr(block, "use_res_connect", False)))
+        folded.append((convolutions, getattr(block, "residual", False)))
     return folded
 
 
 def run_folded(folded: Iterable[FoldedBlock], x: Tensor) -> Tensor:
-    """Apply folded blocks to x (B, C, H, W), channels last."""
+    """Apply folded blocks to x (B, C, H, W), channels last, of their precision."""
     for convolutions, residual in folded:
         y = x
         for convolution in convolutions:
@@ -198,13 +222,6 @@ def working_precision() -> torch.dtype:
     in_hardware = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     wanted = in_hardware() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return torch.bfloat16 if wanted else torch.float32
-
-
-@torch.no_grad()
-def for_inference(blocks: Iterable[nn.Module], dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    """Return the blocks, as they are now, as a function of x (B, 3, H, W) computed in `dtype`."""
-    folded = fold(blocks, dtype)
-    return torch.no_grad()(lambda x: run_folded(folded, x.to(dtype)))
 
 
 # ---- Photos, and which part of them the network sees ------------------------------------------
@@ -359,7 +376,8 @@ def _region_of_peak(cam: Tensor, threshold: float) -> Tensor:
 
 # ---- Prediction in two stages ------------------------------------------------------------------
 
-never, always = (lambda logits: False), (lambda logits: True)  # confident enough
+IsConfident = Callable[[Tensor], bool]  # of the logits (classes,) after a view
+never, always = (lambda logits: False), (lambda logits: True)
 VIEWS = (("whole", False), ("crop", False), ("crop", True), ("whole", True))  # part, mirrored?
 
 
@@ -400,17 +418,14 @@ def average_logits(view_logits: Tensor, whole_share: float) -> Tensor:
 
 
 class TwoStagePredictor:
-    """A network applied to `VIEWS` of a photo until `is_confident` of the logits (classes,)."""
+    """A network applied to `VIEWS` of a photo until it is confident."""
 
     def __init__(
-        self,
-        network: BirdNet,
-        preprocessing: Mapping[str, Any],
-        is_confident: Callable[[Tensor], bool] = never,
+        self, network: BirdNet, constants: Mapping[str, Any], is_confident: IsConfident = never
     ) -> None:
-        precision = working_precision()
-        self.features, self.head = for_inference(network.features, precision), network.head
-        self.preprocessing, self.is_confident = preprocessing, is_confident
+        self.dtype, self.head = working_precision(), network.head
+        self.blocks = fold(network.features, self.dtype)
+        self.preprocessing, self.is_confident = constants, is_confident
 
     def predict(self, paths: Iterable[Path]) -> Iterator[Prediction | Exception]:
         """Yield the prediction of each photo, or the reason why it cannot be decoded."""
@@ -432,7 +447,8 @@ class TwoStagePredictor:
         for part, mirrored in VIEWS:
             view = crop_and_resize(pixels, *views[part])
             view = view.flip(2) if mirrored else view
-            maps = self.features(normalise([view], constants))[0].float()  # (C, h, w)
+            x = normalise([view], constants).to(self.dtype)  # (1, 3, H, W)
+            maps = run_folded(self.blocks, x)[0].float()  # (C, h, w)
             rows.append(self.head(maps.mean((1, 2))))  # (C,) -> (classes,)
             if len(rows) == 1:
                 cam = class_activation_map(maps, self.head)
@@ -465,30 +481,22 @@ def split_photos(
 
 def load_file(path: Path) -> dict[str, Any]:
     """Return what torch.save wrote, if plain values: nothing is executed. Or SubmissionError."""
-    if path.is_fifo() or path.is_char_device():  # it would be waited for in vain
-        raise SubmissionError(f"{path} is a device or a pipe, no checkpoint: name a file")
+    remedy = "`python train_full.py` gets weights (or takes others: --init) and makes the model"
+    if not path.is_file():  # a pipe would be waited for in vain
+        raise SubmissionError(f"no file {path}: {remedy}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (FileNotFoundError, PermissionError) as error:
-        raise SubmissionError(f"{path}: {error.strerror}; `train_full.py` makes it") from None
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # whatever a damaged or foreign file makes the loader raise
-        raise SubmissionError(
-            f"{path} cannot be read ({type(error).__name__}): truncated, or no checkpoint; copy it "
-            "again, or delete it: `python train_full.py` gets the weights or makes the model"
-        ) from None
-    if not isinstance(content, dict):
-        raise SubmissionError(f"{path} holds no checkpoint but a {type(content).__name__}")
-    return content
+        reason = getattr(error, "strerror", None) or "truncated, or no checkpoint: delete it"
+        raise SubmissionError(f"{path} cannot be read, {reason}; {remedy}") from None
 
 
 def weights_file(weights: str) -> Path:
     """Return the file of `Settings.weights`, there or not: names lie in torch's cache."""
-    from torchvision.models import MobileNet_V2_Weights as Published
-
     if Path(weights).suffix in (".pt", ".pth") or Path(weights).exists():
         return Path(weights)
-    name = Published[weights].url if weights in Published.__members__ else f"{weights}.pth"
-    return Path(torch.hub.get_dir(), "checkpoints", Path(name).name)
+    name = {"IMAGENET1K_V1": "mobilenet_v2-b0353104", "IMAGENET1K_V2": "mobilenet_v2-7ebf99e0"}
+    return Path(torch.hub.get_dir(), "checkpoints", f"{name.get(weights, weights)}.pth")
 
 
 def load_pretrained(network: BirdNet, weights: str) -> nn.Linear:
@@ -497,13 +505,7 @@ def load_pretrained(network: BirdNet, weights: str) -> nn.Linear:
     torchvision, timm and this file have the same tensors in the same order, by other names.
     Raises SubmissionError if there are no such weights, or not of this architecture.
     """
-    file = weights_file(weights)
-    if not file.exists():
-        raise SubmissionError(
-            f"no pretrained weights: put {file.name} into {file.parent} (torch's cache is "
-            "$TORCH_HOME/hub/checkpoints), or start from a trained model with --init CHECKPOINT"
-        )
-    content = load_file(file)
+    content = load_file(file := weights_file(weights))
     state = content.get("state_dict", content)
     names = [name for name in network.features.state_dict() if not name.endswith("_tracked")]
     try:
@@ -513,9 +515,7 @@ def load_pretrained(network: BirdNet, weights: str) -> nn.Linear:
         head = nn.Linear(weight.shape[1], weight.shape[0])
         head.load_state_dict({"weight": weight, "bias": bias})
     except (ValueError, RuntimeError, AttributeError, IndexError):
-        raise SubmissionError(
-            f"{file} does not hold the weights of a MobileNetV2: replace or delete it"
-        ) from None
+        raise SubmissionError(f"{file} holds no MobileNetV2: replace or delete it") from None
     return head.requires_grad_(False)
 
 
@@ -598,7 +598,7 @@ def locate_birds(
 
 def optimiser_of(network: BirdNet, settings: Settings) -> torch.optim.Optimizer:
     """Return AdamW (Loshchilov and Hutter, 2019); rates fall towards the input (Howard, 2018)."""
-    rates = [(network.head, settings.head_learning_rate)]
+    rates: list[tuple[nn.Module, float]] = [(network.head, settings.head_learning_rate)]
     for above, block in enumerate(reversed(network.features[-settings.unfrozen_blocks :])):
         rates.append((block, settings.backbone_learning_rate * settings.layer_decay**above))
     groups = [
@@ -630,7 +630,7 @@ class TrainingRun:
         self.blocks = network.features[first:].requires_grad_(True)
         network.head.requires_grad_(True)
         self.weights = [p for p in network.parameters() if p.requires_grad]
-        self.frozen = for_inference(network.features[:first], self.dtype)
+        self.frozen = fold(network.features[:first], self.dtype)
         # An exponential moving average (Polyak and Juditsky, 1992) that moves faster at first.
         rest = 1 - settings.average_decay
         self.average = AveragedModel(
@@ -682,7 +682,7 @@ class TrainingRun:
         targets = functional.one_hot(labels, len(self.network.class_ids)).float()  # (B, classes)
         if generator.random() < settings.cutmix:
             x, targets = cutmix(x, targets, generator)
-        x = self.frozen(x)  # (B, 3, H, W) -> (B, C, h, w)
+        x = run_folded(self.frozen, x.to(self.dtype))  # (B, 3, H, W) -> (B, C, h, w)
         x = run_folded(fold(self.blocks, self.dtype), x).float()  # -> (B, 1280, H/32, W/32)
         logits, smoothing = self.network.head(x.mean((2, 3))), settings.label_smoothing
         loss = functional.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="sum")
@@ -729,13 +729,12 @@ def train_classifier(
     fast_train: bool = False,
     *,
     settings: Settings | None = None,
-    class_names: Mapping[int, str] | None = None,
     on_epoch: OnEpoch = lambda row: None,
 ) -> BirdNet:
     """Fine-tune MobileNetV2 on the photos of a folder, whose class ids `train_gt` has by file name.
 
     `fast_train` is one epoch of two batches, from random weights if there are no pretrained ones;
-    `class_names` are for people, by class id; `on_epoch` is called after each epoch.
+    `on_epoch` is called after each epoch.
     Returns a network trained on all photos, with the `validation` of one trained without some.
     Raises SubmissionError: no labels, no readable photo, no pretrained weights.
     """
@@ -750,7 +749,7 @@ def train_classifier(
         random.Random(settings.seed).shuffle(names)
         names, settings = sorted(names[:FAST_TRAIN_PHOTOS]), replace(settings, epochs=1)
     with standard_torch(settings.seed):
-        network = BirdNet(class_ids, class_names, settings.seed)
+        network = BirdNet(class_ids, settings.seed)
         try:
             head = load_pretrained(network, settings.weights)
         except SubmissionError:
@@ -818,8 +817,8 @@ class Classifier:
         with standard_torch():
             network = BirdNet(self.class_ids)
             network.load_state_dict(state)
-            preprocessing = checkpoint["preprocessing"]
-            self.predictor = TwoStagePredictor(network, preprocessing, self.is_confident)
+            constants = checkpoint["preprocessing"]
+            self.predictor = TwoStagePredictor(network, constants, self.is_confident)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return calibrated probabilities of logits (..., classes)."""

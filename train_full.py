@@ -69,12 +69,12 @@ def fetch_weights(weights: str) -> None:
     """Download the pretrained weights of a name into torch's cache, if they are not there whole.
 
     What is there and can be read is taken: it may have been put there by hand. Raises UserError
-    for a damaged file in the cache, if no other can be had; without a file, training says so.
+    if none can be had.
     """
     import solution
 
     file = solution.weights_file(weights)
-    if damaged := file.is_file():
+    if file.is_file():
         try:
             solution.load_file(file)
             return
@@ -84,10 +84,10 @@ def fetch_weights(weights: str) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         _download(weights, file)
     except Exception as error:  # the libraries raise nearly anything
-        why = f"The pretrained weights cannot be downloaded: {error!r}"
-        if damaged:
-            raise UserError(f"{why}; delete {file}, or put it there by hand") from None
-        print(why, file=sys.stderr)
+        raise UserError(
+            f"no pretrained weights can be fetched ({error!r}): put {file.name} into {file.parent} "
+            "by hand, or start from a trained model with --init CHECKPOINT"
+        ) from None
 
 
 def _download(weights: str, file: Path) -> None:
@@ -99,7 +99,7 @@ def _download(weights: str, file: Path) -> None:
         start_of_hash = file.stem.rpartition("-")[2]  # of the SHA-256, by torch.hub's convention
         url = Published[weights].url
         torch.hub.download_url_to_file(url, str(file), hash_prefix=start_of_hash)
-    elif timm.is_model(weights.partition(".")[0]):
+    else:
         save(timm.create_model(weights, pretrained=True).state_dict(), file)
 
 
@@ -132,20 +132,18 @@ def train(options: argparse.Namespace) -> None:
     table = TrainingTable(2 * settings.epochs)
     with table.bar:
         network = solution.train_classifier(
-            training.gt,
-            training.images,
-            settings=settings,
-            class_names=training.species or None,
-            on_epoch=table.add,
+            training.gt, training.images, settings=settings, on_epoch=table.add
         )
+    if names := training.species:
+        network.class_names = [names.get(i, f"class {i}") for i in network.class_ids]
     there = [path for path in training.paths if path.name not in training.missing]
     describe(network, settings, training.gt, there)
     print(verdict(network.metadata["validation"]))
     left_out = {"labels without a photo": training.missing}
     left_out |= {"photos without a label": training.unlabelled}
-    for what, names in left_out.items():
-        if names:
-            print(f"Left out: {len(names)} {what}, such as {names[0]!a}")
+    for what, files in left_out.items():
+        if files:
+            print(f"Left out: {len(files)} {what}, such as {files[0]!a}")
     save(solution.to_checkpoint(network, settings), options.out)
     size, seconds = options.out.stat().st_size / 1e6, time.perf_counter() - start
     print(f"Wrote {options.out} ({size:.1f} MB) after {seconds:.0f} s.")

@@ -1,13 +1,13 @@
 """Photos and labels before a training: bring them into the course's layout, check them, draw some.
 
 archives       any archive as a series of members, checked to the end
-sources        a folder or an archive becomes one table of files
-photos         one photo: is it readable, can it be made a JPEG
+sources        a folder or an archive becomes one table of files; is a photo readable
 samples        what the files are: tests, CUB-200-2011, a table beside photos, class folders
-prepare        decides what is in the tests; writing makes them appear whole or not at all
+prepare        what public_data/prepare.py does: decides what is in the tests
+writing        makes them appear whole or not at all
 findings       what can be wrong with photos and labels
 dataset_check  finds it; copies finds photos that are there twice
 drawn_sample   draws the built-in sample
 
-What a photo is, and which photo a name in a table means, is defined in solution.py.
+What a photo is, is defined in solution.py; which one a name in a table means, in course/tables.py.
 """

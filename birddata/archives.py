@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import bz2
 import errno
-import gzip
 import io
 import lzma
 import posixpath
@@ -18,20 +16,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from course.files import UserError, describe_error
 from course.tables import decode_russian
 
 BLOCK = 2**20  # bytes read at once
-DECOMPRESS: dict[bytes, Callable] = {
-    b"\x1f\x8b": gzip.open,
-    b"BZh": bz2.open,
-    b"\xfd7zXZ\0": lzma.open,
-    b"\x5d\0\0": lzma.open,
-}
-# What else people take for an archive, by its first bytes.
+NO_TAR = "damaged, or holds no tar; download it again"
+# What a file is that is neither a zip nor a tar, by its first bytes.
 OTHERS = {
+    **dict.fromkeys((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x5d\0\0"), NO_TAR),
     b"PK\x07\x08": "a part of a split zip; join the parts (zip -s 0 IT.zip --out WHOLE.zip)",
     b"PK": "no whole zip; download it again, or join it if it is a part of a split one",
     b"7z\xbc\xaf": "a 7z archive; unpack it yourself and give the folder",
@@ -50,14 +44,13 @@ DAMAGE = (
 class Member(NamedTuple):
     """A file of an archive: its path there, with slashes, its size in bytes, its bytes in parts.
 
-    A link has the path of another member as its target. What is no file has a reason why.
+    A link has the path of another member as its target. What has neither is a device or a pipe.
     """
 
     name: str
     size: int = 0
-    chunks: Callable[[], Iterator[bytes]] = lambda: iter(())
+    chunks: Callable[[], Iterator[bytes]] | None = None
     target: str | None = None
-    reason: str = ""
 
 
 def read_archive(source: Path) -> Iterator[Member]:
@@ -68,27 +61,22 @@ def read_archive(source: Path) -> Iterator[Member]:
     a password, or names what lies outside of it.
     """
     with _damage_named(source):
-        if zipfile.is_zipfile(source):
-            yield from _zip_members(source)
-        else:
-            yield from _tar_members(source)
+        yield from (_zip_members if zipfile.is_zipfile(source) else _tar_members)(source)
 
 
 @contextmanager
 def _damage_named(source: Path) -> Iterator[None]:
     try:
         yield
-    except DAMAGE as error:
-        raise UserError(f"{source} is damaged ({error}); download it again") from None
     except NotImplementedError as error:
         raise UserError(
             f"{source} is packed in a way that Python does not know ({error}); unpack it yourself "
             "and give the folder"
         ) from None
-    except OSError as error:
-        if error.errno in (None, errno.EINVAL):  # from gzip and bz2, and from zipfile
-            raise UserError(f"{source} is damaged ({error}); download it again") from None
-        raise UserError(describe_error(error, source)) from None
+    except (*DAMAGE, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise UserError(describe_error(error, source)) from None
+        raise UserError(f"{source} is damaged ({error}); download it again") from None
 
 
 def _chunks(opened: Callable[[], IO[bytes] | None], source: Path) -> Iterator[bytes]:
@@ -101,18 +89,16 @@ def _normalise(name: str, source: Path) -> str:
     """Return a member's path without empty parts. Raises UserError if it leads out."""
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if ".." in parts or re.match(r"/|[A-Za-z]:", name) or "\0" in name:
-        raise _refused(name, source)
+        raise UserError(
+            f"{source} is refused: its member {name!r} leads out of the folder, or is a link to "
+            "something else than a member; get the archive from its own source"
+        )
     return "/".join(parts)
 
 
-def _refused(name: str, source: Path) -> UserError:
-    return UserError(
-        f"{source} is refused: its member {name!r} leads out of the folder, or is a link to "
-        "something else than a member; get the archive from its own source"
-    )
-
-
-# ---- zip -----------------------------------------------------------------------------------------
+def _link(name: str, target: str, source: Path) -> str:
+    """Return the path of the member that a symbolic link means. Raises UserError if outside."""
+    return _normalise(posixpath.normpath(posixpath.join(posixpath.dirname(name), target)), source)
 
 
 def _zip_members(source: Path) -> Iterator[Member]:
@@ -125,11 +111,10 @@ def _zip_members(source: Path) -> Iterator[Member]:
             name = _normalise(_zip_name(member), source)
             kind = stat.S_IFMT(member.external_attr >> 16)
             if stat.S_ISLNK(kind):
-                yield Member(
-                    name, target=_link(name, archive.read(member).decode(errors="replace"), source)
-                )
+                target = archive.read(member).decode(errors="replace")
+                yield Member(name, target=_link(name, target, source))
             elif kind and not stat.S_ISREG(kind):
-                yield Member(name, reason="a device or a pipe")
+                yield Member(name)
             else:
                 opened = partial(archive.open, member)
                 yield Member(name, member.file_size, partial(_chunks, opened, source))
@@ -150,25 +135,15 @@ def _zip_name(member: zipfile.ZipInfo) -> str:
     return name.replace("\\", "/")
 
 
-def _link(name: str, target: str, source: Path) -> str:
-    """Return the path of the member that a symbolic link means. Raises UserError if outside."""
-    return _normalise(posixpath.normpath(posixpath.join(posixpath.dirname(name), target)), source)
-
-
-# ---- tar -----------------------------------------------------------------------------------------
-
-
 def _tar_members(source: Path) -> Iterator[Member]:
-    with source.open("rb") as file:
-        start = file.read(max(map(len, OTHERS)))
-    decompress = next((do for magic, do in DECOMPRESS.items() if start.startswith(magic)), None)
-    with (decompress or Path.open)(source, "rb") as stream:
-        try:
-            archive = tarfile.TarFile(fileobj=stream)
-        except tarfile.ReadError:
-            what = next(what for magic, what in OTHERS.items() if start.startswith(magic))
-            what = "damaged, or holds no tar; download it again" if decompress else what
-            raise UserError(f"{source} is {what}") from None
+    try:
+        archive = tarfile.open(source)  # noqa: SIM115, closed below
+    except tarfile.ReadError:
+        with source.open("rb") as file:
+            start = file.read(max(map(len, OTHERS)))
+        what = next(what for magic, what in OTHERS.items() if start.startswith(magic))
+        raise UserError(f"{source} is {what}") from None
+    with archive:
         for member in archive:
             name = _normalise(member.name, source)
             if member.issym():
@@ -179,8 +154,9 @@ def _tar_members(source: Path) -> Iterator[Member]:
                 opened = partial(archive.extractfile, member)
                 yield Member(name, member.size, partial(_chunks, opened, source))
             elif not member.isdir():
-                yield Member(name, reason="a device or a pipe")
+                yield Member(name)
         # tarfile takes a damaged header for the end, and reads no checksum that follows it.
+        stream: Any = archive.fileobj
         stream.seek(archive.offset)
         rest = stream.read(tarfile.BLOCKSIZE)
         if len(rest) < tarfile.BLOCKSIZE or rest.strip(b"\0"):

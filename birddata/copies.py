@@ -25,21 +25,9 @@ ALIGN_STEPS = 12
 MIN_OVERLAP = 0.6  # of the thumbnail
 
 
-@dataclass(frozen=True)
-class PhotoRecord:
-    """A photo in one part of a test, with the content of its file."""
-
-    origin: str
-    name: str  # identifies it in its part; tests that share photos share their names
-    label: str | None
-    test: str  # what comes before `_input`; "" where there are no tests
-    role: str  # train or test
-    content: Content
-
-
 @dataclass
-class Content:
-    """What a file's bytes decode to; all but digest and problem is empty where they do not."""
+class PhotoRecord:
+    """A photo in one part of a test, and what its bytes decode to: nothing if it has a problem."""
 
     digest: str
     problem: str | None = None
@@ -47,8 +35,12 @@ class Content:
     format: str = ""
     mode: str = ""
     size: tuple[int, int] = (0, 0)  # pixels, width and height
-    # (THUMB, THUMB), uint8, grey
-    thumb: np.ndarray = field(default_factory=partial(np.empty, (0, 0)))
+    thumb: np.ndarray = field(default_factory=partial(np.empty, (0, 0)))  # (THUMB, THUMB), grey
+    origin: str = ""
+    name: str = ""  # identifies it in its part; tests that share photos share their names
+    label: str | None = None
+    test: str = ""  # what comes before `_input`; "" where there are no tests
+    role: str = ""  # train or test
 
 
 def thumbnail(photo: Image.Image) -> np.ndarray:
@@ -59,30 +51,28 @@ def thumbnail(photo: Image.Image) -> np.ndarray:
 def check_copies(photos: Sequence[PhotoRecord], found: Findings) -> None:
     """Find photos that are there more than once, as the same bytes or altered."""
     parts: dict[tuple[str, str], set[tuple[str, str]]] = defaultdict(set)
+    by_digest: dict[str, list[PhotoRecord]] = defaultdict(list)
     for record in photos:
-        parts[record.test, record.role].add((record.name, record.content.digest))
+        parts[record.test, record.role].add((record.name, record.digest))
+        by_digest[record.digest].append(record)
     # Those that ask only for their own training photos, as the course's sample does.
     asking = sorted(test for test, role in parts if role == "test")
     trained_tests = {test for test in asking if parts[test, "test"] <= parts[test, "train"]}
     for test in sorted(trained_tests):
         found.add("trained-test", (), test)
-    by_digest: dict[str, list[PhotoRecord]] = defaultdict(list)
-    for record in photos:
-        by_digest[record.content.digest].append(record)
-    for records in by_digest.values():
-        report_copies(records, "", trained_tests, found)
-    firsts = [records[0] for records in by_digest.values()]
-    textured = [record for record in firsts if record.content.thumb.std() >= BLANK]
-    for group in same_photos([record.content.thumb for record in textured], found):
-        records = [record for i in group for record in by_digest[textured[i].content.digest]]
-        report_copies(records, "near-", trained_tests, found)
+    for group in by_digest.values():
+        report_copies(group, "", trained_tests, found)
+    textured = [group for group in by_digest.values() if group[0].thumb.std() >= BLANK]
+    for alike in same_photos([group[0].thumb for group in textured], found):
+        group = [record for i in alike for record in textured[i]]
+        report_copies(group, "near-", trained_tests, found)
 
 
 def report_copies(
     records: Sequence[PhotoRecord], near: str, trained_tests: set[str], found: Findings
 ) -> None:
     """Add a group of copies to the findings, once; tests may share their photos."""
-    groups: dict[tuple[str, ...], list[PhotoRecord]] = {}
+    told = set()
     for test in sorted({record.test for record in records}):
         here = [record for record in records if record.test == test]
         train = [record for record in here if record.role == "train"]
@@ -95,9 +85,10 @@ def report_copies(
             code, here = f"{near or 'exact-'}copy", train
         else:
             continue
-        groups.setdefault((code, *sorted(record.name for record in here)), here)
-    for (code, *_), copies in groups.items():
-        found.add(code, sorted(record.origin for record in copies))
+        group = code, *sorted(record.name for record in here)
+        if group not in told:
+            told.add(group)
+            found.add(code, sorted(record.origin for record in here))
 
 
 def same_photos(thumbs: Sequence[np.ndarray], found: Findings) -> list[list[int]]:

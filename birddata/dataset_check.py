@@ -6,15 +6,15 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFile
 
 import solution
-from birddata.copies import BLANK, Content, PhotoRecord, check_copies, thumbnail
+from birddata.copies import BLANK, PhotoRecord, check_copies, thumbnail
 from birddata.findings import (
     FEW_PHOTOS,
     IMBALANCE,
@@ -25,12 +25,11 @@ from birddata.findings import (
     Item,
     printable,
 )
-from birddata.photos import SIDE, reason, with_bar
 from birddata.samples import find_sample
-from birddata.sources import walk_folder
+from birddata.sources import SIDE, reason, walk_folder, with_bar
 from birddata.writing import Sample
 from course.cli import print_result
-from course.files import UserError, check_writable, write_json
+from course.files import UserError, write_json
 from course.layout import digest_of
 
 EXIT_STATUS = {"error": 4, "warning": 3, "note": 0}  # 1 and 2: the check itself could not be done
@@ -44,46 +43,42 @@ SHOWN = 3  # items of a kind in the summary
 # ---- One file ------------------------------------------------------------------------------------
 
 
-def examine(path: Path, known: dict[str, Content]) -> Content:
-    """Return the content of a file; bytes that are `known` by digest are not decoded again."""
+def examine(path: Path, known: dict[str, PhotoRecord]) -> PhotoRecord:
+    """Read a photo as training does, and note what a stricter reader would not take.
+
+    Bytes that are `known` by their digest are not decoded again.
+    """
     try:
-        digest = digest_of(path, 64)
+        record = PhotoRecord(digest_of(path, 64))
     except OSError as error:
-        return Content("", problem=f"cannot be opened ({error.strerror})")
-    if digest not in known:
-        known[digest] = decode(path, digest)
-    return known[digest]
-
-
-def decode(path: Path, digest: str) -> Content:
-    """Read a photo as training does, and note what a stricter reader would not take."""
-    content, damage = Content(digest), "odd-metadata"
+        return PhotoRecord("", problem=f"cannot be opened ({error.strerror})")
+    if record.digest in known:
+        return known[record.digest]
+    known[record.digest] = record
     try:
         with solution.open_photo(path) as header:
-            content.format, content.mode = header.format or "", header.mode
-            content.size = header.size
-        try:
-            with strict_pillow():
-                solution.open_photo(path).close()
-                damage = "truncated"
-                photo = solution.read_photo(path, SIDE)
-        except Exception as error:  # a damaged photo makes Pillow raise nearly anything
-            content.damage = damage, reason(error, path)
-            photo = solution.read_photo(path, SIDE)
-        content.thumb = thumbnail(photo)
+            record.format, record.mode = header.format or "", header.mode
+            record.size = header.size
+        photo, record.damage = read_photo(path)
+        record.thumb = thumbnail(photo)
     except Exception as error:
-        content.problem = reason(error, path)
-    return content
+        record.problem = reason(error, path)
+    return record
 
 
-@contextmanager
-def strict_pillow() -> Iterator[None]:
-    """Let Pillow refuse damaged photos, which training reads as far as they go."""
+def read_photo(path: Path) -> tuple[Image.Image, tuple[str, str] | None]:
+    """Return a photo, and code and cause of damage, which training reads as far as it goes."""
+    code = "odd-metadata"
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
-        yield
+        solution.open_photo(path).close()
+        code = "truncated"
+        return solution.read_photo(path, SIDE), None
+    except Exception as error:  # a damaged photo makes Pillow raise nearly anything
+        damage = code, reason(error, path)
     finally:
         ImageFile.LOAD_TRUNCATED_IMAGES = True
+    return solution.read_photo(path, SIDE), damage
 
 
 def read_records(sample: Sample) -> list[PhotoRecord]:
@@ -94,33 +89,33 @@ def read_records(sample: Sample) -> list[PhotoRecord]:
         for role, photos in (("train", test.train), ("test", test.test))
         for photo in photos
     ]
-    known: dict[str, Content] = {}
+    known: dict[str, PhotoRecord] = {}
     records = []
     for photo, test, role in with_bar(parts):
         label = None if photo.class_id is None else sample.name_of(photo.class_id)
-        content = examine(photo.path, known)
-        records.append(PhotoRecord(photo.origin, photo.name, label, test, role, content))
+        record = replace(examine(photo.path, known), origin=photo.origin, name=photo.name)
+        records.append(replace(record, label=label, test=test, role=role))
     return records
 
 
 def check_file(record: PhotoRecord, found: Findings) -> bool:
     """Check one file by itself; returns whether it is a whole photo."""
-    path, content = record.origin, record.content
-    if content.problem:
-        found.add("unreadable", path, content.problem)
+    path = record.origin
+    if record.problem:
+        found.add("unreadable", path, record.problem)
         return False
-    if content.damage:
-        found.add(content.damage[0], path, content.damage[1])
-        if content.damage[0] == "truncated":
+    if record.damage:
+        found.add(record.damage[0], path, record.damage[1])
+        if record.damage[0] == "truncated":
             return False
-    kind = content.format.replace("MPO", "JPEG")
+    kind = record.format.replace("MPO", "JPEG")
     if Image.registered_extensions().get(Path(path).suffix.lower()) != kind:
         found.add("wrong-extension", path, f"it is {kind}")
-    if content.mode in {"1", "L"}:
+    if record.mode in {"1", "L"}:
         found.add("grey", path)
-    elif content.mode != "RGB":
-        found.add("colour-mode", path, content.mode)
-    if content.thumb.std() < BLANK:
+    elif record.mode != "RGB":
+        found.add("colour-mode", path, record.mode)
+    if record.thumb.std() < BLANK:
         found.add("blank", path)
     return True
 
@@ -130,9 +125,9 @@ def check_file(record: PhotoRecord, found: Findings) -> bool:
 
 def check_sizes(photos: Sequence[PhotoRecord], found: Findings) -> None:
     """Find photos of odd size, each for one reason."""
-    median = float(np.median([np.sqrt(np.prod(record.content.size)) for record in photos]))
+    median = float(np.median([np.sqrt(np.prod(record.size)) for record in photos]))
     for record in photos:
-        width, height = record.content.size
+        width, height = record.size
         side = np.sqrt(width * height)
         if min(width, height) < MIN_SIDE:
             code = "tiny"
@@ -149,23 +144,20 @@ def check_species(photos: Sequence[PhotoRecord], sample: Sample, found: Findings
     """Find species with few training photos, or with far fewer than another."""
     trained = Counter((record.test, record.label) for record in photos if record.role == "train")
     for test in sample.tests:
-        if test.train_ids is not None:
-            names = [sample.name_of(class_id) for class_id in sorted(test.train_ids)]
-            check_counts({name: trained[test.stem, name] for name in names}, found)
-        if test.train_ids is not None and test.test_ids is not None:
-            for class_id in sorted(test.test_ids - test.train_ids):
-                found.add("untrained-species", (), sample.name_of(class_id))
-
-
-def check_counts(count: dict[str, int], found: Findings) -> None:
-    """Judge the number of photos by species."""
-    for label, number in count.items():
-        if number < FEW_PHOTOS:
-            found.add("few-photos" if number > 1 else "lone-species", (), f"{label} ({number})")
-    present = sorted((number, label) for label, number in count.items() if number)
-    if present and present[-1][0] > IMBALANCE * present[0][0]:
-        (fewest, small), (most, large) = present[0], present[-1]
-        found.add("imbalance", (), f"{large} ({most}) and {small} ({fewest})")
+        if test.train_ids is None:
+            continue
+        names = [sample.name_of(class_id) for class_id in sorted(test.train_ids)]
+        count = {name: trained[test.stem, name] for name in names}
+        for name, number in count.items():
+            if number < FEW_PHOTOS:
+                code = "few-photos" if number > 1 else "lone-species"
+                found.add(code, (), f"{name} ({number})")
+        present = sorted((number, name) for name, number in count.items() if number)
+        if present and present[-1][0] > IMBALANCE * present[0][0]:
+            (fewest, small), (most, large) = present[0], present[-1]
+            found.add("imbalance", (), f"{large} ({most}) and {small} ({fewest})")
+        for class_id in sorted((test.test_ids or set()) - test.train_ids):
+            found.add("untrained-species", (), sample.name_of(class_id))
 
 
 # ---- The whole check -----------------------------------------------------------------------------
@@ -180,19 +172,18 @@ def check_folder(folder: Path) -> tuple[Findings, int, int]:
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; give one, an archive must be unpacked first")
     found = Findings()
-    sample = find_sample(folder, walk_folder(folder, found), 0, found)
+    sample = find_sample(folder, walk_folder(folder, found), 0, {}, found)
     if sample.tests[0].stem:
         inside = tuple(f"{test.stem}_{part}/" for test in sample.tests for part in ("input", "gt"))
-        others = found.pop("not-an-image", {})
-        for item in others:
+        for item in found.pop("not-an-image", {}):
             if item.files[0].removeprefix(sample.root).startswith(inside):
                 found.add("not-an-image", *item)
     records = read_records(sample)
-    distinct = {(record.name, record.content.digest): record for record in reversed(records)}
+    distinct = {(record.name, record.digest): record for record in reversed(records)}
     whole = [record for record in list(distinct.values())[::-1] if check_file(record, found)]
     if whole:
         check_sizes(whole, found)
-    photos = [record for record in records if record.content.problem is None]
+    photos = [record for record in records if record.problem is None]
     check_species(photos, sample, found)
     check_copies(photos, found)
     return found, len(whole), len({record.label for record in records} - {None})
@@ -224,8 +215,6 @@ def run(folder: Path, json_to: str | None = None) -> int:
     `json_to` is a file for the details, or - for stdout, and then the summary goes to stderr.
     """
     start = time.monotonic()
-    if json_to not in (None, "-"):
-        check_writable(Path(json_to))
     found, photos, species = check_folder(folder)
     seconds = round(time.monotonic() - start, 1)
     items = {kind: [item._asdict() for item in found[kind.code]] for kind in found.kinds()}

@@ -1,7 +1,5 @@
 """Draw the built-in sample: 10 invented bird species, whole scenes, in the course's layout.
 
-    python -m birddata.drawn_sample OUT [--seed N]
-
 The sample stands in for the course's photos on a fresh clone, without a download. As there, a bird
 is somewhere in a scene of 500 pixels, and relatives look alike: species of one genus share body
 and plumage and differ in small field marks only, such as an eye ring, wing bars or the tip of the
@@ -9,7 +7,6 @@ bill. Pose, light, surroundings and occlusion are drawn blind to the species, so
 over a photo hardly help. The same seed gives the same bytes with the same Pillow and NumPy.
 """
 
-import argparse
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,8 +16,6 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from birddata.writing import Photo, Sample, Test, build_tests, move_into_place, new_tests
-from course.cli import run
-from course.files import UserError
 
 TRAIN, HIDDEN = range(16), range(16, 26)  # the numbers of each species' photos
 SIZES = ((500, 375), (500, 333), (500, 400), (375, 500), (333, 500))  # pixels, width and height
@@ -118,11 +113,6 @@ class Scene:
         self.texture_seed = rng.integers(2**31)
 
 
-# ---- Shapes --------------------------------------------------------------------------------------
-
-CIRCLE = np.array([(math.cos(angle), math.sin(angle)) for angle in np.arange(28) * math.pi / 14])
-
-
 def pick(values: Sequence, rng: np.random.Generator) -> Any:
     """Return one of the values."""
     return values[int(rng.integers(len(values)))]
@@ -131,6 +121,11 @@ def pick(values: Sequence, rng: np.random.Generator) -> Any:
 def mix(first: Colour, second: Colour, share: float) -> Any:
     """Return the colour `share` (0 to 1) of the way from the first to the second."""
     return tuple(round(a + (b - a) * share) for a, b in zip(first, second, strict=True))
+
+
+# ---- The bird, from back to front ----------------------------------------------------------------
+
+CIRCLE = np.array([(math.cos(angle), math.sin(angle)) for angle in np.arange(28) * math.pi / 14])
 
 
 def turn(points: Points, degrees: float, at: Points = (0, 0)) -> np.ndarray:
@@ -149,66 +144,56 @@ def feather(root: Points, degrees: float, length: float, width: float) -> np.nda
     return oval(turn((length / 2, 0), degrees, root), length / 2, width / 2, degrees)
 
 
-class Canvas:
-    """A transparent, oversampled layer that takes shapes in the bird's coordinates."""
-
-    def __init__(self, genus: Genus, scene: Scene) -> None:
-        size = np.array(scene.size) * OVERSAMPLING
-        low, high = np.array([-1.0 - genus.tail, -0.5 * genus.depth - 0.5]), np.array([1.45, 1.3])
-        box = high - low  # around a bird, in half body lengths
-        self.unit = min(math.sqrt(scene.share * size.prod() / box.prod()), *(size / box))  # pixels
-        self.axes = self.unit * np.array([-scene.squash if scene.faces_left else scene.squash, -1])
-        middle = box * self.unit / 2 + scene.place * (size - box * self.unit)
-        self.origin = middle - self.axes * (low + high) / 2
-        self.layer = Image.new("RGBA", tuple(size.tolist()))
-
-    def fill(self, points: Points, colour: Colour, edge: Colour | None = None) -> None:
-        """Fill a closed shape, with a thin line around it if it has an edge."""
-        pixels = np.asarray(points) * self.axes + self.origin
-        ImageDraw.Draw(self.layer).polygon(list(map(tuple, pixels.tolist())), colour, edge)
-
-
-# ---- The bird, from back to front ----------------------------------------------------------------
-
-
 def draw_bird(species: Species, scene: Scene) -> Image.Image:
     """Return the bird on its perch, a transparent layer (H, W) RGBA."""
     genus, tilt = species.genus, species.genus.posture + scene.tilt
-    canvas = Canvas(genus, scene)
-    canvas.fill(oval((0, -0.5 * genus.depth - 0.1), 14, 0.16, scene.perch_slope), scene.perch)
+    size = np.array(scene.size) * OVERSAMPLING
+    layer = Image.new("RGBA", tuple(size.tolist()))
+    low, high = np.array([-1.0 - genus.tail, -0.5 * genus.depth - 0.5]), np.array([1.45, 1.3])
+    box = high - low  # around a bird, in half body lengths
+    unit = min(math.sqrt(scene.share * size.prod() / box.prod()), *(size / box))  # pixels
+    axes = unit * np.array([-scene.squash if scene.faces_left else scene.squash, -1])
+    middle = box * unit / 2 + scene.place * (size - box * unit)
+    origin = middle - axes * (low + high) / 2
+
+    def fill(points: Points, colour: Colour, edge: Colour | None = None) -> None:
+        """Fill a closed shape, with a thin line around it if it has an edge."""
+        pixels = np.asarray(points) * axes + origin
+        ImageDraw.Draw(layer).polygon(list(map(tuple, pixels.tolist())), colour, edge)
+
+    fill(oval((0, -0.5 * genus.depth - 0.1), 14, 0.16, scene.perch_slope), scene.perch)
     for step in (-1, 1, 0):
         angle = 180 + 0.8 * tilt + scene.tail_angle + 7 * step
         tail = feather(turn((-0.75, 0.02), tilt), angle, genus.tail + 0.2, 0.28)
-        canvas.fill(tail, mix(genus.wing, BLACK, 0.15 * (step + 1)), BLACK)
+        fill(tail, mix(genus.wing, BLACK, 0.15 * (step + 1)), BLACK)
     for share in (0, 0.3, 0.65, 1):  # pale below, dark above with a soft border
         trunk = oval((-0.08 * share, 0.2 * share), 1 - 0.12 * share, 0.5 - 0.2 * share)
-        canvas.fill(turn(trunk * (1, genus.depth), tilt), mix(genus.belly, genus.back, share))
-    draw_head(canvas, species, scene, turn((0.66, 0.52 * genus.depth), tilt))
-    draw_wing(canvas, species, tilt, scene.wing_lift)
-    return canvas.layer.reduce(OVERSAMPLING)
+        fill(turn(trunk * (1, genus.depth), tilt), mix(genus.belly, genus.back, share))
+    neck, mirror = turn((0.66, 0.52 * genus.depth), tilt), -1 if scene.looks_back else 1
+    for points, colour in head_shapes(species):
+        fill(turn(points * genus.head * (mirror, 1), scene.head_angle, neck), colour)
+    draw_wing(fill, species, tilt, scene.wing_lift)
+    return layer.reduce(OVERSAMPLING)
 
 
-def draw_head(canvas: Canvas, species: Species, scene: Scene, neck: Points) -> None:
-    """Draw bill, head and eye with the marks on them; places are in radii of the head."""
-
-    def fill(points: Points, colour: Colour | None) -> None:
-        mirror = (-1, 1) if scene.looks_back else (1, 1)
-        if colour:
-            canvas.fill(turn(points * species.genus.head * mirror, scene.head_angle, neck), colour)
-
+def head_shapes(species: Species) -> list[tuple[Points, Colour]]:
+    """Return bill, head and eye with the marks on them; places are in radii of the head."""
     length, depth = species.genus.bill
     bill = np.array([(0.8, 0.6 * depth), (1 + length, -0.1), (0.8, -0.6 * depth)])
-    fill(bill, HORN)
-    fill(bill[1] + 0.8 * (bill - bill[1]), species.bill_tip)
-    fill(CIRCLE, species.genus.back)
-    fill(oval((0.25, -0.5), 0.66, 0.45), species.genus.belly)
-    fill(CIRCLE[CIRCLE[:, 1] > 0.4], species.cap)
-    fill(oval((0.3, 0.12), 0.68, 0.24), species.mask)
-    fill(oval((0.42, 0.16), 0.34, 0.34), species.eye_ring)
-    fill(oval((0.42, 0.16), 0.16, 0.16), BLACK)
+    shapes = [
+        (bill, HORN),
+        (bill[1] + 0.8 * (bill - bill[1]), species.bill_tip),
+        (CIRCLE, species.genus.back),
+        (oval((0.25, -0.5), 0.66, 0.45), species.genus.belly),
+        (CIRCLE[CIRCLE[:, 1] > 0.4], species.cap),
+        (oval((0.3, 0.12), 0.68, 0.24), species.mask),
+        (oval((0.42, 0.16), 0.34, 0.34), species.eye_ring),
+        (oval((0.42, 0.16), 0.16, 0.16), BLACK),
+    ]
+    return [(points, colour) for points, colour in shapes if colour]
 
 
-def draw_wing(canvas: Canvas, species: Species, tilt: float, lift: float) -> None:
+def draw_wing(fill: Callable, species: Species, tilt: float, lift: float) -> None:
     """Draw primaries, secondaries and coverts; the pale tips of a row are a wing bar."""
     wing, back = species.genus.wing, species.genus.back
     shoulder, along = turn((0.36, 0.24 * species.genus.depth), tilt), 186 + tilt - 0.9 * lift
@@ -218,28 +203,13 @@ def draw_wing(canvas: Canvas, species: Species, tilt: float, lift: float) -> Non
         for i in range(6):
             root = turn((start, 0.1 - 0.06 * i), along, shoulder)
             angle, size = along + 4 + (1.2 + 0.15 * lift) * (i - 1), length * (1 - 0.07 * i)
-            canvas.fill(feather(root, angle, size, 0.2), paint, mix(paint, BLACK, 0.5))
+            fill(feather(root, angle, size, 0.2), paint, mix(paint, BLACK, 0.5))
             tips.append(turn((size, 0), angle, root))
         for tip in tips if row >= len(rows) - species.wing_bars else ():
-            canvas.fill(tip + 0.14 * CIRCLE, species.genus.bars)
+            fill(tip + 0.14 * CIRCLE, species.genus.bars)
 
 
 # ---- Around the bird -----------------------------------------------------------------------------
-
-
-def draw_background(name: str, size: tuple[int, int], rng: np.random.Generator) -> Image.Image:
-    """Return smooth random patches out of focus, (H, W) RGB."""
-    dark, light, (across, down), grain = BACKGROUNDS[name]
-    share = np.full(size[::-1], 0.5, np.float32)
-    for weight, cells in (
-        (0.6, (down + 2, across + 2)),
-        (0.27, (3 * down + 2, 3 * across + 2)),
-        (grain, (size[1] // 2, size[0] // 2)),
-    ):
-        patches = Image.fromarray(rng.uniform(-1, 1, cells).astype(np.float32))
-        share += weight * np.asarray(patches.resize(size, Image.Resampling.BICUBIC))
-    grey = Image.fromarray((255 * np.clip(share, 0, 1)).astype(np.uint8))
-    return ImageOps.colorize(grey, dark, light)
 
 
 def draw_branch(photo: Image.Image, near: float, rng: np.random.Generator) -> None:
@@ -258,7 +228,18 @@ def draw_branch(photo: Image.Image, near: float, rng: np.random.Generator) -> No
 def draw_photo(species: Species, scene: Scene) -> Image.Image:
     """Return a photo, (H, W) RGB; the species decides about nothing but the bird."""
     rng = np.random.default_rng(scene.texture_seed)
-    photo = draw_background(scene.background, scene.size, rng)
+    (width, height), (dark, light, patches, grain) = scene.size, BACKGROUNDS[scene.background]
+    share = np.full((height, width), 0.5, np.float32)  # of the light colour
+    across, down = patches
+    for weight, cells in (
+        (0.6, (down + 2, across + 2)),
+        (0.27, (3 * down + 2, 3 * across + 2)),
+        (grain, (height // 2, width // 2)),
+    ):
+        smooth = Image.fromarray(rng.uniform(-1, 1, cells).astype(np.float32))
+        share += weight * np.asarray(smooth.resize(scene.size, Image.Resampling.BICUBIC))
+    grey = Image.fromarray((255 * np.clip(share, 0, 1)).astype(np.uint8))
+    photo = ImageOps.colorize(grey, dark, light)
     for near in sorted(rng.uniform(0.1, 1, scene.branches)):
         draw_branch(photo, near, rng)
     photo = photo.filter(ImageFilter.GaussianBlur(1.3))
@@ -287,31 +268,16 @@ def draw_photos(folder: Path, numbers: range, seed: int) -> list[Photo]:
     return drawn
 
 
-def draw_sample(folder: Path, seed: int = 0, report: Callable[[str], object] = str) -> None:
-    """Draw the sample's two tests into `folder`, made if it is not there, and report their names.
+def draw_sample(folder: Path, seed: int = 0) -> None:
+    """Draw the sample's two tests into `folder`, which is made if it is not there.
 
     Test 00 has the same photos for training and testing; test 01 trains on them and has hidden
     photos. Raises UserError if the folder holds tests already, or cannot be written; no part of a
     sample is left then.
     """
-    if seed < 0:
-        raise UserError(f"the seed is {seed}; give a whole number from 0")
     with new_tests(folder) as scratch:
         train, hidden = (draw_photos(scratch, numbers, seed) for numbers in (TRAIN, HIDDEN))
         tests = [Test("00_sketch", train, train), Test("01_hidden", train, hidden)]
         names = {class_id: species.name for class_id, species in enumerate(SPECIES)}
         build_tests(Sample("drawn", tests, names), scratch / "built", folder)
-        move_into_place(scratch / "built", folder, report)
-
-
-def main() -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(description="Draw the built-in sample of 10 bird species.")
-    parser.add_argument("out", type=Path, help="folder for the two tests and species.csv")
-    parser.add_argument("--seed", type=int, default=0, help="another seed draws other photos")
-    options = parser.parse_args()
-    draw_sample(options.out, options.seed, lambda names: print(f"Wrote {names} in {options.out}"))
-
-
-if __name__ == "__main__":
-    run(main)
+        move_into_place(scratch / "built", folder, str)

@@ -10,13 +10,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from itertools import count
+from itertools import count, filterfalse
 from pathlib import Path
 from typing import TypeVar
 
 from birddata.findings import Findings
-from birddata.photos import problem
-from birddata.sources import EMPTY_FOLDER, INNER_ARCHIVE, Entry, Files, is_table
+from birddata.sources import EMPTY_FOLDER, INNER_ARCHIVE, Files, is_table, problem
 from birddata.writing import Photo, Sample, Test
 from course import layout, tables
 from course.files import UserError
@@ -32,10 +31,13 @@ CUB_TABLES = ("images.txt", "image_class_labels.txt", "classes.txt")
 CUB_SPECIES, CUB_PHOTOS, CUB_PUBLIC = 50, 60, 50
 
 T = TypeVar("T")
+normal = partial(unicodedata.normalize, "NFC")  # a Mac's accents are letters of their own
 
 
-def find_sample(source: Path, files: Files, seed: int, found: Findings) -> Sample:
-    """Recognise the layout of SOURCE and read it."""
+def find_sample(
+    source: Path, files: Files, seed: int, known: Mapping[int, str], found: Findings
+) -> Sample:
+    """Recognise the layout of SOURCE and read it; `known` are names whose class ids are kept."""
     tests = {match[1] for path in files if (match := IN_TEST.match(path))}
     if (root := choose_root(tests, "tests", source)) is not None:
         return read_course(below(files, root, found), root, found)
@@ -43,10 +45,10 @@ def find_sample(source: Path, files: Files, seed: int, found: Findings) -> Sampl
     tables = Counter(folder + slash for folder, slash, name in split if name in CUB_TABLES)
     cub = {folder for folder in tables if tables[folder] > 1}
     if (root := choose_root(cub, "CUB archives", source)) is not None:
-        return read_cub(below(files, root), seed, found)
-    if (sample := read_table_beside(source, files, found)) is not None:
+        return read_cub(below(files, root), root, seed, found)
+    if (sample := read_table_beside(source, files, known, found)) is not None:
         return sample
-    return read_class_folders(source, files, found)
+    return read_class_folders(source, files, known, found)
 
 
 def choose_root(roots: set[str], what: str, source: Path) -> str | None:
@@ -75,67 +77,68 @@ def below(files: Files, root: str, found: Findings | None = None) -> Files:
 # ---- Photos and their labels ---------------------------------------------------------------------
 
 
-def with_original_path(file: Entry, read: Callable[[Path], T]) -> T:
+def read_as(origin: str, path: Path, read: Callable[[Path], T]) -> T:
     """Read a table; an error calls it by its path below SOURCE, where it may be unpacked from."""
     try:
-        return read(file.path)
+        return read(path)
     except UserError as error:
-        raise UserError(str(error).replace(str(file.path), file.origin)) from None
+        raise UserError(str(error).replace(str(path), origin)) from None
 
 
-def match_labels(
-    table: tables.Table, gt: str, photos: Files, images: str, found: Findings
-) -> dict[str, str]:
-    """Return the label, as it is written, of each photo that a table names, by the photo's path.
+def label_photos(
+    table: tables.Table, gt: str, photos: Files, folder: str, found: Findings
+) -> list[tuple[str, str]]:
+    """Return the photos that a table names, sorted by path, with their labels as written.
 
-    The photos have paths below `images`, where the table may name them by path or by name. What
+    The photos have paths below `folder`, where the table may name them by path or by name. What
     does not fit is added to the findings. Raises UserError if nothing fits.
     """
     matched = match_paths(table.labels, photos)
-    there = [path for path in photos if not is_table(path)]
-    tables.check_match(matched, table.labels, there, "it")
+    tables.check_match(matched, table.labels, filterfalse(is_table, photos), "it")
     for code, name, what in table.faults:
         bad_row = code == "bad-row"
-        found.add(code, gt if bad_row else f"{images}{name}", what if bad_row else f"{gt} {what}")
-    faulty = match_paths(dict.fromkeys(name for _, name, _ in table.faults), photos)
+        found.add(code, gt if bad_row else f"{folder}{name}", what if bad_row else f"{gt} {what}")
     for name in sorted(table.labels.keys() - matched.keys()):
-        found.add("label-without-file", f"{images}{name}", f"in {gt}")
+        found.add("label-without-file", f"{folder}{name}", f"in {gt}")
     for name, path in matched.items():
         if name not in (path, path.rpartition("/")[2]):
-            found.add("other-name", photos[path].origin, f"{name} in {gt}")
-    name_unlabelled(photos, {*matched.values(), *faulty.values()}, found)
-    return {path: table.labels[name] for name, path in matched.items()}
+            found.add("other-name", f"{folder}{path}", f"{name} in {gt}")
+    faulty = match_paths([name for _, name, _ in table.faults], photos)
+    name_unlabelled(photos, {*matched.values(), *faulty.values()}, folder, found)
+    return sorted((path, table.labels[name]) for name, path in matched.items())
 
 
-def name_unlabelled(files: Files, labelled: Iterable[str], found: Findings, why: str = "") -> None:
+def name_unlabelled(
+    files: Files, labelled: Iterable[str], folder: str, found: Findings, why: str = ""
+) -> None:
     """Name the photos without a label, and what is none."""
     for path in sorted(files.keys() - labelled):
-        trouble = "not an image" if is_table(path) else problem(files[path].path)
+        trouble = "not an image" if is_table(path) else problem(files[path])
         code = "not-an-image" if trouble else "file-without-label"
-        found.add(code, files[path].origin, trouble or why)
+        found.add(code, f"{folder}{path}", trouble or why)
 
 
-def match_paths(named: Mapping[str, str | None], photos: Files) -> dict[str, str]:
+def match_paths(named: Iterable[str], photos: Files) -> dict[str, str]:
     """Return the path of the photo that each name in a table means."""
     paths = {name: name.replace("\\", "/").removeprefix("./") for name in named}
     exact = {name: path for name, path in paths.items() if path in photos}
     others = [(path.rpartition("/")[2], path) for path in photos.keys() - exact.values()]
     times = Counter(name for name, _ in others)  # there may be a 000.jpg in each folder
     by_name = {name: path for name, path in others if times[name] == 1}
-    matched = tables.match_names([name for name in named if name not in exact], by_name)
+    matched = tables.match_names(paths.keys() - exact.keys(), by_name)
     return exact | {name: by_name[file] for name, file in matched.items()}
 
 
-def with_names(rows: Iterable[tuple[str, int | None, Entry]]) -> list[Photo]:
-    """Give photos with preferred names and class ids names that a csv and every system can hold.
+def with_names(photos: Iterable[Photo]) -> list[Photo]:
+    """Return photos whose preferred names became such that a csv and every system can hold.
 
     They are numbered where they would be the same to Windows or macOS, which ignore case.
     """
     taken: set[str] = set()
     numbers: dict[str, Iterator[int]] = defaultdict(partial(count, 2))
-    photos = []
-    for preferred, class_id, file in rows:
-        text = unicodedata.normalize("NFC", tables.decode_russian(preferred))
+    named = []
+    for photo in photos:
+        text = normal(tables.decode_russian(photo.name))
         name = Path(re.sub(r'[\x00-\x1f\x7f<>:"/\\|?*,\ud800-\udfff]', "_", text))
         room = MAX_NAME_BYTES - len(name.suffix.encode())
         stem = name.stem.encode()[:room].decode(errors="ignore")
@@ -143,8 +146,25 @@ def with_names(rows: Iterable[tuple[str, int | None, Entry]]) -> list[Photo]:
         while tables.name_key(free) in taken:
             free = f"{stem}_{next(numbers[tables.name_key(wanted)])}{name.suffix}"
         taken.add(tables.name_key(free))
-        photos.append(Photo(free, class_id, *file))
-    return photos
+        named.append(replace(photo, name=free))
+    return named
+
+
+def number_species(
+    labels: Iterable[str], known: Mapping[int, str]
+) -> tuple[dict[str, int], dict[int, str]]:
+    """Return class ids by label, and names by class id; names that are `known` keep their ids.
+
+    The others get the ids after them, in sorted order.
+    """
+    id_of = {tables.name_key(name): class_id for class_id, name in known.items()}
+    ids, species = {}, dict(known)
+    for label in sorted(labels):
+        name = name_for_people(label)
+        key = tables.name_key(name) if known else label
+        ids[label] = id_of.setdefault(key, max(id_of.values(), default=-1) + 1)
+        species[ids[label]] = name
+    return ids, species
 
 
 def without_number(folder: str) -> str:
@@ -155,7 +175,7 @@ def without_number(folder: str) -> str:
 def name_for_people(folder: str) -> str:
     """Return a species' name, which can be written as UTF-8: Black footed Albatross."""
     name = re.sub(r"[\x00-\x1f\ud800-\udfff]", "_", without_number(tables.decode_russian(folder)))
-    return unicodedata.normalize("NFC", name.replace("_", " ").strip() or folder)
+    return normal(name.replace("_", " ").strip() or folder)
 
 
 # ---- The course's archive ------------------------------------------------------------------------
@@ -169,17 +189,17 @@ def read_course(files: Files, root: str, found: Findings) -> Sample:
         parts = []
         for part, gt in (("train", f"{stem}_input/train/gt.csv"), ("test", f"{stem}_gt/gt.csv")):
             images = f"{stem}_input/{part}/images/"
-            here = {path for path in files if path.rpartition("/")[0] == images[:-1]}
-            photos = {path[len(images) :]: files[path] for path in here}
+            photos = {p: file for p, file in below(files, images).items() if "/" not in p}
             parts.append(read_part(files.get(gt), root + gt, photos, root + images, found))
-            known |= {gt, *here}
+            known |= {gt, *(f"{images}{path}" for path in photos)}
         tests.append(Test(stem, parts[0][0], parts[1][0], parts[0][1], parts[1][1]))
     for path in sorted(files.keys() - known):
         lost = path.startswith(tuple(f"{test.stem}_input/" for test in tests))
         code = "file-without-label" if lost and not is_table(path) else "passed-over"
-        found.add(code, files[path].origin, "not part of a test")
+        found.add(code, root + path, "not part of a test")
     if "species.csv" in files:
-        species, source = with_original_path(files["species.csv"], tables.read_species), ""
+        species = read_as(f"{root}species.csv", files["species.csv"], tables.read_species)
+        source = ""
     else:
         labelled = [photo.class_id for photo in tests[0].train if photo.class_id is not None]
         species = layout.inferred_species(labelled)
@@ -188,35 +208,39 @@ def read_course(files: Files, root: str, found: Findings) -> Sample:
 
 
 def read_part(
-    table_file: Entry | None, gt: str, photos: Files, images: str, found: Findings
+    path: Path | None, gt: str, photos: Files, images: str, found: Findings
 ) -> tuple[list[Photo], set[int] | None]:
     """Read the labelled photos of one folder, and all class ids of its table.
 
     Without a usable table the photos have no labels, and there are no class ids.
     """
     try:
-        if table_file is None:
+        if path is None:
             raise UserError(f"{gt} is missing")
-        table = with_original_path(table_file, tables.read_gt)
-        labels = match_labels(table, gt, photos, images, found)
+        table = read_as(gt, path, tables.read_gt)
+        labelled = label_photos(table, gt, photos, images, found)
     except UserError as error:
-        missing_truth = table_file is None and gt.endswith("_gt/gt.csv")
+        missing_truth = path is None and gt.endswith("_gt/gt.csv")
         found.add("no-true-labels" if missing_truth else "bad-table", gt, str(error))
-        names = sorted(name for name in photos if not is_table(name))
-        return with_names((name, None, photos[name]) for name in names), None
+        names = sorted(filterfalse(is_table, photos))
+        return with_names(Photo(n, None, f"{images}{n}", photos[n]) for n in names), None
     ids = {name: tables.class_id(text) for name, text in table.labels.items()}
-    remark = layout.script_remark(table_file.path, ids)
+    remark = layout.script_remark(path, ids)
     if remark and not table.faults:
-        found.add("script-differs", gt, remark.replace(str(table_file.path), "it"))
-    rows = sorted(labels.items())
-    read = with_names((name, tables.class_id(text), photos[name]) for name, text in rows)
+        found.add("script-differs", gt, remark.replace(str(path), "it"))
+    read = with_names(
+        Photo(name, tables.class_id(text), f"{images}{name}", photos[name])
+        for name, text in labelled
+    )
     return read, set(ids.values())
 
 
 # ---- A table beside photos -----------------------------------------------------------------------
 
 
-def read_table_beside(source: Path, files: Files, found: Findings) -> Sample | None:
+def read_table_beside(
+    source: Path, files: Files, known: Mapping[int, str], found: Findings
+) -> Sample | None:
     """Read a table of files and labels, numbers or names, and the photos at its side or below.
 
     None if there is none; UserError if there are several, or if only a table could name the
@@ -224,80 +248,57 @@ def read_table_beside(source: Path, files: Files, found: Findings) -> Sample | N
     """
     photos = {path: file for path, file in files.items() if not is_table(path)}
     candidates: dict[str, tables.Table] = {}
-    for path in files.keys() - photos.keys():
+    for path in sorted(files.keys() - photos.keys()):
         if path.count("/") <= MAX_WRAPPING and not path.endswith("species.csv"):
             with suppress(UserError):
-                if table := tables.read_table(files[path].path):
+                if table := tables.read_table(files[path]):
                     candidates[path] = table
     beside = {path: below(photos, path[: path.rfind("/") + 1]) for path in candidates}
-    best = [
-        path for path in sorted(candidates) if match_paths(candidates[path].labels, beside[path])
-    ]
+    best = [path for path in candidates if match_paths(candidates[path].labels, beside[path])]
     if len(best) > 1:
         raise UserError(f"{source} has several tables of labels ({', '.join(best)}); leave one")
     if not best:
         if candidates and len({path.rpartition("/")[0] for path in photos}) == 1:
-            path = min(candidates)
-            tables.check_match({}, candidates[path].labels, beside[path], f"{path} of {source}")
+            gt, table = next(iter(candidates.items()))
+            tables.check_match({}, table.labels, beside[gt], f"{gt} of {source}")
         return None
     (gt,) = best
-    prefix, table, photos = gt[: gt.rfind("/") + 1], candidates[gt], beside[gt]
-    below(files, prefix, found)  # names what lies elsewhere
-    labels = sorted(match_labels(table, gt, photos, prefix, found).items())
-    ids, species = ids_of(set(table.labels.values()))
-    read = with_names((path.rpartition("/")[2], ids[text], photos[path]) for path, text in labels)
+    folder, labels = gt[: gt.rfind("/") + 1], set(candidates[gt].labels.values())
+    below(files, folder, found)  # names what lies elsewhere
+    ids, species = number_species(labels, known)
+    if all(tables.WHOLE_NUMBER.fullmatch(label) for label in labels):
+        ids, species = {label: tables.class_id(label) for label in labels}, {}
+    read = with_names(
+        Photo(path.rpartition("/")[2], ids[text], f"{folder}{path}", beside[gt][path])
+        for path, text in label_photos(candidates[gt], gt, beside[gt], folder, found)
+    )
     test = Test("", read, [], set(ids.values()))
     return Sample(f"photos with the table {gt}", [test], species)
-
-
-def with_ids(sample: Sample, known: Mapping[int, str]) -> Sample:
-    """Give species the class ids that `known` has for their names, and others the ids after them.
-
-    Raises UserError if the class ids are given in SOURCE.
-    """
-    if sample.tests[0].stem or not sample.species:
-        raise UserError("--ids goes with class folders or a table of names; SOURCE has class ids")
-    id_of = {tables.name_key(name): class_id for class_id, name in known.items()}
-    new = {}
-    for old, name in sample.species.items():
-        new[old] = id_of.setdefault(tables.name_key(name), max(id_of.values()) + 1)
-    (test,) = sample.tests
-    photos = [replace(photo, class_id=new[photo.known_id]) for photo in test.train]
-    species = dict(known) | {new[old]: name for old, name in sample.species.items()}
-    return replace(sample, tests=[Test("", photos, [], set(new.values()))], species=species)
-
-
-def ids_of(labels: set[str]) -> tuple[dict[str, int], dict[int, str]]:
-    """Return class ids by label, and names by class id where labels are names."""
-    if all(tables.WHOLE_NUMBER.fullmatch(label) for label in labels):
-        return {label: tables.class_id(label) for label in labels}, {}
-    ids = {label: number for number, label in enumerate(sorted(labels))}
-    return ids, {number: name_for_people(label) for label, number in ids.items()}
 
 
 # ---- Class folders -------------------------------------------------------------------------------
 
 
-def read_class_folders(source: Path, files: Files, found: Findings) -> Sample:
+def read_class_folders(
+    source: Path, files: Files, known: Mapping[int, str], found: Findings
+) -> Sample:
     """Read <species>/.../<photo>; class ids are the positions of the folder names in order."""
-    root = class_root(source, [path for path in files if not is_table(path)], found)
+    root = class_root(source, list(filterfalse(is_table, files)), found)
     files = below(files, root, found)
-    inside = {path: file for path, file in files.items() if "/" in path and not is_table(path)}
-    name_unlabelled(files, inside, found, "not in a species' folder")
-    folders = sorted({unicodedata.normalize("NFC", path.split("/")[0]) for path in inside})
-    ids = {name: number for number, name in enumerate(folders)}
-    rows = []
-    for path, file in sorted(inside.items()):
-        folder, *_, name = unicodedata.normalize("NFC", path).split("/")
+    inside = sorted(path for path in files if "/" in path and not is_table(path))
+    name_unlabelled(files, inside, root, found, "not in a species' folder")
+    ids, species = number_species({normal(path.split("/")[0]) for path in inside}, known)
+    photos = []
+    for path in inside:
+        folder, *_, name = normal(path).split("/")
         prefix = f"{without_number(folder)}_"
         name = name if name.casefold().startswith(prefix.casefold()) else prefix + name
-        rows.append((name, ids[folder], file))
-    species = {number: name_for_people(name) for number, name in enumerate(folders)}
+        photos.append(Photo(name, ids[folder], root + path, files[path]))
     for item in found["passed-over"]:
         root_of, _, name = item.files[0].rpartition("/")
         if item.detail == EMPTY_FOLDER and f"{root_of}/".lstrip("/") == root:
             found.add("lone-species", (), f"{name} (0)")
-    test = Test("", with_names(rows), [], set(species))
+    test = Test("", with_names(photos), [], set(ids.values()))
     deep = sum(path.count("/") > 1 for path in inside)
     more = f" (photos in folders further down: {deep:,}; the first folder is the species)"
     return Sample(f"a tree of class folders{more if deep else ''}", [test], species)
@@ -333,7 +334,7 @@ def class_root(source: Path, photos: list[str], found: Findings) -> str:
 # ---- CUB-200-2011 (Wah et al. 2011, CNS-TR-2011-001) ---------------------------------------------
 
 
-def read_cub(files: Files, seed: int, found: Findings) -> Sample:
+def read_cub(files: Files, root: str, seed: int, found: Findings) -> Sample:
     """Make the course's sample anew: 50 photos of each species in test 00, 10 others in test 01.
 
     Which 10 the course hides is unknown: `seed` decides, and numbers the photos in mixed order.
@@ -349,35 +350,31 @@ def read_cub(files: Files, seed: int, found: Findings) -> Sample:
             f"SOURCE has {len(fitting)} species of exactly {CUB_PHOTOS} photos, the course's "
             f"sample {CUB_SPECIES}; give the whole CUB-200-2011 (for any photos, its folder images)"
         )
-    mix, chosen = random.Random(seed), fitting[:CUB_SPECIES]
+    mix, species = random.Random(seed), {}
     public, hidden = [], []
-    for class_id, label in enumerate(chosen):
+    for class_id, label in enumerate(fitting[:CUB_SPECIES]):
+        species[class_id] = name_for_people(classes[label])
         mixed = mix.sample(images_of[label], CUB_PHOTOS)
         public += [(class_id, image) for image in mixed[:CUB_PUBLIC]]
         hidden += [(class_id, image) for image in mixed[CUB_PUBLIC:]]
-    train = cub_part(files, mix.sample(public, len(public)), 0, found)
-    held = cub_part(files, mix.sample(hidden, len(hidden)), len(public), found)
-    species = {class_id: name_for_people(classes[label]) for class_id, label in enumerate(chosen)}
-    tests = [Test("00_test_img", train, train), Test("01_hidden", train, held)]
-    others = len(classes) - len(chosen)
-    return Sample(f"CUB-200-2011 ({others} species are not in the course's sample)", tests, species)
-
-
-def cub_part(files: Files, part: list[tuple[int, str]], first: int, found: Findings) -> list[Photo]:
-    """Name photos by number (class id, path below images/): 0000.jpg, 0001.jpg, ..."""
-    photos = []
-    for number, (class_id, image) in enumerate(part, start=first):
-        if file := files.get(f"images/{image}"):
-            photos.append(Photo(f"{number:04d}.jpg", class_id, *file))
+    numbered = mix.sample(public, len(public)) + mix.sample(hidden, len(hidden))
+    train: list[Photo] = []
+    held: list[Photo] = []
+    for number, (class_id, image) in enumerate(numbered):  # 0000.jpg, 0001.jpg, ...
+        if path := files.get(f"images/{image}"):
+            photo = Photo(f"{number:04d}.jpg", class_id, f"{root}images/{image}", path)
+            (train if number < len(public) else held).append(photo)
         else:
             found.add("label-without-file", f"images/{image}", "in images.txt")
-    return photos
+    tests = [Test("00_test_img", train, train), Test("01_hidden", train, held)]
+    others = len(classes) - CUB_SPECIES
+    return Sample(f"CUB-200-2011 ({others} species are not in the course's sample)", tests, species)
 
 
 def cub_table(files: Files, name: str) -> dict[str, str]:
     """Read a table of CUB-200-2011: a number, a blank, and the rest of the line."""
     if name not in files:
         raise UserError(f"{name} is missing in SOURCE; give the whole extracted CUB-200-2011")
-    text = files[name].path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+    text = files[name].read_text(encoding="utf-8-sig", errors="surrogateescape")
     rows = (row.split(maxsplit=1) for row in text.split("\n"))
     return {row[0]: row[1].strip() for row in rows if len(row) == 2 and row[0].isdecimal()}

@@ -1,34 +1,37 @@
-"""A folder, a zip or a tar becomes one table of files."""
+"""A folder, a zip or a tar becomes one table of files; which of them are photos."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NoReturn, TypeVar
 
-from birddata.archives import Member, read_archive
+from rich.console import Console
+from rich.progress import track
+
+from birddata.archives import read_archive
 from birddata.findings import Findings
 from birddata.writing import STAGING_PREFIX
 from course.files import UserError, name_errors
-from solution import may_be_photo
+from solution import DETAIL, Settings, may_be_photo, read_photo
 
 TABLE_SUFFIXES = {".csv", ".tsv", ".txt"}
 ARCHIVE_SUFFIXES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".7z", ".rar"}
 INNER_ARCHIVE = "an archive, which is not looked into; unpack it and give its folder"
 EMPTY_FOLDER = "an empty folder"
+DEVICE = "a device or a pipe"
 SYSTEM_FILES = {"__macosx", "thumbs.db", "desktop.ini"}
 MAX_UNPACKED_BYTES = 8 * 2**30  # the whole of CUB-200-2011 is 1.2 GB, the course's sample far less
 
+SIDE = DETAIL * Settings.input_size  # pixels, as training and classify read photos
+HEIC = "HEIC, which Pillow lacks here"
+HEIC_BRANDS = {b"ftyp" + brand for brand in (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"heif")}
 
-class Entry(NamedTuple):
-    """A file of SOURCE: its path below SOURCE, with slashes, and where its bytes lie now."""
-
-    origin: str
-    path: Path
-
-
-# The files that may matter, by their path below the folder that is being read.
-Files = dict[str, Entry]
+T = TypeVar("T")
+# Where the files lie that may matter, by their path below the folder that is read, with slashes.
+Files = dict[str, Path]
 
 
 def read_source(source: Path, unpack_to: Path, found: Findings) -> Files:
@@ -36,7 +39,7 @@ def read_source(source: Path, unpack_to: Path, found: Findings) -> Files:
     if source.is_dir():
         return walk_folder(source, found)
     if not source.is_file():
-        what = "is a device or a pipe" if source.exists() else "does not exist"
+        what = f"is {DEVICE}" if source.exists() else "does not exist"
         raise UserError(f"{source} {what}; give a folder or an archive")
     unpack_to.mkdir()
     return unpack(source, unpack_to, found)
@@ -73,16 +76,16 @@ def walk_folder(source: Path, found: Findings) -> Files:
         if here.is_symlink() and here.resolve() in above:
             found.add("passed-over", below[:-1], "a link to a folder above it")
             folders.clear()
+            names.clear()
         elif not folders and not names:
             found.add("passed-over", below[:-1] or ".", EMPTY_FOLDER)
-        else:
-            folders[:] = [name for name in sorted(folders) if is_wanted(f"{below}{name}/", found)]
-            for name in sorted(names):
-                path, file = f"{below}{name}", here / name
-                if file.exists() and not file.is_file():  # it would be waited for in vain
-                    found.add("passed-over", path, "a device or a pipe")
-                elif is_wanted(path, found):
-                    files[path] = Entry(path, file)
+        folders[:] = [name for name in sorted(folders) if is_wanted(f"{below}{name}/", found)]
+        for name in sorted(names):
+            path, file = f"{below}{name}", here / name
+            if file.exists() and not file.is_file():  # it would be waited for in vain
+                found.add("passed-over", path, DEVICE)
+            elif is_wanted(path, found):
+                files[path] = file
     return files
 
 
@@ -90,13 +93,11 @@ def _raise(error: OSError) -> NoReturn:
     raise error
 
 
-# ---- Archives ------------------------------------------------------------------------------------
-
-
 def unpack(source: Path, folder: Path, found: Findings) -> Files:
     """Unpack what is wanted of an archive into numbered files: no member's name becomes a path.
 
-    A link is the member that it means. Raises UserError for what is refused, and for too much.
+    A link is the member that it means. Raises UserError for what is refused, and for too much:
+    no member has more bytes than it declares, and also a skipped one of a tar has to be unpacked.
     """
     files: Files = {}
     links: dict[str, str] = {}
@@ -105,22 +106,29 @@ def unpack(source: Path, folder: Path, found: Findings) -> Files:
     for member in read_archive(source):
         name = member.name
         members.add(name)
-        if member.reason:
-            found.add("passed-over", name, member.reason)
-        elif not is_wanted(name, found):
+        room -= member.size
+        if room < 0:
+            raise UserError(
+                f"{source} would unpack to more than {MAX_UNPACKED_BYTES / 2**30:g} GiB; if you "
+                "trust it, unpack it yourself and give the folder"
+            )
+        if not is_wanted(name, found):
             continue
-        elif name in files or name in links:
+        if name in files or name in links:
             found.add("passed-over", f"{name} (again)", "twice in the archive, the first is taken")
         elif member.target is not None:
             links[name] = member.target
+        elif member.chunks:
+            files[name] = folder / f"{len(files):06d}"
+            with name_errors(folder, writing=True), files[name].open("wb") as unpacked:
+                unpacked.writelines(member.chunks())
         else:
-            files[name] = Entry(name, folder / f"{len(files):06d}")
-            room -= _save(member, files[name].path, room, source)
+            found.add("passed-over", name, DEVICE)
     for name in links:
         target = _follow(name, links)
         if target in files:
-            files[name] = Entry(name, files[target].path)
-        elif target in members - links.keys():
+            files[name] = files[target]
+        elif target in members and target not in links:
             found.add("passed-over", name, f"a link to {target}, which is left out")
         else:
             raise UserError(
@@ -130,22 +138,6 @@ def unpack(source: Path, folder: Path, found: Findings) -> Files:
     return dict(sorted(files.items()))
 
 
-def _save(member: Member, target: Path, room: int, source: Path) -> int:
-    """Write a member's bytes; returns their number, which may not exceed `room`."""
-    written, too_much = 0, member.size > room  # a member may have more bytes than it declares
-    with name_errors(target.parent, writing=True), target.open("wb") as unpacked:
-        for chunk in () if too_much else member.chunks():
-            if too_much := (written := written + len(chunk)) > room:
-                break
-            unpacked.write(chunk)
-    if too_much:
-        raise UserError(
-            f"{source} would unpack to more than {MAX_UNPACKED_BYTES / 2**30:g} GiB; if you trust "
-            "it, unpack it yourself and give the folder"
-        )
-    return written
-
-
 def _follow(name: str, links: dict[str, str]) -> str:
     """Return the member that a link leads to, through others; a link if they form a circle."""
     for _ in links:
@@ -153,3 +145,31 @@ def _follow(name: str, links: dict[str, str]) -> str:
             break
         name = links[name]
     return name
+
+
+# ---- Photos --------------------------------------------------------------------------------------
+
+
+def problem(path: Path) -> str | None:
+    """Return why training leaves a photo out and classify cannot read it; None if they can."""
+    try:
+        read_photo(path, SIDE)
+    except Exception as error:  # a damaged photo makes Pillow raise nearly anything
+        return reason(error, path)
+    return None
+
+
+def reason(error: Exception, path: Path) -> str:
+    """Return in a few words why a photo cannot be read."""
+    with suppress(OSError), path.open("rb") as file:
+        if file.read(12)[4:] in HEIC_BRANDS:
+            return HEIC
+    cause = error.strerror if isinstance(error, OSError) else None
+    return cause or " ".join(str(error).split()) or type(error).__name__
+
+
+def with_bar(photos: Sequence[T]) -> Iterable[T]:
+    """Yield them with a progress bar, if stderr is a terminal."""
+    console = Console(stderr=True)
+    hidden = not console.is_terminal
+    return track(photos, "Reading photos", console=console, transient=True, disable=hidden)

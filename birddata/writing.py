@@ -28,13 +28,6 @@ class Photo:
     origin: str
     path: Path
 
-    @property
-    def known_id(self) -> int:
-        """The class id of a photo that has one."""
-        if self.class_id is None:
-            raise ValueError(f"{self.origin} has no label")
-        return self.class_id
-
 
 @dataclass(frozen=True)
 class Test:
@@ -104,7 +97,7 @@ def build_tests(sample: Sample, built: Path, out: Path) -> str:
                 images.mkdir(parents=True)
                 linked.update(link_or_copy(p.path, images / p.name, placed) for p in photos)
                 gt.mkdir(exist_ok=True)
-                (gt / "gt.csv").write_bytes(layout.gt_bytes({p.name: p.known_id for p in photos}))
+                (gt / "gt.csv").write_bytes(layout.gt_bytes({p.name: p.class_id for p in photos}))
         if sample.species:
             (built / "species.csv").write_bytes(
                 tables.species_bytes(sample.species, sample.species_source)

@@ -168,33 +168,20 @@ def _signals() -> list[int]:
 # ---- Streams -------------------------------------------------------------------------------------
 
 
-class Sink(io.RawIOBase):
+class Sink(io.FileIO):
     """A stream whose failed writes are dropped: a closed pipe or a full device ends no work."""
 
-    def __init__(self, raw: io.RawIOBase) -> None:
-        self.raw = raw
-        self.failure: OSError | None = None  # unless it is only that nobody reads any more
+    failure: OSError | None = None  # unless it is only that nobody reads any more
 
-    def write(self, data: Any) -> int | None:
+    def write(self, data: Any) -> int:
         """Write, or pretend to."""
         try:
-            return self.raw.write(data)
+            return super().write(data)
+        except BrokenPipeError:
+            pass
         except OSError as error:
-            if not isinstance(error, BrokenPipeError):
-                self.failure = self.failure or error
-            return len(data)
-
-    def writable(self) -> bool:
-        """Return True."""
-        return True
-
-    def fileno(self) -> int:
-        """Return the descriptor below."""
-        return self.raw.fileno()
-
-    def isatty(self) -> bool:
-        """Return whether it is a terminal."""
-        return self.raw.isatty()
+            self.failure = self.failure or error
+        return len(data)
 
 
 def print_result(text: str) -> None:
@@ -235,9 +222,10 @@ def _tolerant(stream: TextIO | None) -> TextIO:
         return open(os.devnull, "w", errors="replace")  # noqa: PTH123
     if type(stream) is not io.TextIOWrapper:
         return stream  # put there by someone else
-    stream.flush()
-    encoding, lines = stream.encoding, stream.line_buffering
-    buffer = stream.detach()
-    raw = buffer.detach() if isinstance(buffer, io.BufferedWriter) else buffer  # python -u
-    sink = io.BufferedWriter(Sink(raw))
-    return io.TextIOWrapper(sink, encoding, "backslashreplace", line_buffering=lines)
+    stream.reconfigure(errors="backslashreplace")
+    raw = getattr(stream.buffer, "raw", stream.buffer)  # under python -u it is the buffer itself
+    if type(raw) is not io.FileIO:
+        return stream  # a console of Windows
+    sink = io.BufferedWriter(Sink(raw.fileno(), "w", closefd=False))
+    lines = stream.line_buffering
+    return io.TextIOWrapper(sink, stream.encoding, "backslashreplace", line_buffering=lines)

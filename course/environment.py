@@ -7,27 +7,16 @@ from importlib import metadata
 
 PYTHON = (3, 12)  # 3.12.3 there
 # The 2024 edition. requirements-course.txt pins those that the grader's own tests need.
-VERSIONS = {
-    "torch": "2.4.1",
-    "torchvision": "0.19.1",
-    "timm": "1.0.9",
-    "numpy": "2.1.1",
-    "pillow": "10.4.0",
-    "scikit-learn": "1.5.1",
-    "scikit-image": "0.24.0",
-    "scipy": "1.14.1",
-    "pandas": "2.2.2",
-    "lightning": "2.4.0",
-    "pytorch-lightning": "2.4.0",
-    "torchmetrics": "1.4.1",
-    "albumentations": "1.4.16",
-    "opencv-python-headless": "4.10",
-    "imgaug": "0.4.0",
-    "kornia": "0.7.3",
-    "matplotlib": "3.9.2",
-    "tqdm": "4.66.5",
-    "joblib": "1.4.2",
-}
+VERSIONS = dict(
+    pin.split("==")
+    for pin in (
+        *("torch==2.4.1", "torchvision==0.19.1", "timm==1.0.9", "numpy==2.1.1", "pillow==10.4.0"),
+        *("scikit-learn==1.5.1", "scikit-image==0.24.0", "scipy==1.14.1", "pandas==2.2.2"),
+        *("lightning==2.4.0", "pytorch-lightning==2.4.0", "torchmetrics==1.4.1", "kornia==0.7.3"),
+        *("albumentations==1.4.16", "opencv-python-headless==4.10", "imgaug==0.4.0"),
+        *("matplotlib==3.9.2", "tqdm==4.66.5", "joblib==1.4.2"),
+    )
+)
 _SAME = {
     "opencv-python": "opencv-python-headless",
     "opencv-contrib-python": "opencv-python-headless",

@@ -96,7 +96,7 @@ def script_remark(path: Path, labels: Mapping[str, int]) -> str | None:
     return f"the testing system's script would read {len(differing)} rows of {path} differently"
 
 
-def gt_bytes(labels: Mapping[str, int]) -> bytes:
+def gt_bytes(labels: Mapping[str, int | None]) -> bytes:
     """Return what a gt.csv or output.csv with these class ids holds, sorted by file name."""
     return f"{HEADER}\n{_rows(labels)}".encode(errors="surrogateescape")
 
@@ -126,7 +126,7 @@ def digest_of(path: Path, digits: int = 8) -> str:
     return digest.hexdigest()[:digits]
 
 
-def _rows(labels: Mapping[str, int]) -> str:
+def _rows(labels: Mapping[str, int | None]) -> str:
     return "".join(f"{name},{class_id}\n" for name, class_id in sorted(labels.items()))
 
 

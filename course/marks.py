@@ -3,24 +3,14 @@
 SciPy is imported where it is needed: the course's script, which submissions may import, needs none.
 """
 
+import bisect
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# The mark for an accuracy of at least so much; below the last line it is 0. Change it only when
-# the course changes it. An accuracy is compared after rounding to four digits, as printed.
-MARKS = (
-    (0.88, 10),
-    (0.86, 9),
-    (0.83, 8),
-    (0.80, 7),
-    (0.75, 6),
-    (0.70, 5),
-    (0.65, 4),
-    (0.60, 3),
-    (0.50, 2),
-    (0.40, 1),
-)
+# The lowest accuracy for each mark from 1 to 10. Change it only when the course changes it. An
+# accuracy is compared after rounding to four digits, as printed.
+THRESHOLDS = (0.40, 0.50, 0.60, 0.65, 0.70, 0.75, 0.80, 0.83, 0.86, 0.88)
 
 
 def accuracy_text(correct: int, total: int) -> str:
@@ -30,8 +20,7 @@ def accuracy_text(correct: int, total: int) -> str:
 
 def mark_of(accuracy: str) -> int:
     """Return the mark, 0 to 10, for an accuracy in the course's four-digit text."""
-    value = float(accuracy)
-    return next((mark for threshold, mark in MARKS if value >= threshold), 0)
+    return bisect.bisect_right(THRESHOLDS, float(accuracy))
 
 
 def grade_results(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -64,7 +53,7 @@ def mark_probabilities(correct: int, total: int, photos: int) -> dict[int, float
     from scipy.stats import betabinom
 
     chances = betabinom.pmf(range(photos + 1), photos, correct + 0.5, total - correct + 0.5)
-    probabilities = {mark: 0.0 for _, mark in MARKS} | {0: 0.0}
+    probabilities = dict.fromkeys(range(len(THRESHOLDS) + 1), 0.0)
     for right, chance in enumerate(chances.tolist()):
         probabilities[mark_of(accuracy_text(right, photos))] += chance
     return probabilities

@@ -4,7 +4,6 @@ import base64
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -27,6 +26,7 @@ WORDS = {  # accuracy, loss, epoch, seconds, training, validation (in the ladder
     "pl": ("accuracy (skuteczność)", "loss (strata)", "epoka", "sekundy treningu",
            "dane treningowe", "dane testowe"),
 }  # fmt: skip
+ENTRY = '<span><i style="border-top: 2px {} {}"></i> {}</span>'
 
 
 def curves(
@@ -38,7 +38,7 @@ def curves(
     only: str = "",
     groups: Mapping[str, str] | None = None,
 ) -> Markup:
-    """Draw accuracy and loss side by side: training dashed, validation or test solid.
+    """Draw accuracy and loss, side by side where both fit: training dashed, the other part solid.
 
     A run that goes on from another one begins where that ends. `limits` are of `common_limits`;
     `only` is "val" for no training curves; `groups` gives runs common names and colours.
@@ -46,22 +46,23 @@ def curves(
     accuracy, loss, epoch, seconds, *parts = WORDS[language]
     named = dict(zip(("train", "val"), parts, strict=True))
     shown = [part for part in named if only in ("", part)]
-    figure = Figure((10, 3.7), layout="constrained")
-    axes = dict(zip(("acc", "loss"), figure.subplots(1, 2), strict=True))
+    figures = {kind: Figure((5, 3.3), layout="constrained") for kind in ("acc", "loss")}
     names = groups or {label: result.run.title for label, result in results.items()}
     order = list(dict.fromkeys(names.values()))
-    for kind, axis in axes.items():
+    legend = dict[Markup, None]()  # a set that keeps its order
+    for kind, figure in figures.items():
+        axis = figure.add_subplot()
         for label in labels:
             result, name = results[label], names[label]
             colour = COLOURS[order.index(name) % len(COLOURS)]
             x = abscissae(results, result, by_time)
             for part in shown:
                 y = smooth([row[f"{part}_{kind}"] for row in result.rows])
-                style = ("--" if part == "train" else "-") + ("o" if len(y) <= 12 else "")
+                dashes, marker = "dashed" if part == "train" else "solid", "o" * (len(y) <= 12)
+                axis.plot(x, y, linestyle=dashes, color=colour, markersize=3, marker=marker)
                 title = name if only else f"{name}: {named[part]}"
-                axis.plot(x, y, style, color=colour, markersize=3, label=title)
-        axis.set_ylabel(accuracy if kind == "acc" else loss)
-        axis.set_xlabel(seconds if by_time else epoch)
+                legend[Markup(ENTRY).format(dashes, colour, title)] = None
+        axis.set(xlabel=seconds if by_time else epoch, ylabel=accuracy if kind == "acc" else loss)
         axis.margins(x=0.02)
         if not by_time:
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -70,10 +71,8 @@ def curves(
         axis.spines[["top", "right"]].set_visible(False)
         if limits:
             axis.set(xlim=limits["epoch"], ylim=limits[kind])
-    lines = dict(zip(*reversed(axes["acc"].get_legend_handles_labels()), strict=True))
-    how: dict[str, Any] = {"ncols": 2, "frameon": False, "fontsize": 9}
-    figure.legend(lines.values(), lines.keys(), loc="outside lower center", **how)
-    return as_svg(figure)
+    panels = [*map(as_svg, figures.values()), Markup('<div class="legend">'), *legend]
+    return Markup('<div class="panels">{}</div></div>').format(Markup("").join(panels))
 
 
 def abscissae(results: Mapping[str, Result], result: Result, by_time: bool) -> np.ndarray:

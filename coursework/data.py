@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, random_split
 from torchvision import datasets
 from torchvision.transforms import v2
 
 from course.files import UserError
+from solution import may_be_photo, read_photo
 
 # Data sets of torchvision, and the folder below their root by which they are recognised.
 TORCHVISION = {
@@ -145,6 +145,10 @@ def _class_folders(root: Path, side: int) -> DataSet:
     return DataSet(root.resolve().name, classes, train, test)
 
 
+def _is_photo(path: str) -> bool:
+    return Path(path).is_file() and may_be_photo(Path(path).name)
+
+
 def _read_tree(folder: Path, side: int) -> tuple[list[str], Photos]:
     """Each photo's shorter side brought to `side` pixels, and the middle kept.
 
@@ -152,7 +156,7 @@ def _read_tree(folder: Path, side: int) -> tuple[list[str], Photos]:
     """
     shape = v2.Compose([v2.Resize(side, antialias=True), v2.CenterCrop(side), v2.PILToTensor()])
     try:
-        tree = datasets.ImageFolder(str(folder), allow_empty=True)
+        tree = datasets.ImageFolder(str(folder), is_valid_file=_is_photo, allow_empty=True)
     except (OSError, ValueError) as error:
         raise UserError(
             f"no data set in {folder} ({getattr(error, 'strerror', None) or error}): give --data a "
@@ -161,13 +165,10 @@ def _read_tree(folder: Path, side: int) -> tuple[list[str], Photos]:
     pixels, labels = [], []
     for path, label in tree.samples:
         try:
-            with Image.open(path) as photo:
-                pixels.append(shape(photo.convert("RGB")))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            cause = getattr(error, "strerror", None) or "it is no photo, or damaged"
-            print(f"Left out: {path}: {cause}", file=sys.stderr)
-            continue
-        labels.append(label)
+            pixels.append(shape(read_photo(Path(path), side)))
+            labels.append(label)
+        except Exception as error:  # see `read_photo`
+            print(f"Left out: {path}: {error}", file=sys.stderr)
     kept = sorted(set(labels))
     if empty := [name for i, name in enumerate(tree.classes) if i not in kept]:
         print(f"Left out: no readable photo of {', '.join(empty)} in {folder}", file=sys.stderr)

@@ -33,6 +33,7 @@ from torch.optim.lr_scheduler import MultiStepLR, OneCycleLR, ReduceLROnPlateau
 from torch.utils.data import DataLoader, DistributedSampler
 from torchvision.transforms import v2
 
+import solution
 from course.files import UserError, atomic_write, check_writable, remove_leftovers, write_json
 from coursework.data import DataSet, Options, Photos
 
@@ -131,12 +132,6 @@ def predict(network: nn.Module, photos: Tensor) -> Tensor:
     """Return the outputs (N, classes) for pixels (N, C, H, W) as uint8, in evaluation mode."""
     network.eval()
     return torch.cat([network(to_input(x)).float() for x in photos.split(EVALUATION_BATCH)])
-
-
-def has_fast_bfloat16() -> bool:
-    """Return whether bfloat16 is worth it: a GPU, or a CPU that multiplies such matrices itself."""
-    cpu = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    return bool(torch.cuda.is_bf16_supported() if torch.cuda.is_available() else cpu())
 
 
 class Training(L.LightningModule):
@@ -325,7 +320,9 @@ def make_trainer(run: Run, folder: Path, flags: Mapping[str, Any]) -> L.Trainer:
     """Return Lightning's Trainer. Raises UserError if there is no such hardware."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    precision = "bf16-mixed" if run.recipe.bfloat16 and has_fast_bfloat16() else "32-true"
+    cpu = solution.working_precision() == torch.bfloat16
+    fast = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else cpu
+    precision = "bf16-mixed" if run.recipe.bfloat16 and fast else "32-true"
     loggers: list[Logger] = [CSVLogger(folder / "logs", run.label)]
     if find_spec("tensorboard"):
         loggers.append(TensorBoardLogger(folder / "logs", run.label))

@@ -9,7 +9,6 @@ Its parts, below the command line run_tests.py:
     sandbox.py      the operating-system layer: bwrap
     supervisor.py   the process between: whatever ends, all that was started ends
     outcome.py      what is known of a run
-    limits.py       seconds for each phase, memory
     hints.py        why the testing system refuses something, and the remedy
     model.py        what birds_model.pt says about itself
     report.py       what the student sees

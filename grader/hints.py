@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from course.environment import VERSIONS, differing_versions, python_versions
-from grader.outcome import Failure, Outcome, Refusal
+from grader.outcome import CHECK, Failure, Outcome, Problem
 from grader.rules import ACCELERATOR, FILES, NETWORK
 from grader.staging import Submission
 
@@ -124,13 +124,10 @@ NO_MODELS: tuple[tuple[str, str, str], ...] = (
 )
 
 
-def hint(problem: Failure | Refusal | str, outcome: Outcome, submission: Submission) -> Hint:
-    """Return why the testing system would refuse a problem, and what to do.
-
-    A text is what is wrong with the answer.
-    """
-    if isinstance(problem, str):
-        return _about_answer(problem)
+def hint(problem: Problem, outcome: Outcome, submission: Submission) -> Hint:
+    """Return why the testing system would refuse a problem, and what to do."""
+    if problem.phase == CHECK:
+        return _about_answer(str(problem))
     if isinstance(problem, Failure):
         known = _about_file(problem, submission) or _about_error(problem, submission)
         return known or _about_any(problem, outcome)

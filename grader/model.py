@@ -7,13 +7,15 @@ import functools
 import pickle
 import zipfile
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from course.layout import TestFolder, digest_of
 from course.marks import accuracy_text, wilson_interval
+
+_DIGITS = 8  # of the digest of each photo
 
 
 class _PlainValues(pickle.Unpickler):
@@ -30,35 +32,87 @@ class _PlainValues(pickle.Unpickler):
         """Read no weights."""
 
 
-def read_metadata(model: Path) -> dict[str, Any] | None:
-    """Return what a checkpoint says of its training and validation; None if it says nothing.
+class Metadata(dict[str, Any]):
+    """What a checkpoint says of its training and validation; empty if it says nothing.
 
-    A file that cannot be read so gives {"unreadable": why}.
+    That of a file that cannot be read so is {"unreadable": why}.
     """
-    try:
-        with zipfile.ZipFile(model) as archive:
-            [name] = [name for name in archive.namelist() if name.endswith("/data.pkl")]
-            checkpoint = _PlainValues(archive.open(name)).load()
-    except (OSError, zipfile.BadZipFile):
-        return None  # no file of torch.save
-    except Exception as error:  # a pickle may fail in every way
-        return {"unreadable": str(error) or type(error).__name__}
-    names = ("training", "validation", "class_ids")
-    return {name: checkpoint.get(name) for name in names} if isinstance(checkpoint, dict) else None
 
+    @classmethod
+    def of(cls, model: Path) -> "Metadata":
+        """Read it from a file, which need not be a model."""
+        try:
+            with zipfile.ZipFile(model) as archive:
+                [name] = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+                checkpoint = _PlainValues(archive.open(name)).load()
+        except (OSError, zipfile.BadZipFile):
+            return cls()  # no file of torch.save
+        except Exception as error:  # a pickle may fail in every way
+            return cls(unreadable=str(error) or type(error).__name__)
+        if not isinstance(checkpoint, dict):
+            return cls()
+        return cls((name, checkpoint.get(name)) for name in ("training", "validation", "class_ids"))
 
-def training_of(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the checkpoint's record of its training; {} if it holds none."""
-    training = (metadata or {}).get("training")
-    return training if isinstance(training, dict) else {}
+    @property
+    def training(self) -> dict[str, Any]:
+        """The record of its training; {} if it holds none."""
+        training = self.get("training")
+        return training if isinstance(training, dict) else {}
 
-
-def trained_digests(metadata: Mapping[str, Any] | None) -> set[str] | None:
-    """Return the digests of the photos that the model was trained on; None if it keeps none."""
-    text = training_of(metadata).get("photo_digests")
-    if not isinstance(text, str) or not text:
+    @property
+    def validation(self) -> tuple[int, int] | None:
+        """Right answers and photos of the stored validation; None if it cannot be used."""
+        with suppress(TypeError, KeyError, ValueError):
+            correct, total = (int(self["validation"][name]) for name in ("correct", "total"))
+            return (correct, total) if 0 <= correct <= total and total else None
         return None
-    return {text[start : start + 8] for start in range(0, len(text), 8)}
+
+    @property
+    def digests(self) -> set[str] | None:
+        """The digests of the photos that the model was trained on; None if it keeps none."""
+        text = self.training.get("photo_digests")
+        if not isinstance(text, str) or not text:
+            return None
+        return {text[start : start + _DIGITS] for start in range(0, len(text), _DIGITS)}
+
+    def trained_photos(self, test: TestFolder) -> set[str] | None:
+        """Return which of the test's photos the model was trained on, by what is in the files.
+
+        None if the model does not say: names tell nothing, since every sample starts at 0000.jpg.
+        """
+        trained = self.digests
+        if trained is None:
+            return None
+        photos = digests_in(test.input / "test" / "images")
+        return {name for name, digest in photos.items() if digest in trained}
+
+    def is_demonstration(self, tests: Sequence[TestFolder]) -> bool:
+        """Tell whether the model says that it was trained on other photos than those at hand."""
+        folders = [test.input / part / "images" for test in tests for part in ("train", "test")]
+        known = {digest for folder in folders for digest in digests_in(folder).values()}
+        return self.digests is not None and self.digests.isdisjoint(known)
+
+    def mismatch(self, asked: set[int], correct: int, total: int, trained_on: bool) -> str:
+        """Return why the stored validation accuracy cannot hold on these photos; "" if it may.
+
+        It was `asked` for these class ids, and may have been `trained_on` some of the photos.
+        """
+        known = self.get("class_ids")
+        unknown = sorted(asked - set(known)) if isinstance(known, list) else []
+        if unknown:
+            return (
+                f"the model knows other species than the test asks for: {len(unknown)} of "
+                f"{len(asked)} class ids are unknown to it, such as {unknown[0]}"
+            )
+        if self.validation is None or not trained_on:
+            return ""
+        if wilson_interval(correct, total)[1] >= wilson_interval(*self.validation)[0]:
+            return ""
+        return (
+            f"accuracy {accuracy_text(correct, total)} here, {accuracy_text(*self.validation)} in "
+            "its validation: the same class ids seem to mean other species, or the photos differ "
+            "in kind"
+        )
 
 
 @functools.cache
@@ -68,60 +122,5 @@ def digests_in(images: Path) -> dict[str, str]:
     for path in images.iterdir() if images.is_dir() else ():
         with suppress(OSError):
             if path.is_file():  # a pipe would be waited for in vain
-                found[path.name] = digest_of(path)
+                found[path.name] = digest_of(path, _DIGITS)
     return found
-
-
-def trained_photos(metadata: Mapping[str, Any] | None, test: TestFolder) -> set[str] | None:
-    """Return which of the test's photos the model was trained on, by what is in the files.
-
-    None if the model does not say: names tell nothing, since every sample starts at 0000.jpg.
-    """
-    trained = trained_digests(metadata)
-    if trained is None:
-        return None
-    photos = digests_in(test.input / "test" / "images")
-    return {name for name, digest in photos.items() if digest in trained}
-
-
-def is_demonstration(metadata: Mapping[str, Any] | None, tests: Sequence[TestFolder]) -> bool:
-    """Tell whether the model says that it was trained on other photos than those at hand."""
-    trained = trained_digests(metadata)
-    folders = [test.input / part / "images" for test in tests for part in ("train", "test")]
-    known = (set(digests_in(folder).values()) for folder in folders)
-    return trained is not None and not any(trained & digests for digests in known)
-
-
-def mismatch(
-    metadata: Mapping[str, Any], truth: Mapping[str, int], correct: int, trained_on: bool
-) -> str:
-    """Return why the stored validation accuracy cannot hold on these photos; "" if it may.
-
-    It answered `correct` of the photos in `truth` right, and may have been `trained_on` some.
-    """
-    known, asked = metadata.get("class_ids"), set(truth.values())
-    unknown = sorted(asked - set(known)) if isinstance(known, list) else []
-    if unknown:
-        return (
-            f"the model knows other species than the test asks for: {len(unknown)} of "
-            f"{len(asked)} class ids are unknown to it, such as {unknown[0]}"
-        )
-    validation = validation_of(metadata)
-    if validation is None or not trained_on:
-        return ""
-    high, low = wilson_interval(correct, len(truth))[1], wilson_interval(*validation)[0]
-    if high >= low:
-        return ""
-    return (
-        f"accuracy {accuracy_text(correct, len(truth))} here, {accuracy_text(*validation)} in its "
-        "validation: the same class ids seem to mean other species, or the photos differ in kind"
-    )
-
-
-def validation_of(metadata: Mapping[str, Any] | None) -> tuple[int, int] | None:
-    """Return right answers and photos of the stored validation; None if it cannot be used."""
-    validation: Any = (metadata or {}).get("validation")
-    with suppress(TypeError, KeyError, ValueError):
-        correct, total = int(validation["correct"]), int(validation["total"])
-        return (correct, total) if 0 <= correct <= total and total else None
-    return None

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from grader.rules import LIBRARY_INTERNAL
 
+CHECK = "check"  # the phase after the run, in which the answer is held against the truth
 # Functions of libraries that fetch pretrained weights: torch.hub's, and of the hub that timm uses.
 _FETCHING = re.compile(r"load_state_dict_from_url|download_url_to_file|huggingface_hub|_hub\.")
 
@@ -19,12 +20,6 @@ class Phase:
     cpu: float | None = None
     peak: int | None = None
     verdict: str = "running"
-
-    @property
-    def was_starved(self) -> bool:
-        """Whether it had the processor for far less time than it took."""
-        wall = self.wall or 0.0
-        return wall >= 10 and self.cpu is not None and self.cpu < 0.5 * wall
 
 
 @dataclass(frozen=True)
@@ -55,7 +50,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a run ended without an answer: one line for people, and the details."""
+    """Why a test failed, other than for a broken rule: one line for people, and the details."""
 
     phase: str
     message: str
@@ -68,13 +63,15 @@ class Failure:
         return f"{self.phase}: {self.message}" + (f" ({self.where})" if self.where else "")
 
 
+Problem = Failure | Refusal
+
+
 @dataclass
 class Outcome:
     """All that is known of one run of a submission."""
 
     layers: list[str] = field(default_factory=list)
     phases: list[Phase] = field(default_factory=list)
-    output: bytes | None = None  # the file that the script wrote
     failure: Failure | None = None
     refusals: list[Refusal] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -85,8 +82,8 @@ class Outcome:
     log: str = ""
 
     @property
-    def problem(self) -> Failure | Refusal | None:
-        """What makes the run a runtime error; a broken rule comes before what followed from it."""
+    def problem(self) -> Problem | None:
+        """Why the test failed; a broken rule comes before what followed from it."""
         breach = next((refusal for refusal in self.refusals if refusal.breach), None)
         return breach or (self.failure and self.failure.refusal) or self.failure
 

@@ -4,13 +4,15 @@ The same bytes every time.
 """
 
 import ast
+import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from importlib.util import resolve_name
 from pathlib import Path, PurePosixPath
 
-from course.files import UserError, atomic_write, describe_error, temporary_folder
+from course.files import atomic_write, name_errors, temporary_folder
 from course.layout import TestFolder
 from grader.session import TestResult, grade_tests
 from grader.staging import OFFERED, Submission
@@ -23,27 +25,25 @@ class PackError(Exception):
 
 
 def files_to_pack(
-    submission: Submission, results: Sequence[TestResult], code: str
+    submission: Submission, results: Sequence[TestResult], module: str
 ) -> dict[str, Path]:
-    """Return the files by their name in the archive, in which the code is called `code`.
+    """Return the files by their name in the archive, in which the code is the module `module`.
 
     What the code imports is found by reading it, in functions and branches, too; what it imported
     by other means during the run comes in addition. Raises PackError for a file outside.
     """
-    imported = {name for result in results for name in result.outcome.modules}
-    names = {*imported_files(submission.folder, submission.code), *imported}
+    folder, code = submission.folder, submission.code
+    names = imported_files(folder, code).union(*(result.outcome.modules for result in results))
     # A module may lie in an archive beside the code, which is taken whole.
-    files = {_existing(submission.folder, name) for name in names} - {submission.code, *OFFERED}
-    for name in files:
-        _check_inside(submission.folder, name)
-    old, new = (name.partition("/")[0] for name in (submission.code, code))
-    renamed = {f"{new}{name[len(old) :]}" if name.startswith(f"{old}/") else name: name
-               for name in sorted(files)}  # fmt: skip
-    return {
-        code: submission.folder / submission.code,
-        "birds_model.pt": submission.model,
-        **{name: submission.folder / source for name, source in renamed.items()},
-    }
+    others = {_existing(folder, name) for name in names} - {code, *OFFERED}
+    for name in others:
+        if not (folder / name).resolve().is_relative_to(folder.resolve()):
+            text = f"{name} leads out of {folder}: copy it beside the code, the upload has it"
+            raise PackError(text)
+    files = {code: folder / code, "birds_model.pt": submission.model}
+    files |= {name: folder / name for name in sorted(others)}
+    own = re.compile(rf"^{submission.module}\b")
+    return {own.sub(module, name): file for name, file in files.items()}
 
 
 def imported_files(folder: Path, code: str) -> set[str]:
@@ -55,48 +55,43 @@ def imported_files(folder: Path, code: str) -> set[str]:
         if name in found:
             continue
         found.add(name)
-        with suppress(OSError, SyntaxError, ValueError):  # that of a branch never taken, perhaps
-            tree = ast.parse((folder / name).read_bytes())
-            for module in _imports(tree, PurePosixPath(name).parent.parts):
+        package = ".".join(PurePosixPath(name).parent.parts)
+        # An error may be that of a branch never taken.
+        with suppress(OSError, SyntaxError, ValueError, ImportError):
+            for module in _imports(ast.parse((folder / name).read_bytes()), package):
                 todo += _files_of(folder, module)
     return found
 
 
-def _imports(tree: ast.AST, package: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """Yield the modules that a file of a package imports, as parts of their names."""
+def _imports(tree: ast.AST, package: str) -> Iterator[str]:
+    """Yield the modules that a file of a package imports; the last part may be a name in one."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (tuple(alias.name.split(".")) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            above = package[: len(package) - node.level + 1] if node.level else ()
-            module = (*above, *(node.module.split(".") if node.module else ()))
-            yield module
-            yield from ((*module, alias.name) for alias in node.names)
-        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
-            name = getattr(node.func, "id", getattr(node.func, "attr", ""))
-            if name in ("import_module", "__import__") and isinstance(node.args[0].value, str):
-                yield tuple(node.args[0].value.split("."))
+        match node:
+            case ast.Import(names=names):
+                yield from (alias.name for alias in names)
+            case ast.ImportFrom(module=module, names=names, level=level):
+                module = resolve_name("." * level + (module or ""), package)
+                yield from (f"{module}.{alias.name}" for alias in names)
+            case ast.Call(
+                func=ast.Name(id=function) | ast.Attribute(attr=function),
+                args=[ast.Constant(value=str(name)), *_],
+            ) if function in ("import_module", "__import__"):
+                yield name
 
 
-def _files_of(folder: Path, module: tuple[str, ...]) -> Iterator[str]:
+def _files_of(folder: Path, module: str) -> Iterator[str]:
     """Yield a module's file, and those of the packages around it."""
-    for length in range(1, len(module) + 1):
-        path = "/".join(module[:length])
+    parts = module.split(".")
+    for length in range(1, len(parts) + 1):
+        path = "/".join(parts[:length])
         names = (f"{path}/__init__.py", f"{path}.py")
-        yield from [name for name in names if path and (folder / name).is_file()][:1]
+        yield from [name for name in names if (folder / name).is_file()][:1]
 
 
 def _existing(folder: Path, name: str) -> str:
     """Return the file or archive that holds a module."""
-    parts = PurePosixPath(name).parts
-    paths = ("/".join(parts[:length]) for length in range(1, len(parts) + 1))
-    return next((path for path in paths if (folder / path).is_file()), name)
-
-
-def _check_inside(folder: Path, name: str) -> None:
-    path, whole = PurePosixPath(name), (folder / name).resolve()
-    if path.is_absolute() or ".." in path.parts or not whole.is_relative_to(folder.resolve()):
-        raise PackError(f"{name} leads out of {folder}: copy it beside the code, the upload has it")
+    around = [*map(str, reversed(PurePosixPath(name).parents)), name]
+    return next((path for path in around if (folder / path).is_file()), name)
 
 
 def pack(
@@ -119,8 +114,9 @@ def pack(
             if before.status != after.status:
                 raise PackError(
                     f"test {before.test.number} gives {after.status!r} from the archive, "
-                    f"{before.status!r} from {submission.folder}: {after.message}. The archive "
-                    f"holds {', '.join(files)}: the code, the model, and what the code imports"
+                    f"{before.status!r} from {submission.folder}: {after.outcome.problem}. The "
+                    f"archive holds {', '.join(files)}: the code, the model, and what the code "
+                    "imports"
                 )
         return temporary.stat().st_size
 
@@ -131,8 +127,6 @@ def _write_zip(path: Path, files: Mapping[str, Path]) -> None:
             # Stored: weights hardly shrink, and another zlib would give other bytes.
             entry = zipfile.ZipInfo(name, _EPOCH)
             entry.create_system, entry.external_attr = 3, 0o100644 << 16
-            try:
+            with name_errors(source):  # it was there when it was imported
                 content = source.read_bytes()
-            except OSError as error:  # it was there when it was imported
-                raise UserError(describe_error(error, source)) from None
             archive.writestr(entry, content)

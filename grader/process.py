@@ -15,11 +15,10 @@ from typing import IO, Any
 
 import psutil
 
-from course.files import temporary_folder
-from grader import sandbox
+from course.files import atomic_write, temporary_folder
 from grader.outcome import Failure, Outcome, Phase, Refusal
 from grader.rules import DIRECT, FILES, LIBRARY_INTERNAL
-from grader.staging import Stage, Submission, prepare
+from grader.staging import Stage, Submission
 from grader.supervisor import LEFT
 
 LOG_LIMIT = 32 * 2**20  # bytes of output; a submission that prints more is ended
@@ -31,20 +30,24 @@ AFTER_FAILURE = 3.0  # seconds in which a process that has failed ends by itself
 _POSIX = os.name == "posix"
 
 
-def run(task: str, submission: Submission, data: Path, keep_caches: bool = False) -> Outcome:
+def run(
+    task: str, submission: Submission, data: Path, output: Path, keep_caches: bool = False
+) -> Outcome:
     """Run a mode of course/script.py in a process of its own, to its end or its limit.
 
     Args:
         task: the mode.
         submission: what is run.
         data: the folder of a test, DATA_DIR of the course.
+        output: OUTPUT_DIR, which gets the file of a run that kept the rules.
         keep_caches: let it have this user's variables and caches.
     """
+    if not submission.model.is_file():  # told at once, not after a quarter of an hour of training
+        return Outcome(failure=Failure("start", f"no model file {submission.model}"))
     with temporary_folder("grader-") as folder:
-        boxed = submission.use_sandbox and not sandbox.why_no_sandbox()
-        stage = Stage(folder.resolve(), submission, data.absolute(), boxed)
+        stage = Stage(folder.resolve(), submission, data.absolute())
         try:
-            return Run(task, stage, prepare(stage), keep_caches).go()
+            return Run(task, stage).go(output, keep_caches)
         finally:
             stage.make_removable()
 
@@ -52,36 +55,42 @@ def run(task: str, submission: Submission, data: Path, keep_caches: bool = False
 class Run:
     """One process, from its start to the end of all it started."""
 
-    def __init__(self, task: str, stage: Stage, token: str, keep_caches: bool) -> None:
-        self.task, self.stage, self.keep_caches = task, stage, keep_caches
+    def __init__(self, task: str, stage: Stage) -> None:
+        self.task, self.stage, self.outcome = task, stage, Outcome(stage.layers())
         self.limits, self.watch = stage.submission.limits, stage.submission.watch
         self.memory = int(self.limits["memory"] * 2**30)
-        self.outcome = Outcome(_layers(stage))
-        self.reports = Reports(stage, token)
-        self.phase = Phase("import", self.limits["import"])
-        self.began = time.monotonic()
-        self.cpu_before = 0.0  # seconds, when the phase began
+        self.reports = Reports(stage)
+        self.phase, self.began = Phase("import", self.limits["import"]), time.monotonic()
+        self.cpu = self.cpu_before = 0.0  # seconds of all processes: now, when the phase began
+        self.peak = 0  # bytes: the most that one of the processes was seen to hold
         self.photos: dict[int, int] = {}  # opened in this phase, by process
         self.total = 0  # of how many
-        self.flooded = False
-        self.tail = bytearray()
+        self.printed, self.tail = 0, bytearray()  # bytes of output, and the last of them
         outcome, made = self.outcome, list[str]()  # by libraries, in scratch
         self.lines = {"warning": outcome.warnings, "note": outcome.notes}
         self.lines |= {"foreign": outcome.foreign, "made": made}
 
-    def go(self) -> Outcome:
-        """Start it, listen to it, end it."""
-        process = self._start()
+    def go(self, output: Path, keep_caches: bool) -> Outcome:
+        """Start it, listen to it, end it; a run that kept the rules leaves its file in `output`."""
+        self.process = process = subprocess.Popen(
+            self.stage.command(self.task, self.memory),
+            stdin=subprocess.PIPE,  # closed when this process ends
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=self.stage.current,
+            env=self.stage.environment(keep_caches),
+            start_new_session=_POSIX,
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+        )
         assert process.stdin
         assert process.stdout
         reader = threading.Thread(target=self._drain, args=(process.stdout,), daemon=True)
         reader.start()
-        self.tree = Tree(process.pid)
         try:
-            self._listen(process)
+            self._listen()
         finally:
             process.stdin.close()  # the supervisor ends what is left
-            if not _ends(process, 10.0):
+            if not self._ends_within(10.0):
                 process.kill()
                 process.wait()
             reader.join(1.0)
@@ -90,39 +99,21 @@ class Run:
             self.reports.close()
         self._clear_up()
         if not self.outcome.failure:
-            self._read_output()
-        self.outcome.log = self._own_words(bytes(self.tail[-TAIL:]).decode(errors="replace"))
+            self._keep_output(output)
+        self.outcome.log = self._own_words()
         return self.outcome
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        stage, supervisor = self.stage, self.stage.base / "supervisor.py"
-        shutil.copyfile(Path(__file__).with_name("supervisor.py"), supervisor)
-        command = [sys.executable, str(supervisor), str(self.memory), *stage.command(self.task)]
-        if stage.boxed:
-            readable = [Path(path) for path in stage.python if Path(path).is_dir()]
-            readable += [stage.submission.folder, stage.submission.model.absolute().parent]
-            readable += [stage.data, stage.base]
-            folders = ([stage.output], readable, [stage.temporary])
-            command = sandbox.sandboxed(command, *folders, size=self.memory)
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,  # closed when this process ends
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            cwd=stage.current,
-            env=stage.environment(self.keep_caches),
-            start_new_session=_POSIX,
-            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
-        )
 
     def _drain(self, source: IO[bytes]) -> None:
         """Read all that is printed, so that the child never waits for us; keep the end of it."""
-        size = 0
         while data := source.read1(65536):  # type: ignore[attr-defined]
-            size += len(data)
+            self.printed += len(data)
             self.tail += data
             del self.tail[: -2 * TAIL]
-            self.flooded = self.flooded or size > LOG_LIMIT
+
+    def _ends_within(self, seconds: float) -> bool:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(seconds)
+        return self.process.poll() is not None
 
     def _clear_up(self) -> None:
         if self.tail.endswith(LEFT):
@@ -136,34 +127,46 @@ class Run:
 
     # ---- Listening ----
 
-    def _listen(self, process: subprocess.Popen[bytes]) -> None:
+    def _listen(self) -> None:
         sampled = 0.0
         while not self.outcome.failure:
-            status = process.poll()  # before the reports: what has ended has reported all
+            status = self.process.poll()  # before the reports: what has ended has reported all
             for report in self.reports.read():
                 self._understand(report)
             if self.outcome.failure:
-                _ends(process, AFTER_FAILURE)  # as it does by itself, with its last words
+                self._ends_within(AFTER_FAILURE)  # as it does by itself, with its last words
             elif status is not None:
                 return self._judge_end(status)
-            elif self.flooded:
+            elif self.printed > LOG_LIMIT:
                 self._fail(f"more than {LOG_LIMIT >> 20} MiB of output")
             elif time.monotonic() - self.began > self.phase.limit:
                 self._over_time()
             elif time.monotonic() - sampled > SAMPLE:
                 sampled = time.monotonic()
                 self._sample()
+                if self.peak > self.memory and sys.platform != "linux":
+                    self._fail(f"MemoryError: over {self.limits['memory']:g} GiB")
+                if self.watch:
+                    photos = sum(self.photos.values())
+                    words = (*self._cost(), photos, self.total)
+                    self.watch(self.stage.data.name, self.phase, *words)
             time.sleep(LOOK)
         return None
 
     def _sample(self) -> None:
-        self.tree.sample()
-        if self.tree.peak > self.memory and sys.platform != "linux":
-            self._fail(f"MemoryError: over {self.limits['memory']:g} GiB")
-        if self.watch:
-            wall, cpu = time.monotonic() - self.began, self.tree.cpu - self.cpu_before
-            photos = sum(self.photos.values())
-            self.watch(self.stage.data.name, self.phase, wall, cpu, photos, self.total)
+        """Look what each process has taken up to now."""
+        cpu = 0.0
+        with contextlib.suppress(psutil.Error):
+            root = psutil.Process(self.process.pid)
+            for process in (root, *root.children(recursive=True)):
+                with contextlib.suppress(psutil.Error):
+                    self.peak = max(self.peak, process.memory_info().rss)
+                    cpu += sum(process.cpu_times()[:4])  # its own and its ended children's
+        self.cpu = max(self.cpu, cpu)
+
+    def _cost(self) -> tuple[float, float]:
+        """Return seconds of wall clock and CPU since the phase began."""
+        return time.monotonic() - self.began, self.cpu - self.cpu_before
 
     def _understand(self, report: dict[str, Any]) -> None:
         """Take one report of the hook; a forged one that makes no sense is none."""
@@ -187,17 +190,17 @@ class Run:
 
     def _start_phase(self, phase: str) -> None:
         self.phase = Phase(phase, self.limits[phase])
-        self.tree.sample()
-        self.began, self.cpu_before, self.photos = time.monotonic(), self.tree.cpu, {}
+        self._sample()
+        self.began, self.cpu_before, self.photos = time.monotonic(), self.cpu, {}
         folder = self.stage.data / ("test" if phase == "classify" else "train") / "images"
         self.total = sum(1 for _ in folder.iterdir()) if folder.is_dir() else 0
         if phase != "exit":
             self.outcome.phases.append(self.phase)
 
-    def _end_phase(self, wall: float, cpu: float, memory: int) -> None:
+    def _end_phase(self, memory: int) -> None:
         phase = self.phase
-        self.tree.sample()
-        phase.wall, phase.cpu, phase.peak = wall, cpu, max(self.tree.peak, memory)
+        self._sample()
+        (phase.wall, phase.cpu), phase.peak = self._cost(), max(self.peak, memory)
         if phase.verdict == "running":
             phase.verdict = "ok"
 
@@ -225,7 +228,7 @@ class Run:
     def _over_time(self) -> None:
         after = ": the process does not end after its answer" if self.phase.name == "exit" else ""
         self._fail(f"over its time limit of {self.phase.limit:g} s{after}")
-        self.phase.wall, self.phase.cpu = self.phase.limit, self.tree.cpu - self.cpu_before
+        self.phase.wall, self.phase.cpu = self.phase.limit, self._cost()[1]
         self.phase.verdict = "over time"
 
     def _judge_end(self, status: int) -> None:
@@ -242,20 +245,20 @@ class Run:
             when = "after its answer" if self.phase.name == "exit" else "without an answer"
             self._fail(f"the process ended {how}, {when}")
 
-    def _read_output(self) -> None:
-        expected = "birds_model.pt" if self.task == "train" else "output.csv"
-        for path in sorted(self.stage.output.iterdir()):
-            if path.name == expected and path.is_file():
-                self.outcome.output = path.read_bytes()
-            else:
-                call = f"native code wrote OUTPUT_DIR/{path.name}"
-                self._add_refusal(Refusal("classify", FILES, call, DIRECT, breach=True))
-        if self.outcome.output is None:
+    def _keep_output(self, folder: Path) -> None:
+        file = self.stage.output / ("birds_model.pt" if self.task == "train" else "output.csv")
+        for path in sorted(set(self.stage.output.iterdir()) - {file}):
+            call = f"native code wrote OUTPUT_DIR/{path.name}"
+            self._add_refusal(Refusal("classify", FILES, call, DIRECT, breach=True))
+        if not file.is_file():
             self._fail("the output is gone")
+        elif not self.outcome.problem:
+            with atomic_write(folder / file.name) as temporary:
+                shutil.copyfile(file, temporary)
 
-    def _own_words(self, text: str) -> str:
-        """Return what the submission printed, without the traceback that is told apart."""
-        failure = self.outcome.failure
+    def _own_words(self) -> str:
+        """Return the end of what it printed, without the traceback that is told apart."""
+        text, failure = bytes(self.tail[-TAIL:]).decode(errors="replace"), self.outcome.failure
         if failure and failure.traceback:
             headers = max(1, failure.traceback.count("Traceback (most recent call last)"))
             text = text.rsplit("Traceback (most recent call last)", headers)[0]
@@ -265,10 +268,10 @@ class Run:
 class Reports:
     """The hook's reports: lines that begin with the run's word; all else is nobody's."""
 
-    def __init__(self, stage: Stage, token: str) -> None:
+    def __init__(self, stage: Stage) -> None:
         flags = os.O_RDWR | os.O_NONBLOCK if _POSIX else os.O_RDONLY
         self.stage, self.channel = stage, os.open(stage.channel, flags)
-        self.token, self.rest = token.encode() + b" ", b""
+        self.token, self.rest = stage.token.encode() + b" ", b""
 
     def close(self) -> None:
         """Listen no more."""
@@ -290,37 +293,3 @@ class Reports:
                 report = ast.literal_eval(text)
                 return report if isinstance(report, dict) else None
         return None
-
-
-class Tree:
-    """A process and all that it started: what they cost."""
-
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
-        self.peak = 0  # bytes: the most that one of these processes was seen to hold
-        self.cpu = 0.0  # seconds
-
-    def sample(self) -> None:
-        """Look what each process has taken up to now."""
-        cpu = 0.0
-        with contextlib.suppress(psutil.Error):
-            root = psutil.Process(self.pid)
-            for process in (root, *root.children(recursive=True)):
-                with contextlib.suppress(psutil.Error):
-                    self.peak = max(self.peak, process.memory_info().rss)
-                    cpu += sum(process.cpu_times()[:4])  # its own and its ended children's
-        self.cpu = max(self.cpu, cpu)
-
-
-def _layers(stage: Stage) -> list[str]:
-    if stage.boxed:
-        return ["portable (audit hook)", "operating system (bwrap)"]
-    portable = "portable (audit hook" + (", file-size limit)" if _POSIX else ")")
-    why = sandbox.why_no_sandbox() if stage.submission.use_sandbox else "switched off"
-    return [portable, f"no operating-system layer: {why}"]
-
-
-def _ends(process: subprocess.Popen[bytes], seconds: float) -> bool:
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(seconds)
-    return process.poll() is not None

@@ -5,8 +5,8 @@ import sys
 import textwrap
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ from course.marks import (
     wilson_interval,
 )
 from grader.hints import hint
-from grader.model import is_demonstration, mismatch, trained_photos, training_of, validation_of
-from grader.outcome import Failure, Outcome, Phase, Refusal
+from grader.model import Metadata
+from grader.outcome import Outcome, Phase, Problem
 from grader.rules import FILES, LIBRARY_INTERNAL
 from grader.session import TestResult
 from grader.staging import Submission
@@ -35,7 +35,7 @@ DEMONSTRATION = (
 )
 
 
-def say(line: str = "") -> None:
+def say(line: str) -> None:
     """Print a line at once, even into a pipe."""
     print(line, flush=True)
 
@@ -45,6 +45,14 @@ def say_indented(text: str) -> None:
     wrapper = textwrap.TextWrapper(80, "   ", "      ", break_long_words=False)
     wrapper.break_on_hyphens = False
     say(wrapper.fill(harmless(text)))
+
+
+def harmless(text: str) -> str:
+    """Return a text in which control codes are shown, not obeyed."""
+    return "".join(
+        c if c in "\n\t" or c.isprintable() else c.encode("unicode_escape", "replace").decode()
+        for c in text
+    )
 
 
 class Progress:
@@ -75,14 +83,24 @@ class Progress:
             print(f"\r\x1b[2K{line}", end="", file=sys.stderr, flush=True)
 
 
+# ---- A test --------------------------------------------------------------------------------------
+
+
 def show_result(result: TestResult, submission: Submission) -> None:
     """Print the testing system's line for a test, then its costs, accuracy, warnings."""
     outcome, seconds = result.outcome, f"{result.outcome.seconds:.2f}s " if result.ok else ""
     say(f"{result.test.number} {seconds}{result.status}")
-    if result.problem:
-        _show_failure(result.problem, outcome, submission)
+    if outcome.problem:
+        _show_failure(outcome.problem, outcome, submission)
     for refusal in outcome.swallowed_refusals:
-        _show_swallowed(refusal, result, submission)
+        say_indented(f"!! {refusal}")
+        if result.ok:
+            unsure = ", if it refuses the write as this run did" if refusal.rule == FILES else ""
+            say_indented(
+                "It was refused, the submission went on and answered. The testing system most "
+                f"probably says the same as this run, {result.status!r}{unsure}."
+            )
+            show_hint(refusal, outcome, submission)
     for line in foreign_lines(outcome):
         say_indented(f"!! {line}")
     show_phases(outcome)
@@ -102,9 +120,7 @@ def show_result(result: TestResult, submission: Submission) -> None:
         say("\n".join(f"   | {harmless(line)}" for line in lines[-3 if result.ok else -20 :]))
 
 
-def _show_failure(
-    problem: Failure | Refusal | str, outcome: Outcome, submission: Submission
-) -> None:
+def _show_failure(problem: Problem, outcome: Outcome, submission: Submission) -> None:
     failure = outcome.failure
     traceback = harmless(failure.traceback.rstrip()) if failure else ""
     if traceback and problem is failure:
@@ -115,32 +131,11 @@ def _show_failure(
         say(f"   what followed from it in {failure.phase}:\n{traceback}")
 
 
-def harmless(text: str) -> str:
-    """Return a text in which control codes are shown, not obeyed."""
-    return "".join(
-        c if c in "\n\t" or c.isprintable() else c.encode("unicode_escape", "replace").decode()
-        for c in text
-    )
-
-
-def show_hint(problem: Failure | Refusal | str, outcome: Outcome, submission: Submission) -> None:
+def show_hint(problem: Problem, outcome: Outcome, submission: Submission) -> None:
     """Print why the testing system refuses something, and what to do."""
     why, remedy = hint(problem, outcome, submission)
     say_indented(f"Why: {why}")
     say_indented(f"What to do: {remedy}")
-
-
-def _show_swallowed(refusal: Refusal, result: TestResult, submission: Submission) -> None:
-    """Say of a call that was refused without ending the run what the testing system would say."""
-    say_indented(f"!! {refusal}")
-    if result.outcome.problem:
-        return
-    unsure = ", if it refuses the write as this run did" if refusal.rule == FILES else ""
-    say_indented(
-        "It was refused, the submission went on and answered. The testing system most probably "
-        f"says the same as this run, {result.status!r}{unsure}."
-    )
-    show_hint(refusal, result.outcome, submission)
 
 
 def foreign_lines(outcome: Outcome) -> list[str]:
@@ -149,13 +144,16 @@ def foreign_lines(outcome: Outcome) -> list[str]:
     return [f"{text}: the testing system has none" for text in [*outcome.foreign, *packages]]
 
 
-def _busy_lines(outcome: Outcome) -> list[str]:
-    return [
-        f"{phase.name}: {phase.wall:.0f} s, of which it had the processor for {phase.cpu:.0f} s: "
-        "the machine was busy, or the submission waited; the testing system's may be busy as well"
-        for phase in outcome.phases
-        if phase.was_starved
-    ]
+def _busy_lines(outcome: Outcome) -> Iterator[str]:
+    """Yield a line for each phase that took long and seldom had the processor."""
+    for phase in outcome.phases:
+        wall, cpu = phase.wall or 0.0, phase.cpu
+        if wall >= 10 and cpu is not None and cpu < 0.5 * wall:
+            yield (
+                f"{phase.name}: {wall:.0f} s, of which it had the processor for {cpu:.0f} s: the "
+                "machine was busy, or the submission waited; the testing system's may be busy as "
+                "well"
+            )
 
 
 def _library_notes(outcome: Outcome) -> list[str]:
@@ -193,45 +191,46 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         say(f"   {'  '.join(padded).rstrip()}")
 
 
-def show_model(metadata: Mapping[str, Any] | None, results: Sequence[TestResult]) -> None:
+# ---- All tests -----------------------------------------------------------------------------------
+
+
+def show_model(metadata: Metadata, results: Sequence[TestResult]) -> None:
     """Print what a real grader would not say: has the model seen these photos?"""
-    if metadata is None:
+    if not metadata:
         return
     say("Model")
     if "unreadable" in metadata:
         say(f"   cannot be inspected: {harmless(str(metadata['unreadable']))}")
         return
-    tests, last = [result.test for result in results], results[-1]
-    if is_demonstration(metadata, tests):
+    if metadata.is_demonstration([result.test for result in results]):
         say(f"   {DEMONSTRATION}")
     for result in results:
         if result.truth:
             say(f"   test {result.test.number}: {_trained_line(metadata, result)}")
-    if last.ok:
-        for line in _expectation(metadata, last):
+    if results[-1].ok:
+        for line in _expectation(metadata, results[-1]):
             say(f"   {line}")
 
 
-def _trained_line(metadata: Mapping[str, Any], result: TestResult) -> str:
-    trained, total = trained_photos(metadata, result.test), len(result.truth)
+def _trained_line(metadata: Metadata, result: TestResult) -> str:
+    trained = metadata.trained_photos(result.test)
     if trained is None:
-        why = "no digests of its photos" if training_of(metadata) else "no record of its training"
+        why = "no digests of its photos" if metadata.training else "no record of its training"
         return f"whether the model was trained on these photos is unknown, it keeps {why}"
     count = len(trained & result.truth.keys())
     if not count:
         return "photos that the model was not trained on"
     return (
-        f"trained on {count} of these {total} photos, so this accuracy says nothing about the "
-        "hidden sample"
+        f"trained on {count} of these {result.total} photos, so this accuracy says nothing about "
+        "the hidden sample"
     )
 
 
-def _expectation(metadata: Mapping[str, Any], last: TestResult) -> list[str]:
-    trained_on = trained_photos(metadata, last.test) != set()  # or nobody knows
-    wrong = mismatch(metadata, last.truth, last.correct, trained_on)
-    if wrong:
+def _expectation(metadata: Metadata, last: TestResult) -> list[str]:
+    trained_on = metadata.trained_photos(last.test) != set()  # or nobody knows
+    asked, validation = set(last.truth.values()), metadata.validation
+    if wrong := metadata.mismatch(asked, last.correct, last.total, trained_on):
         return [f"WRONG: {wrong}", "no mark to expect: train on these photos first"]
-    validation = validation_of(metadata)
     return expectation_lines(*validation, last.total) if validation and trained_on else []
 
 
@@ -253,8 +252,8 @@ def named(class_id: int, names: Mapping[int, str]) -> str:
     return names.get(class_id, f"class {class_id}")
 
 
-def write_errors(path: Path, results: Sequence[TestResult], names: Mapping[int, str]) -> int:
-    """Write all misclassified photos of all tests as csv; returns how many."""
+def write_errors(path: Path, results: Sequence[TestResult], names: Mapping[int, str]) -> None:
+    """Write all misclassified photos of all tests as csv, and say how many."""
     rows = [
         (result.test.number, name, true, answer, named(true, names), named(answer, names))
         for result in results
@@ -264,22 +263,17 @@ def write_errors(path: Path, results: Sequence[TestResult], names: Mapping[int, 
     header = ("test", "filename", "class_id", "answer", "species", "answered_species")
     with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([header, *rows])
-    return len(rows)
+    say(f"{path}: {len(rows)} misclassified photos")
 
 
-def show_mark(results: Sequence[TestResult]) -> None:
-    """Print the testing system's last line."""
-    grade = grade_results([result.entry() for result in results])
-    say(f"Mark: {grade['mark']} {grade['description']}".rstrip())
-
-
-def as_json(metadata: Mapping[str, Any] | None, results: Sequence[TestResult]) -> dict[str, Any]:
+def as_json(metadata: Metadata, results: Sequence[TestResult]) -> dict[str, Any]:
     """Return everything in the report, for programs."""
     tests = []
     for result in results:
-        counts = {"correct": result.correct, "total": result.total} if result.ok else {}
-        facts_of_run = asdict(replace(result.outcome, output=None))
-        entry = {"test": result.test.input.name, **result.entry(), "message": result.message}
-        tests.append({**entry, **counts, **facts_of_run})
+        entry = {"test": result.test.input.name, **result.entry()}
+        entry["message"] = str(result.outcome.problem or "")
+        if result.ok:
+            entry |= {"correct": result.correct, "total": result.total}
+        tests.append({**entry, **asdict(result.outcome)})
     grade = grade_results([result.entry() for result in results])
-    return {**grade, "tests": tests, "model": metadata}
+    return {**grade, "tests": tests, "model": metadata or None}

@@ -5,12 +5,11 @@ docs/grader.md says what this proves and what it cannot.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from course.files import UserError, temporary_folder
 from course.layout import CheckerError, TestFolder, read_csv
 from course.marks import accuracy_error, accuracy_text, paired_error
-from grader.model import trained_photos, validation_of
+from grader.model import Metadata
 from grader.outcome import Outcome
 from grader.process import run
 from grader.staging import Submission
@@ -27,7 +26,7 @@ class RunFailed(Exception):
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two accuracies, and the standard error of their difference."""
+    """Two models' right answers and photos, and the standard error of the difference."""
 
     submitted: tuple[int, int]
     retrained: tuple[int, int]
@@ -53,11 +52,11 @@ class Comparison:
     def lines(self) -> list[str]:
         """Return the finding, for people."""
         verdict = "reproduced" if self.reproduced else "NOT reproduced"
-        models = (("submitted", *self.submitted), ("retrained", *self.retrained))
-        texts = [f"{which} model {accuracy_text(k, n)} ({k} of {n})" for which, k, n in models]
+        (a, n), (b, m) = self.submitted, self.retrained
         return [
             f"compared on {self.basis}",
-            ", ".join(texts),
+            f"submitted model {accuracy_text(a, n)} ({a} of {n}), "
+            f"retrained model {accuracy_text(b, m)} ({b} of {m})",
             f"{verdict}: {self.drop:+.4f} lost, allowed {self.allowed:.4f} "
             f"({TOLERANCE} for the randomness of training, the rest for that of the photos)",
         ]
@@ -76,49 +75,50 @@ def unpaired(submitted: tuple[int, int], retrained: tuple[int, int], basis: str)
     return Comparison(submitted, retrained, error, basis)
 
 
-def find_test(tests: Sequence[TestFolder]) -> TestFolder:
-    """Return the first test with photos of its own to test on. Raises UserError if none has."""
+def find_test(tests: Sequence[TestFolder]) -> tuple[TestFolder, dict[str, int]]:
+    """Return the first test with photos of its own to test on, and their true labels.
+
+    Raises UserError if none has.
+    """
     for test in tests:
-        train, truth = _labels(test)
+        try:
+            train = read_csv(test.input / "train" / "gt.csv")
+            truth = read_csv(test.gt / "gt.csv")
+        except CheckerError as error:
+            raise UserError(f"{error}: make the tests anew") from None
         if truth and not train.keys() & truth.keys():
-            return test
+            return test, truth
     raise UserError(
         "--reproduce needs a test whose photos are not among its training photos: make one with "
         "`python public_data/prepare.py SOURCE --holdout 0.2`"
     )
 
 
-def _labels(test: TestFolder) -> tuple[dict[str, int], dict[str, int]]:
-    try:
-        return read_csv(test.input / "train" / "gt.csv"), read_csv(test.gt / "gt.csv")
-    except CheckerError as error:
-        raise UserError(f"{error}: make the tests anew") from None
-
-
 def reproduce(
     submission: Submission,
     tests: Sequence[TestFolder],
-    metadata: Mapping[str, Any] | None,
+    metadata: Metadata,
     report: Callable[[Outcome], None],
 ) -> Comparison:
     """Retrain, report the run, and compare with the submitted model. Raises RunFailed."""
-    test = find_test(tests)
-    # The caches stay visible: whoever retrains has pretrained weights to begin with.
-    training = run("train", submission, test.input, keep_caches=True)
-    report(training)
+    test, truth = find_test(tests)
     with temporary_folder("grader-model-") as folder:
-        model = folder / "birds_model.pt"
-        model.write_bytes(_output(training))
-        retrained = _answers(replace(submission, model=model), test)
-    truth, trained = _labels(test)[1], trained_photos(metadata, test)
+        # The caches stay visible: whoever retrains has pretrained weights to begin with.
+        training = run("train", submission, test.input, folder, keep_caches=True)
+        report(training)
+        if training.problem:
+            raise RunFailed(str(training.problem))
+        retrained = _answers(replace(submission, model=folder / "birds_model.pt"), test)
+    trained = metadata.trained_photos(test)
     unseen = {n: i for n, i in truth.items() if trained is not None and n not in trained}
-    if not unseen and (validation := validation_of(metadata)):
+    if not unseen and metadata.validation:
         was = "may have been" if trained is None else "was"
         basis = (
             f"different photos: the submitted model {was} trained on these {len(truth)} too, so "
             "the validation accuracy that it stores stands for it"
         )
-        return unpaired(validation, (sum(_right(retrained, truth)), len(truth)), basis)
+        right = sum(_right(retrained, truth))
+        return unpaired(metadata.validation, (right, len(truth)), basis)
     if not unseen and trained:
         raise UserError(
             "the submitted model was trained on the test photos too, and stores no validation "
@@ -132,19 +132,14 @@ def reproduce(
     return paired(submitted, _right(retrained, photos), f"{len(photos)} photos that {whose}")
 
 
-def _output(outcome: Outcome) -> bytes:
-    if outcome.problem or outcome.output is None:
-        raise RunFailed(str(outcome.problem))
-    return outcome.output
-
-
 def _answers(submission: Submission, test: TestFolder) -> dict[str, int]:
     """Return the class ids that classify gives, by file name. Raises RunFailed."""
     with temporary_folder("grader-answer-") as folder:
-        file = folder / "output.csv"
-        file.write_bytes(_output(run("classify", submission, test.input)))
+        outcome = run("classify", submission, test.input, folder)
+        if outcome.problem:
+            raise RunFailed(str(outcome.problem))
         try:
-            return read_csv(file)
+            return read_csv(folder / "output.csv")
         except CheckerError as error:
             raise RunFailed(str(error)) from None
 

@@ -108,7 +108,6 @@ class Rules:
         self.known = tuple({os.path.join(path, "") for path in known if path}) + self.roots
         self.phase, self.images = "", ""  # "": nothing is refused
         self.saving = False  # the script writes the answer, or the model
-        self.began = (0.0, 0.0)
         self.busy: set[int] = set()  # threads that are in the hook: what it does is not judged
         self.reported: set[str] = set()
         self.imported: set[str] = set()  # top-level names that the submission's lines import
@@ -185,18 +184,12 @@ class Rules:
             return
         if self.phase:
             self._clear_scratch()
-            self.send("end", **self.cost())
+            self.send("end", memory=_peak_memory())
         if phase == "exit":
             self._send_modules()
         self.phase, self.opened = phase, set()
         self.images = os.path.join(self.config["data"], part, "images", "") if part else ""
-        self.began = time.monotonic(), _cpu_seconds()
         self.send("start", phase=phase)
-
-    def cost(self) -> dict[str, float]:
-        """Return seconds of wall clock and CPU since the phase began, and peak memory in bytes."""
-        wall, cpu = time.monotonic() - self.began[0], _cpu_seconds() - self.began[1]
-        return {"wall": wall, "cpu": cpu, "memory": _peak_memory()}
 
     def _on_trained(self, _event: str, args: tuple[Any, ...]) -> None:
         if args[0]:
@@ -211,7 +204,7 @@ class Rules:
         facts: dict[str, Any] = {"message": message, "where": self._line_of(error)}
         facts |= {"traceback": self._format(error), "refusal": _refusal_behind(error)}
         self._send_modules()
-        self.send("end", **self.cost())
+        self.send("end", memory=_peak_memory())
         self.send("failure", **facts)
         self.phase = "exit"
 
@@ -725,9 +718,3 @@ def _peak_memory() -> int:
             return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
     except (OSError, StopIteration):  # the system does not tell
         return 0
-
-
-def _cpu_seconds() -> float:
-    """Return the CPU time of this process and of its children that have ended."""
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system

@@ -5,11 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from course.check import check_answer, copy_truth, prepare_check_folder
-from course.files import atomic_write, write_json
-from course.layout import CheckerError, TestFolder, read_csv
-from course.marks import accuracy_text
-from grader.outcome import Failure, Outcome, Refusal
+from course.check import check_answer, copy_truth, ok_status, prepare_check_folder, read_answer
+from course.files import write_json
+from course.layout import CheckerError, TestFolder
+from grader.outcome import CHECK, Failure, Outcome
 from grader.process import run
 from grader.staging import Submission
 
@@ -18,7 +17,7 @@ RUNTIME_ERROR, CHECKER_ERROR = "Runtime error", "Checker error"
 
 @dataclass
 class TestResult:
-    """What became of one test; `correct` and `total` only if the status is Ok."""
+    """What became of one test; answer and truth are there if they could be read."""
 
     __test__ = False  # not a test class, whatever pytest thinks of the name
 
@@ -26,33 +25,28 @@ class TestResult:
     outcome: Outcome
     answer: dict[str, int] = field(default_factory=dict)
     truth: dict[str, int] = field(default_factory=dict)
-    correct: int = 0
-    total: int = 0
-    checker_error: str = ""
 
     @property
     def ok(self) -> bool:
         """Whether the submission ran within the rules, and its answer could be checked."""
-        return self.status.startswith("Ok")
+        return not self.outcome.problem
+
+    @property
+    def correct(self) -> int:
+        """How many answers are right."""
+        return self.total - len(self.wrong())
+
+    @property
+    def total(self) -> int:
+        """How many photos have a true label."""
+        return len(self.truth)
 
     @property
     def status(self) -> str:
         """The testing system's text for it."""
-        if self.outcome.problem:
-            return RUNTIME_ERROR
-        if self.checker_error:
-            return CHECKER_ERROR
-        return f"Ok, accuracy {accuracy_text(self.correct, self.total)}"
-
-    @property
-    def problem(self) -> Failure | Refusal | str | None:
-        """Why it failed; a text if the check did."""
-        return self.outcome.problem or self.checker_error or None
-
-    @property
-    def message(self) -> str:
-        """Why it failed, in one line; "" if it did not."""
-        return str(self.problem or "")
+        if problem := self.outcome.problem:
+            return CHECKER_ERROR if problem.phase == CHECK else RUNTIME_ERROR
+        return ok_status(self.correct, self.total)
 
     def entry(self) -> dict[str, Any]:
         """Its entry in results.json; a failed test has no time."""
@@ -65,31 +59,19 @@ class TestResult:
         return [row for row in rows if row[1] != row[2]]
 
 
-def run_single_test(submission: Submission, input_dir: Path, output_dir: Path) -> Outcome:
-    """Run the submission on one test, and keep the output.csv of one that ran within the rules."""
-    if not submission.model.is_file():  # told at once, not after a quarter of an hour of training
-        return Outcome(failure=Failure("start", f"no model file {submission.model}"))
-    outcome = run("run_single_test", submission, input_dir)
-    if outcome.output is not None and not outcome.problem:
-        with atomic_write(output_dir / "output.csv") as temporary:
-            temporary.write_bytes(outcome.output)
-    return outcome
-
-
 def grade_test(submission: Submission, test: TestFolder) -> TestResult:
     """Run and check one test, with the testing system's files in its check folder."""
     output = prepare_check_folder(test)
-    result = TestResult(test, run_single_test(submission, test.input, output))
-    if result.outcome.problem:
+    result = TestResult(test, run("run_single_test", submission, test.input, output))
+    if not result.ok:
         return result
     try:
         copy_truth(test)
-        result.truth = read_csv(test.check / "gt" / "gt.csv")
-        result.answer = read_csv(output / "output.csv", empty_names=True)
-        result.correct, result.total = check_answer(result.answer, result.truth)
+        result.answer, result.truth = read_answer(test.check)
+        check_answer(result.answer, result.truth)
         result.outcome.warnings += _oddities(result.answer, result.truth)
     except CheckerError as error:
-        result.checker_error = str(error)
+        result.outcome.failure = Failure(CHECK, str(error))
     return result
 
 

@@ -13,10 +13,24 @@ from typing import Any
 
 import course
 from course.files import UserError, describe_error
-from grader.limits import LIMITS
+from grader.sandbox import sandboxed, why_no_sandbox
 
 MODULES = ("solution", "classification")  # of the code: this project's, the 2024 edition's
 NAMES = tuple(f"{module}.py" for module in MODULES)
+
+# Seconds, except for memory. `--limit NAME=VALUE` changes one for a run.
+LIMITS = {
+    "import": 120.0,  # `import solution`, with torch from a cold disk
+    "fast_train": 15 * 60.0,  # the assignment's own number
+    "classify": 15 * 60.0,  # not stated in the assignment: taken to be the same
+    # The interpreter's end, after that. The testing system waits longer for a thread that never
+    # ends: until its own limit.
+    "exit": 120.0,
+    "train": 4 * 3600.0,  # the full training of --reproduce
+    # GiB of memory that the child may allocate. The testing system's limit is not known: 8 is
+    # several times what training MobileNetV2 takes, and leaves a 16 GiB laptop alive.
+    "memory": 8.0,
+}
 
 SCRIPT = "run.py"  # the script's name in the 2024 edition
 OFFERED = (SCRIPT, "run_tests.py")  # names under which a submission may import its helpers
@@ -66,10 +80,15 @@ class Submission:
 
 
 class Stage:
-    """The folders of one run, all below `base`, and what its process is started with."""
+    """The folders of one run, all below `base`, and what its process is started with.
 
-    def __init__(self, base: Path, submission: Submission, data: Path, boxed: bool) -> None:
-        self.base, self.submission, self.data, self.boxed = base, submission, data, boxed
+    Raises UserError if the submission cannot be read.
+    """
+
+    def __init__(self, base: Path, submission: Submission, data: Path) -> None:
+        self.base, self.submission, self.data = base, submission, data
+        self.boxed = submission.use_sandbox and not why_no_sandbox()
+        self.token = secrets.token_hex(8)  # the word that the hook's reports begin with
         self.code = base / "code"  # the code, the model and the script, as they are there
         self.current = base / "current"  # the current folder: empty, read-only, not the code's
         self.home = base / "home"
@@ -78,21 +97,49 @@ class Stage:
         self.channel = base / "channel"  # for the hook's reports: a pipe, or a file on Windows
         users = [site.getuserbase()] if site.ENABLE_USER_SITE else []
         self.python = [sys.prefix, sys.base_prefix, sys.exec_prefix, *users]
+        for folder in (self.code, self.current, self.temporary, self.output, self.home):
+            folder.mkdir()
+        if os.name == "posix":
+            os.mkfifo(self.channel)
+        else:
+            self.channel.touch()
+        try:
+            _copy_code(submission.folder, self.code, submission.model)
+        except OSError as error:
+            raise UserError(describe_error(error)) from None
+        self._add_script()
+        for folder in (self.code, self.current, self.home):
+            folder.chmod(stat.S_IRUSR | stat.S_IXUSR)
+
+    def make_removable(self) -> None:
+        """Let what is read-only be removed."""
+        for folder in (self.code, self.current, self.home):
+            folder.chmod(stat.S_IRWXU)
 
     def with_original_path(self, text: str) -> str:
         """Return a text that names the user's folder where the run has a copy."""
         return text.replace(str(self.code), str(self.submission.folder))
 
-    def make_removable(self) -> None:
-        """Let what is read-only be removed."""
-        for folder in (self.code, self.current, self.home):
-            if folder.is_dir():
-                folder.chmod(stat.S_IRWXU)
+    def layers(self) -> list[str]:
+        """Return how the rules are enforced, for people."""
+        if self.boxed:
+            return ["portable (audit hook)", "operating system (bwrap)"]
+        limit = ", file-size limit" if os.name == "posix" else ""
+        why = why_no_sandbox() if self.submission.use_sandbox else "switched off"
+        return [f"portable (audit hook{limit})", f"no operating-system layer: {why}"]
 
-    def command(self, task: str) -> list[str]:
-        """Return the script's command line."""
-        words = [str(self.code / SCRIPT), task, str(self.data), str(self.output)]
-        return [sys.executable, "-X", "utf8", *words]
+    def command(self, task: str, memory: int) -> list[str]:
+        """Return the command line: the supervisor and below it the script, in the box if any."""
+        supervisor = self.base / "supervisor.py"
+        shutil.copyfile(_HERE / supervisor.name, supervisor)
+        command = [sys.executable, str(supervisor), str(memory), sys.executable, "-X", "utf8"]
+        command += [str(self.code / SCRIPT), task, str(self.data), str(self.output)]
+        if not self.boxed:
+            return command
+        readable = [Path(path) for path in self.python if Path(path).is_dir()]
+        readable += [self.submission.folder, self.submission.model.absolute().parent]
+        readable += [self.data, self.base]
+        return sandboxed(command, [self.output], readable, [self.temporary], size=memory)
 
     def environment(self, keep_caches: bool) -> dict[str, str]:
         """Return the variables of the submission's process; `keep_caches`: with the user's own."""
@@ -111,34 +158,30 @@ class Stage:
             names |= dict.fromkeys(_ACCELERATORS, "")
         return kept | names
 
+    def _add_script(self) -> None:
+        """Lay the script beside the code; as `run.py` it begins with the hook.
 
-def prepare(stage: Stage) -> str:
-    """Make the folders of a run; returns the word that the hook's reports begin with.
-
-    Raises UserError if the submission cannot be read.
-    """
-    token, submission = secrets.token_hex(8), stage.submission
-    for folder in (stage.code, stage.current, stage.temporary, stage.output, stage.home):
-        folder.mkdir()
-    if os.name == "posix":
-        os.mkfifo(stage.channel)
-    else:
-        stage.channel.touch()
-    config = {
-        **{"code": str(stage.code), "submission": str(submission.folder), "base": str(stage.base)},
-        **{"data": str(stage.data), "output": str(stage.output)},
-        **{"scratch": [str(stage.temporary), "/dev/shm"], "known": [*_SYSTEM, *stage.python]},
-        **{"channel": str(stage.channel), "token": token},
-        "limit_files": os.name == "posix" and not stage.boxed,
-    }
-    try:
-        _copy_code(submission.folder, stage.code, submission.model)
-    except OSError as error:
-        raise UserError(describe_error(error)) from None
-    _add_script(stage.code, submission.module, config)
-    for folder in (stage.code, stage.current, stage.home):
-        folder.chmod(stat.S_IRUSR | stat.S_IXUSR)
-    return token
+        The lines that install the hook leave no name and no module behind.
+        """
+        text = Path(course.__file__).with_name("script.py").read_text(encoding="utf-8")
+        text = text.replace("solution", self.submission.module)
+        (self.code / SCRIPT).unlink(missing_ok=True)  # the user's copy of it
+        scripts = [self.code / name for name in OFFERED if not (self.code / name).exists()]
+        folders = ("code", "base", "data", "output", "channel", "token")
+        config = {
+            **{name: str(getattr(self, name)) for name in folders},
+            **{"submission": str(self.submission.folder), "scripts": list(map(str, scripts))},
+            **{"scratch": [str(self.temporary), "/dev/shm"], "known": [*_SYSTEM, *self.python]},
+            "limit_files": os.name == "posix" and not self.boxed,
+        }
+        hook = (_HERE / "rules.py").read_text(encoding="utf-8")
+        prologue = (
+            'if __name__ == "__main__":\n'
+            f'    (lambda names: (exec(compile({hook!r}, "<grader>", "exec"), names),'
+            f" names['install']({config!r})))({{'__name__': 'grader.rules'}})\n"
+        )
+        for path in scripts:
+            path.write_text(prologue + text if path.name == SCRIPT else text)
 
 
 def _copy_code(submission: Path, code: Path, model: Path) -> None:
@@ -159,27 +202,3 @@ def _link(source: Path, link: Path) -> None:
         link.symlink_to(source, source.is_dir())
     except OSError:  # Windows wants a privilege for it
         (shutil.copytree if source.is_dir() else shutil.copyfile)(source, link)
-
-
-def _add_script(code: Path, module: str, config: Mapping[str, Any]) -> None:
-    """Lay the script beside the code; as `run.py` it begins with the hook."""
-    text = (
-        (Path(course.__file__).with_name("script.py"))
-        .read_text(encoding="utf-8")
-        .replace("solution", module)
-    )
-    offered = [name for name in OFFERED if name == SCRIPT or not (code / name).exists()]
-    config = {**config, "scripts": [str(code / name) for name in offered]}
-    (code / SCRIPT).unlink(missing_ok=True)  # the user's copy of it
-    for name in offered:
-        (code / name).write_text(_prologue(config) + text if name == SCRIPT else text)
-
-
-def _prologue(config: Mapping[str, Any]) -> str:
-    """Return lines that install the hook and leave no name and no module behind."""
-    hook = (_HERE / "rules.py").read_text(encoding="utf-8")
-    return (
-        'if __name__ == "__main__":\n'
-        f'    (lambda names: (exec(compile({hook!r}, "<grader>", "exec"), names),'
-        f" names['install']({config!r})))({{'__name__': 'grader.rules'}})\n"
-    )

@@ -115,7 +115,7 @@ def architecture_of(network: BirdNet, side: int) -> list[dict[str, Any]]:
     for name, part in parts.items():
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             x = part(x)
-        row = {"name": name, "shape": list(x.shape[1:])}
+        row: dict[str, Any] = {"name": name, "shape": list(x.shape[1:])}
         row |= {"operations": counter.get_total_flops() // 2}
         row |= {"parameters": sum(p.numel() for p in part.parameters())}
         row |= {"trained": sum(p.numel() for p in part.parameters() if p.requires_grad)}
@@ -128,7 +128,7 @@ def _kind(block: nn.Module) -> str:
     kind = "convolution" if len(convolutions) == 1 else "inverted residual"
     stride = max(convolution.stride[0] for convolution in convolutions)
     halves = f", stride {stride}" if stride > 1 else ""
-    return kind + halves + ", with shortcut" * getattr(block, "use_res_connect", False)
+    return kind + halves + ", with shortcut" * getattr(block, "residual", False)
 
 
 def _size(path: Path) -> str:

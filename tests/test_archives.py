@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from birddata import prepare, sources
+from birddata import sources
 from course.files import temporary_folder
+from public_data.prepare import main
 from tests.commands import call
 
 NAMES = [f"{species}/{number}.jpg" for species in ("Auk", "Owl") for number in range(3)]
@@ -65,7 +66,7 @@ KINDS = ("a.zip", "a.tar", "a.tgz", "a.tar.bz2", "a.tar.xz")
 @pytest.mark.parametrize("name", KINDS)
 def test_every_archive_gives_its_photos(tmp_path, name, capsys):
     pack(tmp_path / name)
-    assert call(prepare.main, tmp_path / name, "--out", tmp_path / "out") == 0
+    assert call(main, tmp_path / name, "--out", tmp_path / "out") == 0
     assert taken(tmp_path) == expected()
     assert "files skipped: 0" in capsys.readouterr().out
 
@@ -80,7 +81,7 @@ def test_an_archive_that_is_damaged_anywhere_is_refused_or_whole(tmp_path, name,
             data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :]
         )
         with temporary_folder("out", tmp_path) as out:
-            status = call(prepare.main, tmp_path / name, "--out", out)
+            status = call(main, tmp_path / name, "--out", out)
             images = out / "00_test_img_input/train/images"
             photos = [path.read_bytes() for path in images.iterdir()] if status == 0 else []
         refused += status
@@ -101,7 +102,7 @@ def test_an_archive_that_ends_early_is_refused(tmp_path, name, share, capsys):
     data = pack(tmp_path / name).read_bytes()
     data = data.rstrip(b"\0")
     (tmp_path / name).write_bytes(data[: int(share * len(data))])
-    assert call(prepare.main, tmp_path / name, "--out", tmp_path / "out") == 1
+    assert call(main, tmp_path / name, "--out", tmp_path / "out") == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert error.startswith(f"Error: {tmp_path / name} is ")
@@ -113,7 +114,7 @@ def test_a_tar_without_its_end_is_refused(tmp_path):
     with tarfile.open(tmp_path / "a.tar") as archive:
         last = archive.getmembers()[-1]
     (tmp_path / "a.tar").write_bytes(data[: last.offset])
-    assert call(prepare.main, tmp_path / "a.tar", "--out", tmp_path / "out") == 1
+    assert call(main, tmp_path / "a.tar", "--out", tmp_path / "out") == 1
 
 
 def test_a_damaged_header_of_a_member_is_no_end(tmp_path, capsys):
@@ -121,7 +122,7 @@ def test_a_damaged_header_of_a_member_is_no_end(tmp_path, capsys):
     with tarfile.open(tmp_path / "a.tar") as archive:
         data[archive.getmembers()[3].offset + 5] ^= 0xFF
     (tmp_path / "a.tar").write_bytes(data)
-    assert call(prepare.main, tmp_path / "a.tar", "--out", tmp_path / "out") == 1
+    assert call(main, tmp_path / "a.tar", "--out", tmp_path / "out") == 1
     assert "is damaged (a damaged header)" in capsys.readouterr().err
 
 
@@ -135,32 +136,17 @@ def test_a_damaged_header_of_a_member_is_no_end(tmp_path, capsys):
 )
 def test_a_link_to_a_member_is_that_member(tmp_path, link):
     pack(tmp_path / "a.tgz", link)
-    assert call(prepare.main, tmp_path / "a.tgz", "--out", tmp_path / "out") == 0
+    assert call(main, tmp_path / "a.tgz", "--out", tmp_path / "out") == 0
     assert taken(tmp_path) == expected() | {"Owl_9.jpg": PHOTOS["Auk/0.jpg"]}
-
-
-def test_links_are_followed_as_far_as_they_lead():
-    """And no further, or 20,000 hard links would take a minute."""
-    asked = []
-
-    class Links(dict):
-        def __contains__(self, name):
-            asked.append(name)
-            return super().__contains__(name)
-
-    links = Links({"b": "a", "c": "b", "d": "e", "e": "d"}) | {f"{n}": "a" for n in range(99)}
-    assert [sources._follow(name, Links(links)) for name in "bc7"] == ["a", "a", "a"]
-    assert len(asked) == 2 + 3 + 2
-    assert sources._follow("d", links) in "de"  # a circle
 
 
 def test_a_tar_of_what_prepare_wrote_is_taken(tmp_path, capsys):
     """Its photos are hard links to one another."""
     pack(tmp_path / "a.zip")
-    call(prepare.main, tmp_path / "a.zip", "--out", tmp_path / "first")
+    call(main, tmp_path / "a.zip", "--out", tmp_path / "first")
     with tarfile.open(tmp_path / "b.tgz", "w:gz") as archive:
         archive.add(tmp_path / "first", "first")
-    assert call(prepare.main, tmp_path / "b.tgz", "--out", tmp_path / "out") == 0
+    assert call(main, tmp_path / "b.tgz", "--out", tmp_path / "out") == 0
     assert taken(tmp_path) == expected()
     assert "(12 hard links" in capsys.readouterr().out
 
@@ -169,7 +155,7 @@ def test_a_tar_of_what_prepare_wrote_is_taken(tmp_path, capsys):
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
 def test_a_link_to_anything_else_is_refused(tmp_path, target, kind, capsys):
     pack(tmp_path / "a.tar", special("Owl/9.jpg", kind, target))
-    assert call(prepare.main, tmp_path / "a.tar", "--out", tmp_path / "out") == 1
+    assert call(main, tmp_path / "a.tar", "--out", tmp_path / "out") == 1
     assert "a.tar is refused: its member" in capsys.readouterr().err
 
 
@@ -177,7 +163,7 @@ def test_a_link_to_anything_else_is_refused(tmp_path, target, kind, capsys):
 def test_names_are_normalised_before_they_are_judged(tmp_path, kind, capsys):
     odd = [("./Auk/7.jpg", jpeg(7)), (".//Auk/./8.jpg", jpeg(8))]
     pack(tmp_path / kind, *odd)
-    assert call(prepare.main, tmp_path / kind, "--out", tmp_path / "out") == 0
+    assert call(main, tmp_path / kind, "--out", tmp_path / "out") == 0
     assert taken(tmp_path) == expected() | {"Auk_7.jpg": jpeg(7), "Auk_8.jpg": jpeg(8)}
     assert "files skipped: 0" in capsys.readouterr().out
 
@@ -194,7 +180,7 @@ OUT_OF_IT = ("../Auk/9.jpg", "Auk/../../9.jpg", "/Auk/9.jpg", "C:/Auk/9.jpg", "c
 )
 def test_a_name_that_leads_out_is_refused(tmp_path, kind, name, capsys):
     pack(tmp_path / kind, (name, jpeg(9)))
-    assert call(prepare.main, tmp_path / kind, "--out", tmp_path / "out") == 1
+    assert call(main, tmp_path / kind, "--out", tmp_path / "out") == 1
     told = capsys.readouterr().err
     assert f"{kind} is refused: its member {name!r}".replace("\\\\", "/") in told
     assert [path.name for path in tmp_path.rglob("*")] == [kind]
@@ -210,7 +196,7 @@ def test_names_of_a_zip_without_the_flag_for_utf8(tmp_path, written, raw, capsys
     data = pack(tmp_path / "a.zip", *members).read_bytes()
     assert data.count(written.encode()) == 2
     (tmp_path / "a.zip").write_bytes(data.replace(written.encode(), raw))
-    assert call(prepare.main, tmp_path / "a.zip", "--out", tmp_path / "out") == 0
+    assert call(main, tmp_path / "a.zip", "--out", tmp_path / "out") == 0
     assert capsys.readouterr().err == "skipped: __MACOSX: hidden folder\n"
     assert taken(tmp_path) == expected() | {"Дрозд_9.JPG": jpeg(9)}
     assert "2,Дрозд\n" in (tmp_path / "out/species.csv").read_text(encoding="utf-8")
@@ -223,7 +209,7 @@ def test_a_zip_with_backslashes(tmp_path):
         ("birds\\Owl\\2.jpg", jpeg(2)),
         photos=False,
     )
-    assert call(prepare.main, tmp_path / "a.zip", "--out", tmp_path / "out") == 0
+    assert call(main, tmp_path / "a.zip", "--out", tmp_path / "out") == 0
     assert taken(tmp_path) == {"Auk_1.jpg": jpeg(1), "Owl_2.jpg": jpeg(2)}
 
 
@@ -239,7 +225,7 @@ def test_a_zip_with_another_directory_is_refused(tmp_path, place, byte, cause, c
     data = bytearray(pack(tmp_path / "a.zip").read_bytes())
     data[data.find(b"PK\1\2") + place] = byte
     (tmp_path / "a.zip").write_bytes(data)
-    assert call(prepare.main, tmp_path / "a.zip", "--out", tmp_path / "out") == 1
+    assert call(main, tmp_path / "a.zip", "--out", tmp_path / "out") == 1
     assert f"a.zip {cause}" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
@@ -248,7 +234,7 @@ def test_a_zip_with_another_directory_is_refused(tmp_path, place, byte, cause, c
 def test_an_archive_that_unpacks_to_too_much(tmp_path, kind, capsys, monkeypatch):
     monkeypatch.setattr(sources, "MAX_UNPACKED_BYTES", sum(map(len, PHOTOS.values())) - 1)
     pack(tmp_path / kind)
-    assert call(prepare.main, tmp_path / kind, "--out", tmp_path / "out") == 1
+    assert call(main, tmp_path / kind, "--out", tmp_path / "out") == 1
     assert f"{kind} would unpack to more than" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
@@ -262,7 +248,7 @@ def test_what_is_no_photo_is_named_and_counted(tmp_path, capsys):
         special("Auk/to_hidden.jpg", tarfile.LNKTYPE, ".hidden/1.jpg"),
     )
     pack(tmp_path / "a.tar", *members)
-    assert call(prepare.main, tmp_path / "a.tar", "--out", tmp_path / "out") == 0
+    assert call(main, tmp_path / "a.tar", "--out", tmp_path / "out") == 0
     out, error = capsys.readouterr()
     assert sorted(error.splitlines()) == [
         "skipped: .hidden: hidden folder",
@@ -280,7 +266,7 @@ def test_a_device_in_a_zip_is_named(tmp_path, capsys):
     device = zipfile.ZipInfo("Auk/pipe.jpg")
     device.external_attr = (stat.S_IFIFO | 0o644) << 16
     pack(tmp_path / "a.zip", (device, b""))
-    assert call(prepare.main, tmp_path / "a.zip", "--out", tmp_path / "out") == 0
+    assert call(main, tmp_path / "a.zip", "--out", tmp_path / "out") == 0
     assert capsys.readouterr().err == "skipped: Auk/pipe.jpg: a device or a pipe\n"
 
 
@@ -299,7 +285,7 @@ def test_a_device_in_a_zip_is_named(tmp_path, capsys):
 )
 def test_what_is_no_archive_is_named_in_one_line(tmp_path, content, cause, capsys):
     (tmp_path / "a.zip").write_bytes(content)
-    assert call(prepare.main, tmp_path / "a.zip", "--out", tmp_path / "out") == 1
+    assert call(main, tmp_path / "a.zip", "--out", tmp_path / "out") == 1
     error = capsys.readouterr().err
     assert cause in error
     assert error.count("\n") == 1
@@ -308,7 +294,7 @@ def test_what_is_no_archive_is_named_in_one_line(tmp_path, content, cause, capsy
 def test_the_last_part_of_a_split_zip_is_refused(tmp_path, capsys):
     data = pack(tmp_path / "whole.zip").read_bytes()
     (tmp_path / "a.zip").write_bytes(data[len(data) // 2 :])
-    assert call(prepare.main, tmp_path / "a.zip", "--out", tmp_path / "out") == 1
+    assert call(main, tmp_path / "a.zip", "--out", tmp_path / "out") == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "a.zip is damaged" in error
@@ -316,12 +302,12 @@ def test_the_last_part_of_a_split_zip_is_refused(tmp_path, capsys):
 
 def test_a_zip_that_holds_only_an_archive_names_it(tmp_path, capsys):
     pack(tmp_path / "a.zip", ("photos.tar.gz", b"\x1f\x8b"), photos=False)
-    assert call(prepare.main, tmp_path / "a.zip", "--out", tmp_path / "out") == 1
+    assert call(main, tmp_path / "a.zip", "--out", tmp_path / "out") == 1
     assert "a.zip holds no photo, but photos.tar.gz, an archive" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read everything")
 def test_an_archive_without_permission_is_one_line(tmp_path, capsys):
     pack(tmp_path / "a.zip").chmod(0)
-    assert call(prepare.main, tmp_path / "a.zip", "--out", tmp_path / "out") == 1
+    assert call(main, tmp_path / "a.zip", "--out", tmp_path / "out") == 1
     assert "no permission to read it" in capsys.readouterr().err

@@ -9,7 +9,7 @@ import pytest
 from course.files import UserError, atomic_write, write_json
 from course.layout import CheckerError, find_tests, read_csv, save_csv
 from course.marks import (
-    MARKS,
+    THRESHOLDS,
     accuracy_text,
     grade_results,
     mark_of,
@@ -122,7 +122,7 @@ TABLE = {
 
 
 def test_table_is_the_one_of_the_assignment():
-    assert dict(MARKS) == {float(threshold): mark for threshold, mark in TABLE.items()}
+    assert [str(threshold) for threshold in THRESHOLDS] == [str(float(t)) for t in TABLE][::-1]
 
 
 @pytest.mark.parametrize(("threshold", "mark"), TABLE.items())

@@ -17,7 +17,6 @@ from course.files import UserError
 from coursework.engine import (
     Recipe,
     Training,
-    has_fast_bfloat16,
     make_optimiser,
     make_schedule,
     make_trainer,
@@ -223,7 +222,13 @@ def test_batches_that_cannot_be_divided_are_refused(monkeypatch):
         training.train_dataloader()
 
 
-def test_bfloat16_is_only_used_where_a_recipe_wants_it_and_it_is_fast(tmp_path):
-    precise, fast = (make_trainer(tiny_run(bfloat16=b), tmp_path, CPU) for b in (False, True))
-    assert precise.precision == "32-true"
-    assert fast.precision == ("bf16-mixed" if has_fast_bfloat16() else "32-true")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the GPU decides")
+def test_bfloat16_is_only_used_where_a_recipe_wants_it_and_it_is_fast(tmp_path, monkeypatch):
+    used = {}
+    for precision in (torch.float32, torch.bfloat16):
+        monkeypatch.setattr("solution.working_precision", lambda fast=precision: fast)
+        for wanted in (False, True):
+            trainer = make_trainer(tiny_run(bfloat16=wanted), tmp_path, CPU)
+            used[precision == torch.bfloat16, wanted] = trainer.precision
+    assert used.pop((True, True)) == "bf16-mixed"
+    assert set(used.values()) == {"32-true"}

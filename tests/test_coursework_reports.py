@@ -210,10 +210,13 @@ def test_runs_of_one_chart_have_colours_of_their_own(name, accuracy, undrawn):
     undrawn.undo()
     page = pages.draw(*made_up(name, accuracy))
     assert 'src="data:image/png;base64,' in page
-    for legend in re.findall(r'<g id="legend_1">.*?</svg>', page, re.S):
-        colours = set(re.findall(r"#[0-9a-f]{6}", legend)) & set(charts.COLOURS)
-        titles = {t.partition(":")[0] for t in re.findall(r"<text[^>]*>([^<]+)</text>", legend)}
-        assert len(colours) == len(titles)
+    legends = re.findall(r'<div class="legend">(.*?)</div>', page, re.S)
+    for legend in legends:
+        colours = set(re.findall(r"#[0-9a-f]{6}", legend))
+        assert colours <= set(charts.COLOURS)
+        titles = {title.partition(":")[0] for title in re.findall(r"</i> ([^<]+)", legend)}
+        assert len(colours) == len(titles) > 0
+    assert legends
 
 
 def test_a_continued_curve_begins_where_the_first_one_ended():

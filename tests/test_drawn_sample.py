@@ -9,7 +9,6 @@ from PIL import Image
 
 from birddata import drawn_sample
 from birddata.drawn_sample import SPECIES, Scene, Species
-from course.files import UserError
 from course.layout import find_tests, read_csv
 from course.tables import read_species
 
@@ -119,21 +118,3 @@ def test_colours_alone_do_not_tell_the_species(sample, feature):
         labels.append(np.array(list(rows.values())))
     nearest = ((vectors[1][:, None] - vectors[0][None]) ** 2).sum(axis=-1).argmin(axis=1)
     assert (labels[0][nearest] == labels[1]).mean() < 0.6
-
-
-def test_a_sample_is_never_overwritten(tmp_path):
-    (tmp_path / "species.csv").write_text("mine")
-    with pytest.raises(UserError, match=r"species\.csv exists already"):
-        drawn_sample.draw_sample(tmp_path)
-    assert contents(tmp_path) == {"species.csv": b"mine"}
-
-
-def test_an_interrupted_drawing_leaves_nothing(tmp_path, monkeypatch):
-    def interrupt(folder, numbers, seed):
-        (folder / "00_sketch_input").mkdir()
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(drawn_sample, "draw_photos", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        drawn_sample.draw_sample(tmp_path)
-    assert list(tmp_path.iterdir()) == []

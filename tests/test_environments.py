@@ -1,9 +1,11 @@
 """Each command in each broken environment: it works, or says in one line why it does not.
 
-A command is a row of COMMANDS. PROBE is a small one, which shows what `course.cli` does for all.
+A command is a row of COMMANDS. PROBE is a small one, which shows what `course.cli` does for all;
+EACH calls several in one process, as their entry point does.
 """
 
 import errno
+import json
 import os
 import random
 import shutil
@@ -11,16 +13,15 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from course.cli import one_line
 from course.files import check_writable, temporary_folder
 from course.layout import save_csv
+from tests.conftest import draw_photo
 
 ROOT = Path(__file__).resolve().parents[1]
 PROBE = """
@@ -43,8 +44,22 @@ run(main)
 """
 
 
-@dataclass(frozen=True)
-class Command:
+EACH = """
+import importlib, io, json, sys
+from contextlib import redirect_stderr
+sys.path.insert(0, sys.argv[1])
+from course.cli import status_of
+
+told = {}
+for name, (module, words) in json.loads(sys.argv[2]).items():
+    with redirect_stderr(io.StringIO()) as error:
+        status = status_of(lambda: importlib.import_module(module).main(words))
+    told[name] = status, error.getvalue()
+print(json.dumps(told))
+"""
+
+
+class Command(NamedTuple):
     """Words after `python`, from the checkout; {given} holds photos and tests, {out} the results.
 
     `result` is there when it went well, or nothing of it; `reads` is the folder that it cannot do
@@ -53,58 +68,50 @@ class Command:
 
     words: str
     result: str
-    reads: str = "{given}/photos"
+    reads: str = "photos"
     refused: int = 1
 
     def at(self, root: Path, **places: Path) -> list[str]:
-        script, *words = (word.format(root=root, **places) for word in self.words.split())
-        return [script if script == "-m" else str(root / script), *words]
+        script, *words = self.words.format(root=root, **places).split()
+        return [str(root / script), *words]
 
 
-TINY = " --set ".join(
-    ("", "epochs=1", "input_size=64", "first_size=64", "unfrozen_blocks=1", "batch_size=8")
-)
+TINY = "--set epochs=1 --set input_size=64 --set first_size=64 --set unfrozen_blocks=1"
 COMMANDS = {
     "prepare": Command("public_data/prepare.py {given}/photos --out {out}/data", "data"),
     "check": Command(
         "public_data/prepare.py --check {given}/photos --json {out}/found.json", "found.json"
     ),
-    "predict": Command(
-        "predict.py {given}/photos/Auk --csv {out}/table.csv", "table.csv", "{given}/photos/Auk"
-    ),
+    "predict": Command("predict.py {given}/photos/Auk --csv {out}/table.csv", "table.csv"),
     "train_full": Command(
-        "train_full.py {given}/tests --init {root}/birds_model.pt --out {out}/model.pt" + TINY,
+        "train_full.py {given}/tests --init {root}/birds_model.pt --out {out}/model.pt " + TINY,
         "model.pt",
-        "{given}/tests",
+        "tests",
     ),
     "run_tests": Command(
         "run_tests.py {given}/tests --submission {root}/tests/submissions/constant_class "
         "--model {root}/birds_model.pt --json {out}/report.json",
         "report.json",
-        "{given}/tests",
+        "tests",
         refused=2,
     ),
     "coursework": Command(
-        "-m coursework case --data {given}/photos --out {out}/case --epochs 1 --subset 100",
-        "case/report.html",
+        "coursework/__main__.py case --data {given}/photos --out {out}/case --epochs 1", "case"
     ),
 }
-WORKING = ("prepare", "check", "predict", "run_tests")  # in seconds
 
 
 @pytest.fixture(scope="module")
 def given(tmp_path_factory):
     """photos: two class folders of six; tests: the same photos in the course's layout."""
     folder = tmp_path_factory.mktemp("given")
-    rng = np.random.default_rng(0)
     images = folder / "tests/00_x_input/train/images"
     images.mkdir(parents=True)
     labels = {}
     for number in range(12):
         path = folder / "photos" / ("Auk", "Owl")[number % 2] / f"{number}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        blots = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
-        blots.resize((64, 64), Image.Resampling.BICUBIC).save(path)
+        draw_photo(path, number % 2, seed=number)
         (images / path.name).hardlink_to(path)
         labels[path.name] = number % 2
     save_csv(labels, images.with_name("gt.csv"))
@@ -208,18 +215,23 @@ def test_who_has_read_enough_ends_no_work(out):
 
 
 @needs_shell
-@pytest.mark.parametrize("name", WORKING)
+@pytest.mark.parametrize("name", ["prepare", "predict", "run_tests"])
 def test_a_command_works_in_all_that_is_odd_at_once(name, given, out, tmp_path):
-    """A symlinked checkout, one core, isolated Python, no streams, no home, files from 1970."""
+    """A symlinked checkout, one core, isolated Python, no streams, no home, files from 1970.
+
+    Where bubblewrap is, prepare can write nothing but its target.
+    """
     command = COMMANDS[name]
     (tmp_path / "checkout").symlink_to(ROOT)
     for path in given.rglob("*.jpg"):
         os.utime(path, (0, 0))
-    one_core = ["taskset", "-c", "0"] if shutil.which("taskset") else []
+    before = ["taskset", "-c", "0"] if shutil.which("taskset") else []
+    if name == "prepare":
+        target = ("--bind", str(out), str(out), "--tmpfs", "/dev/shm")
+        before = boxed("--remount-ro", "/", *target) or before
     words = command.at(tmp_path / "checkout", given=given, out=out)
     how = WORKABLE["no home"] | WORKABLE["no streams"] | WORKABLE["a proxy that leads nowhere"]
-    process = launch(words, python=["-I"], before=one_core, **how)
-    assert finish(process)[0] == 0
+    assert finish(launch(words, python=["-I"], before=before, **how))[0] == 0
     assert (out / command.result).exists()
     assert_nothing_left(out)
 
@@ -247,60 +259,65 @@ def test_what_goes_wrong_has_a_remedy_or_is_a_bug(error, line, tmp_path, monkeyp
 
 
 def boxed(*options):
-    """The words of bubblewrap for a system without privileges; skips the test without it."""
+    """The words of bubblewrap for a system without privileges, none where it may not be used."""
     words = ["bwrap", "--unshare-user", "--uid", "1000", "--gid", "1000", "--dev-bind", "/", "/"]
     words += [*options, "--"]
     try:
         works = subprocess.run([*words, "true"], capture_output=True).returncode == 0
     except OSError:
         works = False
-    if not works:
-        pytest.skip("no bubblewrap that may be used")
-    return words
+    return words if works else []
 
 
+needs_box = pytest.mark.skipif(not boxed(), reason="no bubblewrap that may be used")
 BROKEN = {  # options of bubblewrap, and the cause that is named
     "a full disk": ("--size 8192 --tmpfs {out}", "the disk is full"),
     "a read-only folder": ("--ro-bind {out} {out}", "the file system is read-only"),
     "no permission to write": ("--chmod 0555 {out}", "no permission to write it"),
-    "no permission to read": ("--perms 0000 --tmpfs {reads}", "ermission"),
+    "no permission to read": (
+        "--perms 0000 --tmpfs {given}/photos --perms 0000 --tmpfs {given}/tests",
+        "no permission to read it",
+    ),
 }
 
 
-@pytest.mark.parametrize("name", [*COMMANDS, "probe"])
-@pytest.mark.parametrize("kind", BROKEN)
-def test_a_broken_disk_is_one_line(name, kind, given, out):
-    command = COMMANDS.get(name, Command("", "", str(given)))
-    reads = command.reads.format(given=given)
-    options, cause = BROKEN[kind]
-    options = [word.format(out=out, reads=reads) for word in options.split()]
-    how = {"before": boxed("--cap-drop", "ALL", *options)}
-    if kind == "a full disk":
-        how["first"] = f"cat /dev/zero 2>/dev/null >{out}/filler"
-    if name == "probe":
-        if kind == "no permission to read":
-            pytest.skip("it reads nothing")
-        process = probe(out, **how)
-    else:
-        process = launch(command.at(ROOT, given=given, out=out), **how)
-    status, _, error = finish(process)
+def assert_one_line(error, cause, place) -> None:
     lines = [line for line in error.splitlines() if not line.startswith(("skipped: ", "Zaun"))]
-    assert status == command.refused
     assert len(lines) == 1, error
     assert lines[0].startswith("Error: ")
     assert cause in lines[0]
-    assert (reads if cause == "ermission" else str(out)) in lines[0]
+    assert str(place) in lines[0]
+
+
+@needs_box
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_disk_is_one_line(kind, given, out):
+    """Whatever the command; the probe shows that, too, what their entry point makes of it."""
+    options, cause = BROKEN[kind]
+    options = [word.format(out=out, given=given) for word in options.split()]
+    how = {"before": boxed("--cap-drop", "ALL", *options)}
+    if kind == "a full disk":
+        how["first"] = f"cat /dev/zero 2>/dev/null >{out}/filler"
+    reading = kind == "no permission to read"
+    calls = {}
+    for name, command in COMMANDS.items():
+        script, *words = command.at(Path(), given=given, out=out)
+        calls[name] = script.removesuffix(".py").replace("/", "."), words
+    if reading:
+        del calls["coursework"]  # which takes as long as all others
+    status, told, error = finish(launch(["-c", EACH, str(ROOT), json.dumps(calls)], **how))
+    assert status == 0, error
+    for name, (status, error) in json.loads(told.splitlines()[-1]).items():
+        assert status == COMMANDS[name].refused, name
+        assert_one_line(error, cause, given / COMMANDS[name].reads if reading else out)
+    if not reading:
+        status, _, error = finish(probe(out, **how))
+        assert status == 1
+        assert_one_line(error, cause, out)
     assert list(out.iterdir()) == []
 
 
-def test_nothing_but_the_target_needs_to_be_writable(given, out):
-    before = boxed("--remount-ro", "/", "--bind", str(out), str(out), "--tmpfs", "/dev/shm")
-    words = COMMANDS["prepare"].at(ROOT, given=given, out=out)
-    status, _, error = finish(launch(words, before=before))
-    assert (status, error) == (0, "")
-
-
-@needs_shell
+@needs_box
 def test_a_umask_that_denies_everything_denies_the_command_nothing(out):
     status, _, error = finish(probe(out, before=boxed("--cap-drop", "ALL"), first="umask 777"))
     assert (status, (out / "result").stat().st_size) == (0, 2**20), error
@@ -325,7 +342,7 @@ def wait_for_handlers(process) -> None:
     ("name", "number"),
     [
         *(("probe", number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)),
-        *((name, signal.SIGINT) for name in COMMANDS),
+        *((name, signal.SIGINT) for name in ("prepare", "run_tests")),
     ],
 )
 def test_a_signal_at_any_moment_leaves_nothing_or_the_whole(name, number, given, out):
@@ -343,7 +360,7 @@ def test_a_signal_at_any_moment_leaves_nothing_or_the_whole(name, number, given,
         lines = [line for line in error.splitlines() if not line.startswith("Zaun")]
         assert len(lines) == 1, error
         assert lines[0].startswith("Interrupted: ")
-        assert there or name == "coursework" or list(out.iterdir()) == []
+        assert there or list(out.iterdir()) == []
     else:  # it was done already
         assert status == 0, error
         assert there

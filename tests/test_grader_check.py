@@ -5,7 +5,8 @@ import pytest
 from course.check import check_answer, check_test, grade, prepare_check_folder
 from course.files import UserError
 from course.layout import CheckerError, TestFolder, save_csv
-from grader.limits import LIMITS, limits_with
+from grader.staging import LIMITS
+from run_tests import parse
 
 
 def test_check_counts_rows_of_the_truth_only():
@@ -54,12 +55,14 @@ def test_the_limits_are_those_of_the_assignment_and_of_a_laptop():
 
 
 def test_limits_are_changed_by_name():
-    assert limits_with(["classify=60", "memory=0.5"]) == {**LIMITS, "classify": 60, "memory": 0.5}
+    changed = parse(["--limit", "classify=60", "--limit", "memory=0.5"]).limit
+    assert changed == [("classify", 60), ("memory", 0.5)]
 
 
 @pytest.mark.parametrize(
     "change", ["clasify=60", "classify=0", "classify=-1", "classify", "classify=x", "classify=nan"]
 )
-def test_a_wrong_limit_is_refused(change):
-    with pytest.raises(UserError, match="--limit"):
-        limits_with([change])
+def test_a_wrong_limit_is_refused(change, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        parse(["--limit", change])
+    assert "argument --limit" in capsys.readouterr().err

@@ -9,7 +9,7 @@ from course.check import check_answer
 from course.environment import VERSIONS, differing_versions, unknown_packages
 from course.layout import CheckerError
 from grader.hints import hint
-from grader.outcome import Failure, Outcome, Refusal
+from grader.outcome import CHECK, Failure, Outcome, Refusal
 from grader.report import harmless, show_hint
 from grader.rules import ACCELERATOR, DIRECT, FILES, NETWORK, VIA_LIBRARY
 from grader.staging import Submission
@@ -29,7 +29,7 @@ def refused(rule, kind=DIRECT, through=()):
 def lacking(*keys):
     with pytest.raises(CheckerError) as caught:
         check_answer(dict.fromkeys(keys, 0), {"0000.jpg": 0, "0001.jpg": 1})
-    return str(caught.value)
+    return Failure(CHECK, str(caught.value))
 
 
 CUDA = ("no", "graphics accelerator", 'map_location="cpu"')

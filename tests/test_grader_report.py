@@ -10,7 +10,7 @@ from submissions.course import copy_submission, make_test
 
 import run_tests
 from course.layout import labels_fingerprint, photo_digests, read_csv
-from grader.model import read_metadata, validation_of
+from grader.model import Metadata
 from grader.reproduce import TOLERANCE, paired, unpaired
 
 NOT_PACKED = 'float(Path(__file__).with_name("retrained.txt").read_text())'
@@ -155,15 +155,15 @@ def test_a_model_that_cannot_be_inspected_is_still_graded(course, capsys):
 
 
 def test_the_shipped_models_facts_are_read_without_torch():
-    metadata = read_metadata(Path(run_tests.__file__).with_name("birds_model.pt"))
+    metadata = Metadata.of(Path(run_tests.__file__).with_name("birds_model.pt"))
     assert len(metadata["class_ids"]) > 1
     assert metadata["training"]["photos"] > 1
-    assert validation_of(metadata)
+    assert metadata.validation
 
 
 @pytest.mark.parametrize("validation", [None, {}, 3, {"correct": 5, "total": 0}, {"correct": "x"}])
 def test_a_validation_that_cannot_be_used_is_none(validation):
-    assert validation_of({"validation": validation}) is None
+    assert Metadata(validation=validation).validation is None
 
 
 def test_reproduced_on_photos_kept_out_of_both(course, capsys):

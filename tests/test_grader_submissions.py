@@ -29,12 +29,11 @@ from course.check import check_answer
 from course.layout import CheckerError, find_tests, read_csv
 from course.marks import grade_results
 from grader.hints import hint
-from grader.limits import LIMITS
 from grader.process import run as run_submission
 from grader.report import foreign_lines
 from grader.sandbox import why_no_sandbox
 from grader.session import grade_tests
-from grader.staging import _KEPT_PREFIXES, Submission
+from grader.staging import _KEPT_PREFIXES, LIMITS, Submission
 
 LITTER = ("/tmp/birds_native.txt", "/tmp/birds_native_folder", "/tmp/birds_remounted.txt")
 MUST_NOT_STAY = {
@@ -132,7 +131,8 @@ def test_a_submission_gets_exactly_its_result(name, layer, tmp_path, monkeypatch
     messages = want["message"] if isinstance(want["message"], list) else [want["message"]]
     messages = [text.replace("{folder}", str(folder)) for text in messages]
     print(result.outcome.log)
-    assert any(like(result.message, text) for text in messages), result.message
+    message = str(result.outcome.problem or "")
+    assert any(like(message, text) for text in messages), message
     assert result.status == want["status"]
     if "mark" in want:
         assert grade_results([result.entry()])["mark"] == want["mark"]
@@ -142,8 +142,8 @@ def test_a_submission_gets_exactly_its_result(name, layer, tmp_path, monkeypatch
     all_like(outcome.swallowed_refusals, want.get("refusals", []))
     all_like(outcome.notes, want.get("notes", []))
     all_like(foreign_lines(outcome), want.get("foreign", []))
-    if result.problem:
-        _, remedy = hint(result.problem, outcome, submission)
+    if outcome.problem:
+        _, remedy = hint(outcome.problem, outcome, submission)
         assert want.get("remedy", "") in remedy
     assert ("time" in result.entry()) == result.ok
     assert (tests[0].check / "output" / "output.csv").exists() == (result.status != "Runtime error")
@@ -258,7 +258,7 @@ def test_what_a_submission_finds_is_what_it_finds_in_the_box(tmp_path):
     (folder / "solution.py").write_text(f"{ASKS}\n{code}\n{TELLS}")
     [test] = find_tests(make_test(tmp_path / "tests"))
     done = run_box(Submission.at(folder), test, tmp_path)
-    outcome = run_submission("run_single_test", Submission.at(folder), test.input)
+    outcome = run_submission("run_single_test", Submission.at(folder), test.input, tmp_path)
     found = []
     for text in (done.stdout.decode(), outcome.log):
         [line] = [line for line in text.splitlines() if line.startswith("FACTS")]

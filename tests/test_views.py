@@ -121,7 +121,7 @@ def test_the_crop_goes_where_the_bird_is(left, top):
     torch.testing.assert_close(mirrored.logits, seen.logits, atol=0.05, rtol=0.05)
 
 
-def test_views_are_the_whole_photo_and_the_crop_then_their_mirror_images():
+def test_views_are_the_whole_photo_and_the_crop_then_their_mirror_images(monkeypatch):
     """Their logits are the normalised mean colours of their parts; the map is the whole photo's."""
     photo = scene(400, 300, (250, 90, 100, GREEN))
     photo[2] = torch.arange(400) // 2  # ever bluer to the right: the map peaks there
@@ -134,12 +134,14 @@ def test_views_are_the_whole_photo_and_the_crop_then_their_mirror_images():
     assert (whole - crop).abs().max() > 0.4
     expected = torch.stack([whole, crop, crop, whole])
     torch.testing.assert_close(seen.view_logits, expected, atol=0.06, rtol=0)
-    sides = []
-    network = glass()
-    watched = solution.TwoStagePredictor(network, CONSTANTS)
-    features = watched.features
-    watched.features = lambda x: sides.append(x[0, 2, 0, [0, -1]].tolist()) or features(x)
-    watched(photo)
+    sides, run = [], solution.run_folded
+
+    def watched(blocks, x):
+        sides.append(x[0, 2, 0, [0, -1]].tolist())
+        return run(blocks, x)
+
+    monkeypatch.setattr(solution, "run_folded", watched)
+    predictor()(photo)
     assert [left < right for left, right in sides] == [True, True, False, False]
     assert seen.cam.shape == (6, 8)
 

@@ -167,8 +167,10 @@ COURSE = [
     *faults_of(
         "course/marks.py",
         "test_course.py",
-        ("MARKS", "0.88", "0.87", "the assignment's marks", "table_is_the_one_of_the_assignment"),
-        ("mark_of", ">=", ">", "the mark at its threshold", "both_sides_of_a_threshold"),
+        ("THRESHOLDS", "0.88", "0.87", "the assignment's marks",
+         "table_is_the_one_of_the_assignment"),
+        ("mark_of", "bisect_right", "bisect_left", "the mark at its threshold",
+         "both_sides_of_a_threshold"),
         ("wilson_interval", '"wilson"', '"exact"', "the interval that is named",
          "wilson_interval_against_published_values"),
     ),
@@ -286,7 +288,7 @@ GRADER = [
     *faults_of(
         "grader/session.py",
         "test_grader_run.py",
-        ("TestResult.ok", 'self.status.startswith("Ok")', "not self.outcome.problem",
+        ("grade_test", "result.outcome.failure = Failure(CHECK, str(error))", "pass",
          "a failed check that fails", "true_labels_of_an_old_run_are_not_checked_with"),
         ("grade_tests", '{"status": RUNTIME_ERROR}', '{"status": "Ok, accuracy 1.0000"}',
          "no pass without a run", "results_are_there_whatever_ends_the_run"),
