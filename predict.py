@@ -12,8 +12,10 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import shutil
 import sys
-from collections.abc import Iterator, Sequence
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,8 +45,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def find_photos(sources: Sequence[Path]) -> list[Path]:
-    """Return the photos named, and those in the folders named. Raises UserError."""
+def find_photos(sources: Sequence[Path], outputs: Sequence[Path]) -> list[Path]:
+    """Return the photos named, and those in the folders named; no output may replace one.
+
+    Raises UserError.
+    """
     from solution import list_photos
 
     if missing := [s for s in sources if not s.is_file() and not s.is_dir()]:  # or a pipe
@@ -52,15 +57,27 @@ def find_photos(sources: Sequence[Path]) -> list[Path]:
     photos = [path for s in sources for path in (list_photos(s) if s.is_dir() else [s])]
     if not photos:
         raise UserError(f"no photo in {sources[0]}: name a photo, or a folder that holds some")
-    return photos
-
-
-def check_outputs(outputs: Sequence[Path], photos: Sequence[Path]) -> None:
-    """Raise UserError if a result would replace one of the photos."""
     taken = {photo.resolve() for photo in photos}
     for out in outputs:
         if out.resolve() in taken:
             raise UserError(f"{out} is one of the photos: name another file for the result")
+    return photos
+
+
+def predictions_of(
+    classifier: Classifier, photos: Sequence[Path], progress: bool
+) -> Iterator[tuple[Path, Prediction | Exception]]:
+    """Yield each photo with its prediction; say which cannot be decoded."""
+    from rich.console import Console
+    from rich.progress import track
+
+    pairs = zip(photos, classifier.predictor.predict(photos), strict=True)
+    bar: dict[str, Any] = {"console": Console(stderr=True), "transient": True}
+    for path, prediction in track(pairs, "photos", len(photos), disable=not progress, **bar):
+        if isinstance(prediction, Exception):
+            why = f"cannot be decoded: {path} ({prediction}): is it a photo? copy it again"
+            print(why, file=sys.stderr)
+        yield path, prediction
 
 
 def print_prediction(
@@ -71,58 +88,39 @@ def print_prediction(
 
     probabilities = classifier.probabilities(prediction.logits)
     best = likeliest(probabilities, classifier.class_names, number)
-    lines = [f"{probability:7.2%}  {name}" for probability, name in best]
-    print(path, *lines, describe_views(prediction), sep="\n  ")
-    threshold = classifier.confidence_threshold
+    print(path, *(f"  {probability:7.2%}  {name}" for probability, name in best), sep="\n")
+    sentences, threshold = [describe_views(prediction)], classifier.confidence_threshold
     if best[0][0] < threshold:
-        print(
-            f"  uncertain: 95 % of the validation photos got more than {threshold:.0%}; perhaps "
+        sentences.append(
+            f"uncertain: 95 % of the validation photos got more than {threshold:.0%}; perhaps "
             "none of the species it knows, or no bird"
         )
+    wrapper = textwrap.TextWrapper(shutil.get_terminal_size((120, 24)).columns, "  ", "    ")
+    print(*map(wrapper.fill, sentences), sep="\n")
 
 
-def write_csv(rows: Sequence[Sequence[Any]], out: Path) -> None:
-    """Write the table of all photos. Raises UserError."""
-    table = io.StringIO()
-    csv.writer(table, lineterminator="\n").writerows([CSV_COLUMNS, *rows])
-    with atomic_write(out) as temporary:
-        temporary.write_bytes(table.getvalue().encode(errors="surrogateescape"))
-
-
-def csv_row(classifier: Classifier, name: str, prediction: Prediction | Exception) -> list[str]:
-    """Return a photo's row; its cells are empty if it could not be decoded, or has no third."""
+def csv_row(
+    classifier: Classifier, name: str, prediction: Prediction | Exception
+) -> dict[str, str]:
+    """Return a photo's cells by column; no species if it could not be decoded, or has no third."""
     from reporting.drawing import likeliest
 
-    row = [name]
-    if not isinstance(prediction, Exception):
-        probabilities = classifier.probabilities(prediction.logits)
-        (probability, species), *others = likeliest(probabilities, classifier.class_names)
-        row += [species, f"{probability:.4f}", *(name for _, name in others)]
-    return row + [""] * (len(CSV_COLUMNS) - len(row))
+    if isinstance(prediction, Exception):
+        return {"file": name}
+    probabilities = classifier.probabilities(prediction.logits)
+    (probability, species), *others = likeliest(probabilities, classifier.class_names)
+    cells = (name, species, f"{probability:.4f}", *(name for _, name in others))
+    return dict(zip(CSV_COLUMNS, cells, strict=False))
 
 
-def predictions_of(
-    classifier: Classifier, photos: Sequence[Path], progress: bool
-) -> Iterator[tuple[Path, Prediction | Exception]]:
-    """Yield each photo with its prediction; say which cannot be decoded."""
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    pairs = zip(photos, classifier.predictor.predict(photos), strict=True)
-    shown = track(
-        pairs,
-        "photos",
-        len(photos),
-        console=console,
-        transient=True,
-        disable=not (progress and console.is_terminal),
-    )
-    for path, prediction in shown:
-        if isinstance(prediction, Exception):
-            why = f"cannot be decoded: {path} ({prediction}): is it a photo? copy it again"
-            print(why, file=sys.stderr)
-        yield path, prediction
+def write_csv(rows: Iterable[dict[str, str]], out: Path) -> None:
+    """Write the table of all photos. Raises UserError."""
+    table = io.StringIO()
+    writer = csv.DictWriter(table, CSV_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    with atomic_write(out) as temporary:
+        temporary.write_bytes(table.getvalue().encode(errors="surrogateescape"))
 
 
 def draw(classifier: Classifier, path: Path, prediction: Prediction, out: Path) -> None:
@@ -145,8 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_writable(out)
     from solution import load_classifier
 
-    classifier, photos = load_classifier(options.model), find_photos(options.photos)
-    check_outputs(outputs, photos)
+    classifier, photos = load_classifier(options.model), find_photos(options.photos, outputs)
     if options.show and len(photos) > 1:
         raise UserError(f"--show draws one photo, but {len(photos)} are named: name one")
     one_folder, rows, views = len(options.photos) == 1, [], []

@@ -13,8 +13,10 @@ from __future__ import annotations
 import argparse
 import io
 import sys
+import textwrap
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +24,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))  # for python -P
 
 from course import cli  # noqa: E402
-from course.files import UserError, atomic_write, check_writable  # noqa: E402
+from course.files import UserError, atomic_write, check_writable, write_json  # noqa: E402
 
 if TYPE_CHECKING:
     from solution import BirdNet, EpochRow, Settings
@@ -42,8 +44,7 @@ class TrainingTable:
 
         self.console = Console(highlight=False, soft_wrap=True)
         columns = "epochs", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-        terminal = self.console.is_terminal
-        self.bar = Progress(*columns, console=self.console, transient=True, disable=not terminal)
+        self.bar = Progress(*columns, console=self.console, transient=True)
         self.task = self.bar.add_task("", total=epochs)
         self.rows: list[EpochRow] = []
 
@@ -53,15 +54,12 @@ class TrainingTable:
             self.console.print(HEADER)
         self.rows.append(row)
         self.bar.advance(self.task)
+        measured = (row.val_loss, row.val_accuracy)
+        val_loss, val_accuracy = ("-" if value is None else f"{value:.4f}" for value in measured)
         self.console.print(
-            f"{row.stage:<15} {row.epoch:>5} {row.loss:>7.4f} {row.accuracy:>9.4f} "
-            f"{_or_dash(row.val_loss):>9} {_or_dash(row.val_accuracy):>13} "
-            f"{row.learning_rate:>6.0e} {row.seconds:>9.1f}"
+            f"{row.stage:<15} {row.epoch:>5} {row.loss:>7.4f} {row.accuracy:>9.4f} {val_loss:>9} "
+            f"{val_accuracy:>13} {row.learning_rate:>6.0e} {row.seconds:>9.1f}"
         )
-
-
-def _or_dash(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
 
 
 # ---- Pretrained weights --------------------------------------------------------------------------
@@ -108,8 +106,8 @@ def _download(weights: str, file: Path) -> None:
 # ---- Training ------------------------------------------------------------------------------------
 
 
-def save(content: dict[str, Any], out: Path) -> None:
-    """Write a checkpoint to `out` in one step: until then the file there is as it was."""
+def save(content: Any, out: Path) -> None:
+    """Write what torch.load reads to `out` in one step: until then the file there is as it was."""
     import torch
 
     buffer = io.BytesIO()
@@ -125,11 +123,12 @@ def train(options: argparse.Namespace) -> None:
     from course.layout import load_training_set
     from reporting import history, report
 
-    start, settings = time.perf_counter(), settings_of(options)
+    start, changed = time.perf_counter(), changes(options.set)
+    settings = solution.Settings(**changed)
     training = load_training_set(options.tests_dir, solution.may_be_photo)
     fetch_weights(settings.weights)
     print(f"{len(training.gt)} photos of {len(set(training.gt.values()))} species", end=" ")
-    print(f"in {training.images}\n{settings}\nlocating the birds ...", flush=True)
+    print(f"in {training.images}\n{described(changed)}\nlocating the birds ...", flush=True)
     table = TrainingTable(2 * settings.epochs)
     with table.bar:
         network = solution.train_classifier(
@@ -140,10 +139,9 @@ def train(options: argparse.Namespace) -> None:
     there = [path for path in training.paths if path.name not in training.missing]
     describe(network, settings, training.gt, there)
     print(verdict(network.metadata["validation"]))
-    for what, files in (
-        ("labels without a photo", training.missing),
-        ("photos without a label", training.unlabelled),
-    ):
+    left_out = {"labels without a photo": training.missing}
+    left_out |= {"photos without a label": training.unlabelled}
+    for what, files in left_out.items():
         if files:
             print(f"Left out: {len(files)} {what}, such as {files[0]!a}")
     save(solution.to_checkpoint(network, settings), options.out)
@@ -151,9 +149,16 @@ def train(options: argparse.Namespace) -> None:
     print(f"Wrote {options.out} ({size:.1f} MB) after {seconds:.0f} s.")
     labels = {path.name: training.gt[path.name] for path in there}
     numbers = history.history_of(network, settings, table.rows, labels, training.images, seconds)
-    history.save_history(numbers, options.report)
+    write_json(options.report / history.HISTORY, asdict(numbers))
     report.draw(numbers, options.report)
-    print(f"Wrote {options.report / 'report.html'}")
+
+
+def described(changed: dict[str, Any]) -> str:
+    """Return the settings that were changed, in lines of 80 columns."""
+    text = ", ".join(f"{name}={value}" for name, value in changed.items()) or "those of solution.py"
+    wrapper = textwrap.TextWrapper(80, subsequent_indent="  ", break_long_words=False)
+    wrapper.break_on_hyphens = False
+    return wrapper.fill(f"Settings: {text} (the report lists all)")
 
 
 def describe(
@@ -194,19 +199,8 @@ def verdict(validation: dict[str, Any] | None) -> str:
 # ---- The command ---------------------------------------------------------------------------------
 
 
-def settings_of(options: argparse.Namespace) -> Settings:
-    """Return the settings that the command line asks for. Raises UserError."""
-    from dataclasses import replace
-
-    from solution import Settings
-
-    return replace(Settings(), **changes(options.set))
-
-
 def changes(texts: Sequence[str]) -> dict[str, Any]:
     """Return settings from NAME=VALUE, each with the type of its default. Raises UserError."""
-    from dataclasses import asdict
-
     from solution import Settings
 
     defaults, found = asdict(Settings()), {}
@@ -214,7 +208,6 @@ def changes(texts: Sequence[str]) -> dict[str, Any]:
         name, _, value = text.partition("=")
         try:
             found[name] = type(defaults[name])(value)
-            Settings(**found)
         except (KeyError, ValueError) as error:
             reason = f"the settings are {', '.join(defaults)}" if name not in defaults else error
             raise UserError(f"--set {text}: no NAME=VALUE; {reason}") from None
@@ -251,7 +244,6 @@ def main(arguments: list[str] | None = None) -> None:
     from reporting import history, report
 
     report.draw(history.read_history(options.report), options.report)
-    print(f"Wrote {options.report / 'report.html'}")
     return None
 
 

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 import solution
 from course import cli
@@ -70,37 +70,32 @@ def enlarged(photos: list[Path], folder: Path) -> None:
     """Fill `folder` with the first photos, their long sides `SIDE` pixels."""
     for path in photos[:ENLARGED]:
         with Image.open(path) as photo:
-            factor = SIDE / max(photo.size)
-            size = [round(side * factor) for side in photo.size]
-            photo.convert("RGB").resize(size).save(folder / f"{path.stem}.jpg", quality=90)
+            large = ImageOps.contain(photo.convert("RGB"), (SIDE, SIDE))
+            large.save(folder / f"{path.stem}.jpg", quality=90)
 
 
-def row(what: str, photos: int, run: Run) -> None:
-    """Print a line of the table."""
-    seconds, megabytes = run
+def measured(what: str, who: str, options: argparse.Namespace, folder: Path, threads: int) -> float:
+    """Classify the photos of a folder; print a line of the table, return the seconds."""
+    photos = len(solution.list_photos(folder))
+    seconds, megabytes = in_a_process(who, options.model, folder, threads)
     print(f"{what:<28} {photos / seconds:7.1f} photos/s {megabytes:6.0f} MB", flush=True)
+    return seconds
 
 
-def in_turns(options: argparse.Namespace, photos: int) -> None:
-    """Print rows of the textbook and of `classify`, and the ratio of their medians."""
-    runs: dict[str, list[Run]] = {"textbook": [], "solution": []}
+def table(options: argparse.Namespace, photos: list[Path]) -> None:
+    """Print rows of both in turns, the ratio of their medians, and how `classify` grows."""
+    here, threads = options.img_dir, options.threads
+    seconds: dict[str, list[float]] = {"textbook": [], "solution": []}
     for _ in range(options.rounds):
-        for who, so_far in runs.items():
-            run = in_a_process(who, options.model, options.img_dir, options.threads)
-            so_far.append(run)
-            row(who, photos, run)
-    theirs, ours = (statistics.median(seconds for seconds, _ in of) for of in runs.values())
+        for who, so_far in seconds.items():
+            so_far.append(measured(who, who, options, here, threads))
+    theirs, ours = map(statistics.median, seconds.values())
     print(f"medians: classify is {theirs / ours:.2f} times as fast as the textbook")
-
-
-def growth(options: argparse.Namespace, photos: list[Path]) -> None:
-    """Print rows of `classify` with one thread, more photos, larger photos."""
-    row("one thread", len(photos), in_a_process("solution", options.model, options.img_dir, 1))
+    measured("one thread", "solution", options, here, 1)
     for what, fill in ((f"{TIMES} times the photos", repeated), (f"{SIDE} px", enlarged)):
-        with tempfile.TemporaryDirectory() as name:
-            fill(photos, folder := Path(name))
-            run = in_a_process("solution", options.model, folder, options.threads)
-            row(what, len(list(folder.iterdir())), run)
+        with tempfile.TemporaryDirectory() as folder:
+            fill(photos, Path(folder))
+            measured(what, "solution", options, Path(folder), threads)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -120,8 +115,7 @@ def main(arguments: list[str] | None = None) -> None:
     if not photos:
         raise UserError(f"no photo in {options.img_dir}: name a folder of photos")
     print(f"{len(photos)} photos, torch {torch.__version__}, {options.threads} threads")
-    in_turns(options, len(photos))
-    return growth(options, photos)
+    return table(options, photos)
 
 
 if __name__ == "__main__":

@@ -27,21 +27,22 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from sklearn.model_selection import StratifiedKFold
+from sklearn.utils.class_weight import compute_sample_weight
 from torch import Tensor
 from torch.nn import functional
 
 import solution
 from course import cli
-from course.files import UserError, atomic_write
+from course.files import UserError
 from course.layout import load_training_set
 from reporting.calibration import fit_temperature
 from solution import EpochRow, Prediction, Sample, Settings
-from train_full import changes
+from train_full import changes, save
 
 FOLDS = 5
 COLUMNS = (
@@ -66,8 +67,7 @@ class Trial:
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """Logits (N, classes) and labels (N,) of the fold's photos; seconds of the training."""
 
     logits: Tensor
@@ -106,22 +106,19 @@ class Folds:
             _, held_out = self.split(trial)
             predictions = predictor.predict([self.paths[index] for index in held_out])
             logits = torch.stack([cast(Prediction, one).logits for one in predictions])
-            _save((logits, self.labels[held_out], seconds), file)
+            save((logits, self.labels[held_out], seconds), file)
         return Outcome(*torch.load(file))
 
     def _trained(self, trial: Trial) -> tuple[solution.BirdNet, float]:
-        file, settings = (
-            self.scratch / f"{trial.key('settings', 'fold', 'photos')}.pt",
-            trial.settings,
-        )
-        network = solution.BirdNet(self.class_ids)
+        file = self.scratch / f"{trial.key('settings', 'fold', 'photos')}.pt"
+        network, settings = solution.BirdNet(self.class_ids), trial.settings
         if not file.is_file():
             with solution.standard_torch(settings.seed):
                 start_network, sample = self._sample(settings)
                 start, network = time.perf_counter(), copy.deepcopy(start_network)
                 run = solution.TrainingRun(network, sample, settings)
                 run.fit(f"fold {trial.fold}, seed {settings.seed}", self.split(trial)[0], print_row)
-            _save((network.state_dict(), time.perf_counter() - start), file)
+            save((network.state_dict(), time.perf_counter() - start), file)
         state, seconds = torch.load(file)
         network.load_state_dict(state)
         return network.eval(), seconds
@@ -139,11 +136,6 @@ class Folds:
         return self.samples[settings]
 
 
-def _save(content: Any, file: Path) -> None:
-    with atomic_write(file) as temporary:
-        torch.save(content, temporary)
-
-
 def print_row(row: EpochRow) -> None:
     """Print that an epoch ended."""
     print(f"{row.stage}, epoch {row.epoch}: loss {row.loss:.4f}, {row.seconds:.0f} s", flush=True)
@@ -152,32 +144,17 @@ def print_row(row: EpochRow) -> None:
 # ---- The row ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Scores:
-    """Of each photo under each seed (seeds, photos): right or not, and its cross-entropy."""
+def scores(outcomes: list[Outcome], seeds: int) -> tuple[Tensor, Tensor]:
+    """Return of each photo under each seed whether it is right, and its cross-entropy.
 
-    right: Tensor
-    loss: Tensor
-    labels: Tensor  # (photos,)
-    seconds: float
-
-    @classmethod
-    def of(cls, outcomes: list[Outcome], seeds: int) -> Scores:
-        """Score the outcomes, one seed after the other, at one common temperature."""
-        logits = torch.cat([outcome.logits for outcome in outcomes])
-        labels = torch.cat([outcome.labels for outcome in outcomes])
-        right = (logits.argmax(1) == labels).double()
-        logits = logits / fit_temperature(logits, labels)
-        loss = functional.cross_entropy(logits, labels, reduction="none").double()
-        seconds = sum(outcome.seconds for outcome in outcomes) / len(outcomes)
-        shape = (seeds, -1)
-        return cls(right.view(shape), loss.view(shape), labels.view(shape)[0], seconds)
-
-    @property
-    def balance(self) -> Tensor:
-        """Weights (photos,), 1 on average, with which all species count alike."""
-        counts = torch.bincount(self.labels).double()
-        return len(self.labels) / (counts > 0).sum() / counts[self.labels]
+    Both are (seeds, photos); the outcomes, one seed after the other, get one common temperature.
+    """
+    logits = torch.cat([outcome.logits for outcome in outcomes])
+    labels = torch.cat([outcome.labels for outcome in outcomes])
+    right = (logits.argmax(1) == labels).double()
+    logits = logits / fit_temperature(logits, labels)
+    loss = functional.cross_entropy(logits, labels, reduction="none").double()
+    return right.view(seeds, -1), loss.view(seeds, -1)
 
 
 def difference(values: Tensor) -> str:
@@ -194,20 +171,22 @@ def difference(values: Tensor) -> str:
 def row(what: str, options: argparse.Namespace, new: list[Outcome], old: list[Outcome]) -> str:
     """Return a row of the table, in Markdown."""
     seeds = len(options.seeds)
-    after, before = Scores.of(new, seeds), Scores.of(old, seeds)
-    change = after.right - before.right
+    (right, loss), (right_before, loss_before) = scores(new, seeds), scores(old, seeds)
+    labels = torch.cat([outcome.labels for outcome in new]).view(seeds, -1)[0]
+    balance = torch.from_numpy(compute_sample_weight("balanced", labels.numpy()))  # (photos,)
+    change = right - right_before
     cells = [
         what,
         ",".join(map(str, options.folds)),
         ",".join(map(str, options.seeds)),
-        f"{after.right.mean():.4f}",
-        f"{(after.right * after.balance).mean():.4f}",
-        f"{after.loss.mean():.4f}",
+        f"{right.mean():.4f}",
+        f"{(right * balance).mean():.4f}",
+        f"{loss.mean():.4f}",
         difference(change),
-        difference(change * after.balance),
-        difference(after.loss - before.loss),
+        difference(change * balance),
+        difference(loss - loss_before),
         f"{int((change > 0).sum())} / {int((change < 0).sum())}",
-        f"{after.seconds:.0f}",
+        f"{sum(outcome.seconds for outcome in new) / len(new):.0f}",
     ]
     return f"| {' | '.join(cells)} |"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -20,24 +21,25 @@ WIDTH = 5.6
 # Of runs; legible on white and on black (Paul Tol's bright scheme), like the grey of `FAINT`.
 COLOURS = ("#4477aa", "#ee6677", "#228833")
 FAINT = (0.5, 0.5, 0.5, 0.3)
-STYLES = {"training": "--", "validation": "-"}
 INK = "#0a0a0a"  # of text on colours of its own, which stays so on a dark page
 CALIBRATION_BINS = 15
-MARKED_EPOCHS = 30  # more points than these hide their line
 LONGEST_NAME = 36  # letters
 
 
-def curves(runs: Mapping[str, Mapping[str, Sequence[float]]], label: str) -> Figure:
-    """Draw a value by epoch: a colour for each run, a line style for each kind of photos.
+def curves(epochs: Sequence[Mapping[str, Any]], key: str, label: str) -> Figure:
+    """Draw a value by epoch, from rows of the training table: a colour for each run.
 
-    `runs` holds the values by run, and in it by kind: a key of `STYLES`.
+    Dashed on training photos, as `key` in the rows; solid on validation photos, as `val_<key>`.
     """
     figure, axes = _figure(WIDTH, 3.8)
-    for (run, kinds), colour in zip(runs.items(), COLOURS, strict=False):
-        for kind, values in kinds.items():
-            marker = "." if len(values) <= MARKED_EPOCHS else ""
-            (line,) = axes.plot(range(1, len(values) + 1), values, STYLES[kind], color=colour)
-            line.set(marker=marker, label=f"{run}, {kind}")
+    runs = dict.fromkeys(row["stage"] for row in epochs)
+    for run, colour in zip(runs, COLOURS, strict=False):
+        rows = [row for row in epochs if row["stage"] == run]
+        for column, style, kind in ((key, ".--", "training"), (f"val_{key}", ".-", "validation")):
+            values = [row[column] for row in rows if row.get(column) is not None]
+            if values:
+                x = range(1, len(values) + 1)
+                axes.plot(x, values, style, color=colour, label=f"{run}, {kind}")
     axes.set(xlabel="epoch", ylabel=label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(color=FAINT)
@@ -66,17 +68,15 @@ def confusion(matrix: np.ndarray, names: Sequence[str]) -> Figure:
     side = 0.7 + 0.0085 * size * max(map(len, labels)) + 0.2 * classes
     figure, axes = _figure(side, side)
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)  # (C, C)
-    wrong = ~np.eye(classes, dtype=bool)
-    for hidden, colours in ((wrong | (matrix == 0), "Blues"), (~wrong | (matrix == 0), "Reds")):
-        axes.imshow(np.ma.array(share, mask=hidden), cmap=colours, vmin=-0.3, vmax=1)
+    signed = np.ma.masked_equal(np.where(np.eye(classes), share, -share), 0)
+    axes.imshow(signed, cmap="RdBu", vmin=-1, vmax=1)
     for row, column in np.argwhere(matrix):
-        colour = "white" if share[row, column] > 0.5 else INK
+        colour = "white" if share[row, column] > 0.6 else INK
         text = axes.text(column, row, str(matrix[row, column]), ha="center", va="center")
         text.set(color=colour, fontsize=size)
-    axes.set_xticks(range(classes), labels, fontsize=size, parse_math=False, rotation=90)
-    axes.set_yticks(range(classes), labels, fontsize=size, parse_math=False)
     axes.set(xlabel="predicted species", ylabel="true species")
-    for set_ticks in (axes.set_xticks, axes.set_yticks):
+    for set_ticks, turned in ((axes.set_xticks, 90), (axes.set_yticks, 0)):
+        set_ticks(range(classes), labels, fontsize=size, parse_math=False, rotation=turned)
         set_ticks(np.arange(classes + 1) - 0.5, minor=True)
     axes.grid(which="minor", color=FAINT, linewidth=0.5)
     axes.tick_params(which="minor", length=0)
@@ -113,23 +113,18 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray) ->
 
 
 def reliability(probabilities: np.ndarray, labels: np.ndarray) -> Figure:
-    """Draw accuracy by confidence, for probabilities (N, C) and classes (N,), over a histogram."""
+    """Draw accuracy by confidence for probabilities (N, C) and classes (N,), with their counts."""
     count, accuracy, confidence = calibration_bins(probabilities, labels)
-    figure = Figure((WIDTH, 5.2), layout="constrained")
-    upper, lower = figure.subplots(2, sharex=True, height_ratios=(3, 1))
+    figure, axes = _figure(WIDTH, 4.4)
     middles = (np.arange(CALIBRATION_BINS) + 0.5) / CALIBRATION_BINS
-    upper.bar(middles, accuracy, 0.9 / CALIBRATION_BINS, color=COLOURS[0], label="accuracy")
-    upper.plot((0, 1), (0, 1), "--", color="grey", label="accuracy = confidence")
+    bars = axes.bar(middles, accuracy, 0.9 / CALIBRATION_BINS, color=COLOURS[0], label="accuracy")
+    axes.bar_label(bars, [str(n or "") for n in count], padding=6, fontsize=9)
+    axes.plot((0, 1), (0, 1), "--", color="grey", label="accuracy = confidence")
     there = count > 0
-    points = {"color": COLOURS[1], "label": "mean confidence", "clip_on": False}
-    upper.plot(confidence[there], accuracy[there], "o", **points)
-    upper.set(ylabel="accuracy", ylim=(0, 1.02), xlim=(0, 1))
-    drawn = lower.bar(middles, count, 0.9 / CALIBRATION_BINS, color="grey")
-    lower.bar_label(drawn, [str(n or "") for n in count], fontsize=9)
-    lower.margins(y=0.25)
-    lower.set(xlabel="confidence: probability of the predicted species", ylabel="photos")
-    for axes in (upper, lower):
-        axes.spines[["top", "right"]].set_visible(False)
+    (points,) = axes.plot(confidence[there], accuracy[there], "o", color=COLOURS[1])
+    points.set(label="mean confidence", clip_on=False)
+    axes.set(xlabel="confidence: probability of the predicted species", ylabel="accuracy")
+    axes.set(xlim=(0, 1), ylim=(0, 1.08))
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     return figure
 

@@ -15,12 +15,11 @@ import torchvision
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from course.files import UserError, describe_error, write_json
+from course.files import UserError, describe_error
 from course.tables import read_species
 from solution import BirdNet, EpochRow, Settings, Validation, open_photo
 
 HISTORY = "history.json"
-CALIBRATION = ("temperature", "early_exit", "confidence_threshold", "validation")
 
 
 @dataclass(frozen=True)
@@ -47,13 +46,10 @@ class History:
 
         Raises UserError for a species.csv that is none.
         """
-        known: Sequence[str | None] = self.class_names or [None] * len(self.class_ids)
+        known = self.class_names or [f"class {class_id}" for class_id in self.class_ids]
         species = read_species(Path(self.images).parents[2] / "species.csv")
-        names = (
-            species.get(class_id) or name or f"class {class_id}"
-            for class_id, name in zip(self.class_ids, known, strict=True)
-        )
-        return [name.replace("_", " ") for name in names]
+        names = zip(self.class_ids, known, strict=True)
+        return [(species.get(class_id) or name).replace("_", " ") for class_id, name in names]
 
 
 def history_of(
@@ -65,9 +61,10 @@ def history_of(
     seconds: float,
 ) -> History:
     """Return the history of a network that `train_classifier` returned, and that is calibrated."""
+    measured = ("temperature", "early_exit", "confidence_threshold", "validation")
     return History(
         settings=asdict(settings),
-        calibration={key: network.metadata[key] for key in CALIBRATION},
+        calibration={name: network.metadata[name] for name in measured},
         epochs=[asdict(row) for row in epochs],
         labels=dict(labels),
         class_ids=network.class_ids,
@@ -92,18 +89,17 @@ def _plain_validation(validation: Validation) -> dict[str, Any]:
 
     `view_logits` is (N, views, classes), `cams` (N, h, w) with h and w of each photo.
     """
-    predictions = validation.predictions
+
+    def rounded(values: Tensor) -> list[Any]:
+        return values.double().round(decimals=4).tolist()
+
     return {
-        "photos": list(validation.photos),
+        "photos": validation.photos,
         "labels": validation.labels.tolist(),
-        "view_logits": [_rounded(prediction.view_logits) for prediction in predictions],
-        "cams": [_rounded(prediction.cam) for prediction in predictions],
-        "boxes": [list(prediction.box) for prediction in predictions],
+        "view_logits": [rounded(prediction.view_logits) for prediction in validation.predictions],
+        "cams": [rounded(prediction.cam) for prediction in validation.predictions],
+        "boxes": [list(prediction.box) for prediction in validation.predictions],
     }
-
-
-def _rounded(values: Tensor) -> list[Any]:
-    return values.double().round(decimals=4).tolist()
 
 
 def architecture_of(network: BirdNet, side: int) -> list[dict[str, Any]]:
@@ -119,16 +115,11 @@ def architecture_of(network: BirdNet, side: int) -> list[dict[str, Any]]:
     for name, part in parts.items():
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             x = part(x)
-        parameters = list(part.parameters())
-        rows.append(
-            {
-                "name": name,
-                "shape": list(x.shape[1:]),
-                "operations": counter.get_total_flops() // 2,
-                "parameters": sum(p.numel() for p in parameters),
-                "trained": sum(p.numel() for p in parameters if p.requires_grad),
-            }
-        )
+        row = {"name": name, "shape": list(x.shape[1:])}
+        row |= {"operations": counter.get_total_flops() // 2}
+        row |= {"parameters": sum(p.numel() for p in part.parameters())}
+        row |= {"trained": sum(p.numel() for p in part.parameters() if p.requires_grad)}
+        rows.append(row)
     return rows
 
 
@@ -155,13 +146,8 @@ def _processor() -> str:
     return models[0] if models else platform.processor() or platform.machine()
 
 
-def save_history(history: History, folder: Path) -> None:
-    """Write history.json in one step. Raises UserError."""
-    write_json(folder / HISTORY, asdict(history))
-
-
 def read_history(folder: Path) -> History:
-    """Return what `save_history` wrote. Raises UserError if it is not there or not whole."""
+    """Return what history.json in a folder holds. Raises UserError if it is missing or damaged."""
     path = folder / HISTORY
     try:
         return History(**json.loads(path.read_text(encoding="utf-8")))
@@ -169,6 +155,4 @@ def read_history(folder: Path) -> History:
         cause = describe_error(error, path, writing=False)
     except (TypeError, ValueError):
         cause = f"{path} is damaged or of another version"
-    raise UserError(
-        f"{cause}; `python train_full.py` writes it, --report names the folder that it is in"
-    )
+    raise UserError(f"{cause}; `python train_full.py` writes it into the folder of --report")

@@ -14,73 +14,44 @@ import io
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+
+import train_full
+from birddata.drawn_sample import draw_sample
 from course.cli import run
 from course.files import atomic_write
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from solution import Classifier
+from course.layout import find_tests, read_csv
+from reporting import charts, drawing, history, report
+from solution import Classifier, load_classifier, read_pixels
 
 PICTURES = Path(__file__).resolve().parent.parent / "docs" / "pictures"
 
 
-def save(figure: Figure, name: str, folder: Path) -> None:
+def save(figure: Figure, file: Path) -> None:
     """Write a figure as a PNG file, in 256 colours: a third of the size. Raises UserError."""
-    from PIL import Image
-
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100, bbox_inches="tight")
-    with Image.open(buffer) as image, atomic_write(folder / name) as temporary:
+    with Image.open(buffer) as image, atomic_write(file) as temporary:
         image.convert("RGB").quantize(256).save(temporary, "png", optimize=True)
-    print(f"Wrote {folder / name}")
-
-
-def confusion(report_dir: Path) -> Figure:
-    """Return the confusion matrix of a training. Raises UserError without its history."""
-    from reporting import charts, history, report
-
-    read = history.read_history(report_dir)
-    return charts.confusion(report.Outcome(read).matrix, read.names())
-
-
-def train_on_sample(sample: Path) -> Classifier:
-    """Return a network trained, as `train_full.py` does, on a sample in the course's layout."""
-    import solution
-    from course.layout import load_training_set
-    from reporting.calibration import calibrate
-
-    data, settings = load_training_set(sample), solution.Settings()
-    network = solution.train_classifier(data.gt, data.images)
-    network.class_names = [data.species[class_id] for class_id in network.class_ids]
-    network.metadata |= calibrate(network.validation, settings.whole_share)
-    return solution.Classifier(solution.to_checkpoint(network, settings))
+    print(f"Wrote {file}")
 
 
 def two_stages(classifier: Classifier, sample: Path) -> Figure:
     """Return what both stages see of that test photo whose species gains most by the second."""
-    from course.layout import find_tests, read_csv
-    from reporting.drawing import stages_figure
-    from solution import Prediction, read_pixels
-
     test, predictor = find_tests(sample)[-1], classifier.predictor
-    images, gt = test.input / "test" / "images", read_csv(test.gt / "gt.csv")
+    gt, images = read_csv(test.gt / "gt.csv"), test.input / "test" / "images"
 
-    def gain(prediction: Prediction, name: str) -> float:
-        label = classifier.class_ids.index(gt[name])
-        logits = (prediction.view_logits[0], prediction.logits)
-        before, now = (classifier.probabilities(each)[label].item() for each in logits)
+    def gain(name: str) -> float:
+        seen = predictor(read_pixels(images / name, predictor.preprocessing))
+        stages = classifier.probabilities(torch.stack([seen.view_logits[0], seen.logits]))
+        before, now = stages[:, classifier.class_ids.index(gt[name])].tolist()
         return now - before
 
-    gains = {
-        name: gain(prediction, name)
-        for name, prediction in zip(gt, predictor.predict([images / n for n in gt]), strict=True)
-        if isinstance(prediction, Prediction)
-    }
-    pixels = read_pixels(images / max(gains, key=gains.__getitem__), predictor.preprocessing)
-    return stages_figure(classifier, pixels, predictor(pixels))
+    pixels = read_pixels(images / max(gt, key=gain), predictor.preprocessing)
+    return drawing.stages_figure(classifier, pixels, predictor(pixels))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -89,13 +60,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("report_dir", type=Path, metavar="REPORT_DIR", help="with history.json")
     parser.add_argument("--out", type=Path, default=PICTURES, help="default: docs/pictures")
     options = parser.parse_args(arguments)
-    from birddata.drawn_sample import draw_sample
-
-    save(confusion(options.report_dir), "confusion.png", options.out)
+    numbers = history.read_history(options.report_dir)
+    matrix = charts.confusion(report.Outcome(numbers).matrix, numbers.names())
+    save(matrix, options.out / "confusion.png")
     with tempfile.TemporaryDirectory() as folder:
-        draw_sample(Path(folder))
-        figure = two_stages(train_on_sample(Path(folder)), Path(folder))
-    save(figure, "two_stages.png", options.out)
+        sample, model = Path(folder, "sample"), Path(folder, "model.pt")
+        draw_sample(sample)
+        train_full.main([str(sample), "--out", str(model)])
+        save(two_stages(load_classifier(model), sample), options.out / "two_stages.png")
 
 
 if __name__ == "__main__":

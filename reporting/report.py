@@ -35,7 +35,6 @@ from solution import Settings, read_photo, read_pixels
 # other one, and the probabilities of the other one add up to so many photos. Each by itself joins
 # species over two freaks.
 LEAST_CONFUSIONS, LEAST_MASS = 2, 1.0
-GROUPS_SHOWN = 5  # of look-alikes, with photos
 PREDICTIONS_SHOWN = 6  # right ones, and wrong ones
 PHOTO_SIDE, STAGE_SIDE = 270, 480  # pixels: of a photo in a strip, of what a stage sees
 CURVES = {
@@ -43,38 +42,38 @@ CURVES = {
     "accuracy": "accuracy",
     "learning_rate": "learning rate of the head",
 }
+Pictures = list[str]  # as `src` of image elements; empty for a photo that cannot be read
 
 
 def draw(history: History, folder: Path) -> None:
-    """Write report.html into a folder. Raises UserError."""
-    html = render(history)
-    with atomic_write(folder / "report.html") as temporary:
+    """Write report.html into a folder, and say so. Raises UserError."""
+    html, file = render(history), folder / "report.html"
+    with atomic_write(file) as temporary:
         temporary.write_text(html, encoding="utf-8")
+    print(f"Wrote {file}")
 
 
 def render(history: History) -> str:
     """Return the page. Raises UserError if the species' names cannot be read."""
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(
-        loader=loader,
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters |= {"dec": _decimal, "sha256": _sha256}
-    names = history.names()
-    outcome = None if history.validation is None else Outcome(history)
-    context = _training(history, names)
+    names, outcome = history.names(), Outcome(history) if history.validation else None
+    context = {"history": history, "names": names, "outcome": outcome, "likeliest": likeliest}
+    context |= _training(history, names)
     if outcome is not None:
         context |= _accuracy(history, outcome) | _species(history, outcome, names)
         context |= _errors(history, outcome, names)
-    template = environment.get_template("report.html.j2")
-    return template.render(history=history, names=names, outcome=outcome, **context)
+    return environment.get_template("report.html.j2").render(context)
 
 
 def _decimal(value: float | None, digits: int = 4) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
+    return "–" if value is None or np.isnan(value) else f"{value:.{digits}f}"
 
 
 def _sha256(text: str) -> str:
@@ -143,38 +142,18 @@ def look_alikes(matrix: np.ndarray, mass: np.ndarray) -> list[Group]:
 
 
 def _training(history: History, names: Sequence[str]) -> dict[str, Any]:
-    """Return the data, the settings, the architecture and the course of the training."""
-    counts, runs = Counter(history.labels.values()), dict[str, list[dict[str, Any]]]()
-    for row in history.epochs:
-        runs.setdefault(row["stage"], []).append(row)
+    """Return the data, the settings, and the course of the training."""
     first = {class_id: name for name, class_id in sorted(history.labels.items(), reverse=True)}
-    shown = [(first[i], name) for i, name in zip(history.class_ids, names, strict=True)]
-    operations = {True: 0, False: 0}  # of trained and of frozen blocks
-    for block in history.architecture:
-        operations[block["trained"] > 0] += block["operations"]
+    samples = [_thumbnail(history, first[class_id]) for class_id in history.class_ids]
     return {
-        "counts": sorted(counts.values()),
-        "samples": _photos(history, shown),
-        "operations": operations,
+        "counts": sorted(Counter(history.labels.values()).values()),
+        "samples": list(zip(samples, names, strict=True)),
         "settings": settings_comments(),
         "curves": [
-            charts.svg(charts.curves(_values(runs, key), label), label)
+            charts.svg(charts.curves(history.epochs, key, label), label)
             for key, label in CURVES.items()
         ],
         "val_losses": [row["val_loss"] for row in history.epochs if row["val_loss"] is not None],
-    }
-
-
-def _values(runs: dict[str, list[dict[str, Any]]], key: str) -> dict[str, dict[str, list[float]]]:
-    """Return the values of each epoch by run and kind of photos."""
-    kinds = {"training": key, "validation": f"val_{key}"}
-    return {
-        run: {
-            kind: [row[column] for row in rows]
-            for kind, column in kinds.items()
-            if rows[0].get(column) is not None
-        }
-        for run, rows in runs.items()
     }
 
 
@@ -215,17 +194,13 @@ def _accuracy(history: History, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _views(outcome: Outcome) -> list[dict[str, Any]]:
-    """Return for each view the accuracy if it were the last one, and which photos it is last of."""
+def _views(outcome: Outcome) -> list[tuple[str, float, int, float | None]]:
+    """Return each view's name, the accuracy if it were the last; number, accuracy of the done."""
     rows = []
-    for view, (name, probabilities) in enumerate(
-        zip(VIEW_NAMES, outcome.after_views, strict=False), 1
-    ):
-        stopped = (outcome.views == view).numpy()
-        right = (probabilities.argmax(1).numpy() == outcome.labels).mean()
-        last = outcome.right[stopped]
-        mean = f"{last.mean():.4f}" if len(last) else "–"
-        rows.append({"name": name, "accuracy": right, "photos": len(last), "last": mean})
+    for view, probabilities in enumerate(outcome.after_views, 1):
+        accuracy = (probabilities.argmax(1).numpy() == outcome.labels).mean()
+        done = outcome.right[outcome.views.numpy() == view]
+        rows.append((VIEW_NAMES[view - 1], accuracy, len(done), done.mean() if len(done) else None))
     return rows
 
 
@@ -239,7 +214,7 @@ def _species(history: History, outcome: Outcome, names: Sequence[str]) -> dict[s
     for i, (class_id, name) in enumerate(zip(history.class_ids, names, strict=True)):
         wrong = matrix[i] * (np.arange(len(names)) != i)
         most = f"{names[wrong.argmax()]} ({wrong.max()})" if wrong.any() else "–"
-        shares = ["–" if np.isnan(x) else f"{x:.2f}" for x in (precision[i], recall[i])]
+        shares = (_decimal(share[i], 2) for share in (precision, recall))
         rows.append((name, counts[class_id], int(support[i]), *shares, most))
     shown = {f"{names[i]} ({support[i]})": recall[i] for i in np.argsort(recall) if support[i]}
     description = "Recall of each species, as in the table"
@@ -248,7 +223,6 @@ def _species(history: History, outcome: Outcome, names: Sequence[str]) -> dict[s
 
 def _errors(history: History, outcome: Outcome, names: Sequence[str]) -> dict[str, Any]:
     """Return what is taken for what, with photos, and what both stages see of some photos."""
-    groups = look_alikes(outcome.matrix, outcome.mass)
     wrong = outcome.matrix.sum(1) - outcome.matrix.diagonal()  # (C,)
     figure = charts.confusion(outcome.matrix, names)
     ranked = np.argsort(-outcome.confidence, kind="stable")  # (N,)
@@ -257,86 +231,53 @@ def _errors(history: History, outcome: Outcome, names: Sequence[str]) -> dict[st
     return {
         "confusion": charts.svg(figure, "Confusion matrix; the table above has its numbers"),
         "wrong": {names[i]: int(wrong[i]) for i in np.argsort(-wrong, kind="stable") if wrong[i]},
-        "groups": groups,
-        "group_photos": [
-            _photos(
-                history,
-                [(_example(history, outcome, i, group), names[i]) for i in group.classes],
-            )
-            for group in groups[:GROUPS_SHOWN]
+        "groups": [
+            (group, [(_example(history, outcome, i, group), names[i]) for i in group.classes])
+            for group in look_alikes(outcome.matrix, outcome.mass)
         ],
-        "stages": {
-            "right": _stages(history, outcome, names, rights[spread.astype(int)]),
-            "wrong": _stages(history, outcome, names, wrongs[:PREDICTIONS_SHOWN]),
-        },
+        "right_ones": [(_stages(history, i), i) for i in rights[spread.astype(int)]],
+        "wrong_ones": [(_stages(history, i), i) for i in wrongs[:PREDICTIONS_SHOWN]],
     }
-
-
-def _example(history: History, outcome: Outcome, species: int, group: Group) -> str:
-    """Return a photo of a species that was taken for another of its group, else its first."""
-    taken = (outcome.labels == species) & ~outcome.right & np.isin(outcome.predicted, group.classes)
-    if taken.any():
-        return outcome.photos[int(taken.argmax())]
-    class_id = history.class_ids[species]
-    return min(name for name, label in history.labels.items() if label == class_id)
 
 
 # ---- Photos --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Photos:
-    """Photos as `src` of an image element, with what stands below; how many could not be read."""
-
-    shown: list[tuple[list[str], Any]]  # pictures of a photo, its caption
-    missing: int
-
-
-def _photos(
-    history: History,
-    captions: Iterable[tuple[str, Any]],
-    read: Callable[[Path], Iterable[Image.Image]] = lambda path: [read_photo(path, PHOTO_SIDE)],
-    side: int = PHOTO_SIDE,
-) -> Photos:
-    """Return those photos that can be read, given as file names with captions."""
-    shown, missing = [], 0
-    for file, caption in captions:
-        try:
-            pictures = [_data_url(photo, side) for photo in read(Path(history.images) / file)]
-            shown.append((pictures, caption))
-        except Exception:  # see solution.read_photo
-            missing += 1
-    return Photos(shown, missing)
+def _pictures(draw: Callable[[], Iterable[Image.Image]], side: int) -> Pictures:
+    """Return what is drawn of a photo, at most `side` pixels a side."""
+    try:
+        return [_data_url(picture, side) for picture in draw()]
+    except Exception:  # see solution.read_photo
+        return []
 
 
-def _data_url(photo: Image.Image, side: int) -> str:
-    photo.thumbnail((side, side))
+def _data_url(picture: Image.Image, side: int) -> str:
+    picture.thumbnail((side, side))
     buffer = io.BytesIO()
-    photo.save(buffer, "jpeg", quality=85)
+    picture.save(buffer, "jpeg", quality=85)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _stages(
-    history: History, outcome: Outcome, names: Sequence[str], indices: np.ndarray
-) -> Photos:
-    """Return what both stages see of validation photos, with the likeliest species after each."""
-    stored = history.validation or {}
+def _thumbnail(history: History, photo: str) -> Pictures:
+    path = Path(history.images, photo)
+    return _pictures(lambda: [read_photo(path, PHOTO_SIDE)], PHOTO_SIDE)
 
-    def both(path: Path) -> Iterable[Image.Image]:
-        index = outcome.photos.index(path.name)
-        pixels = read_pixels(path, history.settings)  # which are those of the views, too
-        return draw_stages(pixels, torch.tensor(stored["cams"][index]), stored["boxes"][index])
 
-    captions = [
-        (
-            outcome.photos[i],
-            {
-                "is": names[outcome.labels[i]],
-                "views": int(outcome.views[i]),
-                "first": likeliest(outcome.after_views[0, i], names),
-                "last": likeliest(torch.tensor(outcome.probabilities[i]), names),
-            },
-        )
-        for i in indices
-    ]
-    return _photos(history, captions, both, STAGE_SIDE)
+def _example(history: History, outcome: Outcome, species: int, group: Group) -> Pictures:
+    """Return a photo of a species that was taken for another of its group, else its first."""
+    taken = (outcome.labels == species) & ~outcome.right & np.isin(outcome.predicted, group.classes)
+    if taken.any():
+        return _thumbnail(history, outcome.photos[int(taken.argmax())])
+    class_id = history.class_ids[species]
+    return _thumbnail(history, min(n for n, label in history.labels.items() if label == class_id))
+
+
+def _stages(history: History, index: int) -> Pictures:
+    """Return what both stages see of a validation photo."""
+    photos, cams, boxes = ((history.validation or {})[key] for key in ("photos", "cams", "boxes"))
+
+    def both() -> Iterable[Image.Image]:
+        pixels = read_pixels(Path(history.images, photos[index]), history.settings)
+        return draw_stages(pixels, torch.tensor(cams[index]), boxes[index])
+
+    return _pictures(both, STAGE_SIDE)

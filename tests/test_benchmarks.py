@@ -61,11 +61,6 @@ def test_a_run_measures_classify_on_its_threads(two, model_path, monkeypatch, ca
     assert 50 < megabytes < 20_000
 
 
-def test_a_row_says_how_many_photos_a_second(capsys):
-    classify_speed.row("here", 8, (2.0, 700.0))
-    assert capsys.readouterr().out.split() == ["here", "4.0", "photos/s", "700", "MB"]
-
-
 def test_the_table_compares_medians_and_grows(two, monkeypatch, capsys):
     rounds = iter([6.0, 2.0, 9.0, 1.0, 8.0, 4.0])  # textbook and solution in turns
     asked = []

@@ -49,17 +49,13 @@ def test_the_shipped_model_computes_here_what_it_computed_where_it_was_made():
     torch.testing.assert_close(actual, expected, atol=1e-3, rtol=0)
 
 
-def test_the_shipped_model_says_what_it_knows():
+def test_the_shipped_model_says_what_it_knows_and_loading_leaves_the_random_state():
+    before = torch.get_rng_state()
     checkpoint = load_classifier(SHIPPED).checkpoint
+    assert torch.equal(torch.get_rng_state(), before)
     assert len(checkpoint["class_names"]) == len(checkpoint["class_ids"]) == 50
     assert checkpoint["training"]["photos"] > 1000
     assert 0 < checkpoint["early_exit"] <= 1
-
-
-def test_loading_leaves_the_random_state(model_path):
-    before = torch.get_rng_state()
-    load_classifier(model_path)
-    assert torch.equal(torch.get_rng_state(), before)
 
 
 # ---- Files that are not it -----------------------------------------------------------------------
@@ -82,15 +78,12 @@ def test_damaged_files_give_one_line_and_execute_nothing(kind, model_path, tmp_p
     }
     if kind in content:
         (tmp_path / "bad.pt").write_bytes(content[kind])
+    with pytest.raises(SubmissionError, match=r"no file .*none\.pt: .*train_full"):
+        load_classifier(tmp_path / "none.pt")
     with pytest.raises(SubmissionError, match=r"bad\.pt cannot be read") as error:
         load_classifier(tmp_path / "bad.pt")
     assert "\n" not in str(error.value)
     assert not (tmp_path / "exploded").exists()
-
-
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(SubmissionError, match=r"no file .*none\.pt: .*train_full"):
-        load_classifier(tmp_path / "none.pt")
 
 
 def spoilt(name, change):
@@ -99,7 +92,7 @@ def spoilt(name, change):
 
 
 def without(name):
-    return lambda content: {key: value for key, value in content.items() if key != name}
+    return lambda c: {key: value for key, value in c.items() if key != name}
 
 
 @pytest.mark.parametrize(
@@ -107,12 +100,10 @@ def without(name):
     [
         (lambda c: [1, 2], "no checkpoint"),
         (lambda c: {"weight": torch.zeros(2)}, "is no birds-mobilenet-v2 version 4: make one with"),
-        (lambda c: c | {"format": "another"}, "is no birds-mobilenet-v2 version 4: make one with"),
-        (lambda c: c | {"format_version": 3}, "is no birds-mobilenet-v2 version 4: make one with"),
-        *(
-            (without(name), "damaged")
-            for name in ("class_ids", "state_dict", "preprocessing", "fallback_class")
-        ),
+        (lambda c: c | {"format": "another"}, "is no birds-mobilenet-v2 version 4"),
+        (lambda c: c | {"format_version": 3}, "is no birds-mobilenet-v2 version 4"),
+        (without("class_ids"), "damaged"),
+        (without("preprocessing"), "damaged"),
         (lambda c: c | {"class_ids": [*c["class_ids"], 5]}, "damaged"),
         (spoilt("features.0.0.weight", lambda v: torch.zeros(5, 3, 3, 3)), "damaged"),
         (spoilt("head.weight", torch.Tensor.half), "damaged"),

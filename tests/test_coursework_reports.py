@@ -6,6 +6,7 @@ from functools import cache
 
 import pytest
 import torch
+from markupsafe import Markup
 from torch.nn import functional
 from torchvision import models
 
@@ -47,6 +48,15 @@ def weights(monkeypatch):
 
     monkeypatch.setattr(transfer, "imagenet_state", imagenet_state)
     monkeypatch.setattr(transfer, "is_genuine", lambda backbone: False)
+
+
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch):
+    """Drawing a page's pictures takes seconds, most tests read its words."""
+    with monkeypatch.context() as patch:
+        for kind in ("curves", "photos"):
+            patch.setattr(charts, kind, lambda *_, **__: Markup("<svg></svg>"))
+        yield patch
 
 
 @cache
@@ -192,9 +202,14 @@ def test_case_chooses_the_length_on_validation_data():
     assert "Более долгое обучение потерь на проверке не снизило" in text
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_runs_of_one_chart_have_colours_of_their_own(name):
-    page = page_of(name, RISING)
+@pytest.mark.parametrize(
+    ("name", "accuracy"),
+    [("case", EQUAL), ("transfer", FALLING), ("resnet", RISING), ("ladder", CHANCE)],
+)
+def test_runs_of_one_chart_have_colours_of_their_own(name, accuracy, undrawn):
+    undrawn.undo()
+    page = pages.draw(*made_up(name, accuracy))
+    assert 'src="data:image/png;base64,' in page
     legends = re.findall(r'<div class="legend">(.*?)</div>', page, re.S)
     for legend in legends:
         colours = set(re.findall(r"#[0-9a-f]{6}", legend))

@@ -67,7 +67,7 @@ def test_seeds_that_differ_add_to_the_standard_error():
 
 def test_cross_entropies_are_compared_at_the_best_temperature_of_each():
     sure = outcome([True, True, True, False])
-    louder, worse = replace(sure, logits=2 * sure.logits), outcome([True, False, True, False])
+    louder, worse = sure._replace(logits=2 * sure.logits), outcome([True, False, True, False])
     equal, better = (row_of([sure], [old]) for old in (louder, worse))
     assert float(equal["cross-entropy's"].split(" ± ")[0]) == pytest.approx(0, abs=1e-3)
     assert float(better["cross-entropy's"].split(" ± ")[0]) < -0.1

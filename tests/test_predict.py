@@ -175,12 +175,8 @@ def test_show_draws_both_stages_and_replaces_the_file(size, early_exit, model, t
     assert held.read_bytes() == b"old", "replaced, not written into"
 
 
-def test_it_runs_as_a_program(photos, model, tmp_path):
-    program = [sys.executable, predict.__file__, "--model", model()]
-    run = subprocess.run([*program, str(photos[1] / "00.jpg")], capture_output=True, check=True)
+def test_it_runs_as_a_program(photos, model):
+    program = [sys.executable, predict.__file__, "--model", model(), str(photos[1] / "00.jpg")]
+    run = subprocess.run(program, capture_output=True, check=True)
     assert len(shares(run.stdout.decode())) == 3
     assert run.stderr == b""
-    run = subprocess.run([*program, str(tmp_path / "absent.jpg")], capture_output=True)
-    assert run.returncode == 1
-    assert run.stderr.decode().startswith("Error: no photo or folder ")
-    assert run.stderr.count(b"\n") == 1

@@ -19,12 +19,12 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 import solution
-from course.files import UserError
+from course.files import UserError, write_json
 from course.layout import save_csv
 from course.marks import wilson_interval
 from reporting import charts, pictures
 from reporting.calibration import calibrate
-from reporting.history import HISTORY, History, history_of, read_history, save_history
+from reporting.history import HISTORY, History, history_of, read_history
 from reporting.report import Group, Outcome, draw, look_alikes, render, settings_comments
 
 NAMES = ["Ape", "Bee", "Cat", "Dog", "Eel"]
@@ -225,7 +225,7 @@ def test_names_are_no_markup_and_species_csv_comes_first(history, tmp_path):
 
 
 def test_history_is_kept_and_drawn_again(history, tmp_path):
-    save_history(history, tmp_path)
+    write_json(tmp_path / HISTORY, asdict(history))
     assert read_history(tmp_path) == history
     draw(history, tmp_path)
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == render(history)
@@ -321,12 +321,14 @@ def test_expected_calibration_error_by_hand():
 
 
 def test_curves_are_the_values_with_a_style_a_kind_and_a_colour_a_run():
-    values = [1.0, float("inf"), float("nan"), 0.25]
-    runs = {"one": {"training": values, "validation": [2.0]}, "two": {"training": [3.0]}}
-    figure = charts.curves(runs, "loss")
+    rows = [{"stage": "one", "loss": 1.0, "val_loss": 2.0}, {"stage": "two", "loss": 3.0}]
+    rows += [{"stage": "one", "loss": value, "val_loss": value} for value in (np.inf, np.nan, 0.2)]
+    figure = charts.curves(rows, "loss", "loss")
     lines = {line.get_label(): line for line in figure.axes[0].lines}
     assert list(lines) == ["one, training", "one, validation", "two, training"]
-    assert np.array_equal(lines["one, training"].get_ydata(), values, equal_nan=True)
+    values = lines["one, training"].get_ydata()
+    assert np.array_equal(values, [1.0, np.inf, np.nan, 0.2], equal_nan=True)
+    assert lines["one, validation"].get_ydata()[0] == 2
     assert lines["one, training"].get_xdata().tolist() == [1, 2, 3, 4]
     assert [line.get_linestyle() for line in lines.values()] == ["--", "-", "--"]
     one, again, two = (to_hex(line.get_color()) for line in lines.values())
@@ -339,9 +341,8 @@ def test_a_confusion_stands_in_the_row_of_the_truth_with_its_share_of_it():
     numbers = {(*text.get_position(),): text.get_text() for text in axes.texts}
     assert numbers == {(0, 0): "6", (1, 0): "3", (1, 1): "1"}
     assert axes.yaxis_inverted(), "the first row on top"
-    right, wrong = (image.get_array() for image in axes.images)
-    assert right.compressed().tolist() == pytest.approx([6 / 9, 1])
-    assert wrong.compressed().tolist() == pytest.approx([3 / 9])
+    shares = axes.images[0].get_array()  # those of wrong ones are negative, and red
+    assert shares.compressed().tolist() == pytest.approx([6 / 9, -3 / 9, 1])
 
 
 def test_bars_stand_in_their_order_and_long_names_leave_room():
@@ -432,11 +433,13 @@ def test_every_picture_of_the_docs_is_shown():
 
 def test_one_command_makes_the_pictures(history, network, sample, tmp_path, monkeypatch, capsys):
     """Drawing the sample and training on it would take a minute: both are given here."""
-    classifier = solution.Classifier(solution.to_checkpoint(network, SETTINGS))
-    monkeypatch.setattr(pictures, "train_on_sample", lambda folder: classifier)
-    drawn = partial(shutil.copytree, sample, dirs_exist_ok=True)
-    monkeypatch.setattr("birddata.drawn_sample.draw_sample", drawn)
-    save_history(history, tmp_path / "report")
+
+    def train(arguments):
+        torch.save(solution.to_checkpoint(network, SETTINGS), arguments[-1])
+
+    monkeypatch.setattr(pictures.train_full, "main", train)
+    monkeypatch.setattr(pictures, "draw_sample", partial(shutil.copytree, sample))
+    write_json(tmp_path / "report" / HISTORY, asdict(history))
     out = tmp_path / "pictures"
     pictures.main([str(tmp_path / "report"), "--out", str(out)])
     for name in ("confusion.png", "two_stages.png"):
