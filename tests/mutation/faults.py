@@ -357,7 +357,8 @@ GRADER = [
     *faults_of(
         "run_tests.py",
         "test_grader_run.py",
-        ("_reaches", ">= required", "<= required", "--require", "a_required_accuracy"),
+        ("_reaches", ">= required", "<= required", "--require",
+         "below_a_required_accuracy_it_fails_and_is_not_packed"),
     ),
 ]  # fmt: skip
 
