@@ -215,37 +215,34 @@ class Rules:
         if isinstance(path, int) or path is None:
             return None  # a descriptor: judged when it was opened
         name = os.fsdecode(path)
+        if name.startswith(_DEVICES):
+            return self._refuse(ACCELERATOR, event, (path, mode), _error(ENOENT, name))
         if not (flags or 0) & _WRITING:
-            return self._on_read(name, (path, mode))
+            return self._on_read(name)
         real = os.path.realpath(name)
         if real.startswith(("/proc/", "/dev/pts/", *_STREAMS)) or name.lower() == "nul":
             return None
         if self.saving and real.startswith(self.config["output"] + os.sep):
             return None
-        if name.startswith(_DEVICES):
-            return self._refuse(ACCELERATOR, "open", (path, mode), _error(ENOENT, name))
         if not (flags & os.O_CREAT or os.path.lexists(real)):
             return None  # the system says itself that it is not there
         return self._judge(event, (path, mode), [real])
 
-    def _on_read(self, name: str, shown: tuple[Any, ...]) -> None:
+    def _on_read(self, name: str) -> None:
         if self.images and name.startswith(self.images):
             self.opened.add(name)
             if time.monotonic() - self.progress >= _PROGRESS:
                 self.progress = time.monotonic()
                 self.send("progress", process=os.getpid(), photos=len(self.opened))
-            return None
-        if name.startswith(_DEVICES):
-            return self._refuse(ACCELERATOR, "open", shown, _error(ENOENT, name))
+            return
         if name.startswith(self.known) and ".." not in name and not name.startswith(self.roots[1]):
-            return None
+            return
         real = os.path.realpath(name)
         folder, file = os.path.split(real)
         # A file beside the code was copied: who reads it where it was names this machine's folder.
         there = folder + os.sep == self.roots[1] and not os.path.islink(self.roots[0] + file)
         if (there or not real.startswith(self.known)) and os.path.isfile(real):
             self.tell("foreign", f"reads {real}", self.find_origin().where)
-        return None
 
     def _on_change(self, event: str, args: tuple[Any, ...]) -> None:
         given = [args[i] for i in _CHANGES[event]]

@@ -352,7 +352,8 @@ GRADER = [
         "test_grader_rules.py",
         ("sandboxed", '"--unshare-net", ', "", "a box without network",
          "the_sandbox_has_no_network_but_its_own_loopback"),
-        ("sandboxed", '("/dev", *hidden)', "hidden", "a read-only box", "the_sandbox_is_read_only"),
+        ("sandboxed", '("/dev", *hidden)', "hidden", "a read-only box",
+         "the_sandbox_is_read_only_but_for_what_is_named"),
     ),
     *faults_of(
         "run_tests.py",
