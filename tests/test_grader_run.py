@@ -450,7 +450,7 @@ def test_a_line_says_how_far_it_is(monkeypatch, stream):
     progress = Progress()
     progress.shown = -1000.0
     for _ in range(2):  # of plain lines not more than one can read
-        progress("00_test_img_input", Phase("classify", 900), 53.2, 40.0, 212, 400)
+        progress("00_test_img_input", Phase("classify", 900, 53.2, 40.0), 212, 400)
     progress.clear()
     line, clear = "00 classify, 212 of 400 photos, 53 s of 900 s, CPU 40 s", "\r\x1b[2K"
     live = f"{clear}{line}{clear}{line}{clear}"
@@ -468,7 +468,7 @@ def test_photos_are_counted_while_they_are_read(course):
         return int(text)
     """
 
-    def watch(test, phase, wall, cpu, photos, total):
+    def watch(test, phase, photos, total):
         if phase.name == "classify" and photos and not seen.exists():
             seen.write_text(f"{test} {photos} {total}")
 
