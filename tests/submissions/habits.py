@@ -43,7 +43,7 @@ class Habit:
     classify: str = ""
     answer: str = "photo.name: int(photo.read_text())"
     files: dict = field(default_factory=dict)  # beside the code, by name: a text, or what writes it
-    status: str = OK
+    status: str = ""  # where it does not follow from the message
     message: str | tuple = ""  # or one of several
     remedy: str = ""
     box: str = ""  # the box's own verdict, where the grader is stricter on purpose
@@ -53,10 +53,14 @@ class Habit:
     notes: tuple = ()
     foreign: tuple = ()
     refusals: tuple = ()
-    both: bool = False  # a matter of the rules: run without the box, too
-    portable: dict = field(default_factory=dict)  # what differs then
+    portable: dict = field(default_factory=dict)  # what differs without the box
     litter: str = ""  # what must not be there afterwards
     needs: str = ""  # libraries that take seconds to import: slow
+
+    @property
+    def verdict(self) -> str:
+        """The status that it must get."""
+        return self.status or (ERROR if self.message else OK)
 
     def write(self, folder: Path) -> Path:
         """Write the submission; returns its folder."""
@@ -172,7 +176,7 @@ class Net(torch.nn.Module):
         return self.head(x)
 """
 
-HABITS = {
+PLAIN = {
     "good": Habit(),
     # ---- the script's words, its format, its end ----
     "the words are the script's": Habit(
@@ -201,19 +205,16 @@ HABITS = {
     ),
     "parse_args": Habit(
         top="import argparse\nargparse.ArgumentParser().parse_args()",
-        status=ERROR,
         message="import: SystemExit: 2 (solution.py:8)",
     ),
     "a list": Habit(
         classify="return [0, 1, 2, 3]",
-        status=ERROR,
         message="classify: TypeError: classify returned a list, not a dict from file name to class "
         "id",
     ),
     "a named tuple of one": Habit(
         top="from collections import namedtuple\nId = namedtuple('Id', 'value')",
         answer=f"photo.name: Id({INT})",
-        status=ERROR,
         message="classify: TypeError: classify returned Id(value=0) (solution"
         ".Id) for 'photo_0.png', "
         "not an int",
@@ -295,7 +296,6 @@ HABITS = {
         threading.Thread(target=wait).start()
         """,
         limits=ONE_SECOND,
-        status=ERROR,
         message=NOT_ENDING,
         box="hangs",
     ),
@@ -303,7 +303,6 @@ HABITS = {
         top="import time\nfrom multiprocessing import get_context",
         train="get_context('fork').Process(target=time.sleep, args=(600,)).start()",
         limits=ONE_SECOND,
-        status=ERROR,
         message=NOT_ENDING,
         box="hangs",
     ),
@@ -318,89 +317,64 @@ HABITS = {
     "a crash at the very end": Habit(
         top="import atexit, os, signal",
         classify="atexit.register(os.kill, os.getpid(), signal.SIGSEGV)",
-        status=ERROR,
         message="exit: the process ended by SIGSEGV, after its answer",
     ),
     # ---- errors ----
     "a training that raises": Habit(
         train="raise ValueError('the loss is not a number')",
-        status=ERROR,
         message="fast_train: ValueError: the loss is not a number (solution.py:11)",
     ),
     "a classification that raises": Habit(
         classify="[][1]",
-        status=ERROR,
         message="classify: IndexError: list index out of range (solution.py:16)",
     ),
     "a module that is not there": Habit(
         top="import no_such_module_of_birds",
-        status=ERROR,
         message="import: ModuleNotFoundError: No module named 'no_such_module_of_birds' "
         "(solution.py:7)",
     ),
     "no training function": Habit(
         files={"solution.py": "def classify(model, images):\n    return {}\n"},
-        status=ERROR,
         message="import: ImportError: cannot import name 'train_classifier' from 'solution' (*)",
     ),
     "no Python": Habit(
         top="def oops(:",
-        status=ERROR,
         message="import: SyntaxError: invalid syntax (solution.py, line 7) (solution.py:7)",
     ),
     "no model": Habit(
         files={"birds_model.pt": None},
-        status=ERROR,
         message="start: no model file {folder}/birds_model.pt",
         box=OK,
     ),
     "a file looked for in the wrong place": Habit(
         top="open('config.yaml')",
         files={"config.yaml": ""},
-        status=ERROR,
         message="import: FileNotFoundError: [Errno 2] No such file or directory: 'config.yaml' (*",
         remedy="write Path(__file__).parent / 'config.yaml'",
     ),
     "sys.exit": Habit(
         classify="sys.exit(0)",
-        status=ERROR,
         message="classify: SystemExit: 0 (solution.py:16)",
         box=CHECK,
     ),
     "os._exit": Habit(
         classify="os._exit(0)",
-        status=ERROR,
         message="classify: the process ended with exit status 0, without an answer",
         box=CHECK,
     ),
     "killed": Habit(  # as by the system when memory runs out
         classify="os.kill(os.getpid(), 9)",
-        status=ERROR,
         message="classify: the process ended by SIGKILL, without an answer",
     ),
     "a classification that never ends": Habit(
         top="import time",
         classify=ENDLESS,
         limits={"classify": 1},
-        status=ERROR,
         message="classify: over its time limit of 1 s",
         box="hangs",
     ),
-    "all the memory that there is": Habit(
-        classify="""
-        hoard = []
-        while True:
-            hoard.append(bytearray(2**24))
-        """,
-        limits={"memory": 0.5},
-        status=ERROR,
-        message="classify: MemoryError (solution.py:*)",
-        box="hangs",
-        both=True,
-    ),
     "output without end": Habit(
         classify="while True: print('epoch 1, loss 0.1234, accuracy 0.5678 ' * 100)",
-        status=ERROR,
         message="classify: more than 32 MiB of output",
         box="hangs",
     ),
@@ -431,7 +405,6 @@ HABITS = {
     "a module that hides Python's own": Habit(
         top="import tempfile",
         files={"random.py": "own = True\n"},
-        status=ERROR,
         message="import: ImportError: cannot import name 'Random' from 'random' (*random.py) (*)",
     ),
     "a package": Habit(  # under the name that the 2024 edition imports; answers for paths
@@ -448,10 +421,52 @@ HABITS = {
     "a release that differs from the course's": Habit(
         top="import psutil",
         answer="photo.name: psutil.cpu_count(nonsense=True)",
-        status=ERROR,
         message="classify: TypeError: *nonsense* (solution.py:*)",
         foreign=("imports psutil (psutil *): *",),
     ),
+    # ---- accelerators ----
+    "cuda()": Habit(
+        top="import torch",
+        train="torch.zeros(1).cuda()",
+        message=(
+            "fast_train: AssertionError: Torch not compiled with CUDA enabled (solution.py:11)",
+            "fast_train: RuntimeError: No CUDA GPUs are available (solution.py:11)",
+            "fast_train: RuntimeError: Found no NVIDIA driver on your system.* (solution.py:11)",
+        ),
+    ),
+    # ---- libraries ----
+    "a whole network": Habit(
+        top=NET,
+        classify="""
+        network = torch.load(model_path, map_location="cpu", weights_only=False)
+        assert network(torch.zeros(1, 3)).shape == (1, 4)
+        """,
+        files={"birds_model.pt": model("whole_module.pt")},
+        needs="torch",
+    ),
+    "a whole network, as torch 2.4 loads it": Habit(
+        top=NET,
+        classify="torch.load(model_path, map_location='cpu')",
+        files={"birds_model.pt": model("whole_module.pt")},
+        as_box=True,
+        remedy="weights_only=False",
+        needs="torch",
+    ),
+}
+# A matter of the rules: run without the box, too.
+RULES = {
+    # ---- errors ----
+    "all the memory that there is": Habit(
+        classify="""
+        hoard = []
+        while True:
+            hoard.append(bytearray(2**24))
+        """,
+        limits={"memory": 0.5},
+        message="classify: MemoryError (solution.py:*)",
+        box="hangs",
+    ),
+    # ---- what only this machine has ----
     "files of this machine's": Habit(
         top="home = os.environ['LC_BIRDS_HOME']\nweights = home + '/weights.pth'",
         classify="""
@@ -465,7 +480,6 @@ HABITS = {
             "classify: reads *code/notes.txt (solution.py:*): the testing system has none",
         ),
         box="differs",
-        both=True,
     ),
     # ---- files ----
     "places say what they do": Habit(
@@ -485,10 +499,8 @@ HABITS = {
         assert os.access(tempfile.gettempdir(), os.W_OK)
         assert os.listdir() == []
         """,
-        status=ERROR,  # the attempts in the current folder are the submission's own
         message="classify: broke the rule 'no file written': os.mkdir('*new') (solution.py:*)",
         box=OK,
-        both=True,
     ),
     "files that are read, or tried": Habit(
         top="import shutil, sqlite3",
@@ -522,7 +534,6 @@ HABITS = {
             "notes.txt": "notes",
         },
         refusals=(wrote("open('*notes.txt', 'r+')"),),
-        both=True,
     ),
     "a file in the current folder, hidden": Habit(
         top="import contextlib",
@@ -530,31 +541,23 @@ HABITS = {
         with contextlib.suppress(Exception):
             os.mkdir("cache")
         """,
-        status=ERROR,
         message="classify: broke the rule 'no file written': os.mkdir('cache') (solution.py:18)",
         box=OK,
-        both=True,
     ),
     "a file beside the code": Habit(
         classify="Path(__file__).with_name('cache.txt').write_text('photos seen')",
-        status=ERROR,
         message="classify: broke the rule 'no file written': open('{folder}/cache.txt', 'w') "
         "(solution.py:16)",
-        both=True,
     ),
     "a file in /tmp": Habit(
         top="Path('/tmp/birds_cache.txt').write_text('photos seen')",
-        status=ERROR,
         message=wrote("open('/tmp/birds_cache.txt', 'w')", "import"),
-        both=True,
     ),
     "a temporary file": Habit(
         top="import tempfile",
         classify="tempfile.TemporaryFile('w+').write('photos seen')",
-        status=ERROR,
         message=wrote("open('*')"),
         box=OK,
-        both=True,
     ),
     "a library's file in the temporary folder": Habit(
         top="""
@@ -567,7 +570,6 @@ HABITS = {
         classify="assert not os.path.exists(name)",
         notes=("import: telemetry, which native code or a program left in the temporary folder*",),
         box="differs",
-        both=True,
     ),
     "a program hands a file to the next phase": Habit(
         top="import subprocess, tempfile",
@@ -576,28 +578,23 @@ HABITS = {
         warnings=("fast_train: starts another program (sh), which the audit hook cannot watch (*",),
         notes=("fast_train: passed.txt, which native code or a program left*",),
         box="differs",
-        both=True,
     ),
     "a folder by its descriptor": Habit(
         classify="""
         folder = os.open("/tmp", os.O_RDONLY)
         open(f"/dev/fd/{folder}/birds_fd.txt", "w")
         """,
-        status=ERROR,
         message=(
             "classify: broke the rule 'no file written': open('/dev/fd/*/birds_fd.txt', 'w') (*"
         ),
-        both=True,
     ),
     "a file in shared memory": Habit(
         top="import numpy as np",
         train="np.save('/dev/shm/birds', np.arange(100))",
         classify="assert np.load('/dev/shm/birds.npy')[-1] == 99",
-        status=ERROR,
         message=wrote("open('/dev/shm/birds.npy', 'w')", "fast_train"),
         box=OK,
         litter="/dev/shm/birds.npy",
-        both=True,
     ),
     "a file in shared memory, by another thread": Habit(
         top="import numpy as np\nfrom concurrent.futures import ThreadPoolExecutor",
@@ -606,11 +603,9 @@ HABITS = {
             pool.submit(np.save, "/dev/shm/birds_late", np.arange(100)).result()
         """,
         classify="assert np.load('/dev/shm/birds_late.npy')[-1] == 99",
-        status=ERROR,
         message=wrote("open('/dev/shm/birds_late.npy', 'w')", "fast_train"),
         box=OK,
         litter="/dev/shm/birds_late.npy",
-        both=True,
     ),
     # ---- native code ----
     "a native file": Habit(
@@ -623,7 +618,6 @@ HABITS = {
         if left:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
         """,
-        status=ERROR,
         message="classify: OSError: [Errno 30] Read-only file system (solution.py:*)",
         portable={"message": "classify: OSError: [Errno 27] File too large (solution.py:*)"},
         litter="/tmp/birds_native.txt",
@@ -634,9 +628,8 @@ HABITS = {
         if ctypes.CDLL(None, use_errno=True).mkdir(b"/tmp/birds_native_folder", 0o700) < 0:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
         """,
-        status=ERROR,
         message="classify: OSError: [Errno 30] Read-only file system (solution.py:*)",
-        portable={"status": OK, "message": ""},
+        portable={"message": ""},
         litter="/tmp/birds_native_folder",
     ),
     "native files beside the code and here": Habit(
@@ -648,7 +641,6 @@ HABITS = {
         libc.write(file, b"TOY", 3)
         libc.close(file)
         """,
-        both=True,
     ),
     "a remount": Habit(
         top="import ctypes",
@@ -660,7 +652,7 @@ HABITS = {
         assert not os.path.exists("/tmp/birds_remounted.txt")
         """,
         litter="/tmp/birds_remounted.txt",
-        portable={"status": ERROR, "message": "classify: AssertionError (solution.py:*)"},
+        portable={"message": "classify: AssertionError (solution.py:*)"},
     ),
     # ---- workers, programs, shared memory ----
     "workers and memory that is shared": Habit(
@@ -687,7 +679,6 @@ HABITS = {
         return answers
         """,
         warnings=(WORKERS,),
-        both=True,
     ),
     "a daemon without an environment": Habit(
         classify="""
@@ -703,7 +694,6 @@ HABITS = {
             "classify: starts another program (*), which the audit hook cannot watch (*",
             LEFT,
         ),
-        both=True,
     ),
     # ---- the network ----
     "the network, as far as it is there": Habit(
@@ -738,31 +728,24 @@ HABITS = {
             "'GET') (solution.py:*)",
             "classify: broke the rule 'no internet': socket.connect('/run/docker.sock') (*",
         ),
-        both=True,
     ),
     "a call home": Habit(  # 192.0.2.1 is nobody's address (RFC 5737)
         top="import socket",
         classify="socket.create_connection(('192.0.2.1', 80))",
-        status=ERROR,
         message="classify: broke the rule 'no internet': socket.connect(('192.0.2.1', 80)) (*",
-        both=True,
     ),
     "weights that are downloaded": Habit(
         top="from urllib.request import urlopen",
         train="urlopen('https://weights.invalid/mobilenet_v2.pth')",
-        status=ERROR,
         message="fast_train: broke the rule 'no internet': urllib.Request("
         "'https://weights.invalid/mobilenet_v2.pth', 'GET') (solution.py:11)",
-        both=True,
     ),
     "pretrained weights": Habit(
         top="from torchvision.models import mobilenet_v2",
         train="mobilenet_v2(weights='IMAGENET1K_V1')",
-        status=ERROR,
         message=NO_WEIGHTS,
         remedy="use weights=None",
         needs="torchvision",
-        both=True,
     ),
     "pretrained weights, or none": Habit(
         top="from torchvision.models import mobilenet_v2",
@@ -774,19 +757,16 @@ HABITS = {
         """,
         refusals=(NO_WEIGHTS,),
         needs="torchvision",
-        both=True,
     ),
     "pretrained weights of timm": Habit(
         top="import timm",
         train="timm.create_model('mobilenetv2_100', pretrained=True)",
-        status=ERROR,
         message=(
             NO_WEIGHTS,
             "fast_train: RuntimeError: Hugging Face hub model specified but package not installed*",
         ),
         remedy="use weights=None",
         needs="timm",
-        both=True,
     ),
     # ---- accelerators ----
     "a driver": Habit(
@@ -795,20 +775,8 @@ HABITS = {
         with contextlib.suppress(OSError):
             ctypes.CDLL("libcuda.so.1").cuInit(0)
         """,
-        status=ERROR,
         message="classify: broke the rule 'no accelerator': ctypes.dlopen('libcuda.so.1') (*",
         box=OK,
-        both=True,
-    ),
-    "cuda()": Habit(
-        top="import torch",
-        train="torch.zeros(1).cuda()",
-        status=ERROR,
-        message=(
-            "fast_train: AssertionError: Torch not compiled with CUDA enabled (solution.py:11)",
-            "fast_train: RuntimeError: No CUDA GPUs are available (solution.py:11)",
-            "fast_train: RuntimeError: Found no NVIDIA driver on your system.* (solution.py:11)",
-        ),
     ),
     # ---- libraries ----
     "torch": Habit(
@@ -824,7 +792,6 @@ HABITS = {
         assert torch.zeros(100_000).share_memory_().is_shared()
         """,
         answer=f"photo.name: torch.tensor({INT}, dtype=[torch.int64, torch.float32][{INT} % 2])",
-        both=True,
     ),
     "real libraries": Habit(
         top="""
@@ -843,7 +810,6 @@ HABITS = {
             mobilenet_v2(weights=None, num_classes=4).eval()(torch.zeros(1, 3, 640, 640))
         """,
         needs="torchvision timm sklearn",
-        both=True,
     ),
     "compiled by torch": Habit(
         top="import torch",
@@ -856,7 +822,6 @@ HABITS = {
         """,
         needs="torch",
         warnings=None,
-        both=True,
     ),
     "loader's workers": Habit(
         top=LOADER,
@@ -864,7 +829,6 @@ HABITS = {
         classify="return answers(test_img_dir)",
         warnings=(WORKERS,),
         needs="torch",
-        both=True,
     ),
     "loader's workers, by the file system": Habit(
         top=f"{LOADER}\ntorch.multiprocessing.set_sharing_strategy('file_system')",
@@ -872,7 +836,6 @@ HABITS = {
         classify="return answers(test_img_dir)",
         warnings=(WORKERS,),
         needs="torch",
-        both=True,
     ),
     "torch.save after workers": Habit(
         top=LOADER,
@@ -880,11 +843,9 @@ HABITS = {
         assert answers(train_img_dir) == train_gt
         torch.save({"weight": torch.zeros(100)}, "/tmp/birds_state.pt")
         """,
-        status=ERROR,
         message=wrote("open('/tmp/birds_state.pt', 'wb')", "fast_train"),
         litter="/tmp/birds_state.pt",
         needs="torch",
-        both=True,
     ),
     "writers of libraries, tried": Habit(
         top="""
@@ -920,7 +881,6 @@ HABITS = {
         ),
         litter="/tmp/birds_state.pt",
         needs="torch cv2 safetensors",
-        both=True,
     ),
     "torch.save, tried": Habit(
         top="import torch",
@@ -932,24 +892,6 @@ HABITS = {
         """,
         refusals=(wrote("open('birds_model.pt', 'wb')", "fast_train"),),
         needs="torch",
-        both=True,
-    ),
-    "a whole network": Habit(
-        top=NET,
-        classify="""
-        network = torch.load(model_path, map_location="cpu", weights_only=False)
-        assert network(torch.zeros(1, 3)).shape == (1, 4)
-        """,
-        files={"birds_model.pt": model("whole_module.pt")},
-        needs="torch",
-    ),
-    "a whole network, as torch 2.4 loads it": Habit(
-        top=NET,
-        classify="torch.load(model_path, map_location='cpu')",
-        files={"birds_model.pt": model("whole_module.pt")},
-        as_box=True,
-        remedy="weights_only=False",
-        needs="torch",
     ),
     "albumentations": Habit(  # asks the internet for its newest release while it is imported
         top="""
@@ -959,7 +901,6 @@ HABITS = {
         """,
         train="VIEWS(image=np.zeros((32, 32, 3), np.uint8))",
         needs="albumentations torch",
-        both=True,
     ),
     "joblib": Habit(  # hands large arrays to its workers in files in memory
         top="""
@@ -983,7 +924,6 @@ HABITS = {
         return dict(joblib.Parallel(n_jobs=2)(jobs))
         """,
         needs="joblib sklearn",
-        both=True,
     ),
     "matplotlib": Habit(
         top="""
@@ -999,16 +939,13 @@ HABITS = {
         plt.close(figure)
         """,
         needs="matplotlib",
-        both=True,
     ),
     "Lightning as it comes": Habit(  # keeps logs and checkpoints in the current folder
         top=LIGHTNING,
         train="fit()",
-        status=ERROR,
         message=wrote("os.mkdir('*lightning_logs')", "fast_train"),
         remedy="logger=False",
         needs="lightning",
-        both=True,
     ),
     "Lightning without its files": Habit(
         top=LIGHTNING,
@@ -1019,7 +956,6 @@ HABITS = {
         """,
         files={"birds_model.pt": model("lightning.ckpt")},
         needs="lightning",
-        both=True,
     ),
     "Lightning by its older name": Habit(
         top="""
@@ -1032,7 +968,6 @@ HABITS = {
         torchmetrics.Accuracy(task="multiclass", num_classes=4)(torch.eye(4), torch.arange(4))
         """,
         needs="pytorch_lightning",
-        both=True,
     ),
     # ---- against the grader's own means ----
     "descriptors closed, messages forged": Habit(
@@ -1045,9 +980,8 @@ HABITS = {
         sys.stdout.flush()
         os.close(1)
         """,
-        status=ERROR,
         message="classify: broke the rule 'no file written': open('*channel', 'w') (*",
         box=OK,
-        both=True,
     ),
 }
+HABITS = PLAIN | RULES
