@@ -16,9 +16,9 @@ class Phase:
 
     name: str
     limit: float
-    wall: float | None = None
-    cpu: float | None = None
-    peak: int | None = None
+    wall: float = 0.0
+    cpu: float = 0.0
+    peak: int = 0
     verdict: str = "running"
 
 
@@ -100,4 +100,4 @@ class Outcome:
     @property
     def seconds(self) -> float:
         """Wall time of the phases that the testing system goes through."""
-        return sum(phase.wall or 0.0 for phase in self.phases)
+        return sum(phase.wall for phase in self.phases)

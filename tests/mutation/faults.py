@@ -354,12 +354,14 @@ GRADER = [
         "test_grader_rules.py",
         ("sandboxed", '"--unshare-net", ', "", "a box without network",
          "the_sandbox_has_no_network_but_its_own_loopback"),
-        ("sandboxed", '("/dev", *hidden)', "hidden", "a read-only box", "the_sandbox_is_read_only"),
+        ("sandboxed", '("/dev", *hidden)', "hidden", "a read-only box",
+         "the_sandbox_is_read_only_but_for_what_is_named"),
     ),
     *faults_of(
         "run_tests.py",
         "test_grader_run.py",
-        ("_reaches", ">= required", "<= required", "--require", "a_required_accuracy"),
+        ("_reaches", ">= required", "<= required", "--require",
+         "below_a_required_accuracy_it_fails_and_is_not_packed"),
     ),
 ]  # fmt: skip
 
