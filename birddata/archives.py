@@ -146,6 +146,8 @@ def _tar_members(source: Path) -> Iterator[Member]:
     with archive:
         for member in archive:
             name = _normalise(member.name, source)
+            if member.size < 0:  # it leads back, perhaps for ever
+                raise tarfile.ReadError("a negative size")
             if member.issym():
                 yield Member(name, target=_link(name, member.linkname, source))
             elif member.islnk():

@@ -126,6 +126,19 @@ def test_a_damaged_header_of_a_member_is_no_end(tmp_path, capsys):
     assert "is damaged (a damaged header)" in capsys.readouterr().err
 
 
+def test_a_tar_that_leads_back_into_itself_is_refused(tmp_path, capsys):
+    """Its members would be read for ever."""
+    data = pack(tmp_path / "a.tar").read_bytes()
+    with tarfile.open(tmp_path / "a.tar") as archive:
+        second = archive.getmembers()[1].offset
+    back = tarfile.TarInfo("Auk/9.jpg")
+    back.size = -tarfile.BLOCKSIZE
+    header = back.tobuf(tarfile.GNU_FORMAT)
+    (tmp_path / "a.tar").write_bytes(data[:second] + header + data[second:])
+    assert call(main, tmp_path / "a.tar", "--out", tmp_path / "out") == 1
+    assert "a.tar is damaged" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "link",
     [
@@ -237,6 +250,14 @@ def test_an_archive_that_unpacks_to_too_much(tmp_path, kind, capsys, monkeypatch
     assert call(main, tmp_path / kind, "--out", tmp_path / "out") == 1
     assert f"{kind} would unpack to more than" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_skipped_is_unpacked_nevertheless(tmp_path, capsys, monkeypatch):
+    """A packed tar cannot be read past a member of any size without that."""
+    monkeypatch.setattr(sources, "MAX_UNPACKED_BYTES", 2**20)
+    pack(tmp_path / "a.tgz", ("inner.zip", bytes(2**20)))
+    assert call(main, tmp_path / "a.tgz", "--out", tmp_path / "out") == 1
+    assert "a.tgz would unpack to more than" in capsys.readouterr().err
 
 
 def test_what_is_no_photo_is_named_and_counted(tmp_path, capsys):

@@ -494,11 +494,14 @@ def test_prepared_tests_are_sound(sample, tmp_path, capsys):
 
 
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="this system has no pseudo-terminals")
-@pytest.mark.parametrize("terminal", [True, False])
-def test_a_bar_is_shown_on_a_terminal_alone(sample, monkeypatch, terminal):
+@pytest.mark.parametrize(
+    ("terminal", "term", "bar"),
+    [(True, "xterm", True), (True, "dumb", False), (False, "xterm", False)],
+)
+def test_a_bar_is_shown_on_a_terminal_alone(sample, monkeypatch, terminal, term, bar):
     for name in ("FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("TERM", term)
     reader, writer = os.openpty() if terminal else os.pipe()
     shown = bytearray()
 
@@ -514,8 +517,8 @@ def test_a_bar_is_shown_on_a_terminal_alone(sample, monkeypatch, terminal):
         stderr.write("Done.")
         stderr.flush()
         reading.join()
-    assert (b"Reading photos" in shown) == terminal
-    assert terminal or shown == b"Done."
+    assert (b"Reading photos" in shown) == bar
+    assert bar or shown == b"Done."
 
 
 def test_json_on_stdout(sample, capsys):
