@@ -411,7 +411,7 @@ def test_every_command_refuses_a_broken_table_in_one_line(table, tmp_path, capsy
 
 
 @pytest.mark.parametrize("row", ["a.jpg", "a.jpg,one", "a.jpg,2.5", ",3", "a.jpg,"])
-def test_what_is_no_row_is_refused_by_all(row, tmp_path, capsys):
+def test_what_is_no_row_is_refused_by_all(row, tmp_path):
     gt = tmp_path / "gt.csv"
     gt.write_text(f"{PLAIN}{row}\n")
     with pytest.raises(Exception, match="line 4"):
@@ -675,15 +675,3 @@ def test_a_folder_with_a_name_in_another_encoding(tmp_path, capsys):
     picture().save(tmp_path / "birds" / CYRILLIC / "1.jpg")
     assert call(main, tmp_path / "birds", "--out", tmp_path / "out") == 0
     assert len(tables.read_labels(tmp_path / "out/00_test_img_gt/gt.csv")) == 1
-
-
-@pytest.mark.parametrize(
-    ("rows", "labels"), [("a.jpg,1\na.jpg,1\n", {"a.jpg": 1}), ("a.jpg,1\na.jpg,2\n", None)]
-)
-def test_a_photo_may_be_named_twice_but_not_be_two_species(tmp_path, rows, labels):
-    (tmp_path / "gt.csv").write_text(f"{layout.HEADER}\n{rows}")
-    if labels:
-        assert tables.read_labels(tmp_path / "gt.csv") == labels
-    else:
-        with pytest.raises(UserError, match=r"line 3 gives a\.jpg another class id"):
-            tables.read_labels(tmp_path / "gt.csv")
