@@ -205,7 +205,7 @@ BIRDDATA = [
         ("_normalise", '".." in parts', "False", "files inside the folder alone",
          "a_name_that_leads_out_is_refused"),
         ("_tar_members", 'or rest.strip(b"\\0")', "", "archives that are whole",
-         "a_damaged_header_of_a_member_is_no_end"),
+         "what_is_no_whole_archive_is_refused_in_one_line"),
     ),
     *faults_of(
         "birddata/copies.py",
