@@ -67,11 +67,20 @@ def test_a_photo_gets_species_and_probabilities(photos, model, capsys):
         ({"class_names": None}, "%  class 1000\n"),
     ],
 )
-def test_what_the_checkpoint_says_is_told(metadata, expected, photos, model, capsys):
+def test_what_the_checkpoint_says_is_told(metadata, expected, photos, model, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
     predict.main([str(photos[1] / "00.jpg"), "--model", model(**metadata)])
     out = capsys.readouterr().out
     assert expected in out
     assert ("uncertain" in out) == ("confidence_threshold" in metadata)
+
+
+def test_a_narrow_terminal_breaks_no_words(photos, model, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "40")
+    predict.main([str(photos[1] / "00.jpg"), "--model", model(confidence_threshold=1.0)])
+    _, *lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 40
+    assert "    mirrored; whole photo, mirrored" in lines
 
 
 def test_a_temperature_changes_probabilities_but_not_the_order(photos, model, capsys):
