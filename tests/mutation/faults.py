@@ -64,7 +64,7 @@ FAULTS = [
          "a table of the averaged weights",
          "training_is_adamw_and_delivers_the_average_of_its_weights"),
         ("TrainingRun._gradients", "settings.cutmix", "0.0", "the CutMix that was set",
-         "the_loss_of_mixed_photos_is_that_of_their_mixed_targets"),
+         "the_loss_is_cross_entropy_with_smoothed_and_mixed_targets"),
         ("cutmix", "targets.lerp(targets.flip(0), share)", "targets.lerp(targets.flip(0), 0.5)",
          "targets that follow the area",
          "cutmix_mixes_targets_by_the_area_that_another_photo_takes"),
