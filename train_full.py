@@ -171,15 +171,11 @@ def describe(
     from course.layout import labels_fingerprint, photo_digests
     from reporting.calibration import calibrate
 
+    training = {"photos": len(photos), "photo_digests": photo_digests(photos)}
+    training |= {"labels_sha256": labels_fingerprint(gt), "seed": settings.seed}
+    training |= {"torch": str(torch.__version__), "torchvision": str(torchvision.__version__)}
     network.metadata |= calibrate(network.validation, settings.whole_share)
-    network.metadata["training"] = {
-        "photos": len(photos),
-        "photo_digests": photo_digests(photos),
-        "labels_sha256": labels_fingerprint(gt),
-        "seed": settings.seed,
-        "torch": str(torch.__version__),
-        "torchvision": str(torchvision.__version__),
-    }
+    network.metadata["training"] = training
 
 
 def verdict(validation: dict[str, Any] | None) -> str:

@@ -29,7 +29,7 @@ def calibrate(validation: Validation | None, whole_share: float) -> dict[str, An
     if validation is None:
         nothing = {"temperature": 1.0, "early_exit": 1.0, "confidence_threshold": 0.0}
         return nothing | {"validation": None}
-    labels = validation.labels
+    labels, total = validation.labels, len(validation.labels)
     view_logits = torch.stack([prediction.view_logits for prediction in validation.predictions])
     logits = logits_after_views(view_logits, whole_share)  # (views, N, classes)
     temperature = fit_temperature(logits[-1], labels)
@@ -37,18 +37,14 @@ def calibrate(validation: Validation | None, whole_share: float) -> dict[str, An
     early_exit = choose_early_exit(probabilities, labels)
     views = views_needed(probabilities, early_exit)
     confidence, predicted = after(probabilities, views).max(1)
-    correct, total = int((predicted == labels).sum()), len(labels)
-    return {
-        "temperature": temperature,
-        "early_exit": early_exit,
-        "confidence_threshold": confidence.quantile(UNCERTAIN_SHARE).item(),
-        "validation": {
-            "correct": correct,
-            "total": total,
-            "accuracy": correct / total,
-            "mean_views": views.double().mean().item(),
-        },
-    }
+    threshold, correct = (
+        confidence.quantile(UNCERTAIN_SHARE).item(),
+        int((predicted == labels).sum()),
+    )
+    measured = {"correct": correct, "total": total, "accuracy": correct / total}
+    measured |= {"mean_views": views.double().mean().item()}
+    chosen = {"temperature": temperature, "early_exit": early_exit}
+    return chosen | {"confidence_threshold": threshold, "validation": measured}
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
@@ -70,13 +66,12 @@ def choose_early_exit(probabilities: Tensor, labels: Tensor) -> float:
 
     Takes probabilities after each view (views, N, classes) and labels (N,); 1.0 if there is none.
     """
-    total = len(labels)
 
     def correct(early_exit: float) -> int:
         predicted = after(probabilities, views_needed(probabilities, early_exit)).argmax(1)
         return int((predicted == labels).sum())
 
-    enough = correct(1.0) - TOLERATED_LOSS * total
+    enough = correct(1.0) - TOLERATED_LOSS * len(labels)
     return [1.0, *takewhile(lambda threshold: correct(threshold) >= enough, THRESHOLDS)][-1]
 
 

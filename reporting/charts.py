@@ -93,14 +93,11 @@ def calibration_bins(
     An empty bin has accuracy and confidence 0.
     """
     confidence = probabilities.max(1)  # (N,)
-    right = probabilities.argmax(1) == labels  # (N,)
-    bins = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
-    count = np.bincount(bins, minlength=CALIBRATION_BINS)
-    accuracy, mean_confidence = (
-        np.bincount(bins, values, CALIBRATION_BINS) / np.maximum(count, 1)
-        for values in (right, confidence)
-    )
-    return count, accuracy, mean_confidence
+    right = (probabilities.argmax(1) == labels).astype(float)  # (N,)
+    bins = np.ceil(confidence * CALIBRATION_BINS).clip(1, CALIBRATION_BINS) - 1  # (N,)
+    within = bins == np.arange(CALIBRATION_BINS)[:, None]  # (bins, N)
+    count = within.sum(1)
+    return count, within @ right / count.clip(1), within @ confidence / count.clip(1)
 
 
 def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
@@ -109,7 +106,7 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray) ->
     Takes probabilities (N, C) and classes (N,); Guo et al., 2017, equation 3.
     """
     count, accuracy, confidence = calibration_bins(probabilities, labels)
-    return float((count * np.abs(accuracy - confidence)).sum() / count.sum())
+    return float(np.average(np.abs(accuracy - confidence), weights=count))
 
 
 def reliability(probabilities: np.ndarray, labels: np.ndarray) -> Figure:

@@ -144,7 +144,7 @@ def look_alikes(matrix: np.ndarray, mass: np.ndarray) -> list[Group]:
 def _training(history: History, names: Sequence[str]) -> dict[str, Any]:
     """Return the data, the settings, and the course of the training."""
     first = {class_id: name for name, class_id in sorted(history.labels.items(), reverse=True)}
-    samples = [_thumbnail(history, first[class_id]) for class_id in history.class_ids]
+    samples = [_pictures(Path(history.images, first[class_id])) for class_id in history.class_ids]
     return {
         "counts": sorted(Counter(history.labels.values()).values()),
         "samples": list(zip(samples, names, strict=True)),
@@ -195,7 +195,10 @@ def _accuracy(history: History, outcome: Outcome) -> dict[str, Any]:
 
 
 def _views(outcome: Outcome) -> list[tuple[str, float, int, float | None]]:
-    """Return each view's name, the accuracy if it were the last; number, accuracy of the done."""
+    """Return of each view its name and the accuracy if it were the last.
+
+    Then how many photos are done after it, and the accuracy on these.
+    """
     rows = []
     for view, probabilities in enumerate(outcome.after_views, 1):
         accuracy = (probabilities.argmax(1).numpy() == outcome.labels).mean()
@@ -243,10 +246,14 @@ def _errors(history: History, outcome: Outcome, names: Sequence[str]) -> dict[st
 # ---- Photos --------------------------------------------------------------------------------------
 
 
-def _pictures(draw: Callable[[], Iterable[Image.Image]], side: int) -> Pictures:
-    """Return what is drawn of a photo, at most `side` pixels a side."""
+def _pictures(
+    path: Path,
+    read: Callable[[Path], Iterable[Image.Image]] = lambda path: [read_photo(path, PHOTO_SIDE)],
+    side: int = PHOTO_SIDE,
+) -> Pictures:
+    """Return what is read or drawn of a photo, at most `side` pixels a side."""
     try:
-        return [_data_url(picture, side) for picture in draw()]
+        return [_data_url(picture, side) for picture in read(path)]
     except Exception:  # see solution.read_photo
         return []
 
@@ -258,26 +265,20 @@ def _data_url(picture: Image.Image, side: int) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _thumbnail(history: History, photo: str) -> Pictures:
-    path = Path(history.images, photo)
-    return _pictures(lambda: [read_photo(path, PHOTO_SIDE)], PHOTO_SIDE)
-
-
 def _example(history: History, outcome: Outcome, species: int, group: Group) -> Pictures:
     """Return a photo of a species that was taken for another of its group, else its first."""
     taken = (outcome.labels == species) & ~outcome.right & np.isin(outcome.predicted, group.classes)
-    if taken.any():
-        return _thumbnail(history, outcome.photos[int(taken.argmax())])
-    class_id = history.class_ids[species]
-    return _thumbnail(history, min(n for n, label in history.labels.items() if label == class_id))
+    own = [name for name, label in history.labels.items() if label == history.class_ids[species]]
+    photo = outcome.photos[int(taken.argmax())] if taken.any() else min(own)
+    return _pictures(Path(history.images, photo))
 
 
 def _stages(history: History, index: int) -> Pictures:
     """Return what both stages see of a validation photo."""
     photos, cams, boxes = ((history.validation or {})[key] for key in ("photos", "cams", "boxes"))
 
-    def both() -> Iterable[Image.Image]:
-        pixels = read_pixels(Path(history.images, photos[index]), history.settings)
+    def both(path: Path) -> Iterable[Image.Image]:
+        pixels = read_pixels(path, history.settings)
         return draw_stages(pixels, torch.tensor(cams[index]), boxes[index])
 
-    return _pictures(both, STAGE_SIDE)
+    return _pictures(Path(history.images, photos[index]), both, STAGE_SIDE)

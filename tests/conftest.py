@@ -13,6 +13,7 @@ from torch import nn
 from torchvision.models import mobilenet_v2
 
 import solution
+from course.layout import save_csv
 
 SHIPPED = Path(solution.__file__).with_name("birds_model.pt")
 TINY = solution.Settings(
@@ -73,6 +74,23 @@ def photos(tmp_path_factory) -> tuple[dict[str, int], Path]:
         size = (72, 96) if i % 5 == 4 else (96, 72)
         draw_photo(folder / f"{i:02d}.jpg", kind, seed=i, size=size)
     return gt, folder
+
+
+def course_layout(folder: Path, photos: tuple[dict[str, int], Path]) -> Path:
+    """Link photos and labels into a folder of tests, of which the second is not trained on."""
+    gt, images = photos
+    train, other = (folder / f"{name}_input" / "train" for name in ("00_test_img", "01_other"))
+    save_csv(gt, train / "gt.csv")
+    (train / "images").symlink_to(images, target_is_directory=True)
+    save_csv({"other.jpg": 9}, other / "gt.csv")
+    (other / "images").mkdir()
+    return folder
+
+
+@pytest.fixture
+def tests_dir(photos, tmp_path) -> Path:
+    """The drawn photos in the course's layout."""
+    return course_layout(tmp_path / "data", photos)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,6 @@ from torch.nn import functional
 
 import solution
 from benchmarks import folds
-from course.layout import save_csv
 
 LABELS = torch.tensor([0, 1, 0, 1])
 
@@ -74,16 +73,6 @@ def test_cross_entropies_are_compared_at_the_best_temperature_of_each():
     assert float(better["cross-entropy's"].split(" ± ")[0]) < -0.1
     # three of four right: at the best temperature, the entropy of three to one
     assert float(equal["cross-entropy"]) == pytest.approx(0.5623, abs=1e-3)
-
-
-@pytest.fixture
-def tests_dir(photos, tmp_path):
-    gt, folder = photos
-    root = tmp_path / "tests/00_x_input/train"
-    root.mkdir(parents=True)
-    (root / "images").symlink_to(folder)
-    save_csv(gt, root / "gt.csv")
-    return tmp_path / "tests"
 
 
 @pytest.fixture

@@ -67,11 +67,20 @@ def test_a_photo_gets_species_and_probabilities(photos, model, capsys):
         ({"class_names": None}, "%  class 1000\n"),
     ],
 )
-def test_what_the_checkpoint_says_is_told(metadata, expected, photos, model, capsys):
+def test_what_the_checkpoint_says_is_told(metadata, expected, photos, model, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
     predict.main([str(photos[1] / "00.jpg"), "--model", model(**metadata)])
     out = capsys.readouterr().out
     assert expected in out
     assert ("uncertain" in out) == ("confidence_threshold" in metadata)
+
+
+def test_a_narrow_terminal_breaks_no_words(photos, model, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "40")
+    predict.main([str(photos[1] / "00.jpg"), "--model", model(confidence_threshold=1.0)])
+    _, *lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 40
+    assert "    mirrored; whole photo, mirrored" in lines
 
 
 def test_a_temperature_changes_probabilities_but_not_the_order(photos, model, capsys):
@@ -155,8 +164,9 @@ def test_the_frame_on_the_photo_is_around_the_crop():
     assert np.array_equal(crop, pixels[:, 10:60, 60:110].permute(1, 2, 0).numpy())
 
 
-@pytest.mark.parametrize("early_exit", [0.0, 1.0])
-@pytest.mark.parametrize("size", [(96, 72), (900, 3)])
+@pytest.mark.parametrize(
+    ("size", "early_exit"), [((96, 72), 0.0), ((96, 72), 1.0), ((900, 3), 1.0)]
+)
 def test_show_draws_both_stages_and_replaces_the_file(size, early_exit, model, tmp_path, capsys):
     photo, out, held = (tmp_path / name for name in ("a.png", "out.png", "held.png"))
     draw_photo(photo, 0, seed=0, size=size)
