@@ -91,11 +91,11 @@ class Outcome:
     def swallowed_refusals(self) -> list[Refusal]:
         """Refusals that are no library's own affair, and that the submission went on after."""
         others = [r for r in self.refusals if r.kind != LIBRARY_INTERNAL]
-        problem = self.problem
-        told = (
-            (problem.phase, problem.rule, problem.where) if isinstance(problem, Refusal) else None
-        )
-        return [r for r in others if (r.phase, r.rule, r.where) != told]
+        told = self.problem
+        if not isinstance(told, Refusal):
+            return others
+        same = (told.phase, told.rule, told.where)
+        return [r for r in others if (r.phase, r.rule, r.where) != same]
 
     @property
     def seconds(self) -> float:

@@ -26,7 +26,6 @@ from grader.rules import FILES, LIBRARY_INTERNAL
 from grader.session import TestResult
 from grader.staging import Submission
 
-COLUMNS = ("phase", "limit", "wall", "CPU", "peak memory", "verdict")
 ERRORS_SHOWN = 10
 PLAIN_LINE = 30.0  # seconds between two lines of progress where there is no terminal
 DEMONSTRATION = (
@@ -175,7 +174,7 @@ def show_phases(outcome: Outcome) -> None:
              f"{p.peak / 2**20:.0f} MiB", p.verdict)
             for p in outcome.phases
         ]  # fmt: skip
-        show_table(COLUMNS, rows)
+        show_table(("phase", "limit", "wall", "CPU", "peak memory", "verdict"), rows)
     if outcome.layers:
         say(f"   rules enforced: {'; '.join(outcome.layers)}")
 
