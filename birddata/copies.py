@@ -154,8 +154,8 @@ def best_correlation(still: np.ndarray, moved: np.ndarray) -> float:
     scale, shift = np.ones(2), np.zeros(2)  # in y and x, from the middle
     best = -1.0
     for _ in range(ALIGN_STEPS):
-        start = middle * (1 - scale) + shift
-        warped, dy, dx = (affine_transform(i, scale, start, order=1, cval=np.nan) for i in images)
+        how = {"matrix": np.diag(scale), "offset": middle * (1 - scale) + shift}
+        warped, dy, dx = (affine_transform(i, **how, order=1, cval=np.nan) for i in images)
         inside = np.isfinite(warped)
         if inside.mean() < MIN_OVERLAP or min(warped[inside].std(), still[inside].std()) < BLANK:
             break
