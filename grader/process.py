@@ -210,6 +210,7 @@ class Run:
         self, message: str, where: str = "", traceback: str = "", refusal: Refusal | None = None
     ) -> None:
         name = self.phase.name
+        self._sample()
         # What a worker process raises comes back as a text, without what it was raised from.
         in_workers = (r for r in self.outcome.swallowed_refusals if r.in_worker and r.phase == name)
         refusal = refusal or next(in_workers, None)

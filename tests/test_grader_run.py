@@ -512,12 +512,6 @@ def test_checker_mode_fails_aloud(course, monkeypatch, capsys):
     assert said.out == ""
 
 
-def test_the_default_submission_is_the_one_beside_the_script(course, monkeypatch, capsys):
-    monkeypatch.setattr(run_tests, "ROOT", course / "good")
-    assert run_tests.main([str(course / "tests")]) == 0
-    assert capsys.readouterr().out.endswith("Mark: 10 1.0000\n")
-
-
 # ---- without course data ----
 
 
