@@ -41,9 +41,9 @@ def find_sample(
     if (root := choose_root(tests, "tests", source)) is not None:
         return read_course(below(files, root, found), root, found)
     split = [path.rpartition("/") for path in files]
-    tables = Counter(folder + slash for folder, slash, name in split if name in CUB_TABLES)
-    cub = {folder for folder in tables if tables[folder] > 1}
-    if (root := choose_root(cub, "CUB archives", source)) is not None:
+    cub = Counter(folder + slash for folder, slash, name in split if name in CUB_TABLES)
+    several = {folder for folder, number in cub.items() if number > 1}
+    if (root := choose_root(several, "CUB archives", source)) is not None:
         return read_cub(below(files, root), root, seed, found)
     if (sample := read_table_beside(source, files, known, found)) is not None:
         return sample
@@ -198,11 +198,10 @@ def read_course(files: Files, root: str, found: Findings) -> Sample:
         found.add(code, root + path, "not part of a test")
     if "species.csv" in files:
         species = read_as(f"{root}species.csv", files["species.csv"], tables.read_species)
-        source = ""
-    else:
-        labelled = [photo.class_id for photo in tests[0].train if photo.class_id is not None]
-        species = layout.inferred_species(labelled)
-        source = "inferred" if species else ""
+        return Sample("in the course's layout", tests, species, root=root)
+    labelled = [photo.class_id for photo in tests[0].train if photo.class_id is not None]
+    species = layout.inferred_species(labelled)
+    source = "inferred" if species else ""
     return Sample("in the course's layout", tests, species, source, root)
 
 
