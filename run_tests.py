@@ -32,7 +32,6 @@ from course.layout import CheckerError, find_tests, read_csv, save_csv  # noqa: 
 from course.marks import grade_results  # noqa: E402
 from course.tables import read_species  # noqa: E402
 from grader.model import Metadata  # noqa: E402
-from grader.outcome import Outcome  # noqa: E402
 from grader.pack import PackError, files_to_pack, pack  # noqa: E402
 from grader.process import run  # noqa: E402
 from grader.report import (  # noqa: E402
@@ -120,7 +119,11 @@ def run_as_checker(argv: Sequence[str]) -> int:
     match argv:
         case ["run_single_test", data_dir, output_dir]:
             words = (Submission.at(ROOT), Path(data_dir), Path(output_dir))
-            return _tell_problem(run("run_single_test", *words))
+            outcome = run("run_single_test", *words)
+            if outcome.problem:
+                traceback = outcome.failure.traceback if outcome.failure else ""
+                print(f"{traceback}Runtime error: {outcome.problem}", file=sys.stderr)
+                return 1
         case ["check_test", data_dir] | ["check_test", data_dir, _]:
             try:
                 say(check_test(Path(data_dir)))
@@ -136,15 +139,6 @@ def run_as_checker(argv: Sequence[str]) -> int:
                 "MODE being run_single_test, check_test or grade"
             )
     return 0
-
-
-def _tell_problem(outcome: Outcome) -> int:
-    if not outcome.problem:
-        return 0
-    if outcome.failure:
-        print(outcome.failure.traceback, file=sys.stderr, end="")
-    print(f"Runtime error: {outcome.problem}", file=sys.stderr)
-    return 1
 
 
 def run_locally(options: argparse.Namespace) -> int:

@@ -135,17 +135,22 @@ def _zip_name(member: zipfile.ZipInfo) -> str:
     return name.replace("\\", "/")
 
 
-def _tar_members(source: Path) -> Iterator[Member]:
+def _open_tar(source: Path) -> tarfile.TarFile:
     try:
-        archive = tarfile.open(source)  # noqa: SIM115, closed below
+        return tarfile.open(source)
     except tarfile.ReadError:
         with source.open("rb") as file:
             start = file.read(max(map(len, OTHERS)))
         what = next(what for magic, what in OTHERS.items() if start.startswith(magic))
         raise UserError(f"{source} is {what}") from None
-    with archive:
+
+
+def _tar_members(source: Path) -> Iterator[Member]:
+    with _open_tar(source) as archive:
         for member in archive:
             name = _normalise(member.name, source)
+            if member.size < 0:  # it leads back, perhaps for ever
+                raise tarfile.ReadError("a negative size")
             if member.issym():
                 yield Member(name, target=_link(name, member.linkname, source))
             elif member.islnk():

@@ -7,7 +7,6 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import count, filterfalse
@@ -248,19 +247,25 @@ def read_table_beside(
     """
     photos = {path: file for path, file in files.items() if not is_table(path)}
     candidates: dict[str, tables.Table] = {}
+    unusable = []
     for path in sorted(files.keys() - photos.keys()):
         if path.count("/") <= MAX_WRAPPING and not path.endswith("species.csv"):
-            with suppress(UserError):
-                if table := tables.read_table(files[path]):
+            try:
+                if table := read_as(path, files[path], tables.read_table):
                     candidates[path] = table
+            except UserError as error:
+                unusable.append(error)
     beside = {path: below(photos, path[: path.rfind("/") + 1]) for path in candidates}
     best = [path for path in candidates if match_paths(candidates[path].labels, beside[path])]
     if len(best) > 1:
         raise UserError(f"{source} has several tables of labels ({', '.join(best)}); leave one")
     if not best:
-        if candidates and len({path.rpartition("/")[0] for path in photos}) == 1:
-            gt, table = next(iter(candidates.items()))
+        only_a_table = len({path.rpartition("/")[0] for path in photos}) == 1
+        for gt, table in candidates.items() if only_a_table else ():
             tables.check_match({}, table.labels, beside[gt], f"{gt} of {source}")
+            unusable.append(UserError(f"{gt} labels no photo; give each a row of name and label"))
+        if only_a_table and unusable:
+            raise unusable[0]
         return None
     (gt,) = best
     folder, labels = gt[: gt.rfind("/") + 1], set(candidates[gt].labels.values())

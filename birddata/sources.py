@@ -169,7 +169,7 @@ def reason(error: Exception, path: Path) -> str:
 
 
 def with_bar(photos: Sequence[T]) -> Iterable[T]:
-    """Yield them with a progress bar, if stderr is a terminal."""
+    """Yield them with a progress bar, if stderr is a terminal that can redraw a line."""
     console = Console(stderr=True)
-    hidden = not console.is_terminal
+    hidden = not console.is_interactive
     return track(photos, "Reading photos", console=console, transient=True, disable=hidden)

@@ -30,7 +30,8 @@ from course.files import (
 
 INTERRUPTED = "Interrupted: what was not reported above as written is as it was."
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # by name: Windows has not all of them
-EXHAUSTED = ("DefaultCPUAllocator", "can't start new thread")  # torch's and Python's words
+# The words of torch, of Python, and of the loader of libraries where there is too little memory.
+EXHAUSTED = ("DefaultCPUAllocator", "can't start new thread", "failed to map segment")
 DOUBLE = 2.0  # seconds in which a second signal belongs to the first, whose clean-up goes on
 
 

@@ -17,16 +17,12 @@ VERSIONS = dict(
         *("matplotlib==3.9.2", "tqdm==4.66.5", "joblib==1.4.2"),
     )
 )
-_SAME = {
-    "opencv-python": "opencv-python-headless",
-    "opencv-contrib-python": "opencv-python-headless",
-}
 
 
 def normalised(name: str) -> str:
-    """Return a distribution's name as indexes compare it (PEP 503)."""
+    """Return a distribution's name as indexes compare it (PEP 503), one for all of OpenCV's."""
     name = re.sub(r"[-_.]+", "-", name).lower()
-    return _SAME.get(name, name)
+    return "opencv-python-headless" if name.startswith("opencv-") else name
 
 
 def unknown_packages(imported: Iterable[str]) -> list[str]:

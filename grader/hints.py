@@ -39,6 +39,9 @@ LIGHTNING: Hint = (
     "Lightning keeps logs and checkpoints in files unless it is told not to",
     "give the Trainer logger=False, enable_checkpointing=False",
 )
+# By the name that is imported, where it is another.
+PACKAGES = {"cv2": "opencv-python-headless", "sklearn": "scikit-learn", "PIL": "pillow"}
+PACKAGES |= {"skimage": "scikit-image"}
 UNREADABLE = "copy or download it again, or train it (python train_full.py)"
 # By a pattern in the error's text; the first that is found counts. Its groups, and the words of
 # `_words`, fill the braces.
@@ -178,10 +181,9 @@ def _about_error(failure: Failure, submission: Submission) -> Hint | None:
 
 
 def _words(failure: Failure, submission: Submission, name: str = "") -> dict[str, Any]:
-    package = {"cv2": "opencv-python-headless", "sklearn": "scikit-learn", "PIL": "pillow"}
-    package |= {"skimage": "scikit-image", name: package.get(name, name.replace("_", "-"))}
-    module = f"install what the course has: pip install {package[name]}"
-    if package[name] not in VERSIONS:
+    package = PACKAGES.get(name, name.replace("_", "-"))
+    module = f"install what the course has: pip install {package}"
+    if package not in VERSIONS:
         module = "do without it: the testing system has what requirements-course.txt lists"
     magic = re.search(r"^\s*[%!] ?\w", failure.traceback, re.MULTILINE)
     notebook = "take out the notebook's lines that begin with % or !, they are no Python"

@@ -16,9 +16,9 @@ class Phase:
 
     name: str
     limit: float
-    wall: float | None = None
-    cpu: float | None = None
-    peak: int | None = None
+    wall: float = 0.0
+    cpu: float = 0.0
+    peak: int = 0
     verdict: str = "running"
 
 
@@ -91,13 +91,13 @@ class Outcome:
     def swallowed_refusals(self) -> list[Refusal]:
         """Refusals that are no library's own affair, and that the submission went on after."""
         others = [r for r in self.refusals if r.kind != LIBRARY_INTERNAL]
-        problem = self.problem
-        told = (
-            (problem.phase, problem.rule, problem.where) if isinstance(problem, Refusal) else None
-        )
-        return [r for r in others if (r.phase, r.rule, r.where) != told]
+        told = self.problem
+        if not isinstance(told, Refusal):
+            return others
+        same = (told.phase, told.rule, told.where)
+        return [r for r in others if (r.phase, r.rule, r.where) != same]
 
     @property
     def seconds(self) -> float:
         """Wall time of the phases that the testing system goes through."""
-        return sum(phase.wall or 0.0 for phase in self.phases)
+        return sum(phase.wall for phase in self.phases)

@@ -148,14 +148,13 @@ class Run:
                     self._fail(f"MemoryError: over {self.limits['memory']:g} GiB")
                 if self.watch:
                     photos = sum(self.photos.values())
-                    words = (*self._cost(), photos, self.total)
-                    self.watch(self.stage.data.name, self.phase, *words)
+                    self.watch(self.stage.data.name, self.phase, photos, self.total)
             time.sleep(LOOK)
         return None
 
     def _sample(self) -> None:
-        """Look what each process has taken up to now."""
-        cpu = 0.0
+        """Look what the phase has cost up to now."""
+        cpu, phase = 0.0, self.phase
         with contextlib.suppress(psutil.Error):
             root = psutil.Process(self.process.pid)
             for process in (root, *root.children(recursive=True)):
@@ -163,10 +162,8 @@ class Run:
                     self.peak = max(self.peak, process.memory_info().rss)
                     cpu += sum(process.cpu_times()[:4])  # its own and its ended children's
         self.cpu = max(self.cpu, cpu)
-
-    def _cost(self) -> tuple[float, float]:
-        """Return seconds of wall clock and CPU since the phase began."""
-        return time.monotonic() - self.began, self.cpu - self.cpu_before
+        phase.wall, phase.cpu = time.monotonic() - self.began, self.cpu - self.cpu_before
+        phase.peak = self.peak
 
     def _understand(self, report: dict[str, Any]) -> None:
         """Take one report of the hook; a forged one that makes no sense is none."""
@@ -190,7 +187,6 @@ class Run:
 
     def _start_phase(self, phase: str) -> None:
         self.phase = Phase(phase, self.limits[phase])
-        self._sample()
         self.began, self.cpu_before, self.photos = time.monotonic(), self.cpu, {}
         folder = self.stage.data / ("test" if phase == "classify" else "train") / "images"
         self.total = sum(1 for _ in folder.iterdir()) if folder.is_dir() else 0
@@ -198,11 +194,10 @@ class Run:
             self.outcome.phases.append(self.phase)
 
     def _end_phase(self, memory: int) -> None:
-        phase = self.phase
+        self.peak = max(self.peak, memory)
         self._sample()
-        (phase.wall, phase.cpu), phase.peak = self._cost(), max(self.peak, memory)
-        if phase.verdict == "running":
-            phase.verdict = "ok"
+        if self.phase.verdict == "running":
+            self.phase.verdict = "ok"
 
     def _add_refusal(self, refusal: Refusal) -> None:
         self.outcome.refusals.append(refusal)
@@ -222,13 +217,12 @@ class Run:
             refusal = replace(refusal, where=where)
         self.phase.verdict = "rule broken" if refusal or self.outcome.problem else "error"
         self.outcome.failure = Failure(name, message, where, traceback, refusal)
-        if name == "exit":
+        if self.phase not in self.outcome.phases:  # the exit, or before the script has begun
             self.outcome.phases.append(self.phase)
 
     def _over_time(self) -> None:
         after = ": the process does not end after its answer" if self.phase.name == "exit" else ""
         self._fail(f"over its time limit of {self.phase.limit:g} s{after}")
-        self.phase.wall, self.phase.cpu = self.phase.limit, self._cost()[1]
         self.phase.verdict = "over time"
 
     def _judge_end(self, status: int) -> None:

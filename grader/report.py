@@ -26,7 +26,6 @@ from grader.rules import FILES, LIBRARY_INTERNAL
 from grader.session import TestResult
 from grader.staging import Submission
 
-COLUMNS = ("phase", "limit", "wall", "CPU", "peak memory", "verdict")
 ERRORS_SHOWN = 10
 PLAIN_LINE = 30.0  # seconds between two lines of progress where there is no terminal
 DEMONSTRATION = (
@@ -65,12 +64,11 @@ class Progress:
         self.live = sys.stderr.isatty()
         self.shown = time.monotonic()
 
-    def __call__(
-        self, test: str, phase: Phase, wall: float, cpu: float, photos: int, total: int
-    ) -> None:
+    def __call__(self, test: str, phase: Phase, photos: int, total: int) -> None:
         """Show a phase that goes on, if it is time for it; `test` begins with its number."""
         of = f"{photos} of {total} photos, " if photos else ""
-        line = f"{test[:2]} {phase.name}, {of}{wall:.0f} s of {phase.limit:.0f} s, CPU {cpu:.0f} s"
+        line = f"{test[:2]} {phase.name}, {of}{phase.wall:.0f} s of {phase.limit:.0f} s, "
+        line += f"CPU {phase.cpu:.0f} s"
         if self.live:
             self.clear(line[:78])
         elif time.monotonic() - self.shown >= PLAIN_LINE:
@@ -147,12 +145,11 @@ def foreign_lines(outcome: Outcome) -> list[str]:
 def _busy_lines(outcome: Outcome) -> Iterator[str]:
     """Yield a line for each phase that took long and seldom had the processor."""
     for phase in outcome.phases:
-        wall, cpu = phase.wall or 0.0, phase.cpu
-        if wall >= 10 and cpu is not None and cpu < 0.5 * wall:
+        if phase.wall >= 10 and phase.cpu < 0.5 * phase.wall:
             yield (
-                f"{phase.name}: {wall:.0f} s, of which it had the processor for {cpu:.0f} s: the "
-                "machine was busy, or the submission waited; the testing system's may be busy as "
-                "well"
+                f"{phase.name}: {phase.wall:.0f} s, of which it had the processor for "
+                f"{phase.cpu:.0f} s: the machine was busy, or the submission waited; the testing "
+                "system's may be busy as well"
             )
 
 
@@ -172,15 +169,14 @@ def _library_notes(outcome: Outcome) -> list[str]:
 def show_phases(outcome: Outcome) -> None:
     """Print the table of the phases, and which layers of the rules were active."""
     if outcome.phases:
-        show_table(COLUMNS, [_phase_row(phase) for phase in outcome.phases])
+        rows = [
+            (p.name, f"{p.limit:g} s", f"{p.wall:.1f} s", f"{p.cpu:.1f} s",
+             f"{p.peak / 2**20:.0f} MiB", p.verdict)
+            for p in outcome.phases
+        ]  # fmt: skip
+        show_table(("phase", "limit", "wall", "CPU", "peak memory", "verdict"), rows)
     if outcome.layers:
         say(f"   rules enforced: {'; '.join(outcome.layers)}")
-
-
-def _phase_row(phase: Phase) -> tuple[str, ...]:
-    wall, cpu = (f"{x:.1f} s" if x is not None else "-" for x in (phase.wall, phase.cpu))
-    peak = "-" if phase.peak is None else f"{phase.peak / 2**20:.0f} MiB"
-    return phase.name, f"{phase.limit:g} s", wall, cpu, peak, phase.verdict
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -110,8 +110,9 @@ def reproduce(
             raise RunFailed(str(training.problem))
         retrained = _answers(replace(submission, model=folder / "birds_model.pt"), test)
     trained = metadata.trained_photos(test)
-    unseen = {n: i for n, i in truth.items() if trained is not None and n not in trained}
-    if not unseen and metadata.validation:
+    photos = {n: i for n, i in truth.items() if trained is not None and n not in trained}
+    whose = "neither model was trained on"
+    if not photos and metadata.validation:
         was = "may have been" if trained is None else "was"
         basis = (
             f"different photos: the submitted model {was} trained on these {len(truth)} too, so "
@@ -119,15 +120,13 @@ def reproduce(
         )
         right = sum(_right(retrained, truth))
         return unpaired(metadata.validation, (right, len(truth)), basis)
-    if not unseen and trained:
+    if not photos and trained:
         raise UserError(
             "the submitted model was trained on the test photos too, and stores no validation "
             "accuracy: there is nothing to compare a second training with"
         )
-    whose = "neither model was trained on"
-    if not unseen:
-        whose = "the submitted model may have been trained on: it keeps no record"
-    photos = unseen or truth
+    if not photos:
+        photos, whose = truth, "the submitted model may have been trained on: it keeps no record"
     submitted = _right(_answers(submission, test), photos)
     return paired(submitted, _right(retrained, photos), f"{len(photos)} photos that {whose}")
 

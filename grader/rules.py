@@ -81,7 +81,7 @@ class Origin:
     """Who made a call, found by walking the stack outwards from it.
 
     `through` names the library's functions on the way, the innermost first; `given` holds what the
-    submission's line had at hand or passed on, where a file's name may come from.
+    submission's line, or its modules, have at hand, where a file's name may come from.
     """
 
     def __init__(self, kind: str, where: str = "", through: Any = (), given: Any = ()) -> None:
@@ -215,37 +215,34 @@ class Rules:
         if isinstance(path, int) or path is None:
             return None  # a descriptor: judged when it was opened
         name = os.fsdecode(path)
+        if name.startswith(_DEVICES):
+            return self._refuse(ACCELERATOR, event, (path, mode), _error(ENOENT, name))
         if not (flags or 0) & _WRITING:
-            return self._on_read(name, (path, mode))
+            return self._on_read(name)
         real = os.path.realpath(name)
         if real.startswith(("/proc/", "/dev/pts/", *_STREAMS)) or name.lower() == "nul":
             return None
         if self.saving and real.startswith(self.config["output"] + os.sep):
             return None
-        if name.startswith(_DEVICES):
-            return self._refuse(ACCELERATOR, "open", (path, mode), _error(ENOENT, name))
         if not (flags & os.O_CREAT or os.path.lexists(real)):
             return None  # the system says itself that it is not there
         return self._judge(event, (path, mode), [real])
 
-    def _on_read(self, name: str, shown: tuple[Any, ...]) -> None:
+    def _on_read(self, name: str) -> None:
         if self.images and name.startswith(self.images):
             self.opened.add(name)
             if time.monotonic() - self.progress >= _PROGRESS:
                 self.progress = time.monotonic()
                 self.send("progress", process=os.getpid(), photos=len(self.opened))
-            return None
-        if name.startswith(_DEVICES):
-            return self._refuse(ACCELERATOR, "open", shown, _error(ENOENT, name))
+            return
         if name.startswith(self.known) and ".." not in name and not name.startswith(self.roots[1]):
-            return None
+            return
         real = os.path.realpath(name)
         folder, file = os.path.split(real)
         # A file beside the code was copied: who reads it where it was names this machine's folder.
         there = folder + os.sep == self.roots[1] and not os.path.islink(self.roots[0] + file)
         if (there or not real.startswith(self.known)) and os.path.isfile(real):
             self.tell("foreign", f"reads {real}", self.find_origin().where)
-        return None
 
     def _on_change(self, event: str, args: tuple[Any, ...]) -> None:
         given = [args[i] for i in _CHANGES[event]]
@@ -280,7 +277,10 @@ class Rules:
         if all(map(self._is_scratch, paths)):
             self.limit_files()
             self._note_made(paths)
-            if origin.kind == DIRECT or any(self._is_given(path, origin.given) for path in paths):
+            given = any(self._is_given(path, origin.given) for path in paths)
+            if given and origin.kind == LIBRARY_INTERNAL:  # in another thread
+                origin.kind, origin.where = VIA_LIBRARY, self._line_elsewhere()
+            if given or origin.kind == DIRECT:
                 self._report(FILES, call, origin, breach=True)
             return
         # In the code's folder a write is refused for certain, so nothing comes of an attempt.
@@ -349,11 +349,9 @@ class Rules:
             self._refuse(NETWORK, event, args, _unknown_host())
 
     def _on_url(self, event: str, args: tuple[Any, ...]) -> None:
-        scheme, _, rest = str(args[0]).partition("://")
-        host = rest.partition("/")[0].rpartition("@")[2]
-        host = host[1:].partition("]")[0] if host[:1] == "[" else host.partition(":")[0]
-        remote = scheme in ("http", "https", "ftp") and not _is_this_machine(host)
-        if remote and not _is_number(host):
+        url = sys.modules["urllib.parse"].urlsplit(str(args[0]))
+        known = _is_this_machine(url.hostname) or _is_number(url.hostname)
+        if url.scheme in ("http", "https", "ftp") and not known:
             error = sys.modules["urllib.error"].URLError(_unknown_host())
             self._refuse(NETWORK, event, args, error)
 
@@ -420,14 +418,13 @@ class Rules:
         """Walk the stack outwards, to the innermost line of the submission's.
 
         A library's module body on the way means that it is being imported: it acts by itself. So
-        it does in a thread without a line of the submission's, unless it was handed a name there
-        that the submission's code holds, as by `ThreadPoolExecutor.submit(np.save, name)`. The
-        standard library only passes on what it is told, but for multiprocessing, which keeps
-        sockets and shared memory, and tempfile, which looks for a folder.
+        it does in a thread without a line of the submission's; what it does there with a name that
+        the submission's code holds, as after `ThreadPoolExecutor.submit(np.save, name)`, is judged
+        by that name. The standard library only passes on what it is told, but for multiprocessing,
+        which keeps sockets and shared memory, and tempfile, which looks for a folder.
         """
         called: FrameType | None = None
         through: list[str] = []
-        arguments: list[Any] = []
         by_itself = False
         for frame in _outwards(sys._getframe(1)):
             code = frame.f_code
@@ -443,13 +440,7 @@ class Rules:
                 if code.co_name == "audited":
                     name = getattr(frame.f_locals.get("function"), "__module__", name)
                 through.append(f"{name}.{code.co_name}")
-            if not code.co_filename.startswith(_HIDDEN):
-                arguments += _arguments(frame)
-        constants = () if by_itself else self._constants()
-        held = [value for value in arguments if self._is_given(_path(value), constants)]
-        if held:
-            return Origin(VIA_LIBRARY, self._line_elsewhere(), through, held)
-        return Origin(LIBRARY_INTERNAL, "", through)
+        return Origin(LIBRARY_INTERNAL, "", through, () if by_itself else self._constants())
 
     def _constants(self) -> list[Any]:
         """Return what the submission's modules hold, and the constants of their functions."""
@@ -498,11 +489,10 @@ class Rules:
             summary = link = module.TracebackException.from_exception(error)
         except Exception:  # the submission has put something else in its place
             return ""
-        seen = 0
-        while link and seen < 50:
-            scripts = (*self.config["scripts"], "<frozen importlib", "<grader")
+        scripts = (*self.config["scripts"], "<frozen importlib", "<grader")
+        while link:  # it has no circles
             link.stack[:] = [f for f in link.stack if not f.filename.startswith(scripts)]
-            link, seen = link.__cause__ or link.__context__, seen + 1
+            link = link.__cause__ or link.__context__
         return "".join(summary.format())[-_TEXT_LIMIT:]
 
 
@@ -538,7 +528,7 @@ class NativeIO:
             for name in path:
                 owner = getattr(owner, name, None)
             function = owner and getattr(owner, last, None)
-            if function and not hasattr(function, "_audited"):
+            if function:
                 setattr(owner, last, self._audited(function, position, mode))
 
     def _audited(self, function: Any, position: int, mode: str) -> Any:
@@ -563,7 +553,6 @@ class NativeIO:
 
         for name in ("__module__", "__name__", "__qualname__", "__doc__"):
             setattr(audited, name, getattr(function, name, None))
-        audited._audited = True  # type: ignore[attr-defined]
         return audited
 
 

@@ -2,8 +2,8 @@
 
     python supervisor.py MEMORY COMMAND...
 
-It starts the command, each process with at most MEMORY bytes (0: as it comes), and ends with the
-command's exit status (128 + number for a signal). Its stdin is a pipe from the grader: when that
+It starts the command, each process with at most MEMORY bytes, and ends with the command's exit
+status (128 + number for a signal). Its stdin is a pipe from the grader: when that
 closes, because the grader has ended or wants an end, everything is killed. On Linux orphans are
 handed to this process, so it finds daemons that have left their session and their environment. What
 is left when the command has ended is killed as well, and named in the last line of output.
@@ -29,21 +29,19 @@ _READ_ANYTHING = 2  # CAP_DAC_READ_SEARCH: the data may belong to somebody else
 
 def main(memory: int, command: list[str]) -> int:
     """Run the command and clear up after it; returns its exit status."""
-    _set_up_linux(restrict=memory > 0)
-    limit = functools.partial(_limit, memory) if memory and os.name == "posix" else None
+    _set_up_linux()
+    limit = functools.partial(_limit, memory) if os.name == "posix" else None
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=limit)  # noqa: PLW1509 - no thread yet
     threading.Thread(target=_end_with_grader, daemon=True).start()
     status = process.wait()
-    end = time.monotonic() + PATIENCE
-    while (left := descendants()) and time.monotonic() < end:
-        time.sleep(0.02)
-    if not all(map(_is_helper, left)):
+    psutil.wait_procs(descendants(), PATIENCE)
+    if not all(map(_is_helper, descendants())):
         os.write(2, LEFT)
     kill_descendants()
     return 128 - status if status < 0 else status
 
 
-def _set_up_linux(restrict: bool) -> None:
+def _set_up_linux() -> None:
     """Adopt orphans, and give up root's power to write where the mode forbids it."""
     if sys.platform != "linux":
         return
@@ -51,7 +49,7 @@ def _set_up_linux(restrict: bool) -> None:
 
     prctl = ctypes.CDLL(None).prctl
     prctl(_SUBREAPER, 1, 0, 0, 0)
-    for capability in range(64) if restrict else ():
+    for capability in range(64):
         if capability != _READ_ANYTHING:
             prctl(_DROP_BOUND, capability, 0, 0, 0)  # from the next exec on
 

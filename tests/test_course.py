@@ -54,11 +54,6 @@ def test_a_bad_csv_is_named_with_its_line(tmp_path, content, message):
     assert message in str(caught.value)
 
 
-def test_a_missing_csv_is_a_checker_error(tmp_path):
-    with pytest.raises(CheckerError, match="no file"):
-        read_csv(tmp_path / "gt.csv")
-
-
 def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path):
     path = tmp_path / "results.json"
     write_json(path, [1])
@@ -177,8 +172,3 @@ def test_mark_probabilities_are_those_of_scipy():
     assert chances[10] == pytest.approx(law.sf(439), abs=1e-9)  # 440 of 500 are 0.88
     assert chances[8] == pytest.approx(law.sf(414) - law.sf(429), abs=1e-9)
     assert chances[0] == pytest.approx(law.cdf(199), abs=1e-9)
-
-
-def test_more_validation_photos_make_the_mark_surer():
-    few, many = mark_probabilities(17, 20, 500), mark_probabilities(1700, 2000, 500)
-    assert many[8] > few[8]

@@ -67,19 +67,16 @@ class Sample:
         with (self.root / folder / "gt.csv").open("a", encoding="utf-8") as file:
             file.write(f"{row}\n")
 
-    def add(self, name, class_id=0, image=None, **how):
-        """Write a labelled training photo; returns its path below the root."""
-        path = f"{TRAIN}/images/{name}"
+    def add(self, name, class_id=0, image=None, images=TRAIN, gt=TRAIN, more="", **how):
+        """Write a labelled training photo, and more rows; returns its path below the root."""
+        path = f"{images}/images/{name}"
         self.save(image or self.image(), path, **how)
-        self.add_row(f"{name},{class_id}")
+        self.add_row(f"{name},{class_id}{more}", gt)
         return path
 
-    def ask(self, name, class_id=0, image=None, **how):
+    def ask(self, name, class_id=0, image=None):
         """Write a labelled test photo; returns its path below the root."""
-        path = f"{TEST}/images/{name}"
-        self.save(image or self.image(), path, **how)
-        self.add_row(f"{name},{class_id}", "00_birds_gt")
-        return path
+        return self.add(name, class_id, image, TEST, "00_birds_gt")
 
 
 # --- planted defects: each plants its kind and returns the items that must be found ---------------
@@ -102,12 +99,6 @@ def plant_bad_row(sample):
         sample.draw(f"{TRAIN}/images/row{number}.jpg")
         sample.add_row(row)
     return [(f"{TRAIN}/gt.csv", repr(row[:80])) for row in rows]
-
-
-def plant_two_ids(sample):
-    path = sample.add("two.jpg", 0)
-    sample.add_row("two.jpg,1")
-    return [(path,)]
 
 
 def plant_label_without_file(sample):
@@ -165,12 +156,6 @@ def plant_file_without_label(sample):
     return [(path,) for path in paths]
 
 
-def plant_repeated_row(sample):
-    path = sample.add("again.jpg", 2)
-    sample.add_row("again.jpg,2")
-    return [(path,)]
-
-
 def plant_exact_copy(sample):
     image = sample.image()
     return [tuple(sample.add(f"exact{number}.jpg", 1, image) for number in range(3))]
@@ -193,13 +178,6 @@ def plant_colour_mode(sample):
         "deep.png": Image.fromarray(grey16),
     }
     return [(sample.add(name, image=image),) for name, image in images.items()]
-
-
-def plant_wrong_extension(sample):
-    return [
-        (sample.add("png.jpg", format="PNG"),),
-        (sample.add("photo.dat", format="JPEG"),),
-    ]
 
 
 def plant_not_an_image(sample):
@@ -232,12 +210,6 @@ def plant_script_differs(sample):
     return [(path,)]
 
 
-def plant_imbalance(sample):
-    for number in range(60):
-        sample.add(f"many{number}.jpg", 7)
-    return [("class 7 (60)",)]
-
-
 def plant_few_photos(sample):
     for number in range(4):
         sample.add(f"few{number}.jpg", 4)
@@ -265,6 +237,13 @@ PLANTS = {
     for name, plant in list(globals().items())
     if name.startswith("plant_")
 } | {
+    "two-ids": lambda s: [(s.add("two.jpg", 0, more="\ntwo.jpg,1"),)],
+    "repeated-row": lambda s: [(s.add("again.jpg", 2, more="\nagain.jpg,2"),)],
+    "wrong-extension": lambda s: [
+        (s.add("png.jpg", format="PNG"),),
+        (s.add("photo.dat", format="JPEG"),),
+    ],
+    "imbalance": lambda s: [s.add(f"many{n}.jpg", 7) for n in range(60)] and [("class 7 (60)",)],
     "untrained-species": lambda s: [s.ask("dodo.jpg", 9) and ("class 9",)],
     "blank": lambda s: [(s.add("blank.jpg", image=Image.new("RGB", (96, 80), "teal")),)],
     "tiny": lambda s: [(s.add("tiny.jpg", image=s.image((20, 60))),)],
@@ -494,11 +473,14 @@ def test_prepared_tests_are_sound(sample, tmp_path, capsys):
 
 
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="this system has no pseudo-terminals")
-@pytest.mark.parametrize("terminal", [True, False])
-def test_a_bar_is_shown_on_a_terminal_alone(sample, monkeypatch, terminal):
+@pytest.mark.parametrize(
+    ("terminal", "term", "bar"),
+    [(True, "xterm", True), (True, "dumb", False), (False, "xterm", False)],
+)
+def test_a_bar_is_shown_on_a_terminal_alone(sample, monkeypatch, terminal, term, bar):
     for name in ("FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("TERM", term)
     reader, writer = os.openpty() if terminal else os.pipe()
     shown = bytearray()
 
@@ -514,8 +496,8 @@ def test_a_bar_is_shown_on_a_terminal_alone(sample, monkeypatch, terminal):
         stderr.write("Done.")
         stderr.flush()
         reading.join()
-    assert (b"Reading photos" in shown) == terminal
-    assert terminal or shown == b"Done."
+    assert (b"Reading photos" in shown) == bar
+    assert bar or shown == b"Done."
 
 
 def test_json_on_stdout(sample, capsys):

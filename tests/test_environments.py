@@ -240,6 +240,7 @@ def test_a_command_works_in_all_that_is_odd_at_once(name, given, out, tmp_path):
     ("error", "line"),
     [
         (RuntimeError("can't start new thread"), "Error: not enough memory or threads; close"),
+        (ImportError("libtorch.so: failed to map segment"), "Error: not enough memory or threads"),
         (MemoryError(), "Error: not enough memory or threads; close other programs"),
         (UnicodeEncodeError("ascii", "ü", 0, 1, ""), "Error: file names are ascii here"),
         (FileExistsError(errno.EEXIST, "", "a"), "Error: a cannot be written: something of that"),

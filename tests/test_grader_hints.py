@@ -61,6 +61,11 @@ HINTS = {
         "cv2 is neither Python's, nor installed",
         "pip install opencv-python-headless",
     ),
+    "another library of the course's": (
+        error("ModuleNotFoundError: No module named 'skimage.io'", "import"),
+        "skimage is neither Python's, nor installed",
+        "pip install scikit-image",
+    ),
     "a notebook": (
         error(
             "SyntaxError: invalid syntax (solution.py, line 1)",

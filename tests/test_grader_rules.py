@@ -1,17 +1,18 @@
 """The rules, call by call: the hook is asked directly, and once for real in a child process."""
 
 import errno
+import json
 import os
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import urllib.error  # the hook takes it from where it was imported
 from pathlib import Path
 
 import pytest
 
+from course.script import save_csv
 from grader.rules import (
     ACCELERATOR,
     DIRECT,
@@ -223,10 +224,33 @@ def test_in_its_own_folder_nothing_comes_of_an_attempt(watch, told):
     assert not facts["breach"]
 
 
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        ({"a.png": None}, "None (NoneType) for 'a.png', not an int"),
+        ({"a.png": "0"}, "'0' (str) for 'a.png', not an int"),
+        ({"a.png": (0,)}, "(0,) (tuple) for 'a.png', not an int"),
+        ({"a.png": {"id": 0}}, "{'id': 0} (dict) for 'a.png', not an int"),
+        ({"a.png": float("nan")}, "nan (float) for 'a.png', not an int"),
+        (None, "None, not a dict from file name to class id"),
+    ],
+)
+def test_an_answer_that_cannot_be_written_down_is_named(watched, told, tmp_path, answer, text):
+    watched.saving = True
+    try:
+        save_csv(answer, tmp_path / "output.csv")
+    except Exception as error:
+        watched.watch("grader.failure", (error,))
+    [message] = [facts["message"] for event, facts in told if event == "failure"]
+    assert message == f"TypeError: classify returned {text}"
+
+
 # ---- who made the call ----
 
 IMPORTED = "watch('open', (target, 'w', flags))"
 CALLED = f"def work(path=None):\n    {IMPORTED}\n"
+LOOKING = CALLED.replace("work", "_get_default_tempdir")
+STANDARD = Path(os.__file__).parent
 
 
 @pytest.fixture
@@ -236,22 +260,41 @@ def scratch(base):
 
 @pytest.fixture
 def library(watch, tmp_path, scratch):
-    """Run code as the body of an installed library's module; returns its names."""
+    """Run code as the body of an installed library's module; returns its function, if any."""
 
-    def load(code, **names):
-        names = {"target": scratch, "watch": watch, "flags": WRITE, "__name__": "library", **names}
-        exec(compile(code, str(tmp_path / "site-packages" / "library.py"), "exec"), names)
-        return names
+    def load(code, target=scratch, file="site-packages/library.py"):
+        file = tmp_path / file
+        names = {"target": target, "watch": watch, "flags": WRITE, "__name__": file.stem}
+        exec(compile(code, str(file), "exec"), names)
+        return names.get("work") or names.get("_get_default_tempdir")
 
     return load
 
 
+def call(work):
+    """Call it from a line that holds no name of a file."""
+    work()
+
+
 def kinds(told):
-    return [facts["kind"] for facts in refusals(told)]
+    return [(facts["kind"], facts["breach"]) for facts in refusals(told)]
 
 
 def test_a_library_has_its_scratch_while_it_is_imported(library, told):
     library(IMPORTED)
+    assert refusals(told) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "file", "target"),
+    [
+        (CALLED, "site-packages/library.py", None),
+        (CALLED, STANDARD / "multiprocessing" / "heap.py", "/dev/shm/pym-1-x"),
+        (LOOKING, STANDARD / "tempfile.py", None),  # looks for a folder
+    ],
+)
+def test_a_library_has_its_scratch_when_it_is_called(library, told, scratch, code, file, target):
+    call(library(code, target=target or scratch, file=file))
     assert refusals(told) == []
 
 
@@ -269,11 +312,11 @@ def test_a_library_may_not_move_its_scratch_elsewhere(library, told, base, event
     library(code)
     with pytest.raises(OSError, match="Read-only"):
         library(code, target="/etc/model.pt")
-    assert kinds(told) == [LIBRARY_INTERNAL]
+    assert kinds(told) == [(LIBRARY_INTERNAL, False)]
 
 
 def test_what_the_submission_waits_for_is_refused_in_its_name(library, told):
-    work = library(CALLED, target="/etc/log.txt")["work"]
+    work = library(CALLED, target="/etc/log.txt")
     with pytest.raises(OSError, match="Read-only"):
         work()
     [facts] = refusals(told)
@@ -281,36 +324,30 @@ def test_what_the_submission_waits_for_is_refused_in_its_name(library, told):
     assert facts["where"].startswith("test_grader_rules.py:")
 
 
-def test_a_library_has_its_scratch_when_it_is_called(library, told):
-    library(CALLED)["work"]()
-    assert refusals(told) == []
-
-
 @pytest.mark.parametrize("kind", [str, Path, os.fsencode])
 def test_under_a_name_that_the_submission_gave_it_breaks_the_rule(library, told, scratch, kind):
     """It would find the file again: under that name, or in a folder of that name."""
-    library(CALLED)["work"](path=kind(scratch))
-    [facts] = refusals(told)
-    assert (facts["kind"], facts["breach"]) == (VIA_LIBRARY, True)
+    library(CALLED)(path=kind(scratch))
+    assert kinds(told) == [(VIA_LIBRARY, True)]
 
 
 def test_in_a_folder_that_the_submission_gave_it_breaks_the_rule(library, told, base):
     folder = f"{base}/temporary/given"
     os.mkdir(folder)  # noqa: PTH102
-    library(CALLED, target=f"{folder}/file")["work"](path=folder)
-    assert [facts["breach"] for facts in refusals(told)] == [True]
+    library(CALLED, target=f"{folder}/file")(path=folder)
+    assert kinds(told) == [(VIA_LIBRARY, True)]
 
 
 def test_under_a_name_that_the_submission_holds_it_breaks_the_rule(library, told, base):
-    work, folder = library(CALLED)["work"], f"{base}/temporary/probe"
+    work, folder = library(CALLED), f"{base}/temporary/probe"
     work()
     assert folder
-    assert [facts["breach"] for facts in refusals(told)] == [True]
+    assert kinds(told) == [(VIA_LIBRARY, True)]
 
 
 def test_its_own_line_breaks_the_rule_in_scratch(watch, told, scratch):
     watch("open", (scratch, "w", WRITE))
-    assert [(f["kind"], f["breach"]) for f in refusals(told)] == [(DIRECT, True)]
+    assert kinds(told) == [(DIRECT, True)]
 
 
 def in_thread(call, *arguments):
@@ -322,40 +359,36 @@ def in_thread(call, *arguments):
 
 def test_a_thread_of_a_librarys_own_acts_by_itself(library, told, scratch):
     """As torch.compile's do, which hand names of their own on."""
-    in_thread(library(CALLED)["work"], scratch)
+    in_thread(library(CALLED), scratch)
     assert refusals(told) == []
     code = CALLED.replace(IMPORTED, f"try:\n        {IMPORTED}\n    except OSError:\n        pass")
-    in_thread(library(code, target="/etc/log.txt")["work"])
-    assert kinds(told) == [LIBRARY_INTERNAL]
+    in_thread(library(code, target="/etc/log.txt"))
+    assert kinds(told) == [(LIBRARY_INTERNAL, False)]
 
 
-def test_the_standard_library_passes_on_what_it_is_told(watch, told):
+def test_the_standard_library_passes_on_what_it_is_told(library, told):
     with pytest.raises(OSError, match="Read-only"):
-        exec(
-            compile("watch('os.mkdir', ('/etc/a', 511, -1))", os.__file__, "exec"), {"watch": watch}
-        )
-    assert kinds(told) == [DIRECT]
+        library("watch('os.mkdir', ('/etc/a', 511, -1))", file=os.__file__)
+    assert kinds(told) == [(DIRECT, True)]
 
 
-def test_multiprocessing_keeps_its_sockets(watch, told):
-    file = Path(os.__file__).parent / "multiprocessing" / "heap.py"
-    code = "def start():\n    watch('open', ('/dev/shm/pym-1-x', None, WRITE))\n"
-    names = {"watch": watch, "WRITE": WRITE, "__name__": "multiprocessing.heap"}
-    exec(compile(code, str(file), "exec"), names)
-    names["start"]()
-    assert refusals(told) == []
+def test_a_url_error_is_one_of_the_system_too(watch):
+    with pytest.raises(urllib.error.URLError) as caught:
+        watch("urllib.Request", ("https://example.org/", None, {}, "GET"))
+    assert caught.value.reason.errno == socket.EAI_AGAIN
 
 
-def test_looking_for_a_temporary_folder_writes_there_and_is_no_breach(watch, told, scratch):
-    file = Path(os.__file__).parent / "tempfile.py"
-    code = f"def _get_default_tempdir():\n    watch('open', ({scratch!r}, 'w', {WRITE}))\n"
-    names = {"watch": watch, "__name__": "tempfile"}
-    exec(compile(code, str(file), "exec"), names)
-    names["_get_default_tempdir"]()
-    assert refusals(told) == []
+def test_installed_packages_and_the_script_are_not_the_submissions_own_lines(watched, base):
+    name = watched.line_name
+    watched.config["scripts"] = [f"{base}/code/run.py"]
+    assert name(f"{base}/code/solution.py") == "solution.py"
+    assert name(str(Path(HERE, "solution.py"))) == "solution.py"
+    assert name(f"{base}/code/.venv/site-packages/torch.py") is None
+    assert name(f"{base}/code/run.py") is None
+    assert name("/elsewhere/solution.py") is None
 
 
-# ---- the errors are those of the box ----
+# ---- the box, and that the hook's errors are those of the box ----
 
 TRIES = {
     "open": "open('/etc/birds.txt', 'w')",
@@ -369,92 +402,76 @@ TRIES = {
     "driver": "ctypes.CDLL('libcuda.so.1')",
 }
 ASK = """
-import ctypes, os, socket, sys, urllib.request
-{install}
-try:
-    {call}
-except OSError as error:
-    print(type(error).__name__, error.errno, getattr(error, "reason", ""))
+import ctypes, json, os, socket, sys, urllib.request
+from pathlib import Path
+
+def error_of(attempt, *words):
+    try:
+        attempt(*words)
+    except OSError as error:
+        return f"{type(error).__name__} {error.errno} {getattr(error, 'reason', '')}"
+
+tries, folders, writable = json.loads(sys.argv[1])
+status = Path("/proc/self/status").read_text()
+facts = {
+    "network": [line.split(":")[0].strip() for line in open("/proc/net/dev").readlines()[2:]],
+    "processes": len(list(Path("/proc").glob("[0-9]*"))),
+    "powers": int(status.split("CapEff:")[1].split()[0], 16),
+    "sockets": os.listdir("/run"), "session": os.getsid(0),
+    "devices": os.listdir("/dev"), "shared memory": os.listdir("/dev/shm"),
+    "writes": [error_of(Path(folder, "birds_sandbox_test.txt").touch) for folder in folders],
+    "written": Path(writable, "a").write_text("a"),
+} if writable else {}
+if not writable:
+    sys.path.insert(0, folders[0])
+    from grader import rules
+    names = dict.fromkeys(("code", "current", "submission", "output", "data", "base"), "/nowhere")
+    rules.install({**names, "scratch": ["/nowhere"], "known": [], "channel": "/no/such",
+                   "token": "", "scripts": [], "limit_files": False})
+    sys.audit("grader.phase", "classify")
+facts["errors"] = {name: error_of(eval, code) for name, code in tries.items()}
+print(json.dumps(facts))
 """
-INSTALL = """
-sys.path.insert(0, {root!r})
-from grader import rules
-names = dict.fromkeys(("code", "current", "submission", "output", "data", "base"), {base!r})
-rules.install({{**names, "scratch": [{base!r}], "known": [], "channel": "/no/such", "token": "",
-               "scripts": [], "module": "", "task": "", "limit_files": False}})
-sys.audit("grader.phase", "classify")
-"""
+FOLDERS = ["/tmp", "/dev", str(Path.home()), HERE]
 
 
-@pytest.mark.parametrize("name", TRIES)
-def test_the_hook_gives_the_error_that_the_box_gives(name, base):
-    expected = in_sandbox(ASK.format(install="", call=TRIES[name]))
-    install = INSTALL.format(root=str(Path(HERE).parent), base=base)
-    code = ASK.format(install=install, call=TRIES[name])
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == expected
-    assert "Error" in expected or "gaierror" in expected
+def ask(before, folders, writable):
+    words = [*before, sys.executable, "-c", ASK, json.dumps([TRIES, folders, writable])]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
 
 
-def test_a_url_error_is_one_of_the_system_too(watch):
-    with pytest.raises(urllib.error.URLError) as caught:
-        watch("urllib.Request", ("https://example.org/", None, {}, "GET"))
-    assert caught.value.reason.errno == socket.EAI_AGAIN
-    assert errno.EROFS == 30
-
-
-def test_installed_packages_and_the_script_are_not_the_submissions_own_lines(watched, base):
-    name = watched.line_name
-    watched.config["scripts"] = [f"{base}/code/run.py"]
-    assert name(f"{base}/code/solution.py") == "solution.py"
-    assert name(str(Path(HERE, "solution.py"))) == "solution.py"
-    assert name(f"{base}/code/.venv/site-packages/torch.py") is None
-    assert name(f"{base}/code/run.py") is None
-    assert name("/elsewhere/solution.py") is None
-
-
-def in_sandbox(code, writable=()):
+@pytest.fixture(scope="module")
+def box(tmp_path_factory):
+    """What a process finds in the sandbox."""
     if why_no_sandbox():
         pytest.skip(f"no operating-system layer: {why_no_sandbox()}")
-    command = sandboxed([sys.executable, "-I", "-c", code], writable)
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() + done.stderr.strip().split("\n")[-1]
+    folder = tmp_path_factory.mktemp("writable").resolve()
+    facts = ask(sandboxed([], [folder]), FOLDERS, str(folder))
+    return facts | {"there": (folder / "a").exists()}
 
 
-@pytest.mark.parametrize("folder", ["/tmp", "/dev", str(Path.home()), HERE])
-def test_the_sandbox_is_read_only(folder):
-    path = Path(folder, "birds_sandbox_test.txt")
-    assert "Read-only file system" in in_sandbox(f"open({str(path)!r}, 'w')")
-    assert not path.exists()
+def test_the_hook_gives_the_errors_that_the_box_gives(box):
+    assert ask([], [str(Path(HERE).parent)], "")["errors"] == box["errors"]
+    assert all("Error" in error or "gaierror" in error for error in box["errors"].values())
 
 
-def test_the_sandbox_has_no_network_but_its_own_loopback():
-    code = "print([line.split(':')[0].strip() for line in open('/proc/net/dev').readlines()[2:]])"
-    assert in_sandbox(code) == "['lo']"
+def test_the_sandbox_is_read_only_but_for_what_is_named(box):
+    assert box["writes"] == [f"OSError {errno.EROFS} "] * len(FOLDERS)
+    assert box["there"]
 
 
-def test_the_sandbox_sees_only_its_own_processes():
-    code = "import pathlib; print(len(list(pathlib.Path('/proc').glob('[0-9]*'))))"
-    assert in_sandbox(code) == "2"
+def test_the_sandbox_has_no_network_but_its_own_loopback(box):
+    assert box["network"] == ["lo"]
 
 
-def test_the_sandbox_gives_no_power_to_root_and_no_socket_of_the_host():
-    code = "import os; print(open('/proc/self/status').read().split('CapEff:')[1].split()[0])"
-    assert int(in_sandbox(code), 16) == 0
-    assert in_sandbox("import os; print(os.listdir('/run'))") == "[]"
-    assert in_sandbox("import os; print(os.getsid(0) == os.getpid() or os.getsid(0))") != "0"
+def test_the_sandbox_sees_only_its_own_processes_and_has_no_power(box):
+    assert (box["processes"], box["powers"]) == (2, 0)
+    assert box["session"] != 0
+    assert box["sockets"] == []
 
 
-def test_the_sandbox_has_no_device_of_an_accelerator_and_shared_memory_of_its_own():
-    code = "import os; print(sorted(set(os.listdir('/dev')) - {'core'}), os.listdir('/dev/shm'))"
-    seen = in_sandbox(code)
-    assert seen.endswith(" []")
-    assert "null" in seen
-    assert not any(name in seen for name in ("nvidia", "kfd", "dri"))
-
-
-def test_the_sandbox_lets_write_what_is_named():
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder).resolve()
-        assert in_sandbox(f"open({str(path / 'a')!r}, 'w')", [path]) == ""
-        assert (path / "a").exists()
+def test_the_sandbox_has_no_device_of_an_accelerator_and_shared_memory_of_its_own(box):
+    assert "null" in box["devices"]
+    assert not {"nvidia0", "nvidiactl", "kfd", "dri"} & set(box["devices"])
+    assert box["shared memory"] == []

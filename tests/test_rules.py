@@ -1,5 +1,6 @@
 """The rules of the testing system, kept by solution.py itself."""
 
+import ast
 import json
 import os
 import subprocess
@@ -23,8 +24,8 @@ def hook(event, args):
     elif event == "open" and (set(str(args[1])) & set("wax+") or (args[2] or 0) & 3):
         events.append(f"open {args[0]} {args[1]} {args[2]}")
 
-sys.path.insert(0, sys.argv[1])
-gt, folder, model_path, init = json.loads(sys.argv[2])
+sys.path[:] = [sys.argv[1], *(path for path in sys.path if path not in ("", sys.argv[2]))]
+gt, folder, model_path, init = json.loads(sys.argv[3])
 import solution
 import sklearn.model_selection, torchvision.models, torchvision.transforms.v2
 sys.addaudithook(hook)
@@ -35,34 +36,33 @@ solution.train_classifier(gt, folder, settings=dataclasses.replace(tiny, weights
 solution.train_classifier(gt, folder, True, settings=tiny)
 solution.classify(model_path, folder)
 import torch
+assert solution.__file__.startswith(sys.argv[1])
 assert not torch.cuda.is_initialized()
 print(json.dumps(events))
 """
 
 
-def run_python(code: str, *arguments: str) -> str:
-    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+@pytest.mark.skipif(sys.platform == "win32", reason="the flags of open differ there")
+def test_it_stands_alone_and_writes_nothing_opens_no_socket_starts_no_process(
+    photos, model_path, init, tmp_path
+):
+    """Copied into an empty folder, too."""
+    (tmp_path / "solution.py").write_bytes((ROOT / "solution.py").read_bytes())
+    gt, folder = photos
+    arguments = json.dumps([gt, str(folder), str(model_path), str(init)])
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code, str(ROOT), *arguments],
+        [sys.executable, "-W", "error", "-c", WATCH, str(tmp_path), str(ROOT), arguments],
         capture_output=True,
         text=True,
-        env=environment,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"},
+        cwd=tmp_path,
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="the flags of open differ there")
-def test_nothing_is_written_no_socket_opened_no_process_started(photos, model_path, init):
-    gt, folder = photos
-    arguments = json.dumps([gt, str(folder), str(model_path), str(init)])
-    assert json.loads(run_python(WATCH, arguments)) == []
+    assert json.loads(done.stdout) == []
 
 
 def test_only_allowed_packages_are_imported():
-    import ast
-
     tree = ast.parse((ROOT / "solution.py").read_text(encoding="utf-8"))
     names = set()
     for node in ast.walk(tree):
@@ -72,14 +72,3 @@ def test_only_allowed_packages_are_imported():
             names.add((node.module or "").split(".")[0])
     allowed = {"torch", "torchvision", "timm", "PIL", "numpy", "sklearn"} | sys.stdlib_module_names
     assert names <= allowed
-
-
-def test_it_stands_alone(tmp_path):
-    """Copied into an empty folder, solution.py imports and shows its two functions."""
-    (tmp_path / "solution.py").write_bytes((ROOT / "solution.py").read_bytes())
-    code = (
-        "import sys; sys.path[:0] = [sys.argv[2]]; import solution; "
-        "print(solution.__file__, callable(solution.train_classifier), callable(solution.classify))"
-    )
-    said = run_python(code, str(tmp_path)).split()
-    assert said == [str(tmp_path / "solution.py"), "True", "True"]

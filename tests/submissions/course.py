@@ -1,9 +1,7 @@
 """A course folder in miniature: the "photos" are text files that hold their class id."""
 
 import contextlib
-import json
 import os
-import shutil
 from pathlib import Path
 
 import psutil
@@ -27,25 +25,6 @@ def make_test(folder, name="00_test_img", photos=PHOTOS, prefix="photo"):
         gt_file.parent.mkdir(exist_ok=True)
         gt_file.write_text(text)
     return folder
-
-
-def copy_submission(name, folder):
-    """A fixture's code and model in a folder of their own, so that it may spoil them."""
-    unwanted = shutil.ignore_patterns("expected.json", "__pycache__")
-    shutil.copytree(FIXTURES / name, folder, ignore=unwanted)
-    for text in folder.glob("*.py.txt"):
-        text.rename(text.with_suffix(""))
-    return folder
-
-
-def fixture_names():
-    return sorted(path.parent.name for path in FIXTURES.glob("*/expected.json"))
-
-
-def expected(name, layer=None):
-    """What the fixture must give; some differ between the layers."""
-    content = json.loads((FIXTURES / name / "expected.json").read_text())
-    return content.get(layer, content)
 
 
 def processes_of(word):

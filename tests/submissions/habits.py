@@ -2,17 +2,18 @@
 
 A toy answers with the class id that stands in the "photo". `top` stands before its functions,
 `train` and `classify` in them, `answer` is what is said of a photo. The other words are what the
-grader must say: see `Habit`. Every habit is run in both layers, and in the box by itself.
+grader must say: see `Habit`. Every habit is run under the grader, and in the box by itself.
 """
 
 import contextlib
+import shutil
 import sqlite3
 import textwrap
 import zipfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-OK = "Ok, accuracy 1.0000"
+OK, ERROR, CHECK = "Ok, accuracy 1.0000", "Runtime error", "Checker error"
 TOY = '''"""A habit."""
 
 import os
@@ -33,38 +34,33 @@ def classify(model_path, test_img_dir):
 '''
 
 
-def zipped(path):
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("reading.py", "def read(photo):\n    return int(photo.read_text())\n")
-
-
-def database(path):
-    with contextlib.closing(sqlite3.connect(path)) as base:
-        base.execute("create table birds (name)")
-        base.execute("insert into birds values ('wren')")
-        base.commit()
-
-
 @dataclass(frozen=True)
 class Habit:
-    """A submission, and what must be said of it."""
+    """A submission, and what must be said of it; a star stands for anything."""
 
     top: str = ""
     train: str = ""
     classify: str = ""
     answer: str = "photo.name: int(photo.read_text())"
-    files: dict = field(default_factory=dict)  # beside the code, by name
-    status: str = OK
-    message: str = ""  # a star stands for anything
+    files: dict = field(default_factory=dict)  # beside the code, by name: a text, or what writes it
+    status: str = ""  # where it does not follow from the message
+    message: str | tuple = ""  # or one of several
+    remedy: str = ""
     box: str = ""  # the box's own verdict, where the grader is stricter on purpose
+    as_box: bool = False  # another release of a library gives another verdict
     limits: dict = field(default_factory=dict)
-    warnings: tuple = ()
+    warnings: tuple | None = ()  # None: those of a compiler that it starts
     notes: tuple = ()
     foreign: tuple = ()
     refusals: tuple = ()
     portable: dict = field(default_factory=dict)  # what differs without the box
-    needs: str = ""
-    slow: bool = False
+    litter: str = ""  # what must not be there afterwards
+    needs: str = ""  # libraries that take seconds to import: slow
+
+    @property
+    def verdict(self) -> str:
+        """The status that it must get."""
+        return self.status or (ERROR if self.message else OK)
 
     def write(self, folder: Path) -> Path:
         """Write the submission; returns its folder."""
@@ -82,15 +78,106 @@ class Habit:
                 path.write_text(content)
         return folder
 
+    def without_box(self) -> "Habit":
+        """What is said in the portable layer."""
+        return replace(self, **self.portable)
 
-ERROR = "Runtime error"
-CHECK = "Checker error"
+
+def zipped(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("reading.py", "def read(photo):\n    return int(photo.read_text())\n")
+
+
+def database(path):
+    with contextlib.closing(sqlite3.connect(path)) as base:
+        base.execute("create table birds (name)")
+        base.execute("insert into birds values ('wren')")
+        base.commit()
+
+
+def model(name):
+    return lambda path: shutil.copyfile(Path(__file__).parent / "models" / name, path)
+
+
 INT = "int(photo.read_text())"
 ENDLESS = "while True: time.sleep(0.1)"
-TWO_SECONDS = {"exit": 1}
+ONE_SECOND = {"exit": 1}
 NOT_ENDING = "exit: over its time limit of 1 s: the process does not end after its answer"
+WORKERS = "classify: worker processes: the course advises against them in classify (*"
+LEFT = "a process that the submission started outlived the test and was ended"
+NO_WEIGHTS = "fast_train: pretrained weights are not there and cannot be fetched: refused * (*"
 
-HABITS = {
+
+def wrote(call, phase="classify"):
+    return f"{phase}: broke the rule 'no file written': {call} (*"
+
+
+# Photos by torch's worker processes.
+LOADER = """
+import torch
+import torch.multiprocessing
+from torch.utils.data import DataLoader, Dataset
+
+class Photos(Dataset):
+    def __init__(self, folder):
+        self.paths = sorted(Path(folder).iterdir())
+
+    def __len__(self):
+        return len(self.paths)
+
+    def __getitem__(self, index):
+        return torch.full((3, 64, 64), float(self.paths[index].read_text())), index
+
+def answers(folder):
+    photos, found = Photos(folder), {}
+    for views, indices in DataLoader(photos, batch_size=2, num_workers=2):
+        for view, index in zip(views, indices, strict=True):
+            found[photos.paths[index].name] = int(view.mean())
+    return found
+"""
+LIGHTNING = """
+import lightning as pl
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+class Net(pl.LightningModule):
+    def __init__(self, classes=4):
+        super().__init__()
+        self.save_hyperparameters()
+        self.head = torch.nn.Linear(3, classes)
+
+    def forward(self, x):
+        return self.head(x)
+
+    def training_step(self, batch, index):
+        x, labels = batch
+        return torch.nn.functional.cross_entropy(self(x), labels)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.01)
+
+def fit(**options):
+    photos = TensorDataset(torch.zeros(4, 3), torch.tensor([0, 1, 2, 3]))
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    trainer = pl.Trainer(max_epochs=1, **quiet, **options)
+    trainer.fit(Net(), DataLoader(photos, batch_size=2))
+    return trainer
+"""
+# models/whole_module.pt: torch.save(solution.Net(), ...)
+NET = """
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = torch.nn.Linear(3, 4)
+
+    def forward(self, x):
+        return self.head(x)
+"""
+
+PLAIN = {
+    "good": Habit(),
     # ---- the script's words, its format, its end ----
     "the words are the script's": Habit(
         top="""
@@ -109,6 +196,7 @@ HABITS = {
         assert os.environ["CHECKER"] and not sys.gettrace() and not sys.dont_write_bytecode
         from run import read_csv
         """,
+        train="assert read_csv(Path(train_img_dir).with_name('gt.csv')) == train_gt",
         classify="""
         assert model_path == os.path.join(os.path.dirname(__file__), "birds_model.pt")
         assert Path(test_img_dir).parent.parent == Path(words.data)
@@ -117,58 +205,88 @@ HABITS = {
     ),
     "parse_args": Habit(
         top="import argparse\nargparse.ArgumentParser().parse_args()",
-        status=ERROR,
         message="import: SystemExit: 2 (solution.py:8)",
     ),
-    "a tuple of one": Habit(
-        answer=f"photo.name: ({INT},)",
-        status=ERROR,
-        message="classify: TypeError: classify returned (0,) (tuple) for 'photo_0.png', not an int",
+    "a list": Habit(
+        classify="return [0, 1, 2, 3]",
+        message="classify: TypeError: classify returned a list, not a dict from file name to class "
+        "id",
     ),
     "a named tuple of one": Habit(
         top="from collections import namedtuple\nId = namedtuple('Id', 'value')",
         answer=f"photo.name: Id({INT})",
-        status=ERROR,
         message="classify: TypeError: classify returned Id(value=0) (solution"
         ".Id) for 'photo_0.png', "
         "not an int",
     ),
-    "a dict": Habit(
-        answer=f"photo.name: {{'id': {INT}}}", status=ERROR, message="classify: *not an int"
-    ),
-    "not a number": Habit(
-        answer="photo.name: float('nan')", status=ERROR, message="classify: *nan *"
-    ),
-    "numbers of many kinds": Habit(
+    "numbers and names of many kinds": Habit(
         top="""
         from decimal import Decimal
         from enum import IntEnum
+        import numpy as np
         Kind = IntEnum("Kind", [(f"K{i}", i) for i in range(4)])
         kinds = (Decimal, Kind, float, lambda value: value + 0.9)
+        arrays = (np.int64, np.float32, np.array, np.uint8)
+
+        class Name(str):
+            def __str__(self):
+                return self[:-1]
+
+        def value(photo):
+            number = int(photo.read_text())
+            return (kinds if int(photo.stem[-1]) < 4 else arrays)[number](number)
         """,
-        answer=f"photo.name: kinds[{INT}]({INT})",
+        answer="Name(photo.name + '!'): value(photo)",
     ),
-    "a string is a name, any is": Habit(
-        top="class Name(str):\n    def __str__(self):\n        return self[:-1]\n",
-        answer=f"Name(photo.name + '!'): {INT}",
+    "arrays of one element": Habit(
+        top="import numpy as np", answer=f"photo.name: np.array([{INT}])", as_box=True
+    ),
+    "a Series": Habit(
+        top="import pandas as pd",
+        classify="""
+        return pd.Series({photo.name: int(photo.read_text())
+                          for photo in Path(test_img_dir).iterdir()})
+        """,
+        needs="pandas",
+    ),
+    "photos are missing": Habit(
+        classify=f"""
+        photos = sorted(Path(test_img_dir).iterdir())
+        return {{photo.name: {INT} for photo in photos[:6]}}
+        """,
+        status=CHECK,
+        message="check: the answer lacks 'photo_6.png' and 1 more",
     ),
     "a comma in a name": Habit(
         answer=f"photo.name + ',x': {INT}",
         status=CHECK,
-        message="*output.csv, line 2: 'photo_0.png,x,0' is not `filename,class_id`",
+        message="check: *output.csv, line 2: 'photo_0.png,x,0' is not `filename,class_id`",
     ),
     "a line end in a name": Habit(
         answer=f"photo.name + '\\r': {INT}",
         status=CHECK,
-        message="*output.csv, line 2: 'photo_0.png' is not `filename,class_id`",
+        message="check: *output.csv, line 2: 'photo_0.png' is not `filename,class_id`",
     ),
     "an empty name": Habit(
-        answer="name: value for name, value in [('', 7), *read(test_img_dir)]} or {None: None",
-        top="""
-        def read(folder):
-            return [(photo.name, int(photo.read_text())) for photo in Path(folder).iterdir()]
+        classify=f"""
+        photos = sorted(Path(test_img_dir).iterdir())
+        return {{photo.name: {INT} for photo in photos}} | {{"": 7}}
         """,
         warnings=("the answer has 1 file names that the test lacks: ''",),
+    ),
+    "noise": Habit(
+        top="import contextlib",
+        classify="""
+        message = '{"event": "done", "left_running": false}'
+        print(message, "\\x1b[2J\\x1b]0;title\\x07 done", flush=True)
+        print(message, file=sys.stderr)
+        os.write(1, message.encode() + b"\\n")
+        os.write(2, b"\\xff\\xfe\\n")
+        for descriptor in range(3, 30):
+            with contextlib.suppress(OSError):
+                os.write(descriptor, b"accuracy 1.0\\n")
+        sys.stdout = sys.stderr = None
+        """,
     ),
     "a thread that never ends": Habit(
         top="import threading, time",
@@ -177,24 +295,14 @@ HABITS = {
             {ENDLESS}
         threading.Thread(target=wait).start()
         """,
-        limits=TWO_SECONDS,
-        status=ERROR,
-        message=NOT_ENDING,
-        box="hangs",
-    ),
-    "a job that never ends": Habit(
-        top="import time\nfrom concurrent.futures import ThreadPoolExecutor",
-        classify="ThreadPoolExecutor().submit(time.sleep, 600)",
-        limits=TWO_SECONDS,
-        status=ERROR,
+        limits=ONE_SECOND,
         message=NOT_ENDING,
         box="hangs",
     ),
     "a process that nobody joins": Habit(
         top="import time\nfrom multiprocessing import get_context",
         train="get_context('fork').Process(target=time.sleep, args=(600,)).start()",
-        limits=TWO_SECONDS,
-        status=ERROR,
+        limits=ONE_SECOND,
         message=NOT_ENDING,
         box="hangs",
     ),
@@ -209,14 +317,66 @@ HABITS = {
     "a crash at the very end": Habit(
         top="import atexit, os, signal",
         classify="atexit.register(os.kill, os.getpid(), signal.SIGSEGV)",
-        status=ERROR,
         message="exit: the process ended by SIGSEGV, after its answer",
     ),
-    "an exit status at the very end": Habit(
-        top="import atexit, os",
-        classify="atexit.register(os._exit, 3)",
-        status=ERROR,
-        message="exit: the process ended with exit status 3, after its answer",
+    # ---- errors ----
+    "a training that raises": Habit(
+        train="raise ValueError('the loss is not a number')",
+        message="fast_train: ValueError: the loss is not a number (solution.py:11)",
+    ),
+    "a classification that raises": Habit(
+        classify="[][1]",
+        message="classify: IndexError: list index out of range (solution.py:16)",
+    ),
+    "a module that is not there": Habit(
+        top="import no_such_module_of_birds",
+        message="import: ModuleNotFoundError: No module named 'no_such_module_of_birds' "
+        "(solution.py:7)",
+    ),
+    "no training function": Habit(
+        files={"solution.py": "def classify(model, images):\n    return {}\n"},
+        message="import: ImportError: cannot import name 'train_classifier' from 'solution' (*)",
+    ),
+    "no Python": Habit(
+        top="def oops(:",
+        message="import: SyntaxError: invalid syntax (solution.py, line 7) (solution.py:7)",
+    ),
+    "no model": Habit(
+        files={"birds_model.pt": None},
+        message="start: no model file {folder}/birds_model.pt",
+        box=OK,
+    ),
+    "a file looked for in the wrong place": Habit(
+        top="open('config.yaml')",
+        files={"config.yaml": ""},
+        message="import: FileNotFoundError: [Errno 2] No such file or directory: 'config.yaml' (*",
+        remedy="write Path(__file__).parent / 'config.yaml'",
+    ),
+    "sys.exit": Habit(
+        classify="sys.exit(0)",
+        message="classify: SystemExit: 0 (solution.py:16)",
+        box=CHECK,
+    ),
+    "os._exit": Habit(
+        classify="os._exit(0)",
+        message="classify: the process ended with exit status 0, without an answer",
+        box=CHECK,
+    ),
+    "killed": Habit(  # as by the system when memory runs out
+        classify="os.kill(os.getpid(), 9)",
+        message="classify: the process ended by SIGKILL, without an answer",
+    ),
+    "a classification that never ends": Habit(
+        top="import time",
+        classify=ENDLESS,
+        limits={"classify": 1},
+        message="classify: over its time limit of 1 s",
+        box="hangs",
+    ),
+    "output without end": Habit(
+        classify="while True: print('epoch 1, loss 0.1234, accuracy 0.5678 ' * 100)",
+        message="classify: more than 32 MiB of output",
+        box="hangs",
     ),
     # ---- modules beside the code ----
     "modules with the names of others": Habit(
@@ -225,82 +385,103 @@ HABITS = {
         import rules, run_tests, supervisor
         modules = (birddata, copy, course, grader, hook, inspect, psutil, random, resource)
         assert all(m.own for m in (*modules, rules, run_tests, supervisor))
+        sys.path.insert(0, str(Path(__file__).with_name("helpers.zip")))
+        import reading
+        from utils.names import name_of
         """,
+        answer="name_of(photo): reading.read(photo)",
         files={
-            f"{name}.py": "own = True\n"
-            for name in (
-                *("birddata", "copy", "course", "grader", "hook", "inspect"),
-                *("psutil", "random", "resource", "rules", "run_tests", "supervisor"),
-            )
+            **{
+                f"{name}.py": "own = True\n"
+                for name in (
+                    *("birddata", "copy", "course", "grader", "hook", "inspect"),
+                    *("psutil", "random", "resource", "rules", "run_tests", "supervisor"),
+                )
+            },
+            "helpers.zip": zipped,
+            "utils/names.py": "def name_of(photo):\n    return photo.name\n",
         },
     ),
     "a module that hides Python's own": Habit(
         top="import tempfile",
         files={"random.py": "own = True\n"},
-        status=ERROR,
         message="import: ImportError: cannot import name 'Random' from 'random' (*random.py) (*)",
     ),
-    "types of its own": Habit(
-        files={"types.py": ""},
-        top="import enum",
-        status=ERROR,
-        message="import: ImportError: cannot import name 'MappingProxyType' from 'types' (*",
-    ),
-    "a package": Habit(
+    "a package": Habit(  # under the name that the 2024 edition imports; answers for paths
         files={
             "solution.py": None,
-            "solution/net.py": "def train_classifier(gt, images, fast_train):\n    return 1\n",
-            "solution/__init__.py": "from pathlib import Path\nfrom .net "
+            "classification/net.py": "def train_classifier(*words, fast_train):\n    return 1\n",
+            "classification/__init__.py": "from pathlib import Path\nfrom .net "
             "import train_classifier\n\n"
             "def classify(model, images):\n"
-            "    return {p.name: int(p.read_text()) for p in Path(images).iterdir()}\n",
+            "    return {Path(p.name): int(p.read_text()) for p in Path(images).iterdir()}\n",
         },
     ),
-    "a helper in a zip": Habit(
-        top="""
-        sys.path.insert(0, str(Path(__file__).with_name("helpers.zip")))
-        import reading
-        """,
-        answer="photo.name: reading.read(photo)",
-        files={"helpers.zip": zipped},
-    ),
     # ---- what only this machine has ----
-    "a package that the course lacks": Habit(
-        top="import pytest", foreign=("imports pytest (pytest *): *",)
-    ),
     "a release that differs from the course's": Habit(
         top="import psutil",
         answer="photo.name: psutil.cpu_count(nonsense=True)",
-        status=ERROR,
         message="classify: TypeError: *nonsense* (solution.py:*)",
         foreign=("imports psutil (psutil *): *",),
     ),
-    "a file of this machine's": Habit(
-        top="home = os.path.join(os.environ['LC_BIRDS_HOME'], 'weights.pth')",
-        classify="assert open(home).read() == open(home.replace('/tmp/', '/usr/../tmp/')).read()",
-        foreign=("classify: reads *weights.pth (solution.py:*): the testing system has none",),
-        box="differs",
+    # ---- accelerators ----
+    "cuda()": Habit(
+        top="import torch",
+        train="torch.zeros(1).cuda()",
+        message=(
+            "fast_train: AssertionError: Torch not compiled with CUDA enabled (solution.py:11)",
+            "fast_train: RuntimeError: No CUDA GPUs are available (solution.py:11)",
+            "fast_train: RuntimeError: Found no NVIDIA driver on your system.* (solution.py:11)",
+        ),
     ),
-    "its own folder, by its name on this machine": Habit(
-        top="home = os.path.join(os.environ['LC_BIRDS_HOME'], 'code')",
+    # ---- libraries ----
+    "a whole network": Habit(
+        top=NET,
         classify="""
+        network = torch.load(model_path, map_location="cpu", weights_only=False)
+        assert network(torch.zeros(1, 3)).shape == (1, 4)
+        """,
+        files={"birds_model.pt": model("whole_module.pt")},
+        needs="torch",
+    ),
+    "a whole network, as torch 2.4 loads it": Habit(
+        top=NET,
+        classify="torch.load(model_path, map_location='cpu')",
+        files={"birds_model.pt": model("whole_module.pt")},
+        as_box=True,
+        remedy="weights_only=False",
+        needs="torch",
+    ),
+}
+# A matter of the rules: run without the box, too.
+RULES = {
+    # ---- errors ----
+    "all the memory that there is": Habit(
+        classify="""
+        hoard = []
+        while True:
+            hoard.append(bytearray(2**24))
+        """,
+        limits={"memory": 0.5},
+        message="classify: MemoryError (solution.py:*)",
+        box="hangs",
+    ),
+    # ---- what only this machine has ----
+    "files of this machine's": Habit(
+        top="home = os.environ['LC_BIRDS_HOME']\nweights = home + '/weights.pth'",
+        classify="""
+        assert open(weights).read() == open(weights.replace("/tmp/", "/usr/../tmp/")).read()
         assert (Path(__file__).with_name("data").resolve() / "names.txt").read_text() == "wren"
-        assert open(os.path.join(home, "notes.txt")).read() == "notes"
+        assert open(home + "/code/notes.txt").read() == "notes"
         """,
         files={"notes.txt": "notes", "data/names.txt": "wren"},
-        foreign=("classify: reads *code/notes.txt (solution.py:*): the testing system has none",),
+        foreign=(
+            "classify: reads *weights.pth (solution.py:*): the testing system has none",
+            "classify: reads *code/notes.txt (solution.py:*): the testing system has none",
+        ),
         box="differs",
     ),
-    "caches of the user's": Habit(
-        top="""
-        names = [n for n in os.environ if n.startswith(("HF_", "TORCH", "XDG_", "TIMM", "PYTHON"))]
-        assert not [n for n in names if n != "PYTHONUSERBASE"], names
-        home = os.path.expanduser("~/.cache")
-        """,
-        classify="assert not os.path.exists(home)",
-        box="differs",
-    ),
-    # ---- places ----
+    # ---- files ----
     "places say what they do": Habit(
         top=(
             "here, beside = os.getcwd(), os.path.dirname(os.path.abspath("
@@ -318,35 +499,18 @@ HABITS = {
         assert os.access(tempfile.gettempdir(), os.W_OK)
         assert os.listdir() == []
         """,
-        status=ERROR,  # the attempts in the current folder are the submission's own
         message="classify: broke the rule 'no file written': os.mkdir('*new') (solution.py:*)",
         box=OK,
     ),
-    "a database beside the code": Habit(
-        top="import sqlite3",
+    "files that are read, or tried": Habit(
+        top="import shutil, sqlite3",
+        train="shutil.rmtree('lightning_logs', ignore_errors=True)",
         classify="""
+        assert os.path.basename(model_path) == "birds_model.pt"
+        assert Path(model_path).parent == Path(__file__).parent and open(model_path).read()
         with sqlite3.connect(os.path.join(os.path.dirname(__file__), "birds.db")) as base:
             assert base.execute("select count(*) from birds").fetchone() == (1,)
         sqlite3.connect(":memory:").execute("create table t (x)")
-        """,
-        files={"birds.db": database},
-    ),
-    "a file that may be written, tried": Habit(
-        classify="""
-        try:
-            file = open(Path(__file__).with_name("notes.txt"), "r+")
-        except OSError:
-            file = open(Path(__file__).with_name("notes.txt"))
-        assert file.read() == "notes"
-        file.close()
-        """,
-        files={"notes.txt": "notes"},
-        refusals=("classify: broke the rule 'no file written': open('*notes.txt', 'r+') (*",),
-    ),
-    "what is not there cannot be written": Habit(
-        top="import shutil",
-        train="shutil.rmtree('lightning_logs', ignore_errors=True)",
-        classify="""
         for attempt in (
             lambda: open("/kaggle/working/log.txt", "w"),
             lambda: open("notes.txt", "r+"),
@@ -359,19 +523,40 @@ HABITS = {
             except FileNotFoundError:
                 continue
             raise AssertionError
+        try:
+            open(Path(__file__).with_name("notes.txt"), "r+")
+        except OSError:
+            assert open(Path(__file__).with_name("notes.txt")).read() == "notes"
         """,
+        files={
+            "birds.db": database,
+            "birds_model.pt": lambda path: path.symlink_to("/etc/hostname"),
+            "notes.txt": "notes",
+        },
+        refusals=(wrote("open('*notes.txt', 'r+')"),),
     ),
-    "the temporary folder, if it can be written": Habit(
-        top="import tempfile",
+    "a file in the current folder, hidden": Habit(
+        top="import contextlib",
         classify="""
-        folder = tempfile.gettempdir()
-        if os.access(folder, os.W_OK):
-            Path(folder, "cache.txt").write_text("photos seen")
+        with contextlib.suppress(Exception):
+            os.mkdir("cache")
         """,
-        status=ERROR,
-        message=(
-            "classify: broke the rule 'no file written': open('*cache.txt', 'w') (solution.py:*)"
-        ),
+        message="classify: broke the rule 'no file written': os.mkdir('cache') (solution.py:18)",
+        box=OK,
+    ),
+    "a file beside the code": Habit(
+        classify="Path(__file__).with_name('cache.txt').write_text('photos seen')",
+        message="classify: broke the rule 'no file written': open('{folder}/cache.txt', 'w') "
+        "(solution.py:16)",
+    ),
+    "a file in /tmp": Habit(
+        top="Path('/tmp/birds_cache.txt').write_text('photos seen')",
+        message=wrote("open('/tmp/birds_cache.txt', 'w')", "import"),
+    ),
+    "a temporary file": Habit(
+        top="import tempfile",
+        classify="tempfile.TemporaryFile('w+').write('photos seen')",
+        message=wrote("open('*')"),
         box=OK,
     ),
     "a library's file in the temporary folder": Habit(
@@ -394,9 +579,90 @@ HABITS = {
         notes=("fast_train: passed.txt, which native code or a program left*",),
         box="differs",
     ),
-    # ---- memory that is shared, addresses of this machine ----
-    "shared memory": Habit(
-        top="from multiprocessing import shared_memory",
+    "a folder by its descriptor": Habit(
+        classify="""
+        folder = os.open("/tmp", os.O_RDONLY)
+        open(f"/dev/fd/{folder}/birds_fd.txt", "w")
+        """,
+        message=(
+            "classify: broke the rule 'no file written': open('/dev/fd/*/birds_fd.txt', 'w') (*"
+        ),
+    ),
+    "a file in shared memory": Habit(
+        top="import numpy as np",
+        train="np.save('/dev/shm/birds', np.arange(100))",
+        classify="assert np.load('/dev/shm/birds.npy')[-1] == 99",
+        message=wrote("open('/dev/shm/birds.npy', 'w')", "fast_train"),
+        box=OK,
+        litter="/dev/shm/birds.npy",
+    ),
+    "a file in shared memory, by another thread": Habit(
+        top="import numpy as np\nfrom concurrent.futures import ThreadPoolExecutor",
+        train="""
+        with ThreadPoolExecutor() as pool:
+            pool.submit(np.save, "/dev/shm/birds_late", np.arange(100)).result()
+        """,
+        classify="assert np.load('/dev/shm/birds_late.npy')[-1] == 99",
+        message=wrote("open('/dev/shm/birds_late.npy', 'w')", "fast_train"),
+        box=OK,
+        litter="/dev/shm/birds_late.npy",
+    ),
+    # ---- native code ----
+    "a native file": Habit(
+        top="import ctypes",
+        classify="""
+        libc, left = ctypes.CDLL(None, use_errno=True), 1000
+        file = libc.creat(b"/tmp/birds_native.txt", 0o600)
+        while file >= 0 and left and (count := libc.write(file, bytes(left), left)) > 0:
+            left -= count
+        if left:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        """,
+        message="classify: OSError: [Errno 30] Read-only file system (solution.py:*)",
+        portable={"message": "classify: OSError: [Errno 27] File too large (solution.py:*)"},
+        litter="/tmp/birds_native.txt",
+    ),
+    "a native folder": Habit(
+        top="import ctypes",
+        classify="""
+        if ctypes.CDLL(None, use_errno=True).mkdir(b"/tmp/birds_native_folder", 0o700) < 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        """,
+        message="classify: OSError: [Errno 30] Read-only file system (solution.py:*)",
+        portable={"message": ""},
+        litter="/tmp/birds_native_folder",
+    ),
+    "native files beside the code and here": Habit(
+        top="import ctypes",
+        classify="""
+        libc = ctypes.CDLL(None)
+        libc.close(libc.creat(b"checkpoint.pt", 0o600))
+        file = libc.open(os.fsencode(model_path), os.O_WRONLY)
+        libc.write(file, b"TOY", 3)
+        libc.close(file)
+        """,
+    ),
+    "a remount": Habit(
+        top="import ctypes",
+        classify="""
+        libc = ctypes.CDLL(None, use_errno=True)
+        for target in (b"/", b"/tmp", os.fsencode(os.path.dirname(__file__))):
+            libc.mount(None, target, None, 32 | 4096, None)
+        libc.creat(b"/tmp/birds_remounted.txt", 0o600)
+        assert not os.path.exists("/tmp/birds_remounted.txt")
+        """,
+        litter="/tmp/birds_remounted.txt",
+        portable={"message": "classify: AssertionError (solution.py:*)"},
+    ),
+    # ---- workers, programs, shared memory ----
+    "workers and memory that is shared": Habit(
+        top="""
+        import multiprocessing
+        from multiprocessing import shared_memory
+
+        def read(photo):
+            return photo.name, int(photo.read_text())
+        """,
         classify="""
         memory = shared_memory.SharedMemory(create=True, size=100_000)
         memory.buf[99_999] = 7
@@ -405,74 +671,14 @@ HABITS = {
         again.close()
         memory.close()
         memory.unlink()
+        count = multiprocessing.Value("i", 0)
+        count.value += 1
+        with multiprocessing.get_context("fork").Pool(2) as pool:
+            answers = dict(pool.map(read, Path(test_img_dir).iterdir()))
+        os.fork()  # and both go on
+        return answers
         """,
-    ),
-    "shared tensors": Habit(
-        top="import torch",
-        classify="assert torch.zeros(100_000).share_memory_().is_shared()",
-        needs="torch",
-    ),
-    "addresses of this machine": Habit(
-        top="import socket",
-        classify="""
-        for address in ("127.0.0.1", "127.0.0.2", "localhost", "0.0.0.0"):
-            with socket.socket() as server, socket.socket() as client:
-                server.bind((address, 0))
-                server.listen()
-                client.connect((address, server.getsockname()[1]))
-        socket.getaddrinfo(socket.gethostname(), 80)
-        """,
-    ),
-    "a socket of the host's": Habit(
-        top="import socket",
-        classify="""
-        with socket.socket(socket.AF_UNIX) as client:
-            try:
-                client.connect("/run/docker.sock")
-            except FileNotFoundError:
-                pass
-        """,
-        refusals=("classify: broke the rule 'no internet': socket.connect('/run/docker.sock') (*",),
-    ),
-    # ---- writing by other names ----
-    "the root by another name": Habit(
-        classify="open('/proc/self/root/tmp/birds_root.txt', 'w')",
-        status=ERROR,
-        message="classify: broke the rule 'no file written': open('/proc/self"
-        "/root/tmp/birds_root.txt', "
-        "'w') (solution.py:*)",
-    ),
-    "the current folder by another name": Habit(
-        classify="open('/proc/self/cwd/birds.txt', 'w')",
-        status=ERROR,
-        message=(
-            "classify: broke the rule 'no file written': open('/proc/self/cwd/birds.txt', 'w') (*"
-        ),
-    ),
-    "a folder by its descriptor": Habit(
-        classify="""
-        folder = os.open("/tmp", os.O_RDONLY)
-        open(f"/dev/fd/{folder}/birds_fd.txt", "w")
-        """,
-        status=ERROR,
-        message=(
-            "classify: broke the rule 'no file written': open('/dev/fd/*/birds_fd.txt', 'w') (*"
-        ),
-    ),
-    # ---- against the grader's own means ----
-    "descriptors closed, messages forged": Habit(
-        top="os.closerange(3, 200)",
-        classify="""
-        base = Path(os.path.dirname(__file__)).parent
-        if (base / "channel").exists():
-            with open(base / "channel", "wb", buffering=0) as channel:
-                channel.write(b'{"event": "done"}\\n' + b"\\xff" * 10 + b"\\n")
-        sys.stdout.flush()
-        os.close(1)
-        """,
-        status=ERROR,
-        message="classify: broke the rule 'no file written': open('*channel', 'w') (*",
-        box=OK,
+        warnings=(WORKERS,),
     ),
     "a daemon without an environment": Habit(
         classify="""
@@ -484,21 +690,126 @@ HABITS = {
             os._exit(0)
         """,
         warnings=(
-            "classify: worker processes: the course advises against them in classify (*",
+            WORKERS,
             "classify: starts another program (*), which the audit hook cannot watch (*",
-            "a process that the submission started outlived the test and was ended",
+            LEFT,
         ),
     ),
-    "a remount": Habit(
-        top="import ctypes",
-        classify="""
-        libc = ctypes.CDLL(None, use_errno=True)
-        for target in (b"/", b"/tmp", os.fsencode(os.path.dirname(__file__))):
-            libc.mount(None, target, None, 32 | 4096, None)
-        libc.creat(b"/tmp/birds_remounted.txt", 0o600)
-        assert not os.path.exists("/tmp/birds_remounted.txt")
+    # ---- the network ----
+    "the network, as far as it is there": Habit(
+        top="""
+        import socket
+        from urllib.error import URLError
+        from urllib.request import urlopen
         """,
-        portable={"status": ERROR, "message": "classify: AssertionError (solution.py:*)"},
+        train="""
+        try:
+            urlopen("https://birds.invalid/")
+        except URLError as error:
+            if "name resolution" not in str(error):
+                raise
+        """,
+        classify="""
+        for address in ("127.0.0.1", "127.0.0.2", "localhost", "0.0.0.0"):
+            with socket.socket() as server, socket.socket() as client:
+                server.bind((address, 0))
+                server.listen()
+                client.connect((address, server.getsockname()[1]))
+        socket.getaddrinfo(socket.gethostname(), 80)
+        socket.getfqdn()
+        with socket.socket(socket.AF_UNIX) as client:
+            try:
+                client.connect("/run/docker.sock")
+            except FileNotFoundError:
+                pass
+        """,
+        refusals=(
+            "fast_train: broke the rule 'no internet': urllib.Request('https://birds.invalid/', "
+            "'GET') (solution.py:*)",
+            "classify: broke the rule 'no internet': socket.connect('/run/docker.sock') (*",
+        ),
+    ),
+    "a call home": Habit(  # 192.0.2.1 is nobody's address (RFC 5737)
+        top="import socket",
+        classify="socket.create_connection(('192.0.2.1', 80))",
+        message="classify: broke the rule 'no internet': socket.connect(('192.0.2.1', 80)) (*",
+    ),
+    "weights that are downloaded": Habit(
+        top="from urllib.request import urlopen",
+        train="urlopen('https://weights.invalid/mobilenet_v2.pth')",
+        message="fast_train: broke the rule 'no internet': urllib.Request("
+        "'https://weights.invalid/mobilenet_v2.pth', 'GET') (solution.py:11)",
+    ),
+    "pretrained weights": Habit(
+        top="from torchvision.models import mobilenet_v2",
+        train="mobilenet_v2(weights='IMAGENET1K_V1')",
+        message=NO_WEIGHTS,
+        remedy="use weights=None",
+        needs="torchvision",
+    ),
+    "pretrained weights, or none": Habit(
+        top="from torchvision.models import mobilenet_v2",
+        train="""
+        try:
+            mobilenet_v2(weights="IMAGENET1K_V1")
+        except Exception:
+            mobilenet_v2(weights=None)
+        """,
+        refusals=(NO_WEIGHTS,),
+        needs="torchvision",
+    ),
+    "pretrained weights of timm": Habit(
+        top="import timm",
+        train="timm.create_model('mobilenetv2_100', pretrained=True)",
+        message=(
+            NO_WEIGHTS,
+            "fast_train: RuntimeError: Hugging Face hub model specified but package not installed*",
+        ),
+        remedy="use weights=None",
+        needs="timm",
+    ),
+    # ---- accelerators ----
+    "a driver": Habit(
+        top="import contextlib, ctypes",
+        classify="""
+        with contextlib.suppress(OSError):
+            ctypes.CDLL("libcuda.so.1").cuInit(0)
+        """,
+        message="classify: broke the rule 'no accelerator': ctypes.dlopen('libcuda.so.1') (*",
+        box=OK,
+    ),
+    # ---- libraries ----
+    "torch": Habit(
+        top="import torch\nfrom torch.utils.data import DataLoader, TensorDataset",
+        train="""
+        assert not torch.cuda.is_available()
+        photos = TensorDataset(torch.zeros(4, 3), torch.tensor([0, 1, 2, 3]))
+        network = torch.nn.Linear(3, 4)
+        optimiser = torch.optim.AdamW(network.parameters())
+        for views, labels in DataLoader(photos, batch_size=2, num_workers=1):
+            torch.nn.functional.cross_entropy(network(views), labels).backward()
+        optimiser.step()
+        assert torch.zeros(100_000).share_memory_().is_shared()
+        """,
+        answer=f"photo.name: torch.tensor({INT}, dtype=[torch.int64, torch.float32][{INT} % 2])",
+    ),
+    "real libraries": Habit(
+        top="""
+        import numpy as np
+        import sklearn.linear_model
+        import timm
+        import torch
+        from torchvision.models import mobilenet_v2
+        """,
+        train="""
+        assert timm.list_models("mobilenetv2_100")
+        sklearn.linear_model.LogisticRegression().fit(np.eye(4), np.arange(4))
+        """,
+        classify="""
+        with torch.inference_mode():
+            mobilenet_v2(weights=None, num_classes=4).eval()(torch.zeros(1, 3, 640, 640))
+        """,
+        needs="torchvision timm sklearn",
     ),
     "compiled by torch": Habit(
         top="import torch",
@@ -512,13 +823,165 @@ HABITS = {
         needs="torch",
         warnings=None,
     ),
-    "a model that is a link": Habit(
-        files={"birds_model.pt": lambda path: path.symlink_to("/etc/hostname")},
-        classify="""
-        assert os.path.basename(model_path) == "birds_model.pt"
-        assert Path(model_path).parent == Path(__file__).parent and open(model_path).read()
-        """,
+    "loader's workers": Habit(
+        top=LOADER,
+        train="assert answers(train_img_dir) == train_gt",
+        classify="return answers(test_img_dir)",
+        warnings=(WORKERS,),
+        needs="torch",
     ),
-    "control codes": Habit(classify="print('\\x1b[2J\\x1b]0;title\\x07 done')"),
-    "print to nowhere": Habit(classify="sys.stdout = sys.stderr = None"),
+    "loader's workers, by the file system": Habit(
+        top=f"{LOADER}\ntorch.multiprocessing.set_sharing_strategy('file_system')",
+        train="assert answers(train_img_dir) == train_gt",
+        classify="return answers(test_img_dir)",
+        warnings=(WORKERS,),
+        needs="torch",
+    ),
+    "torch.save after workers": Habit(
+        top=LOADER,
+        train="""
+        assert answers(train_img_dir) == train_gt
+        torch.save({"weight": torch.zeros(100)}, "/tmp/birds_state.pt")
+        """,
+        message=wrote("open('/tmp/birds_state.pt', 'wb')", "fast_train"),
+        litter="/tmp/birds_state.pt",
+        needs="torch",
+    ),
+    "writers of libraries, tried": Habit(
+        top="""
+        import cv2
+        import numpy as np
+        import torch
+        from PIL import Image
+        from safetensors.torch import save_file
+
+        def attempt(write, *arguments):
+            try:
+                assert not write(*arguments)
+            except Exception as error:
+                print(type(error).__name__)
+        """,
+        train="""
+        state, picture = {"weight": torch.zeros(100)}, np.zeros((8, 8, 3), np.uint8)
+        attempt(torch.save, state, "/tmp/birds_state.pt")
+        attempt(torch.jit.save, torch.jit.script(torch.nn.Linear(3, 4)), "birds_script.pt")
+        attempt(save_file, state, "birds.safetensors")
+        attempt(cv2.imwrite, "birds_cv.png", picture)
+        attempt(np.save, "birds_array", picture)
+        attempt(Image.fromarray(picture).save, "birds_picture.png")
+        """,
+        classify="assert not list(Path.cwd().iterdir())",
+        refusals=(
+            wrote("open('/tmp/birds_state.pt', 'wb*')", "fast_train"),
+            wrote("open('birds_script.pt', 'wb*')", "fast_train"),
+            wrote("open('birds.safetensors', 'wb*')", "fast_train"),
+            wrote("open('birds_cv.png', 'wb*')", "fast_train"),
+            wrote("open('birds_array.npy', 'w*')", "fast_train"),
+            wrote("open('*birds_picture.png', 'w*')", "fast_train"),
+        ),
+        litter="/tmp/birds_state.pt",
+        needs="torch cv2 safetensors",
+    ),
+    "torch.save, tried": Habit(
+        top="import torch",
+        train="""
+        try:
+            torch.save({"weight": torch.zeros(100)}, "birds_model.pt")
+        except RuntimeError:
+            print("not saved")
+        """,
+        refusals=(wrote("open('birds_model.pt', 'wb')", "fast_train"),),
+        needs="torch",
+    ),
+    "albumentations": Habit(  # asks the internet for its newest release while it is imported
+        top="""
+        import albumentations as A
+        import numpy as np
+        VIEWS = A.Compose([A.HorizontalFlip(p=0.5), A.Normalize()])
+        """,
+        train="VIEWS(image=np.zeros((32, 32, 3), np.uint8))",
+        needs="albumentations torch",
+    ),
+    "joblib": Habit(  # hands large arrays to its workers in files in memory
+        top="""
+        import joblib
+        import numpy as np
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.model_selection import cross_val_score
+
+        FEATURES = np.zeros((400, 800))
+
+        def read(photo, features):
+            return photo.name, int(photo.read_text()) + int(features.sum())
+        """,
+        train="""
+        noise = np.random.default_rng(0).normal(size=(40, 3))
+        cross_val_score(LogisticRegression(), noise, np.arange(40) % 2, n_jobs=2)
+        """,
+        classify="""
+        photos = sorted(Path(test_img_dir).iterdir())
+        jobs = (joblib.delayed(read)(photo, FEATURES) for photo in photos)
+        return dict(joblib.Parallel(n_jobs=2)(jobs))
+        """,
+        needs="joblib sklearn",
+    ),
+    "matplotlib": Habit(
+        top="""
+        import matplotlib
+        matplotlib.use("Agg")
+        import matplotlib.pyplot as plt
+        """,
+        train="""
+        figure, axes = plt.subplots()
+        axes.plot([3.0, 2.0, 1.0], label="loss")
+        axes.legend()
+        figure.canvas.draw()
+        plt.close(figure)
+        """,
+        needs="matplotlib",
+    ),
+    "Lightning as it comes": Habit(  # keeps logs and checkpoints in the current folder
+        top=LIGHTNING,
+        train="fit()",
+        message=wrote("os.mkdir('*lightning_logs')", "fast_train"),
+        remedy="logger=False",
+        needs="lightning",
+    ),
+    "Lightning without its files": Habit(
+        top=LIGHTNING,
+        train="fit(logger=False, enable_checkpointing=False)",
+        classify="""
+        network = Net.load_from_checkpoint(model_path, map_location="cpu").eval()
+        assert network(torch.zeros(1, 3)).shape == (1, 4)
+        """,
+        files={"birds_model.pt": model("lightning.ckpt")},
+        needs="lightning",
+    ),
+    "Lightning by its older name": Habit(
+        top="""
+        import pytorch_lightning as pl
+        import torch
+        import torchmetrics
+        """,
+        train="""
+        pl.seed_everything(0)
+        torchmetrics.Accuracy(task="multiclass", num_classes=4)(torch.eye(4), torch.arange(4))
+        """,
+        needs="pytorch_lightning",
+    ),
+    # ---- against the grader's own means ----
+    "descriptors closed, messages forged": Habit(
+        top="os.closerange(3, 200)",
+        classify="""
+        base = Path(os.path.dirname(__file__)).parent
+        if (base / "channel").exists():
+            with open(base / "channel", "wb", buffering=0) as channel:
+                channel.write(b'{"event": "done"}\\n' + b"\\xff" * 10 + b"\\n")
+        sys.stdout.flush()
+        os.close(1)
+        """,
+        message="classify: broke the rule 'no file written': open('*channel', 'w') (*",
+        box=OK,
+    ),
 }
+HABITS = PLAIN | RULES

@@ -1,5 +1,0 @@
-"""Reads a photo."""
-
-
-def read(photo):
-    return int(photo.read_text())

@@ -1,5 +1,0 @@
-"""Names a photo."""
-
-
-def name_of(photo):
-    return photo.name
