@@ -24,6 +24,7 @@ import hashlib
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -81,6 +82,7 @@ class Folds:
     def __init__(self, tests_dir: Path, scratch: Path) -> None:
         training = load_training_set(tests_dir, solution.may_be_photo)
         self.class_ids = sorted(set(training.gt.values()))
+        self.names = [training.species.get(i, f"class {i}") for i in self.class_ids]
         self.paths, self.scratch = training.paths, scratch
         self.labels = torch.tensor([self.class_ids.index(i) for i in training.gt.values()])
         self.samples: dict[Settings, tuple[solution.BirdNet, Sample]] = {}
@@ -191,6 +193,17 @@ def row(what: str, options: argparse.Namespace, new: list[Outcome], old: list[Ou
     return f"| {' | '.join(cells)} |"
 
 
+def common_errors(outcomes: list[Outcome], seeds: int, names: list[str]) -> str:
+    """Return how many photos the networks of all seeds get wrong, and what they mix up most."""
+    predicted = torch.cat([outcome.logits.argmax(1) for outcome in outcomes]).view(seeds, -1)
+    labels = torch.cat([outcome.labels for outcome in outcomes]).view(seeds, -1)[0]
+    wrong = (predicted != labels).all(0)  # (photos,)
+    mixed_up = zip(labels[wrong].tolist(), predicted[0, wrong].tolist(), strict=True)
+    pairs = Counter(" / ".join(sorted((names[a], names[b]))) for a, b in mixed_up)
+    most = ", ".join(f"{pair}: {count}" for pair, count in pairs.most_common(5))
+    return f"Wrong with every seed: {int(wrong.sum())} of {len(labels)} photos; most often {most}"
+
+
 # ---- The command -----------------------------------------------------------------------------
 
 
@@ -238,6 +251,7 @@ def main(arguments: list[str] | None = None) -> None:
     with file.open("a", encoding="utf-8") as table:
         table.writelines(f"{line}\n" for line in rows)
     print(HEADER + "\n".join(rows))
+    print(common_errors(usual, len(options.seeds), folds.names))
 
 
 if __name__ == "__main__":

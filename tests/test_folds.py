@@ -85,6 +85,14 @@ def usual(tiny):
     return folds.Trial(replace(tiny, epochs=1), (), 0, None)
 
 
+def test_common_errors_are_those_of_every_seed_both_ways_together():
+    labels = torch.tensor([0, 0, 1, 2])
+    answers = ([1, 1, 0, 2], [0, 2, 0, 2])
+    outcomes = [folds.Outcome(torch.eye(3)[list(answer)], labels, 1.0) for answer in answers]
+    text = folds.common_errors(outcomes, 2, ["Wren", "Auk", "Owl"])
+    assert text == "Wrong with every seed: 2 of 4 photos; most often Auk / Wren: 2"
+
+
 def test_a_fold_is_kept_out_of_training_and_done_once(sample, usual, monkeypatch):
     trial, trained, fit = replace(usual, fold=1, photos=2), [], solution.TrainingRun.fit
 
@@ -133,6 +141,7 @@ def test_the_command_prints_its_rows_and_appends_them(
     scratch = tmp_path / "scratch"
     arguments = [tests_dir, "--folds", "0", "--seeds", "0,1", "--scratch", scratch]
     assert call(folds.main, *arguments, "--photos", "2", "--set", "batch_size=4") == 0
-    line = capsys.readouterr().out.strip().splitlines()[-1]
+    line, errors = capsys.readouterr().out.strip().splitlines()[-2:]
+    assert errors.startswith("Wrong with every seed: ")
     assert line.startswith("| batch_size=4 2 photos per species | 0 | 0,1 | ")
     assert (scratch / "table.md").read_text() == line + "\n"
