@@ -72,8 +72,9 @@ def predictions_of(
     from rich.progress import track
 
     pairs = zip(photos, classifier.predictor.predict(photos), strict=True)
-    bar: dict[str, Any] = {"console": Console(stderr=True), "transient": True}
-    for path, prediction in track(pairs, "photos", len(photos), disable=not progress, **bar):
+    console = Console(stderr=True)
+    bar: dict[str, Any] = {"console": console, "disable": not (progress and console.is_terminal)}
+    for path, prediction in track(pairs, "photos", len(photos), transient=True, **bar):
         if isinstance(prediction, Exception):
             why = f"cannot be decoded: {path} ({prediction}): is it a photo? copy it again"
             print(why, file=sys.stderr)

@@ -44,7 +44,8 @@ class TrainingTable:
 
         self.console = Console(highlight=False, soft_wrap=True)
         columns = "epochs", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-        self.bar = Progress(*columns, console=self.console, transient=True)
+        live = self.console.is_terminal
+        self.bar = Progress(*columns, console=self.console, transient=True, disable=not live)
         self.task = self.bar.add_task("", total=epochs)
         self.rows: list[EpochRow] = []
 

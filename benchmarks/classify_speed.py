@@ -11,14 +11,16 @@ turns, and medians are compared. Then `classify` alone: on one thread, on four t
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image, ImageOps
@@ -33,8 +35,8 @@ ENLARGED, SIDE = 40, 4_000  # photos, pixels of their long side
 Run = tuple[float, float]  # seconds, peak memory in MB
 
 
-def child(who: str, model: Path, folder: Path, threads: int) -> None:
-    """Classify the photos of a folder; print seconds and peak memory in MB."""
+def child(who: str, model: Path, folder: Path, threads: int) -> Run:
+    """Classify the photos of a folder, and measure that and this process."""
     torch.set_num_threads(threads)
     run = partial(solution.classify, model)
     if who == "textbook":
@@ -45,19 +47,13 @@ def child(who: str, model: Path, folder: Path, threads: int) -> None:
     run(folder)
     seconds = time.perf_counter() - start
     unit = 1 if sys.platform == "darwin" else 1024  # bytes
-    print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6)
+    return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
-def in_a_process(who: str, model: Path, folder: Path, threads: int) -> Run:
-    """Run `child` in a new process."""
-    call = [sys.executable, "-m", "benchmarks.classify_speed", str(folder), "--model", str(model)]
-    call += ["--child", who, "--threads", str(threads)]
-    root = Path(solution.__file__).parent
-    done = subprocess.run(call, cwd=root, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        raise UserError(f"the run of {who} failed: its message stands above")
-    seconds, megabytes = map(float, done.stdout.split())
-    return seconds, megabytes
+def in_a_process(*arguments: Any) -> Run:
+    """Run `child` in a new process, which imports all anew."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(child, *arguments).result()
 
 
 def repeated(photos: list[Path], folder: Path) -> None:
@@ -106,16 +102,12 @@ def main(arguments: list[str] | None = None) -> None:
     add("--model", type=Path, default=Path(solution.__file__).with_name("birds_model.pt"))
     add("--rounds", type=int, default=3, help="default: %(default)s")
     add("--threads", type=int, default=torch.get_num_threads(), help="default: torch's")
-    add("--child", choices=("textbook", "solution"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    if options.child:
-        return child(options.child, options.model, options.img_dir, options.threads)
-    options.img_dir, options.model = options.img_dir.resolve(), options.model.resolve()
     photos = solution.list_photos(options.img_dir)
     if not photos:
         raise UserError(f"no photo in {options.img_dir}: name a folder of photos")
     print(f"{len(photos)} photos, torch {torch.__version__}, {options.threads} threads")
-    return table(options, photos)
+    table(options, photos)
 
 
 if __name__ == "__main__":

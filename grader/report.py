@@ -5,7 +5,7 @@ import sys
 import textwrap
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -142,15 +142,15 @@ def foreign_lines(outcome: Outcome) -> list[str]:
     return [f"{text}: the testing system has none" for text in [*outcome.foreign, *packages]]
 
 
-def _busy_lines(outcome: Outcome) -> Iterator[str]:
-    """Yield a line for each phase that took long and seldom had the processor."""
-    for phase in outcome.phases:
-        if phase.wall >= 10 and phase.cpu < 0.5 * phase.wall:
-            yield (
-                f"{phase.name}: {phase.wall:.0f} s, of which it had the processor for "
-                f"{phase.cpu:.0f} s: the machine was busy, or the submission waited; the testing "
-                "system's may be busy as well"
-            )
+def _busy_lines(outcome: Outcome) -> list[str]:
+    """Say once which phases took long and seldom had the processor."""
+    waited = [
+        f"{phase.name} had it for {phase.cpu:.0f} of {phase.wall:.0f} s"
+        for phase in outcome.phases
+        if phase.wall >= 10 and phase.cpu < 0.5 * phase.wall
+    ]
+    why = "the machine was busy, or the submission waited; the testing system's may be busy as well"
+    return [f"the processor was away: {', '.join(waited)}: {why}"] if waited else []
 
 
 def _library_notes(outcome: Outcome) -> list[str]:

@@ -37,8 +37,7 @@ def likeliest(
     probabilities: Tensor, names: Sequence[str], number: int = 3
 ) -> list[tuple[float, str]]:
     """Return the likeliest by probabilities (classes,): probability and name, at most `number`."""
-    best = probabilities.topk(min(number, len(names)))
-    return [(p, names[i]) for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
+    return sorted(zip(probabilities.tolist(), names, strict=True), reverse=True)[:number]
 
 
 def describe_views(prediction: Prediction) -> str:

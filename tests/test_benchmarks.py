@@ -42,7 +42,7 @@ def test_the_textbook_is_efficientnet_v2_s():
     assert parameters == pytest.approx(22e6, rel=0.03)
 
 
-def test_a_run_measures_classify_on_its_threads(two, model_path, monkeypatch, capsys):
+def test_a_run_measures_classify_on_its_threads(two, model_path, monkeypatch):
     seen, classify = [], solution.classify
 
     def counted(*arguments):
@@ -52,11 +52,10 @@ def test_a_run_measures_classify_on_its_threads(two, model_path, monkeypatch, ca
     monkeypatch.setattr(solution, "classify", counted)
     threads = torch.get_num_threads()
     try:
-        classify_speed.child("solution", model_path, two, 3)
+        seconds, megabytes = classify_speed.child("solution", model_path, two, 3)
     finally:
         torch.set_num_threads(threads)
     assert seen == [(3, model_path, two)]
-    seconds, megabytes = map(float, capsys.readouterr().out.split())
     assert 0 < seconds < 60
     assert 50 < megabytes < 20_000
 

@@ -99,7 +99,7 @@ def test_a_folder_prints_each_photo_and_csv_is_a_row_each(photos, model, tmp_pat
     printed = capsys.readouterr().out.splitlines()
     assert [line for line in printed if line.endswith(".jpg")] == [str(folder / n) for n in gt]
     assert predict.main([str(folder), "--model", path, "--csv", str(out)]) == 0
-    assert capsys.readouterr().out == f"Wrote {out}: {len(gt)} photos, 4.00 views a photo\n"
+    assert capsys.readouterr() == (f"Wrote {out}: {len(gt)} photos, 4.00 views a photo\n", "")
     with out.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["file", "species", "probability", "second", "third"]

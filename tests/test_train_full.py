@@ -67,6 +67,7 @@ def test_it_trains_and_says_what_it_wrote(
     for part in ("script would stop here", "05.JPG for 05.jpg", "gone.jpg", f"Error: {report}"):
         assert part in captured.err
     lines = captured.out.splitlines()
+    assert "" not in lines
     images = tests_dir / "00_test_img_input/train/images"
     assert lines[0] == f"24 photos of 3 species in {images}"
     assert lines[1].startswith("Settings: input_size=64, ")
