@@ -164,7 +164,7 @@ def summary(sample: Sample, found: Findings) -> list[str]:
     for test in sample.tests:
         names = {photo.name for photo in test.train}
         shared = sum(photo.name in names for photo in test.test)
-        kinds = {0: "none of them trained on", len(test.test): "the same photos"}
+        kinds = {0: "all new", len(test.test): "the same"}
         lines.append(
             f"{test.stem:<12} {len({photo.class_id for photo in test.train})} species, "
             f"{len(test.train):,} photos to train on, {len(test.test):,} to classify "

@@ -294,7 +294,7 @@ def test_course_species_and_second_test_are_kept(course, tmp_path, capsys):
     assert gt(out, "01_more", "train") == {"x.jpg": 5}
     assert gt(out, "01_more") == {"y.jpg": 70}
     assert species(out)[1:] == [["-3", "Dodo"], ["5", "Auk, little"], ["70", "Wren"]]
-    assert "1 to classify (none of them trained on)" in stdout
+    assert "1 to classify (all new)" in stdout
 
 
 def test_course_mismatches_are_named(course, tmp_path, capsys):
@@ -337,7 +337,7 @@ def test_holdout_photos_are_kept_out_of_training(tree, tmp_path, capsys):
     assert Counter(held.values()) == {0: 2, 2: 2}
     assert Counter(train.values()) == {0: 6, 1: 1, 2: 6}
     assert stderr == "not in the holdout: Dodo (photos: 1)\n"
-    assert "13 photos to train on, 4 to classify (none of them trained on)" in stdout
+    assert "13 photos to train on, 4 to classify (all new)" in stdout
 
 
 def test_holdout_depends_on_the_seed_alone(tree, tmp_path, capsys):
