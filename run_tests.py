@@ -31,21 +31,11 @@ from course.files import UserError, check_writable, temporary_folder, write_json
 from course.layout import CheckerError, find_tests, read_csv, save_csv  # noqa: E402
 from course.marks import grade_results  # noqa: E402
 from course.tables import read_species  # noqa: E402
+from grader import report  # noqa: E402
 from grader.model import Metadata  # noqa: E402
 from grader.pack import PackError, files_to_pack, pack  # noqa: E402
 from grader.process import run  # noqa: E402
-from grader.report import (  # noqa: E402
-    DEMONSTRATION,
-    Progress,
-    as_json,
-    harmless,
-    say,
-    show_errors,
-    show_model,
-    show_phases,
-    show_result,
-    write_errors,
-)
+from grader.report import Progress, say  # noqa: E402
 from grader.reproduce import RunFailed, find_test, reproduce  # noqa: E402
 from grader.session import TestResult, grade_tests  # noqa: E402
 from grader.staging import LIMITS, NAMES, Submission  # noqa: E402
@@ -197,15 +187,15 @@ def grade_folder(submission: Submission, options: argparse.Namespace, watch: Pro
     results = []
     for result in grade_tests(submission, tests, options.tests / "results.json"):
         watch.clear()
-        show_result(result, submission)
+        report.show_result(result, submission)
         results.append(result)
     metadata = Metadata.of(submission.model)
-    show_model(metadata, results)
-    show_errors(results, names)
+    report.show_model(metadata, results)
+    report.show_errors(results, names)
     if options.errors:
-        write_errors(options.errors, results, names)
+        report.write_errors(options.errors, results, names)
     if options.json:
-        write_json(options.json, as_json(metadata, results))
+        write_json(options.json, report.as_json(metadata, results))
     passed = all(result.ok for result in results) and _reaches(results[-1], options.require)
     if options.reproduce and passed:
         passed = show_reproduction(submission, metadata, results)
@@ -232,9 +222,9 @@ def show_reproduction(
     say("Reproduction: training anew with fast_train=False")
     try:
         tests = [result.test for result in results]
-        comparison = reproduce(submission, tests, metadata, show_phases)
+        comparison = reproduce(submission, tests, metadata, report.show_phases)
     except RunFailed as failure:
-        say(f"   NOT reproduced: {harmless(str(failure))}")
+        say(f"   NOT reproduced: {report.harmless(str(failure))}")
         return False
     for line in comparison.lines():
         say(f"   {line}")
@@ -254,7 +244,7 @@ def show_pack(
             raise PackError("only a submission that passes is packed")
         demonstration = metadata.is_demonstration([result.test for result in results])
         if demonstration and not options.demonstration:
-            raise PackError(f"{DEMONSTRATION}; --demonstration packs it all the same")
+            raise PackError(f"{report.DEMONSTRATION}; --demonstration packs it all the same")
         module = options.code.removesuffix(".py") if options.code else submission.module
         files = files_to_pack(submission, results, module)
         say("Grading the archive from an empty folder:")

@@ -10,15 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from course import marks
 from course.environment import unknown_packages
 from course.files import atomic_write
-from course.marks import (
-    accuracy_text,
-    expectation_lines,
-    grade_results,
-    mark_of,
-    wilson_interval,
-)
 from grader.hints import hint
 from grader.model import Metadata
 from grader.outcome import Outcome, Phase, Problem
@@ -103,11 +97,11 @@ def show_result(result: TestResult, submission: Submission) -> None:
         say_indented(f"!! {line}")
     show_phases(outcome)
     if result.ok:
-        low, high = wilson_interval(result.correct, result.total)
-        accuracy = accuracy_text(result.correct, result.total)
+        low, high = marks.wilson_interval(result.correct, result.total)
+        accuracy = marks.accuracy_text(result.correct, result.total)
         say(
             f"   accuracy {accuracy} (95 % interval {low:.4f} to {high:.4f}, "
-            f"{result.correct} of {result.total}), mark {mark_of(accuracy)}"
+            f"{result.correct} of {result.total}), mark {marks.mark_of(accuracy)}"
         )
     for warning in [*outcome.warnings, *_busy_lines(outcome)]:
         say_indented(f"Warning: {warning}")
@@ -227,7 +221,7 @@ def _expectation(metadata: Metadata, last: TestResult) -> list[str]:
     asked, validation = set(last.truth.values()), metadata.validation
     if wrong := metadata.mismatch(asked, last.correct, last.total, trained_on):
         return [f"WRONG: {wrong}", "no mark to expect: train on these photos first"]
-    return expectation_lines(*validation, last.total) if validation and trained_on else []
+    return marks.expectation_lines(*validation, last.total) if validation and trained_on else []
 
 
 def show_errors(results: Sequence[TestResult], names: Mapping[int, str]) -> None:
@@ -271,5 +265,5 @@ def as_json(metadata: Metadata, results: Sequence[TestResult]) -> dict[str, Any]
         if result.ok:
             entry |= {"correct": result.correct, "total": result.total}
         tests.append({**entry, **asdict(result.outcome)})
-    grade = grade_results([result.entry() for result in results])
+    grade = marks.grade_results([result.entry() for result in results])
     return {**grade, "tests": tests, "model": metadata or None}
