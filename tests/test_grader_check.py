@@ -1,5 +1,8 @@
 """The check of an answer, the grade, the limits."""
 
+import os
+from pathlib import Path
+
 import pytest
 
 from course.check import check_answer, check_test, grade, prepare_check_folder
@@ -23,14 +26,16 @@ def test_check_test_reads_the_check_folder(tmp_path):
     assert check_test(tmp_path) == "Ok, accuracy 0.6667"
 
 
-@pytest.mark.parametrize("content", ["{", '{"a": 1}', "[1]", '"Ok"', "none", "a folder"])
+@pytest.mark.parametrize("content", ["{", '{"a": 1}', "[1]", '"Ok"', "none", "a folder", "a pipe"])
 def test_a_results_file_that_cannot_be_read_is_no_grade(tmp_path, content):
     path = tmp_path / "results.json"
     if content == "a folder":
         path.mkdir()
+    elif content == "a pipe":
+        getattr(os, "mkfifo", Path.mkdir)(path)
     elif content != "none":
         path.write_text(content)
-    texts = {"none": "run the tests first", "a folder": "move it away"}
+    texts = {"none": "run the tests first", "a folder": "move it away", "a pipe": "move it away"}
     with pytest.raises(UserError, match=texts.get(content, "is not a list of results")):
         grade(tmp_path)
 
