@@ -54,7 +54,9 @@ def python_versions() -> str:
 
 def distribution_of(module: str) -> str | None:
     """Return the distribution that a top-level module comes from; None if it is none's."""
-    return next(iter(metadata.packages_distributions().get(module, [])), None)
+    # Python 3.10 finds none of a distribution that does not list its modules, such as torch.
+    name, *_ = metadata.packages_distributions().get(module) or [module]
+    return name if _version(name) else None
 
 
 def _version(name: str) -> str:
