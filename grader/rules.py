@@ -363,7 +363,7 @@ class Rules:
             self._on_worker(event, args)
         elif name == "_posixshmem":
             self.limit_files()
-        files = (frame.f_code.co_filename for frame in _outwards(sys._getframe(2)))
+        files = (frame.f_code.co_filename for frame in _outwards(sys._getframe()))
         if self.line_name(next((file for file in files if not file.startswith(_HIDDEN)), "")):
             self.imported.add(name.partition(".")[0])
 
