@@ -378,7 +378,7 @@ def _quiet(trainer: L.Trainer) -> Iterator[None]:
     """Drop expected warnings; raise KeyboardInterrupt where Lightning makes an exit of it."""
     handler = signal.getsignal(signal.SIGINT)
     with warnings.catch_warnings():
-        for meant in ("not have many workers", "LeafSpec", "exists and is not", "in eval mode"):
+        for meant in ("have many workers", "LeafSpec", "exists and is not", "eval mode", "dirpath"):
             warnings.filterwarnings("ignore", f".*{meant}")
         try:
             yield
