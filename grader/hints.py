@@ -64,6 +64,12 @@ ERRORS: tuple[tuple[str, str, str], ...] = (
         "do less; --limit {phase}=SECONDS changes the limit of a run here",
     ),
     (
+        r"ended by SIGKILL",
+        "the system killed the process, as a rule because this machine or container is short of "
+        "memory; the table says how much the process had used",
+        "take smaller batches, close other programs, or give the container more memory",
+    ),
+    (
         r"ended .* after its answer",
         "the answer was there, but the process failed while it ended, and its exit status counts",
         "look at handlers of atexit, and at threads of libraries that still run at the end",

@@ -88,6 +88,11 @@ HINTS = {
         "keeps Python from ending",
         "process.join()",
     ),
+    "killed": (
+        error("the process ended by SIGKILL, without an answer"),
+        "short of memory",
+        "smaller batches",
+    ),
     "too slow": (error("over its time limit of 900 s"), "too long", "--limit classify=SECONDS"),
     "a release that differs": (
         error("TypeError: ReduceLROnPlateau.__init__() got an unexpected argument 'verbose'"),
