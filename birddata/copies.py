@@ -72,7 +72,7 @@ def report_copies(
     records: Sequence[PhotoRecord], near: str, trained_tests: set[str], found: Findings
 ) -> None:
     """Add a group of copies to the findings, once; tests may share their photos."""
-    told = set()
+    reported = set()
     for test in sorted({record.test for record in records}):
         here = [record for record in records if record.test == test]
         train = [record for record in here if record.role == "train"]
@@ -86,8 +86,8 @@ def report_copies(
         else:
             continue
         group = code, *sorted(record.name for record in here)
-        if group not in told:
-            told.add(group)
+        if group not in reported:
+            reported.add(group)
             found.add(code, sorted(record.origin for record in here))
 
 
