@@ -161,7 +161,7 @@ class Rules:
             pass
 
     def tell(self, kind: str, text: str, where: str = "") -> None:
-        """Report a line for the student: a "warning", a "note", or what is "foreign" there."""
+        """Report a line for the student: "warning", "note", or "foreign" to the testing system."""
         text = f"{self.phase}: {text}"
         self.report(kind, text, text=text + (f" ({where})" if where else ""))
 
@@ -400,7 +400,7 @@ class Rules:
     # ---- Refusals ----
 
     def _refuse(self, rule: str, event: str, args: Any, error: Exception) -> None:
-        """Refuse what is refused there for certain, so that nothing comes of an attempt."""
+        """Refuse what the testing system is known to refuse, so attempts have no effect."""
         origin = self.find_origin()
         breach = origin.kind == DIRECT and rule == ACCELERATOR
         raise _marked(error, self._report(rule, f"{event}({_shown(args)})", origin, breach))
