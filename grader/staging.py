@@ -88,8 +88,8 @@ class Stage:
     def __init__(self, base: Path, submission: Submission, data: Path) -> None:
         self.base, self.submission, self.data = base, submission, data
         self.boxed = submission.use_sandbox and not why_no_sandbox()
-        self.token = secrets.token_hex(8)  # the word that the hook's reports begin with
-        self.code = base / "code"  # the code, the model and the script, as they are there
+        self.token = secrets.token_hex(8)  # which the hook's reports begin with
+        self.code = base / "code"  # the code, the model and the script
         self.current = base / "current"  # the current folder: empty, read-only, not the code's
         self.home = base / "home"
         self.temporary = base / "temporary"  # where libraries may write
