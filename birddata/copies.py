@@ -1,4 +1,4 @@
-"""Photos that are there more than once, as the same bytes or altered."""
+"""Duplicate photos: byte-identical or altered."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def thumbnail(photo: Image.Image) -> np.ndarray:
 
 
 def check_copies(photos: Sequence[PhotoRecord], found: Findings) -> None:
-    """Find photos that are there more than once, as the same bytes or altered."""
+    """Find duplicate photos, byte-identical or altered."""
     parts: dict[tuple[str, str], set[tuple[str, str]]] = defaultdict(set)
     by_digest: dict[str, list[PhotoRecord]] = defaultdict(list)
     for record in photos:
