@@ -1,4 +1,4 @@
-"""The audit hook: refuses what the box would refuse, and reports what the submission does.
+"""The audit hook: refuses what a read-only sandbox would, and reports what the submission does.
 
 Python announces what it is about to do (`sys.addaudithook`, PEP 578) before it does it: opening a
 file, connecting a socket, starting a program. docs/grader.md, "The rules", explains the judgement.
@@ -669,7 +669,7 @@ def _is_number(host: Any) -> bool:
 
 
 def _is_this_machine(host: Any) -> bool:
-    """Tell whether a host is the loopback, which is all the network that the box has."""
+    """Tell whether a host is the loopback, the only network in the sandbox."""
     socket, text = sys.modules["_socket"], (_path(host) or str(host)).removeprefix("::ffff:")
     names = ("", "None", "localhost", "0.0.0.0", "::", "::1", socket.gethostname())
     return text in names or (text.startswith("127.") and _is_number(text))
