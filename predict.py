@@ -140,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
     options = parse(arguments)
     outputs = [path for path in (options.csv, options.show) if path]
-    for out in outputs:  # told before the long imports
+    for out in outputs:  # fails early, before the long imports
         check_writable(out)
     from solution import load_classifier
 

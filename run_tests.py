@@ -182,7 +182,7 @@ def grade_folder(submission: Submission, options: argparse.Namespace, watch: Pro
     """Grade every test of the folder, and report; returns the exit status."""
     tests, names = find_tests(options.tests), read_species(options.tests / "species.csv")
     if options.reproduce:
-        find_test(tests)  # told before the work, not after it
+        find_test(tests)  # an error comes before the work, not after it
 
     results = []
     for result in grade_tests(submission, tests, options.tests / "results.json"):

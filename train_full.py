@@ -119,7 +119,7 @@ def save(content: Any, out: Path) -> None:
 
 def train(options: argparse.Namespace) -> None:
     """Run the whole program: read, train, calibrate, save, report."""
-    check_writable(options.out)  # told before the long imports
+    check_writable(options.out)  # fails early, before the long imports
     import solution
     from course.layout import load_training_set
     from reporting import history, report

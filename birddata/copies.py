@@ -1,4 +1,4 @@
-"""Photos that are there more than once, as the same bytes or altered."""
+"""Duplicate photos: byte-identical or altered."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def thumbnail(photo: Image.Image) -> np.ndarray:
 
 
 def check_copies(photos: Sequence[PhotoRecord], found: Findings) -> None:
-    """Find photos that are there more than once, as the same bytes or altered."""
+    """Find duplicate photos, byte-identical or altered."""
     parts: dict[tuple[str, str], set[tuple[str, str]]] = defaultdict(set)
     by_digest: dict[str, list[PhotoRecord]] = defaultdict(list)
     for record in photos:
@@ -72,7 +72,7 @@ def report_copies(
     records: Sequence[PhotoRecord], near: str, trained_tests: set[str], found: Findings
 ) -> None:
     """Add a group of copies to the findings, once; tests may share their photos."""
-    told = set()
+    reported = set()
     for test in sorted({record.test for record in records}):
         here = [record for record in records if record.test == test]
         train = [record for record in here if record.role == "train"]
@@ -86,8 +86,8 @@ def report_copies(
         else:
             continue
         group = code, *sorted(record.name for record in here)
-        if group not in told:
-            told.add(group)
+        if group not in reported:
+            reported.add(group)
             found.add(code, sorted(record.origin for record in here))
 
 

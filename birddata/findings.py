@@ -41,7 +41,7 @@ _KINDS = {
         ("leaked-near-copy", "the same photo, altered, in training and in test",
          "take the photo out of training"),
         ("truncated", "a photo of which only a part can be decoded",
-         "training takes the part that is there: fetch it again, or delete it"),
+         "training uses the decodable part: fetch it again, or delete it"),
         ("file-without-label", "a photo without a label, which is not trained on",
          "add its label, or delete it"),
         ("repeated-row", "a file with the same class id twice in one table",

@@ -140,7 +140,7 @@ def hold_out(source: Path, sample: Sample, fraction: float, seed: int, found: Fi
     return replace(sample, tests=tests)
 
 
-# ---- What is said --------------------------------------------------------------------------------
+# ---- Messages ------------------------------------------------------------------------------------
 
 
 def name_left_out(found: Findings) -> None:

@@ -19,7 +19,7 @@ from birddata.writing import Photo, Sample, Test
 from course import layout, tables
 from course.files import UserError
 
-MAX_WRAPPING = 2  # how many folders may lie between SOURCE and what is looked for
+MAX_WRAPPING = 2  # how many folders may lie between SOURCE and the photos
 MAX_NAME_BYTES = 200  # of a photo's name; most file systems take 255
 SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 NO_SPECIES = SPLITS | {"images", "imgs", "photos", "pictures", "jpegimages"}

@@ -19,7 +19,7 @@ from solution import DETAIL, Settings, may_be_photo, read_photo
 
 TABLE_SUFFIXES = {".csv", ".tsv", ".txt"}
 ARCHIVE_SUFFIXES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".7z", ".rar"}
-INNER_ARCHIVE = "an archive, which is not looked into; unpack it and give its folder"
+INNER_ARCHIVE = "a nested archive, which is not read; unpack it and give its folder"
 EMPTY_FOLDER = "an empty folder"
 DEVICE = "a device or a pipe"
 SYSTEM_FILES = {"__macosx", "thumbs.db", "desktop.ini"}
@@ -82,7 +82,7 @@ def walk_folder(source: Path, found: Findings) -> Files:
         folders[:] = [name for name in sorted(folders) if is_wanted(f"{below}{name}/", found)]
         for name in sorted(names):
             path, file = f"{below}{name}", here / name
-            if file.exists() and not file.is_file():  # it would be waited for in vain
+            if file.exists() and not file.is_file():  # opening it would block
                 found.add("passed-over", path, DEVICE)
             elif is_wanted(path, found):
                 files[path] = file

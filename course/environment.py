@@ -1,4 +1,4 @@
-"""The course's environment, held against the packages that a submission imports here."""
+"""The course's environment, compared with the packages that a submission imports."""
 
 import re
 import sys

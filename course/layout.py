@@ -66,7 +66,7 @@ def read_csv(path: str | Path, empty_names: bool = False) -> dict[str, int]:
     too, which is right for an answer and a mistake in labels. Raises CheckerError.
     """
     try:
-        if not Path(path).is_file():  # a pipe would be waited for in vain
+        if not Path(path).is_file():  # opening a pipe would block
             raise CheckerError(f"no file {path}")
         text = Path(path).read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:

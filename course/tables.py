@@ -47,7 +47,7 @@ def read_rows(path: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
         if path.stat().st_size > MAX_TABLE_BYTES:
             limit = MAX_TABLE_BYTES // 2**20
             raise UserError(f"{path} is larger than {limit} MiB, so it is no table of labels")
-        if path.is_fifo() or path.is_char_device():  # it would be waited for in vain
+        if path.is_fifo() or path.is_char_device():  # opening it would block
             raise UserError(f"{path} is a device or a pipe; give a file")
         content = path.read_bytes()
     utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))

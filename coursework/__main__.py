@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\n".join(f"{each}: {assignment(each).__doc__}" for each in ASSIGNMENTS))
         return 0
     given.setdefault("out", Path("report", "coursework", name))
-    files.check_writable(given["out"] / "history.json")  # told before the long imports
+    files.check_writable(given["out"] / "history.json")  # fails early
     flags = {flag: given.pop(flag) for flag in FLAGS if flag in given}
     module = assignment(name)
     from lightning.pytorch import utilities

@@ -1,6 +1,6 @@
 """Hints for a student: why the testing system refuses something, and the remedy.
 
-Nothing is decided here: the verdict is there already. A hint is a pair (why, remedy).
+Nothing is decided here: the verdict is known already. A hint is a pair (why, remedy).
 """
 
 import re
@@ -36,7 +36,7 @@ RULES: dict[str, Hint] = {
     ),
 }
 LIGHTNING: Hint = (
-    "Lightning keeps logs and checkpoints in files unless it is told not to",
+    "Lightning keeps logs and checkpoints in files unless that is disabled",
     "give the Trainer logger=False, enable_checkpointing=False",
 )
 # By the name that is imported, where it is another.
@@ -71,8 +71,8 @@ ERRORS: tuple[tuple[str, str, str], ...] = (
     ),
     (
         r"ended .* after its answer",
-        "the answer was there, but the process failed while it ended, and its exit status counts",
-        "look at handlers of atexit, and at threads of libraries that still run at the end",
+        "the answer was complete, but the process failed at shutdown, and its exit status counts",
+        "check atexit handlers, and threads of libraries that still run at the end",
     ),
     (
         r"^SystemExit|exit status 0, without",
@@ -88,7 +88,7 @@ ERRORS: tuple[tuple[str, str, str], ...] = (
     ),
     (
         r"weights_only|Weights only load failed",
-        "the file holds a whole pickled network, which torch from 2.6 on refuses unless told; "
+        "the file holds a whole pickled network, which torch from 2.6 on refuses by default; "
         "torch 2.4, which the testing system has, loads it",
         "save network.state_dict(), or give torch.load weights_only=False, which suits both",
     ),
@@ -107,7 +107,7 @@ ERRORS: tuple[tuple[str, str, str], ...] = (
         "Python reads code as UTF-8, and this file is in another encoding",
         "save it as UTF-8 in your editor",
     ),
-    (r"^(SyntaxError|IndentationError|TabError)", "it is no Python; {python}", "{syntax}"),
+    (r"^(SyntaxError|IndentationError|TabError)", "it is not valid Python; {python}", "{syntax}"),
     (
         r"cannot import name '(?P<name>train_classifier|classify)'",
         "the testing system imports both functions, train_classifier and classify",
@@ -147,7 +147,7 @@ def hint(problem: Problem, outcome: Outcome, submission: Submission) -> Hint:
 
 
 def _about_answer(problem: str) -> Hint:
-    """Compare a name that is missing with one that is there."""
+    """Compare a missing name with a superfluous one."""
     names = re.search(r"lacks '(?P<lacks>[^']+)'.*; it has (?P<has>.*)$", problem)
     lacks, has = (names["lacks"], names["has"][1:-1]) if names else ("", "")
     remedy = "let classify return an answer for every file of its folder, under the file's name"
@@ -161,7 +161,7 @@ def _about_answer(problem: str) -> Hint:
 
 
 def _about_file(failure: Failure, submission: Submission) -> Hint | None:
-    """Say what lies in place of the model, or that a file is looked for in the wrong place."""
+    """Say what lies in place of the model, or that a path is relative to the wrong folder."""
     if failure.phase == "classify" and "torch" in failure.traceback:
         with submission.model.open("rb") as file:
             start = file.read(200).decode("latin-1").lower()
@@ -192,7 +192,7 @@ def _words(failure: Failure, submission: Submission, name: str = "") -> dict[str
     if package not in VERSIONS:
         module = "do without it: the testing system has what requirements-course.txt lists"
     magic = re.search(r"^\s*[%!] ?\w", failure.traceback, re.MULTILINE)
-    notebook = "take out the notebook's lines that begin with % or !, they are no Python"
+    notebook = "take out the notebook's lines that begin with % or !: they are not Python"
     return {
         **{"name": name, "module": module, "python": python_versions()},
         **{"memory": submission.limits["memory"], "phase": failure.phase},
@@ -201,7 +201,7 @@ def _words(failure: Failure, submission: Submission, name: str = "") -> dict[str
 
 
 def _about_any(failure: Failure, outcome: Outcome) -> Hint:
-    """Say what holds for any error: it is one there, too, unless another release decides."""
+    """Return the general hint; the error may depend on a library's release."""
     remedy = "correct the line named above" if failure.where else "see the traceback and the output"
     differing = differing_versions(outcome.imported)
     text = f"{failure.message}\n{failure.traceback}"

@@ -1,4 +1,4 @@
-"""What birds_model.pt says about itself, held against the tests it was graded with.
+"""The metadata of birds_model.pt, compared with the tests that it was graded with.
 
 The file is a zip of torch.save: its plain values are read without torch, and nothing of it is run.
 """
@@ -121,6 +121,6 @@ def digests_in(images: Path) -> dict[str, str]:
     found = {}
     for path in images.iterdir() if images.is_dir() else ():
         with suppress(OSError):
-            if path.is_file():  # a pipe would be waited for in vain
+            if path.is_file():  # opening a pipe would block
                 found[path.name] = digest_of(path, _DIGITS)
     return found

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from grader.rules import LIBRARY_INTERNAL
 
-CHECK = "check"  # the phase after the run, in which the answer is held against the truth
+CHECK = "check"  # the phase after the run, in which the answer is compared with the truth
 # Functions of libraries that fetch pretrained weights: torch.hub's, and of the hub that timm uses.
 _FETCHING = re.compile(r"load_state_dict_from_url|download_url_to_file|huggingface_hub|_hub\.")
 
@@ -44,7 +44,7 @@ class Refusal:
         """Return one line: the phase, the rule, the call, and the submission's own line."""
         what = f"broke the rule '{self.rule}': {self.call}"
         if self.wants_weights:
-            what = f"pretrained weights are not there and cannot be fetched: refused {self.call}"
+            what = f"pretrained weights are missing and cannot be downloaded: refused {self.call}"
         return f"{self.phase}: {what}" + (f" ({self.where})" if self.where else "")
 
 
@@ -89,12 +89,12 @@ class Outcome:
 
     @property
     def swallowed_refusals(self) -> list[Refusal]:
-        """Refusals that are no library's own affair, and that the submission went on after."""
+        """Refusals that the submission continued after, without those internal to libraries."""
         others = [r for r in self.refusals if r.kind != LIBRARY_INTERNAL]
-        told = self.problem
-        if not isinstance(told, Refusal):
+        problem = self.problem
+        if not isinstance(problem, Refusal):
             return others
-        same = (told.phase, told.rule, told.where)
+        same = (problem.phase, problem.rule, problem.where)
         return [r for r in others if (r.phase, r.rule, r.where) != same]
 
     @property

@@ -23,8 +23,8 @@ from grader.supervisor import LEFT
 
 LOG_LIMIT = 32 * 2**20  # bytes of output; a submission that prints more is ended
 TAIL = 8000  # bytes of output that are kept for the report
-LOOK = 0.02  # seconds between two looks at the reports
-SAMPLE = 0.5  # seconds between two looks at memory and processor
+POLL = 0.02  # seconds between two reads of the reports
+SAMPLE = 0.5  # seconds between two measurements of memory and CPU time
 AFTER_FAILURE = 3.0  # seconds in which a process that has failed ends by itself
 
 _POSIX = os.name == "posix"
@@ -42,7 +42,7 @@ def run(
         output: OUTPUT_DIR, which gets the file of a run that kept the rules.
         keep_caches: let it have this user's variables and caches.
     """
-    if not submission.model.is_file():  # told at once, not after a quarter of an hour of training
+    if not submission.model.is_file():  # reported before the training, not after
         return Outcome(failure=Failure("start", f"no model file {submission.model}"))
     with temporary_folder("grader-") as folder:
         stage = Stage(folder.resolve(), submission, data.absolute())
@@ -149,11 +149,11 @@ class Run:
                 if self.watch:
                     photos = sum(self.photos.values())
                     self.watch(self.stage.data.name, self.phase, photos, self.total)
-            time.sleep(LOOK)
+            time.sleep(POLL)
         return None
 
     def _sample(self) -> None:
-        """Look what the phase has cost up to now."""
+        """Measure what the phase has cost so far."""
         cpu, phase = 0.0, self.phase
         with contextlib.suppress(psutil.Error):
             root = psutil.Process(self.process.pid)
@@ -252,7 +252,7 @@ class Run:
                 shutil.copyfile(file, temporary)
 
     def _own_words(self) -> str:
-        """Return the end of what it printed, without the traceback that is told apart."""
+        """Return the end of its output, without the traceback, which is reported separately."""
         text, failure = bytes(self.tail[-TAIL:]).decode(errors="replace"), self.outcome.failure
         if failure and failure.traceback:
             headers = max(1, failure.traceback.count("Traceback (most recent call last)"))
@@ -261,7 +261,7 @@ class Run:
 
 
 class Reports:
-    """The hook's reports: lines that begin with the run's word; all else is nobody's."""
+    """The hook's reports: lines that begin with the run's token; others are ignored."""
 
     def __init__(self, stage: Stage) -> None:
         flags = os.O_RDWR | os.O_NONBLOCK if _POSIX else os.O_RDONLY

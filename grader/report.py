@@ -70,7 +70,7 @@ class Progress:
             print(line, file=sys.stderr, flush=True)
 
     def clear(self, line: str = "") -> None:
-        """Take the line away before others are printed, or put another in its place."""
+        """Erase the line before others are printed, or replace it."""
         if self.live:
             print(f"\r\x1b[2K{line}", end="", file=sys.stderr, flush=True)
 
@@ -137,14 +137,14 @@ def foreign_lines(outcome: Outcome) -> list[str]:
 
 
 def _busy_lines(outcome: Outcome) -> list[str]:
-    """Say once which phases took long and seldom had the processor."""
+    """Return one line on the phases that took long and used little CPU time."""
     waited = [
-        f"{phase.name} had it for {phase.cpu:.0f} of {phase.wall:.0f} s"
+        f"{phase.name} used {phase.cpu:.0f} s in {phase.wall:.0f} s"
         for phase in outcome.phases
         if phase.wall >= 10 and phase.cpu < 0.5 * phase.wall
     ]
     why = "the machine was busy, or the submission waited; the testing system's may be busy as well"
-    return [f"the processor was away: {', '.join(waited)}: {why}"] if waited else []
+    return [f"little CPU time: {', '.join(waited)}: {why}"] if waited else []
 
 
 def _library_notes(outcome: Outcome) -> list[str]:

@@ -1,4 +1,4 @@
-"""The audit hook: refuses what the box would refuse, and reports what the submission does.
+"""The audit hook: refuses what a read-only sandbox would, and reports what the submission does.
 
 Python announces what it is about to do (`sys.addaudithook`, PEP 578) before it does it: opening a
 file, connecting a socket, starting a program. docs/grader.md, "The rules", explains the judgement.
@@ -161,7 +161,7 @@ class Rules:
             pass
 
     def tell(self, kind: str, text: str, where: str = "") -> None:
-        """Report a line for the student: a "warning", a "note", or what is "foreign" there."""
+        """Report a line for the student: "warning", "note", or "foreign" to the testing system."""
         text = f"{self.phase}: {text}"
         self.report(kind, text, text=text + (f" ({where})" if where else ""))
 
@@ -400,7 +400,7 @@ class Rules:
     # ---- Refusals ----
 
     def _refuse(self, rule: str, event: str, args: Any, error: Exception) -> None:
-        """Refuse what is refused there for certain, so that nothing comes of an attempt."""
+        """Refuse what the testing system is known to refuse, so attempts have no effect."""
         origin = self.find_origin()
         breach = origin.kind == DIRECT and rule == ACCELERATOR
         raise _marked(error, self._report(rule, f"{event}({_shown(args)})", origin, breach))
@@ -669,7 +669,7 @@ def _is_number(host: Any) -> bool:
 
 
 def _is_this_machine(host: Any) -> bool:
-    """Tell whether a host is the loopback, which is all the network that the box has."""
+    """Tell whether a host is the loopback, the only network in the sandbox."""
     socket, text = sys.modules["_socket"], (_path(host) or str(host)).removeprefix("::ffff:")
     names = ("", "None", "localhost", "0.0.0.0", "::", "::1", socket.gethostname())
     return text in names or (text.startswith("127.") and _is_number(text))

@@ -25,7 +25,7 @@ def sandboxed(
 ) -> list[str]:
     """Return the command, run by bwrap: it can write in the folders `writable`.
 
-    `readable` are there even if they lie where the box hides everything. The folders `scratch`,
+    `readable` stay readable in places that the sandbox hides. The folders `scratch`,
     and /dev/shm, are in memory, of so many bytes each, and gone afterwards.
     """
     readable = [path.resolve() for path in readable]  # bwrap mounts nothing behind a link

@@ -80,7 +80,7 @@ def _oddities(answer: Mapping[str, int], truth: Mapping[str, int]) -> list[str]:
     odd = []
     extra = sorted(answer.keys() - truth.keys())
     if extra:
-        # The check goes through the rows of the truth, so an answer beyond them is not looked at.
+        # The check goes through the rows of the truth, so further answers are ignored.
         odd.append(f"the answer has {len(extra)} file names that the test lacks: {extra[0]!r}")
     if len(answer) > 1 and len(set(answer.values())) == 1:
         odd.append(f"all {len(answer)} photos got the same class, {next(iter(answer.values()))}")
@@ -92,7 +92,7 @@ def grade_tests(
 ) -> Iterator[TestResult]:
     """Grade every test in order, and yield each result.
 
-    results.json is there from the start, with every test failed: whatever ends this process, no
+    results.json exists from the start, with every test failed: whatever ends this process, no
     test that was not passed can look like one that was.
     """
     entries: list[dict[str, Any]] = [{"status": RUNTIME_ERROR} for _ in tests]

@@ -1,4 +1,4 @@
-"""The surroundings of a run: the code beside the script, new folders, a bare environment."""
+"""The set-up of a run: the code beside the script, new folders, a minimal environment."""
 
 import os
 import secrets
@@ -88,8 +88,8 @@ class Stage:
     def __init__(self, base: Path, submission: Submission, data: Path) -> None:
         self.base, self.submission, self.data = base, submission, data
         self.boxed = submission.use_sandbox and not why_no_sandbox()
-        self.token = secrets.token_hex(8)  # the word that the hook's reports begin with
-        self.code = base / "code"  # the code, the model and the script, as they are there
+        self.token = secrets.token_hex(8)  # which the hook's reports begin with
+        self.code = base / "code"  # the code, the model and the script
         self.current = base / "current"  # the current folder: empty, read-only, not the code's
         self.home = base / "home"
         self.temporary = base / "temporary"  # where libraries may write
@@ -129,7 +129,7 @@ class Stage:
         return [f"portable (audit hook{limit})", f"no operating-system layer: {why}"]
 
     def command(self, task: str, memory: int) -> list[str]:
-        """Return the command line: the supervisor and below it the script, in the box if any."""
+        """Return the command line: the supervisor, which starts the script, in a sandbox if any."""
         supervisor = self.base / "supervisor.py"
         shutil.copyfile(_HERE / supervisor.name, supervisor)
         command = [sys.executable, str(supervisor), str(memory), sys.executable, "-X", "utf8"]
@@ -154,7 +154,7 @@ class Stage:
             names["HOME" if os.name == "posix" else "USERPROFILE"] = str(self.home)
             if site.ENABLE_USER_SITE and Path(site.getuserbase()).is_dir():
                 names["PYTHONUSERBASE"] = site.getuserbase()
-        if not self.boxed:  # the box has no device
+        if not self.boxed:  # the sandbox has no such device
             names |= dict.fromkeys(_ACCELERATORS, "")
         return kept | names
 

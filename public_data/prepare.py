@@ -82,7 +82,7 @@ def seed_number(text: str) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; what cannot be written is told before torch is imported."""
+    """Run the command line; unwritable outputs are reported before torch is imported."""
     options = parse_arguments(arguments)
     if options.check:
         if options.json not in (None, "-"):

@@ -32,8 +32,8 @@ from reporting.history import History
 from solution import Settings, read_photo, read_pixels
 
 # Of the photos of two species together, what makes these look-alikes: so many are taken for the
-# other one, and the probabilities of the other one add up to so many photos. Each by itself joins
-# species over two freaks.
+# other one, and the probabilities of the other one add up to so many photos. Either alone would
+# join species because of two outliers.
 LEAST_CONFUSIONS, LEAST_MASS = 2, 1.0
 PREDICTIONS_SHOWN = 6  # right ones, and wrong ones
 PHOTO_SIDE, STAGE_SIDE = 270, 480  # pixels: of a photo in a strip, of what a stage sees

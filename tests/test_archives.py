@@ -284,7 +284,7 @@ def test_what_is_no_photo_is_named_and_counted(tmp_path, capsys):
     assert sorted(error.splitlines()) == [
         "skipped: .hidden: hidden folder",
         "skipped: Auk/disk.jpg: a device or a pipe",
-        "skipped: Auk/inner.zip: an archive, which is not looked into; unpack it and give its "
+        "skipped: Auk/inner.zip: a nested archive, which is not read; unpack it and give its "
         "folder",
         "skipped: Auk/pipe.jpg: a device or a pipe",
         "skipped: Auk/to_hidden.jpg: a link to .hidden/1.jpg, which is left out",
@@ -304,7 +304,7 @@ def test_a_device_in_a_zip_is_named(tmp_path, capsys):
 def test_a_zip_that_holds_only_an_archive_names_it(tmp_path, capsys):
     pack(tmp_path / "a.zip", ("photos.tar.gz", b"\x1f\x8b"), photos=False)
     assert call(main, tmp_path / "a.zip", "--out", tmp_path / "out") == 1
-    assert "a.zip holds no photo, but photos.tar.gz, an archive" in capsys.readouterr().err
+    assert "a.zip holds no photo, but photos.tar.gz, a nested archive" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read everything")

@@ -389,7 +389,7 @@ def test_a_busy_machine_is_named_once(course, capsys):
     test = TestFolder(Path("00_test_img_input"))
     show_result(TestResult(test, outcome, {"a": 0}, {"a": 0}), Submission.at(course / "good"))
     said = " ".join(capsys.readouterr().out.split())
-    assert "fast_train had it for 20 of 100 s, classify had it for 20 of 100 s: the m" in said
+    assert "fast_train used 20 s in 100 s, classify used 20 s in 100 s: the m" in said
     assert said.count("the machine was busy") == 1
 
 

@@ -74,7 +74,7 @@ class Step:
     title: str
     changed: str  # the one thing, against `against`
     against: str = ""
-    story: int | None = None  # in the story: 1 helped, -1 harmed, 0 no difference, None not told
+    story: int | None = None  # in the story: 1 helped, -1 harmed, 0 no difference, None unknown
     network: Mapping[str, Any] = field(default_factory=dict)
     recipe: Mapping[str, Any] = field(default_factory=dict)
     full: Mapping[str, Any] = field(default_factory=dict)  # of the recipe, with --full
@@ -163,7 +163,7 @@ class Verdict(NamedTuple):
 
     step: Step
     comparison: Comparison
-    agrees: bool | None  # with the story; None: not told there, or within chance here
+    agrees: bool | None  # with the story; None: unknown there, or within chance here
 
 
 def verdicts(results: Mapping[str, Result]) -> dict[str, Verdict]:

@@ -105,7 +105,7 @@ ONE_SECOND = {"exit": 1}
 NOT_ENDING = "exit: over its time limit of 1 s: the process does not end after its answer"
 WORKERS = "classify: worker processes: the course advises against them in classify (*"
 LEFT = "a process that the submission started outlived the test and was ended"
-NO_WEIGHTS = "fast_train: pretrained weights are not there and cannot be fetched: refused * (*"
+NO_WEIGHTS = "fast_train: pretrained weights are missing and cannot be downloaded: refused * (*"
 
 
 def wrote(call, phase="classify"):
