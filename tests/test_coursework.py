@@ -62,8 +62,6 @@ def test_a_folder_of_another_assignment_is_refused(tmp_path, folder, small_ladde
         (["ladder", "--network", "vgg11"], "--network is for transfer only"),
         (["case", "--epochs", "0"], "'0' is no whole number from 1 on"),
         (["case", "--subset", "99"], "'99' is no whole number from 100 on"),
-        (["case", "--seed", "-1"], "'-1' is no whole number"),
-        (["transfer", "--network", "alexnet"], "invalid choice: 'alexnet'"),
     ],
 )
 def test_wrong_words_are_refused_before_anything_is_imported(words, message, capsys):
@@ -121,12 +119,9 @@ def test_a_folder_that_cannot_be_written_is_told_before_the_work():
     assert re.fullmatch(r"Error: /dev/null/x cannot be .*\n", done.stderr)
 
 
-@pytest.mark.parametrize(
-    ("content", "message"), [(b"no photo", "cannot be read as a photo"), (None, "No such file")]
-)
-def test_a_photo_that_cannot_be_read_is_told_before_the_work(tmp_path, content, message):
+def test_a_photo_that_cannot_be_read_is_told_before_the_work(tmp_path):
     path = tmp_path / "photo.jpg"
-    if content:
-        path.write_bytes(content)
-    with pytest.raises((UserError, OSError), match=message):
-        command.main(["ladder", "--photo", str(path), "--out", str(tmp_path / "out")])
+    for message in ("No such file", "cannot be read as a photo"):
+        with pytest.raises((UserError, OSError), match=message):
+            command.main(["ladder", "--photo", str(path), "--out", str(tmp_path / "out")])
+        path.write_bytes(b"no photo")

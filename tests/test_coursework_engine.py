@@ -153,22 +153,15 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
             train(tiny_run(epochs=1), None, tmp_path, CPU)
 
 
-CHANGES = [({"learning_rate": 0.06}, "learning_rate"), ({"build": plain}, "network")]
-
-
-@pytest.mark.parametrize(("change", "names"), CHANGES)
-def test_a_folder_with_another_run_is_refused(tmp_path, change, names):
-    train(tiny_run(epochs=1), None, tmp_path, CPU)
-    with pytest.raises(UserError, match=f"other settings .*{names}"):
-        train(tiny_run(epochs=1, **change), None, tmp_path, CPU)
-
-
-def test_other_photos_are_another_run(tmp_path):
-    train(tiny_run(epochs=1), None, tmp_path, CPU)
+def test_a_folder_with_another_run_or_of_other_photos_is_refused(tmp_path):
     run = tiny_run(epochs=1)
-    other = replace(run.data, train=photos(60, side=12, seed=9))
-    with pytest.raises(UserError, match=r"other settings \(data\)"):
-        train(replace(run, data=other), None, tmp_path, CPU)
+    train(run, None, tmp_path, CPU)
+    data = replace(run.data, train=photos(60, side=12, seed=9))
+    others = {"learning_rate": tiny_run(epochs=1, learning_rate=0.06)}
+    others |= {"network": tiny_run(epochs=1, build=plain), "data": replace(run, data=data)}
+    for name, other in others.items():
+        with pytest.raises(UserError, match=rf"other settings \(.*{name}"):
+            train(other, None, tmp_path, CPU)
 
 
 @pytest.mark.parametrize("flag", ["accelerator", "precision", "strategy"])
@@ -223,12 +216,9 @@ def test_batches_that_cannot_be_divided_are_refused(monkeypatch):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the GPU decides")
-def test_bfloat16_is_only_used_where_a_recipe_wants_it_and_it_is_fast(tmp_path, monkeypatch):
-    used = {}
-    for precision in (torch.float32, torch.bfloat16):
-        monkeypatch.setattr("solution.working_precision", lambda fast=precision: fast)
-        for wanted in (False, True):
-            trainer = make_trainer(tiny_run(bfloat16=wanted), tmp_path, CPU)
-            used[precision == torch.bfloat16, wanted] = trainer.precision
-    assert used.pop((True, True)) == "bf16-mixed"
-    assert set(used.values()) == {"32-true"}
+@pytest.mark.parametrize("fast", [torch.float32, torch.bfloat16])
+def test_bfloat16_is_only_used_where_a_recipe_wants_it_and_it_is_fast(tmp_path, monkeypatch, fast):
+    monkeypatch.setattr("solution.working_precision", lambda: fast)
+    never, mixed = (make_trainer(tiny_run(bfloat16=b), tmp_path, CPU) for b in (False, True))
+    assert never.precision == "32-true"
+    assert mixed.precision == ("bf16-mixed" if fast == torch.bfloat16 else "32-true")

@@ -43,7 +43,6 @@ def test_what_is_frozen_stays_bit_equal_and_the_rest_learns(tmp_path, pretrained
 def test_the_table_of_blocks_says_what_is_frozen(pretrained):
     rows = transfer.block_table(Transfer(GREY, "mobilenet_v2"))
     assert [trained for *_, trained in rows] == [False] * 7 + [True] * 12
-    assert rows[0][0] == "features.0"
 
 
 def test_one_channel_gives_what_three_equal_channels_give():
@@ -108,11 +107,9 @@ def test_weights_that_are_missing_or_wrong_are_one_line(monkeypatch, tmp_path, c
 
 def test_a_file_is_genuine_if_its_digest_begins_as_its_name_says(monkeypatch, tmp_path):
     path = weights_file(monkeypatch, tmp_path, b"content")
-    backbone = BACKBONES["mobilenet_v2"]
-    assert not transfer.is_genuine(backbone)
+    assert not transfer.is_genuine(BACKBONES["mobilenet_v2"])
     digest = hashlib.sha256(b"content").hexdigest()
-    true = path.with_name(f"mobilenet_v2-{digest[:8]}.pth")
-    path.rename(true)
+    true = path.rename(path.with_name(f"mobilenet_v2-{digest[:8]}.pth"))
     assert transfer.is_genuine(type("Own", (), {"file": true}))
 
 
@@ -121,12 +118,8 @@ def test_the_networks_of_the_ladder(label):
     data = data_set()
     network = ladder.BUILDS[label][1](data).eval()
     assert network(torch.rand(2, 3, 32, 32)).shape == (2, 5)
-    wide = torch.rand(1, 3, 32, 48)
-    if label == "gap":
-        assert network(wide).shape == (1, 5)
-    else:
-        with pytest.raises(RuntimeError):
-            network(wide)
+    if label == "gap":  # takes photos of any size
+        assert network(torch.rand(1, 3, 32, 48)).shape == (1, 5)
 
 
 def test_the_ladder_has_the_assignments_layers():

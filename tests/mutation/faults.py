@@ -280,6 +280,6 @@ FAULTS = [
          "test_coursework_engine.py::test_the_backbone_gets_its_share_of_the_rate"),
         ("coursework/engine.py:read_checkpoint", "if before.get(name) != now[name]", "if False",
          "no result of other settings",
-         "test_coursework_engine.py::test_a_folder_with_another_run_is_refused"),
+         "test_coursework_engine.py::test_a_folder_with_another_run_or_of_other_photos_is_refused"),
     ),
 ]  # fmt: skip
