@@ -133,7 +133,7 @@ class InvertedResidual(nn.Module):
 
 
 class BirdNet(nn.Module):
-    """MobileNetV2, global average pooling, linear head; torchvision's import would take 170 MB."""
+    """MobileNetV2, global average pooling, linear head; importing torchvision's takes 150 MB."""
 
     def __init__(self, class_ids: Sequence[int], seed: int = 0) -> None:
         super().__init__()
@@ -502,7 +502,7 @@ def weights_file(weights: str) -> Path:
 def load_pretrained(network: BirdNet, weights: str) -> nn.Linear:
     """Load a pretrained backbone into `network`; return the linear head that came with it.
 
-    torchvision, timm and this file have the same tensors in the same order, by other names.
+    timm has torchvision's tensors in the same order, by other names, so the order decides.
     Raises SubmissionError if there are no such weights, or not of this architecture.
     """
     content = load_file(file := weights_file(weights))

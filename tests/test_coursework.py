@@ -60,7 +60,7 @@ def test_a_folder_of_another_assignment_is_refused(tmp_path, folder, small_ladde
         (["poem"], "invalid choice: 'poem'"),
         (["case", "--photo", "x.jpg"], "--photo is for ladder only"),
         (["ladder", "--network", "vgg11"], "--network is for transfer only"),
-        (["case", "--epochs", "0"], "'0' is no whole number from 1 on"),
+        (["case", "--epochs", "-1"], "'-1' is no whole number from 1 on"),
         (["case", "--subset", "99"], "'99' is no whole number from 100 on"),
     ],
 )

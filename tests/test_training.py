@@ -20,7 +20,7 @@ from conftest import IDS, TINY, draw_photo, glass
 from PIL import Image
 from torch import nn
 from torch.nn import functional
-from torchvision.models import mobilenet_v2
+from torchvision.models import MobileNet_V2_Weights, mobilenet_v2
 
 import solution
 from solution import FINAL_RUN, VALIDATION_RUN, SubmissionError, TrainingRun, train_classifier
@@ -307,8 +307,7 @@ def test_weights_of_timm_compute_what_timm_computes(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("weights", "file"),
     [
-        ("IMAGENET1K_V1", "cache/checkpoints/mobilenet_v2-b0353104.pth"),
-        ("IMAGENET1K_V2", "cache/checkpoints/mobilenet_v2-7ebf99e0.pth"),
+        *((each.name, f"cache/checkpoints/{Path(each.url).name}") for each in MobileNet_V2_Weights),
         ("mobilenetv2_100.ra_in1k", "cache/checkpoints/mobilenetv2_100.ra_in1k.pth"),
         ("models/mine.pt", "models/mine.pt"),
     ],

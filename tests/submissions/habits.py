@@ -319,6 +319,15 @@ PLAIN = {
         classify="atexit.register(os.kill, os.getpid(), signal.SIGSEGV)",
         message="exit: the process ended by SIGSEGV, after its answer",
     ),
+    "an exit status at the very end": Habit(
+        top="import atexit, os",
+        classify="atexit.register(os._exit, 3)",
+        message="exit: the process ended with exit status 3, after its answer",
+    ),
+    "types of its own": Habit(
+        files={"types.py": ""},
+        message="import: ImportError: cannot import name 'MappingProxyType' from 'types' (*",
+    ),
     # ---- errors ----
     "a training that raises": Habit(
         train="raise ValueError('the loss is not a number')",
