@@ -326,7 +326,7 @@ PLAIN = {
     ),
     "types of its own": Habit(
         files={"types.py": ""},
-        message="import: ImportError: cannot import name 'MappingProxyType' from 'types' (*",
+        message="import: ImportError: cannot import name '*' from 'types' (*",
     ),
     # ---- errors ----
     "a training that raises": Habit(
