@@ -59,7 +59,9 @@ class Run:
         self.task, self.stage, self.outcome = task, stage, Outcome(stage.layers())
         self.limits, self.watch = stage.submission.limits, stage.submission.watch
         self.memory = int(self.limits["memory"] * 2**30)
-        self.reports = Reports(stage)
+        # Opened for writing, too: so it is not at its end where nobody writes.
+        self.channel = os.open(stage.channel, os.O_RDWR | os.O_NONBLOCK if _POSIX else os.O_RDONLY)
+        self.unread = b""  # the beginning of a report
         self.phase, self.began = Phase("import", self.limits["import"]), time.monotonic()
         self.cpu = self.cpu_before = 0.0  # seconds of all processes: now, when the phase began
         self.peak = 0  # bytes: the most that one of the processes was seen to hold
@@ -96,7 +98,7 @@ class Run:
             reader.join(1.0)
             if not reader.is_alive():  # else somebody still has the other end
                 process.stdout.close()
-            self.reports.close()
+            os.close(self.channel)
         self._clear_up()
         if not self.outcome.failure:
             self._keep_output(output)
@@ -131,8 +133,7 @@ class Run:
         sampled = 0.0
         while not self.outcome.failure:
             status = self.process.poll()  # before the reports: what has ended has reported all
-            for report in self.reports.read():
-                self._understand(report)
+            self._read_reports()
             if self.outcome.failure:
                 self._ends_within(AFTER_FAILURE)  # as it does by itself, with its last words
             elif status is not None:
@@ -165,25 +166,36 @@ class Run:
         phase.wall, phase.cpu = time.monotonic() - self.began, self.cpu - self.cpu_before
         phase.peak = self.peak
 
-    def _understand(self, report: dict[str, Any]) -> None:
-        """Take one report of the hook; a forged one that makes no sense is none."""
-        with contextlib.suppress(ValueError, AttributeError, TypeError, KeyError, IndexError):
-            match report.pop("event"):
-                case "start":
-                    self._start_phase(**report)
-                case "end":
-                    self._end_phase(**report)
-                case "progress":
-                    self.photos[report["process"]] = int(report["photos"])
-                case "refusal":
-                    self._add_refusal(Refusal(**report))
-                case "failure":
-                    refusal = report.pop("refusal")
-                    self._fail(**report, refusal=refusal and Refusal(**refusal))
-                case "modules":
-                    self.outcome.modules, self.outcome.imported = report["own"], report["imported"]
-                case kind if report["text"] not in self.lines[kind]:
-                    self.lines[kind].append(str(report["text"]))
+    def _read_reports(self) -> None:
+        """Take what the hook has reported since: lines that begin with the run's token."""
+        token = self.stage.token.encode() + b" "
+        with contextlib.suppress(BlockingIOError):
+            while data := os.read(self.channel, 65536):
+                self.unread += data
+        *lines, self.unread = self.unread.split(b"\n")
+        for line in lines:
+            with contextlib.suppress(Exception):  # a forged one that makes no sense is none
+                if line.startswith(token):
+                    text = self.stage.with_original_path(line[len(token) :].decode())
+                    self._understand(**ast.literal_eval(text))
+
+    def _understand(self, event: str, **facts: Any) -> None:
+        match event:
+            case "start":
+                self._start_phase(**facts)
+            case "end":
+                self._end_phase(**facts)
+            case "progress":
+                self.photos[facts["process"]] = int(facts["photos"])
+            case "refusal":
+                self._add_refusal(Refusal(**facts))
+            case "failure":
+                refusal = facts.pop("refusal")
+                self._fail(**facts, refusal=refusal and Refusal(**refusal))
+            case "modules":
+                self.outcome.modules, self.outcome.imported = facts["own"], facts["imported"]
+            case kind if facts["text"] not in self.lines[kind]:
+                self.lines[kind].append(str(facts["text"]))
 
     def _start_phase(self, phase: str) -> None:
         self.phase = Phase(phase, self.limits[phase])
@@ -258,33 +270,3 @@ class Run:
             headers = max(1, failure.traceback.count("Traceback (most recent call last)"))
             text = text.rsplit("Traceback (most recent call last)", headers)[0]
         return self.stage.with_original_path(text)
-
-
-class Reports:
-    """The hook's reports: lines that begin with the run's token; others are ignored."""
-
-    def __init__(self, stage: Stage) -> None:
-        flags = os.O_RDWR | os.O_NONBLOCK if _POSIX else os.O_RDONLY
-        self.stage, self.channel = stage, os.open(stage.channel, flags)
-        self.token, self.rest = stage.token.encode() + b" ", b""
-
-    def close(self) -> None:
-        """Listen no more."""
-        os.close(self.channel)
-
-    def read(self) -> list[dict[str, Any]]:
-        """Return the reports that have come since the last call."""
-        lines: list[bytes] = []
-        with contextlib.suppress(BlockingIOError):
-            while data := os.read(self.channel, 65536):
-                *new, self.rest = (self.rest + data).split(b"\n")
-                lines += new
-        return [report for line in lines if (report := self._parsed(line))]
-
-    def _parsed(self, line: bytes) -> dict[str, Any] | None:
-        if line.startswith(self.token):
-            with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
-                text = self.stage.with_original_path(line[len(self.token) :].decode())
-                report = ast.literal_eval(text)
-                return report if isinstance(report, dict) else None
-        return None

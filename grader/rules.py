@@ -16,10 +16,9 @@ from errno import ENETUNREACH, ENOENT, EROFS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import FrameType, ModuleType
     from typing import Any
 else:
-    Any = FrameType = ModuleType = object
+    Any = object
 
 NETWORK, FILES, ACCELERATOR = "no internet", "no file written", "no accelerator"
 # Who made a call: a line of the submission, a library that such a line called, a library by itself.
@@ -40,7 +39,7 @@ _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _REPORTING = os.O_WRONLY | os.O_APPEND | getattr(os, "O_NONBLOCK", 0)
 _DRIVERS = ("libcuda.so", "nvcuda.dll", "libamdhip64", "libze_loader", "ze_loader.dll")
 _DEVICES = ("/dev/nvidia", "/dev/kfd", "/dev/dri/", "/dev/accel")
-_STREAMS = ("/dev/null", "/dev/zero", "/dev/full", "/dev/tty", "/dev/ptmx", os.devnull)
+_STREAMS = ("/dev/null", "/dev/zero", "/dev/full", "/dev/tty", "/dev/ptmx", "/dev/pts/", "/proc/")
 # Started by the standard library to find libraries and name the machine.
 _HARMLESS_PROGRAMS = {"ldconfig", "gcc", "cc", "objdump", "ld", "uname", "lscpu", "sysctl", "ver"}
 _WORKER_MODULES = ("multiprocessing.popen_spawn", "multiprocessing.popen_forkserver")
@@ -74,18 +73,7 @@ def install(config: dict[str, Any]) -> None:
     """Watch this process from now on; Python has no way to remove an audit hook."""
     rules = Rules(config)
     sys.addaudithook(rules.watch)
-    sys.meta_path.insert(0, NativeIO(rules.limit_files))
-
-
-class Origin:
-    """Who made a call, found by walking the stack outwards from it.
-
-    `through` names the library's functions on the way, the innermost first; `given` holds what the
-    submission's line, or its modules, have at hand, where a file's name may come from.
-    """
-
-    def __init__(self, kind: str, where: str = "", through: Any = (), given: Any = ()) -> None:
-        self.kind, self.where, self.through, self.given = kind, where, tuple(through), given
+    sys.meta_path.insert(0, rules)
 
 
 class Rules:
@@ -142,7 +130,8 @@ class Rules:
         except Exception as error:
             if hasattr(error, "_refusal") or isinstance(error, MemoryError):
                 raise
-            self.tell("note", f"the hook failed at {event}: {_message(error)}")
+            text = f"{self.phase}: the hook failed at {event}: {_message(error)}"
+            self.report("note", text, text=text)
         finally:
             self.busy.discard(get_ident())
 
@@ -160,9 +149,9 @@ class Rules:
         except OSError:  # the grader is gone
             pass
 
-    def tell(self, kind: str, text: str, where: str = "") -> None:
+    def tell(self, kind: str, text: str) -> None:
         """Report a line for the student: "warning", "note", or "foreign" to the testing system."""
-        text = f"{self.phase}: {text}"
+        text, where = f"{self.phase}: {text}", self.find_origin()[0]["where"]
         self.report(kind, text, text=text + (f" ({where})" if where else ""))
 
     def report(self, event: str, key: str, **facts: Any) -> None:
@@ -200,12 +189,15 @@ class Rules:
         if os.getpid() != self.pid:
             return
         self.limit_files()
-        message = (self.saving and _answer_problem(error)) or _message(error)
-        facts: dict[str, Any] = {"message": message, "where": self._line_of(error)}
-        facts |= {"traceback": self._format(error), "refusal": _refusal_behind(error)}
         self._send_modules()
         self.send("end", memory=_peak_memory())
-        self.send("failure", **facts)
+        self.send(
+            "failure",
+            message=(self.saving and _answer_problem(error)) or _message(error),
+            where=self._line_of(error),
+            traceback=self._format(error),
+            refusal=_refusal_behind(error),
+        )
         self.phase = "exit"
 
     # ---- Files ----
@@ -216,16 +208,14 @@ class Rules:
             return None  # a descriptor: judged when it was opened
         name = os.fsdecode(path)
         if name.startswith(_DEVICES):
-            return self._refuse(ACCELERATOR, event, (path, mode), _error(ENOENT, name))
+            raise self._refusal(ACCELERATOR, event, (path, mode), _error(ENOENT, name))
         if not (flags or 0) & _WRITING:
             return self._on_read(name)
         real = os.path.realpath(name)
-        if real.startswith(("/proc/", "/dev/pts/", *_STREAMS)) or name.lower() == "nul":
-            return None
-        if self.saving and real.startswith(self.config["output"] + os.sep):
-            return None
-        if not (flags & os.O_CREAT or os.path.lexists(real)):
-            return None  # the system says itself that it is not there
+        harmless = real.startswith(_STREAMS) or name.lower() == os.devnull
+        answer = self.saving and real.startswith(self.config["output"] + os.sep)
+        if harmless or answer or not (flags & os.O_CREAT or os.path.lexists(real)):
+            return None  # what is not there: the system says so itself
         return self._judge(event, (path, mode), [real])
 
     def _on_read(self, name: str) -> None:
@@ -242,7 +232,7 @@ class Rules:
         # A file beside the code was copied: who reads it where it was names this machine's folder.
         there = folder + os.sep == self.roots[1] and not os.path.islink(self.roots[0] + file)
         if (there or not real.startswith(self.known)) and os.path.isfile(real):
-            self.tell("foreign", f"reads {real}", self.find_origin().where)
+            self.tell("foreign", f"reads {real}")
 
     def _on_change(self, event: str, args: tuple[Any, ...]) -> None:
         given = [args[i] for i in _CHANGES[event]]
@@ -252,9 +242,8 @@ class Rules:
         there = bool(names) and os.path.lexists(names[-1])
         if not names or (there if event in _MAKING else not there and event in _ALTERING):
             return None  # the system says itself that it is there, or that it is not
-        folders = [os.path.realpath(os.path.dirname(name) or ".") for name in names]
-        paths = [os.path.join(f, os.path.basename(n)) for f, n in zip(folders, names)]  # noqa: B905
-        return self._judge(event, args, paths)
+        parts = map(os.path.split, names)
+        return self._judge(event, args, [os.path.join(os.path.realpath(f), n) for f, n in parts])
 
     def _on_database(self, event: str, args: tuple[Any, ...]) -> None:
         """Let SQLite open what is there: it falls back to reading by itself."""
@@ -271,22 +260,19 @@ class Rules:
         """
         if not os.path.isdir(os.path.dirname(paths[-1])):
             return  # nothing can come of it, and the system says so itself
+        error = error or _error(EROFS, paths[-1])
         if "__pycache__" in paths[-1]:  # Python does without
-            raise _marked(_error(EROFS, paths[-1]), None)
-        origin, call = self.find_origin(), f"{event}({_shown(args)})"
-        if all(map(self._is_scratch, paths)):
-            self.limit_files()
-            self._note_made(paths)
-            given = any(self._is_given(path, origin.given) for path in paths)
-            if given and origin.kind == LIBRARY_INTERNAL:  # in another thread
-                origin.kind, origin.where = VIA_LIBRARY, self._line_elsewhere()
-            if given or origin.kind == DIRECT:
-                self._report(FILES, call, origin, breach=True)
-            return
-        # In the code's folder a write is refused for certain, so nothing comes of an attempt.
-        breach = origin.kind == DIRECT and not paths[-1].startswith(self.roots)
-        report = self._report(FILES, call, origin, breach)
-        raise _marked(error or _error(EROFS, paths[-1]), report)
+            raise _marked(error, None)
+        if not all(map(self._is_scratch, paths)):
+            raise self._refusal(FILES, event, args, error, paths[-1].startswith(self.roots))
+        self.limit_files()
+        self._note_made(paths)
+        origin, values = self.find_origin()
+        given = any(self._is_given(path, values) for path in paths)
+        if given and origin["kind"] == LIBRARY_INTERNAL:  # in another thread
+            origin |= {"kind": VIA_LIBRARY, "where": self._line_elsewhere()}
+        if given or origin["kind"] == DIRECT:
+            self._report(FILES, event, args, origin, breach=True)
 
     def _is_scratch(self, path: str) -> bool:
         """Tell whether libraries may write there; a run's own folders may lie in /dev/shm."""
@@ -336,24 +322,24 @@ class Rules:
             name = os.fsdecode(address)
             abstract = name[:1] in ("", "\0")
             if not abstract and not os.path.realpath(name).startswith(self.scratch):
-                self._refuse(NETWORK, event, args[1:], _error(ENOENT, name))
+                raise self._refusal(NETWORK, event, args[1:], _error(ENOENT, name))
         elif isinstance(address, tuple) and not _is_this_machine(address[0]):
             family = getattr(connection, "family", 0)
             if family in (2, 10, 23, 30):  # AF_INET; AF_INET6 on Linux, Windows, macOS
-                self._refuse(NETWORK, event, args[1:], _error(ENETUNREACH))
+                raise self._refusal(NETWORK, event, args[1:], _error(ENETUNREACH))
 
     def _on_look_up(self, event: str, args: tuple[Any, ...]) -> None:
         host = args[0][0] if isinstance(args[0], tuple) else args[0]
         # A number needs no look-up, but for its name.
         if not _is_this_machine(host) and (event in _REVERSE_LOOK_UPS or not _is_number(host)):
-            self._refuse(NETWORK, event, args, _unknown_host())
+            raise self._refusal(NETWORK, event, args, _unknown_host())
 
     def _on_url(self, event: str, args: tuple[Any, ...]) -> None:
         url = sys.modules["urllib.parse"].urlsplit(str(args[0]))
         known = _is_this_machine(url.hostname) or _is_number(url.hostname)
         if url.scheme in ("http", "https", "ftp") and not known:
             error = sys.modules["urllib.error"].URLError(_unknown_host())
-            self._refuse(NETWORK, event, args, error)
+            raise self._refusal(NETWORK, event, args, error)
 
     # ---- Libraries, programs, workers, threads ----
 
@@ -363,31 +349,29 @@ class Rules:
             self._on_worker(event, args)
         elif name == "_posixshmem":
             self.limit_files()
-        files = (frame.f_code.co_filename for frame in _outwards(sys._getframe()))
+        files = (frame.f_code.co_filename for frame in _linked(sys._getframe()))
         if self.line_name(next((file for file in files if not file.startswith(_HIDDEN)), "")):
             self.imported.add(name.partition(".")[0])
 
     def _on_library(self, event: str, args: tuple[Any, ...]) -> None:
         if any(driver in str(args[0]) for driver in _DRIVERS):
             missing = f"{args[0]}: cannot open shared object file: No such file or directory"
-            self._refuse(ACCELERATOR, event, args, OSError(missing))
+            raise self._refusal(ACCELERATOR, event, args, OSError(missing))
 
     def _on_program(self, event: str, args: tuple[Any, ...]) -> None:
         words = args[1] if event in ("os.spawn", "subprocess.Popen") else args[0]
         words = words[0] if isinstance(words, (list, tuple)) else words
-        program = ((_path(words) or "").split() or ["?"])[0]
-        origin = self.find_origin()
+        program = (_path(words).split() or ["?"])[0]
         harmless = program.replace("\\", "/").rpartition("/")[2] in _HARMLESS_PROGRAMS
-        if not harmless and origin.kind != LIBRARY_INTERNAL:
+        if not harmless and self.find_origin()[0]["kind"] != LIBRARY_INTERNAL:
             text = f"starts another program ({program}), which the audit hook cannot watch"
-            self.tell("warning", text, origin.where)
+            self.tell("warning", text)
 
     def _on_worker(self, _event: str, _args: tuple[Any, ...]) -> None:
         """Note worker processes: `classify` should have none, and they share memory in files."""
         self.limit_files()
         if self.phase == "classify":
-            text = "worker processes: the course advises against them in classify"
-            self.tell("warning", text, self.find_origin().where)
+            self.tell("warning", "worker processes: the course advises against them in classify")
 
     def _send_modules(self) -> None:
         """Report the submission's files that were imported, and the packages that it imports."""
@@ -399,23 +383,27 @@ class Rules:
 
     # ---- Refusals ----
 
-    def _refuse(self, rule: str, event: str, args: Any, error: Exception) -> None:
-        """Refuse what the testing system is known to refuse, so attempts have no effect."""
-        origin = self.find_origin()
-        breach = origin.kind == DIRECT and rule == ACCELERATOR
-        raise _marked(error, self._report(rule, f"{event}({_shown(args)})", origin, breach))
+    def _refusal(self, rule: str, event: str, args: Any, error: Any, own: bool = False) -> Any:
+        """Report a refused call, and return the error to raise.
 
-    def _report(self, rule: str, call: str, origin: Origin, breach: bool) -> dict[str, Any]:
-        facts = {
-            **{"phase": self.phase, "rule": rule, "call": call, "kind": origin.kind},
-            **{"where": origin.where, "through": origin.through, "breach": breach},
-            **{"in_worker": os.getpid() != self.pid},
-        }
-        self.report("refusal", f"{rule} {origin.where} {call}", **facts)
+        The testing system refuses for certain what is its network, or the code's `own` folder: an
+        attempt has no effect there.
+        """
+        origin, _ = self.find_origin()
+        breach = origin["kind"] == DIRECT and rule != NETWORK and not own
+        return _marked(error, self._report(rule, event, args, origin, breach))
+
+    def _report(self, rule: str, event: str, args: Any, origin: Any, breach: bool) -> Any:
+        facts = {"phase": self.phase, "rule": rule, "call": f"{event}({_shown(args)})", **origin}
+        facts |= {"breach": breach, "in_worker": os.getpid() != self.pid}
+        self.report("refusal", f"{rule} {facts['where']} {facts['call']}", **facts)
         return facts
 
-    def find_origin(self) -> Origin:
-        """Walk the stack outwards, to the innermost line of the submission's.
+    def find_origin(self) -> tuple[dict[str, Any], Any]:
+        """Return who made a call, and the values at hand there: a file's name may be one of them.
+
+        The stack is walked outwards, to the innermost line of the submission's; `through` names
+        the library's functions on the way, the innermost first.
 
         A library's module body on the way means that it is being imported: it acts by itself. So
         it does in a thread without a line of the submission's; what it does there with a name that
@@ -423,16 +411,13 @@ class Rules:
         by that name. The standard library only passes on what it is told, but for multiprocessing,
         which keeps sockets and shared memory, and tempfile, which looks for a folder.
         """
-        called: FrameType | None = None
-        through: list[str] = []
-        by_itself = False
-        for frame in _outwards(sys._getframe(1)):
+        called, by_itself, through = None, False, list[str]()
+        for frame in _linked(sys._getframe(1)):
             code = frame.f_code
-            line = self.line_name(code.co_filename)
-            if line:
-                kind = LIBRARY_INTERNAL if by_itself else VIA_LIBRARY if called else DIRECT
-                given = (*_arguments(called), *frame.f_locals.values(), *code.co_consts)
-                return Origin(kind, f"{line}:{frame.f_lineno}", through, () if by_itself else given)
+            if line := self.line_name(code.co_filename):
+                kind, where = VIA_LIBRARY if called else DIRECT, f"{line}:{frame.f_lineno}"
+                values: Any = (*_arguments(called), *frame.f_locals.values(), *code.co_consts)
+                break
             by_itself = by_itself or code.co_name == "_get_default_tempdir"
             if not self._passes_on(code.co_filename, code.co_name):
                 called, by_itself = frame, by_itself or code.co_name == "<module>"
@@ -440,7 +425,11 @@ class Rules:
                 if code.co_name == "audited":
                     name = getattr(frame.f_locals.get("function"), "__module__", name)
                 through.append(f"{name}.{code.co_name}")
-        return Origin(LIBRARY_INTERNAL, "", through, () if by_itself else self._constants())
+        else:
+            kind, where, values = LIBRARY_INTERNAL, "", () if by_itself else self._constants()
+        if by_itself:
+            kind, values = LIBRARY_INTERNAL, ()
+        return {"kind": kind, "where": where, "through": tuple(through)}, values
 
     def _constants(self) -> list[Any]:
         """Return what the submission's modules hold, and the constants of their functions."""
@@ -456,7 +445,7 @@ class Rules:
 
     def _line_elsewhere(self) -> str:
         """Return the submission's line that another thread is at, such as one that waits."""
-        frames = (frame for last in sys._current_frames().values() for frame in _outwards(last))
+        frames = (frame for last in sys._current_frames().values() for frame in _linked(last))
         lines = ((self.line_name(frame.f_code.co_filename), frame.f_lineno) for frame in frames)
         return next((f"{name}:{line}" for name, line in lines if name), "")
 
@@ -476,7 +465,8 @@ class Rules:
         return file[len(root) :].replace(os.sep, "/")
 
     def _line_of(self, error: BaseException) -> str:
-        lines = [(frame.f_code.co_filename, line) for frame, line in _walk(error.__traceback__)]
+        links = _linked(error.__traceback__, "tb_next")
+        lines = [(link.tb_frame.f_code.co_filename, link.tb_lineno) for link in links]
         if isinstance(error, SyntaxError):
             lines.append((error.filename or "", error.lineno or 0))
         names = [f"{name}:{line}" for file, line in lines if (name := self.line_name(file))]
@@ -495,19 +485,14 @@ class Rules:
             link = link.__cause__ or link.__context__
         return "".join(summary.format())[-_TEXT_LIMIT:]
 
+    # ---- Native functions ----
 
-class NativeIO:
-    """A finder that lets native functions announce the files that they open, as `open` does.
+    def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
+        """Find a module as the other finders do, to wrap its native functions once it is loaded.
 
-    It finds a module as the other finders do, and wraps its functions once it is loaded. Where the
-    hook refuses, a function fails as on a path that cannot be opened: with its own kind of error.
-    """
-
-    def __init__(self, limit_files: Any) -> None:
-        self.limit_files = limit_files
-
-    def find_spec(self, name: str, path: Any, target: ModuleType | None = None) -> Any:
-        """Find a module that has functions to wrap."""
+        They announce the files that they open, as `open` does. Where the hook refuses, a function
+        fails as on a path that cannot be opened: with its own kind of error.
+        """
         if name not in _NATIVE_IO:
             return None
         others = (f.find_spec(name, path, target) for f in sys.meta_path if f is not self)
@@ -515,14 +500,14 @@ class NativeIO:
         if spec and spec.loader:
             execute = spec.loader.exec_module
 
-            def execute_and_wrap(module: ModuleType) -> None:
+            def execute_and_wrap(module: Any) -> None:
                 execute(module)
                 self._wrap(module)
 
             spec.loader.exec_module = execute_and_wrap  # type: ignore[method-assign]
         return spec
 
-    def _wrap(self, module: ModuleType) -> None:
+    def _wrap(self, module: Any) -> None:
         for *path, last, position, mode in _NATIVE_IO[module.__name__]:
             owner: Any = module
             for name in path:
@@ -535,20 +520,19 @@ class NativeIO:
         def audited(*args: Any, **options: Any) -> Any:
             if position < 0:
                 self.limit_files()
-            name = _path(args[position]) if 0 <= position < len(args) else ""
-            if not name:
-                return function(*args, **options)
+            name, refusal = _path(args[position]) if 0 <= position < len(args) else "", None
             try:
-                sys.audit("open", name, mode, os.O_WRONLY | os.O_CREAT if "w" in mode else 0)
+                if name:
+                    sys.audit("open", name, mode, os.O_WRONLY | os.O_CREAT if "w" in mode else 0)
             except OSError as error:
                 refusal = getattr(error, "_refusal", None)
-            else:
-                return function(*args, **options)
-            nowhere = os.path.join(os.devnull, os.path.basename(name))
+                nowhere = os.path.join(os.devnull, os.path.basename(name))
+                args = (*args[:position], nowhere, *args[position + 1 :])
             try:
-                return function(*args[:position], nowhere, *args[position + 1 :], **options)
+                return function(*args, **options)
             except Exception as error:
-                _marked(error, refusal)
+                if refusal:
+                    _marked(error, refusal)
                 raise
 
         for name in ("__module__", "__name__", "__qualname__", "__doc__"):
@@ -559,7 +543,7 @@ class NativeIO:
 # ---- The stack ----
 
 
-def _arguments(frame: FrameType | None) -> Any:
+def _arguments(frame: Any) -> Any:
     """Yield what a function was called with."""
     if frame is None:
         return
@@ -572,16 +556,11 @@ def _arguments(frame: FrameType | None) -> Any:
         yield from values if isinstance(values, (tuple, type({}.values()))) else (value,)
 
 
-def _outwards(frame: Any) -> Any:
-    while frame:
-        yield frame
-        frame = frame.f_back
-
-
-def _walk(traceback: Any) -> Any:
-    while traceback:
-        yield traceback.tb_frame, traceback.tb_lineno
-        traceback = traceback.tb_next
+def _linked(item: Any, link: str = "f_back") -> Any:
+    """Yield a frame and those around it, or the links of a traceback."""
+    while item:
+        yield item
+        item = getattr(item, link)
 
 
 # ---- Errors ----
@@ -624,7 +603,8 @@ def _message(error: BaseException) -> str:
 def _answer_problem(error: BaseException) -> str:
     """Say what classify returned, where the script could not write it down; "" if unknown."""
     try:
-        *_, names = (f.f_locals for f, _ in _walk(error.__traceback__) if "answer" in f.f_locals)
+        links = _linked(error.__traceback__, "tb_next")
+        names = [n for link in links if "answer" in (n := link.tb_frame.f_locals)][-1]
         answer = names["answer"]
         if not hasattr(answer, "keys"):
             what = "None" if answer is None else f"a {type(answer).__name__}"
@@ -641,22 +621,16 @@ def _answer_problem(error: BaseException) -> str:
 
 def _path(value: Any) -> str:
     """Return the text of a path of any kind; "" for anything else."""
-    if isinstance(value, (str, bytes)) or hasattr(type(value), "__fspath__"):
-        try:
-            return os.fsdecode(value)
-        except Exception:  # a path that cannot say its name
-            return ""
-    return ""
+    try:
+        return os.fsdecode(value)
+    except Exception:  # no path, or one that cannot say its name
+        return ""
 
 
 def _in_folder(name: str, descriptor: Any) -> str:
     """Return a name relative to an open folder as absolute, where the system can tell."""
-    if os.path.isabs(name) or not isinstance(descriptor, int) or descriptor < 0:
-        return name
-    try:
-        return os.path.join(os.readlink(f"/proc/self/fd/{descriptor}"), name)
-    except OSError:
-        return name
+    folder = f"/proc/self/fd/{descriptor}"
+    return os.path.join(os.path.realpath(folder) if os.path.isdir(folder) else "", name)
 
 
 def _is_number(host: Any) -> bool:
@@ -677,8 +651,8 @@ def _is_this_machine(host: Any) -> bool:
 
 def _shown(args: tuple[Any, ...]) -> str:
     """Return the arguments that say something: names and addresses, no descriptors, no flags."""
-    names = [a if isinstance(a, (bytes, tuple)) else _path(a) or a for a in args]
-    text = ", ".join(repr(name) for name in names if isinstance(name, (str, bytes, tuple)))
+    names = (a if isinstance(a, tuple) else _path(a) for a in args)
+    text = ", ".join(repr(name) for name in names if name)
     return text if len(text) <= 200 else text[:200] + "..."
 
 
