@@ -36,7 +36,7 @@ from grader.model import Metadata  # noqa: E402
 from grader.pack import PackError, files_to_pack, pack  # noqa: E402
 from grader.process import run  # noqa: E402
 from grader.report import Progress, say  # noqa: E402
-from grader.reproduce import RunFailed, find_test, reproduce  # noqa: E402
+from grader.reproduce import find_test, reproduce  # noqa: E402
 from grader.session import TestResult, grade_tests  # noqa: E402
 from grader.staging import LIMITS, NAMES, Submission  # noqa: E402
 
@@ -198,7 +198,7 @@ def grade_folder(submission: Submission, options: argparse.Namespace, watch: Pro
         write_json(options.json, report.as_json(metadata, results))
     passed = all(result.ok for result in results) and _reaches(results[-1], options.require)
     if options.reproduce and passed:
-        passed = show_reproduction(submission, metadata, results)
+        passed = reproduce(submission, tests, metadata)
     if options.pack:
         passed = show_pack(options, submission, metadata, results, passed)
     grade = grade_results([result.entry() for result in results])
@@ -213,22 +213,6 @@ def _reaches(last: TestResult, required: float | None) -> bool:
         return True
     say(f"Failed: {accuracy} is below the required {required:g}")
     return False
-
-
-def show_reproduction(
-    submission: Submission, metadata: Metadata, results: Sequence[TestResult]
-) -> bool:
-    """Retrain and compare; returns whether the training function reaches the accuracy."""
-    say("Reproduction: training anew with fast_train=False")
-    try:
-        tests = [result.test for result in results]
-        comparison = reproduce(submission, tests, metadata, report.show_phases)
-    except RunFailed as failure:
-        say(f"   NOT reproduced: {report.harmless(str(failure))}")
-        return False
-    for line in comparison.lines():
-        say(f"   {line}")
-    return comparison.reproduced
 
 
 def show_pack(

@@ -3,15 +3,15 @@
 docs/grader.md says what this proves and what it cannot.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from course.files import UserError, temporary_folder
 from course.layout import CheckerError, TestFolder, read_csv
 from course.marks import accuracy_error, accuracy_text, paired_error
 from grader.model import Metadata
-from grader.outcome import Outcome
 from grader.process import run
+from grader.report import harmless, say, show_phases
 from grader.staging import Submission
 
 # How much worse a second training may be for its own randomness (seed, order of the photos,
@@ -94,18 +94,26 @@ def find_test(tests: Sequence[TestFolder]) -> tuple[TestFolder, dict[str, int]]:
     )
 
 
-def reproduce(
-    submission: Submission,
-    tests: Sequence[TestFolder],
-    metadata: Metadata,
-    report: Callable[[Outcome], None],
+def reproduce(submission: Submission, tests: Sequence[TestFolder], metadata: Metadata) -> bool:
+    """Retrain, compare, and say what was found; returns whether the accuracy is reached."""
+    say("Reproduction: training anew with fast_train=False")
+    try:
+        comparison = _retrain_and_compare(submission, metadata, *find_test(tests))
+    except RunFailed as failure:
+        say(f"   NOT reproduced: {harmless(str(failure))}")
+        return False
+    for line in comparison.lines():
+        say(f"   {line}")
+    return comparison.reproduced
+
+
+def _retrain_and_compare(
+    submission: Submission, metadata: Metadata, test: TestFolder, truth: dict[str, int]
 ) -> Comparison:
-    """Retrain, report the run, and compare with the submitted model. Raises RunFailed."""
-    test, truth = find_test(tests)
     with temporary_folder("grader-model-") as folder:
         # The caches stay visible: whoever retrains has pretrained weights to begin with.
         training = run("train", submission, test.input, folder, keep_caches=True)
-        report(training)
+        show_phases(training)
         if training.problem:
             raise RunFailed(str(training.problem))
         retrained = _answers(replace(submission, model=folder / "birds_model.pt"), test)

@@ -10,7 +10,6 @@ is left when the command has ended is killed as well, and named in the last line
 """
 
 import contextlib
-import functools
 import os
 import subprocess
 import sys
@@ -29,9 +28,9 @@ _READ_ANYTHING = 2  # CAP_DAC_READ_SEARCH: the data may belong to somebody else
 
 def main(memory: int, command: list[str]) -> int:
     """Run the command and clear up after it; returns its exit status."""
-    _set_up_linux()
-    limit = functools.partial(_limit, memory) if os.name == "posix" else None
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=limit)  # noqa: PLW1509 - no thread yet
+    if sys.platform == "linux":
+        _set_up_linux(memory)
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     threading.Thread(target=_end_with_grader, daemon=True).start()
     status = process.wait()
     psutil.wait_procs(descendants(), PATIENCE)
@@ -41,27 +40,21 @@ def main(memory: int, command: list[str]) -> int:
     return 128 - status if status < 0 else status
 
 
-def _set_up_linux() -> None:
-    """Adopt orphans, and give up root's power to write where the mode forbids it."""
-    if sys.platform != "linux":
-        return
+def _set_up_linux(memory: int) -> None:
+    """Adopt orphans, give up root's power to write where the mode forbids it, limit the memory.
+
+    An allocation over the limit fails, which Python turns into a MemoryError. RLIMIT_DATA counts
+    what is allocated; RLIMIT_AS would count the gigabytes of address space that torch only
+    reserves. Elsewhere there is no working limit: there the grader ends the process.
+    """
     import ctypes
+    import resource
 
     prctl = ctypes.CDLL(None).prctl
     prctl(_SUBREAPER, 1, 0, 0, 0)
     for capability in range(64):
         if capability != _READ_ANYTHING:
             prctl(_DROP_BOUND, capability, 0, 0, 0)  # from the next exec on
-
-
-def _limit(memory: int) -> None:
-    """Refuse the allocation itself, which Python turns into a MemoryError.
-
-    RLIMIT_DATA counts what is allocated; RLIMIT_AS would count the gigabytes of address space that
-    torch only reserves. macOS has no working limit: there the grader ends the process.
-    """
-    import resource
-
     with contextlib.suppress(ValueError, OSError):
         hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
         resource.setrlimit(resource.RLIMIT_DATA, (memory, hard))
