@@ -78,9 +78,7 @@ def grade_test(submission: Submission, test: TestFolder) -> TestResult:
 def _oddities(answer: Mapping[str, int], truth: Mapping[str, int]) -> list[str]:
     """Return what the check lets pass, and a student would want to know."""
     odd = []
-    extra = sorted(answer.keys() - truth.keys())
-    if extra:
-        # The check goes through the rows of the truth, so further answers are ignored.
+    if extra := sorted(answer.keys() - truth.keys()):  # the check ignores them
         odd.append(f"the answer has {len(extra)} file names that the test lacks: {extra[0]!r}")
     if len(answer) > 1 and len(set(answer.values())) == 1:
         odd.append(f"all {len(answer)} photos got the same class, {next(iter(answer.values()))}")

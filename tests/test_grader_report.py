@@ -87,44 +87,28 @@ def test_the_same_names_are_not_the_same_photos(course, told, public):
     assert any(line.startswith("this model is a demonstration") for line in lines)
 
 
-def test_without_digests_nobody_knows(told):
-    lines = told(training={"photos": 40}, validation=VALIDATION)
-    why = "whether the model was trained on these photos is unknown, it keeps no digests of its"
-    assert f"test 00: {why} photos" in lines
-    assert expects_a_mark(lines)
-    assert not any(line.startswith("this model is a demonstration") for line in lines)
-
-
 def test_photos_kept_out_count_as_they_are(told, public):
     lines = told("tests", training=public, validation=VALIDATION)
     assert "test 01: photos that the model was not trained on" in lines
     assert not expects_a_mark(lines)
 
 
-def test_a_model_without_record(told):
-    lines = told(training=None)
-    assert any(line.endswith("is unknown, it keeps no record of its training") for line in lines)
-    assert not expects_a_mark(lines)
-
-
 @pytest.mark.parametrize(
-    ("metadata", "correct", "text"),
+    ("correct", "metadata", "text", "expected"),
     [
-        ({"class_ids": [100, 101]}, 0, "other species than the test asks for: 4 of 4 class ids"),
-        ({"class_ids": [0, 1, 2, 3]}, 0, "accuracy 0.0000 here, 0.8500 in its validation"),
-        ({}, 20, "accuracy 0.5000 here, 0.8500 in its validation"),
+        (40, {"training": {"photos": 40}}, "unknown, it keeps no digests of its photos", True),
+        (40, {"validation": None}, "unknown, it keeps no record of its training", False),
+        (32, {"class_ids": [0, 1, 2, 3]}, "unknown, it keeps no record of its training", True),
+        (20, {}, "WRONG: accuracy 0.5000 here, 0.8500 in its validation", False),
+        (0, {"class_ids": [0, 1, 2, 3]}, "WRONG: accuracy 0.0000 here, 0.8500 in its", False),
+        (0, {"class_ids": [100, 101]}, "species than the test asks for: 4 of 4 class ids", False),
     ],
 )
-def test_no_mark_is_expected_of_a_model_of_other_species(told, metadata, correct, text):
-    lines = told(correct=correct, validation=VALIDATION, **metadata)
-    [line] = [line for line in lines if line.startswith("WRONG:")]
-    assert text in line
-    assert not expects_a_mark(lines)
-
-
-def test_a_mark_is_expected_of_a_model_of_these_species(told):
-    known = {"class_ids": [0, 1, 2, 3], "training": {"labels_sha256": "f" * 64}}
-    assert expects_a_mark(told(correct=32, validation=VALIDATION, **known))
+def test_a_mark_is_expected_of_a_model_of_these_species(told, correct, metadata, text, expected):
+    lines = told(correct=correct, **{"validation": VALIDATION, **metadata})
+    assert any(text in line for line in lines)
+    assert expects_a_mark(lines) == expected
+    assert not any(line.startswith("this model is a demonstration") for line in lines)
 
 
 def test_the_shipped_models_facts_are_read_without_torch():
@@ -208,31 +192,26 @@ def test_reproduced_on_photos_kept_out_of_both(course, grade, public, monkeypatc
     assert (status, lines[-1]) == (0, "Mark: 10 1.0000")
 
 
-def test_not_reproduced(grade, public):
-    status, lines = grade("--reproduce", training=public, retrained=0.5)
-    assert any(line.startswith("NOT reproduced: +0.5000 lost") for line in lines)
-    assert status == 1
-
-
-@pytest.mark.parametrize(("retrained", "status"), [(0.8, 0), (0.3, 1)])
+@pytest.mark.parametrize(
+    ("trained", "retrained", "found", "status"),
+    [
+        ("elsewhere", 0.5, "NOT reproduced: +0.5000 lost", 1),
+        ("here", 0.8, "compared on different photos: the submitted model was trained on these", 0),
+        ("here", 0.3, "submitted model 0.8500 (85 of 100), retrained model 0.3000", 1),
+        # With a record of other labels, nobody can tell: the stored validation stands in.
+        ("unknown", 0.8, "compared on different photos: the submitted model may have been", 0),
+    ],
+)
 def test_a_model_trained_on_the_photos_is_held_to_its_stored_validation(
-    course, grade, retrained, status
+    course, grade, public, trained, retrained, found, status
 ):
-    training = trained_on(course / "tests/01_hidden_input/test/images")
+    unknown = {"photos": 3, "labels_sha256": labels_fingerprint({"elsewhere.jpg": 1})}
+    here = trained_on(course / "tests/01_hidden_input/test/images")
+    training = {"elsewhere": public, "here": here, "unknown": unknown}[trained]
     metadata = {"training": training, "validation": VALIDATION}
-    found, lines = grade("--reproduce", **metadata, retrained=retrained)
-    assert any(line.startswith("compared on different photos") for line in lines)
-    assert any(line.startswith("submitted model 0.8500 (85 of 100), retr") for line in lines)
-    assert found == status
-
-
-def test_photos_that_may_have_been_seen_are_not_compared_on(grade):
-    """With a record of other labels, nobody can tell: the stored validation stands in."""
-    training = {"photos": 3, "labels_sha256": labels_fingerprint({"elsewhere.jpg": 1})}
-    metadata = {"training": training, "validation": VALIDATION}
-    status, lines = grade("--reproduce", **metadata, retrained=0.8)
-    assert any("the submitted model may have been trained on these 40" in line for line in lines)
-    assert status == 0
+    result, lines = grade("--reproduce", **metadata, retrained=retrained)
+    assert any(line.startswith(found) for line in lines)
+    assert result == status
 
 
 def test_a_training_that_fails_reproduces_nothing(course, grade, public):
@@ -242,9 +221,9 @@ def test_a_training_that_fails_reproduces_nothing(course, grade, public):
     assert (status, lines[-1]) == (1, "Mark: 10 1.0000")
 
 
-def test_a_submission_that_fails_is_not_trained_again(course, grade, public):
+def test_a_submission_that_fails_is_not_trained_again(course, grade):
     edit(course, "    return {", "    assert not fast_train\n    return {", count=1)
-    status, lines = grade("--reproduce", training=public)
+    status, lines = grade("--reproduce")
     assert status == 1
     assert not any("reproduced" in line for line in lines)
 

@@ -25,15 +25,17 @@ from course.layout import TestFolder
 from grader.outcome import Outcome, Phase
 from grader.pack import PackError, files_to_pack, pack
 from grader.process import run
-from grader.report import Progress, show_errors, show_phases, show_result
+from grader.report import Progress, show_errors, show_result
 from grader.sandbox import why_no_sandbox
 from grader.session import TestResult
 from grader.staging import Submission
+from tests.mutation.trial import checkout
 
 SCRIPT = Path(run_tests.__file__)
 PATIENCE = 600  # seconds: what never ends fails, what a busy machine slows down does not
 PROGRESS = re.compile(r"\d\d \w+, .* s of \d+ s, CPU|import time:")
 OK, ERROR = "Ok, accuracy 1.0000", "Runtime error"
+TEST = TestFolder(Path("00_test_img_input"))
 
 
 @pytest.fixture
@@ -45,12 +47,10 @@ def course(tmp_path):
 
 
 @pytest.fixture
-def grade(course, capsys):
-    """Grade the submission "good", or another; returns the status, the lines, and stderr."""
+def main(capsys):
+    """Call the script's main function; returns the status, the lines, and stderr."""
 
-    def grade(*options, habit=None):
-        folder = habit.write(course / secrets.token_hex(4)) if habit else course / "good"
-        words = [course / "tests", "--submission", folder, *options]
+    def main(*words):
         try:
             status = run_tests.main(list(map(str, words)))
         except SystemExit as stop:  # argparse's
@@ -58,13 +58,24 @@ def grade(course, capsys):
         said = capsys.readouterr()
         return status, said.out.splitlines(), without_progress(said.err)
 
+    return main
+
+
+@pytest.fixture
+def grade(course, main):
+    """Grade the submission "good", or another."""
+
+    def grade(*options, habit=None):
+        folder = habit.write(course / secrets.token_hex(4)) if habit else course / "good"
+        return main(course / "tests", "--submission", folder, *options)
+
     return grade
 
 
-def call(*words, options=(), before=(), **environment):
+def call(*words, script=SCRIPT, options=(), before=(), **environment):
     """Run the script in a process of its own; returns its status, its lines, and stderr."""
     done = subprocess.run(
-        [*before, sys.executable, *options, str(SCRIPT), *map(str, words)],
+        [*before, sys.executable, *options, str(script), *map(str, words)],
         capture_output=True,
         env={**os.environ, **environment},
         timeout=PATIENCE,
@@ -260,17 +271,15 @@ def test_another_model_file(course, grade, monkeypatch):
         ("--no-such-option", "unrecognized"),
     ],
 )
-def test_a_wrong_call_exits_with_2_and_one_line(course, capsys, words, text):
+def test_a_wrong_call_exits_with_2_and_one_line(course, main, words, text):
     (course / "tests" / "species.csv").write_text("class_id,name\n0,Wren\n")
     make_test(course / "good" / "in_the_way")
     (course / "good" / "in_the_way" / "00_test_img_check").write_text("")
     (make_test(course / "good" / "results") / "results.json").mkdir()
-    try:
-        status = run_tests.main(words.format(tests=course / "tests", good=course / "good").split())
-    except SystemExit as stop:
-        status = stop.code
+    words = words.format(tests=course / "tests", good=course / "good").split()
+    status, _, errors = main(*words)
     assert status == 2
-    assert text in capsys.readouterr().err.splitlines()[-1]
+    assert text in errors.splitlines()[-1]
     assert not list(course.glob("*/*_check")), "told before the work, not after it"
 
 
@@ -294,8 +303,6 @@ def test_results_are_there_whatever_ends_the_run(course, number):
 # whose parent has ended, another program, and one that has nothing of its parent's environment.
 HANGS_WITH_OTHERS = Habit(
     top="""
-    import subprocess, time
-
     RUN = os.environ["LC_BIRDS_TEST_RUN"]
     PROGRAM = [sys.executable, "-c", "import time; time.sleep(300)", RUN]
 
@@ -361,18 +368,10 @@ def test_a_killed_grader_leaves_no_process_behind(course, layer):
 # ---- what is told ----
 
 
-def test_costs_are_told_in_their_units(capsys):
-    phase = Phase("classify", 900, wall=1.75, cpu=2.5, peak=300 * 2**20, verdict="ok")
-    show_phases(Outcome([], [phase]))
-    row = capsys.readouterr().out.splitlines()[-1]
-    assert row.split() == ["classify", "900", "s", "1.8", "s", "2.5", "s", "300", "MiB", "ok"]
-
-
 def test_the_most_frequent_confusions_are_told_first(capsys):
     truth = {"a.png": 0, "b.png": 1, "c.png": 1, "d.png": 2}
     answer = {"a.png": 2, "b.png": 3, "c.png": 3, "d.png": 2}
-    test = TestFolder(Path("00_test_img_input"))
-    show_errors([TestResult(test, Outcome(), answer, truth)], {1: "Wren"})
+    show_errors([TestResult(TEST, Outcome(), answer, truth)], {1: "Wren"})
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "Misclassified in test 00: 3 photos"
     assert [line.split() for line in lines[2:]] == [
@@ -382,21 +381,18 @@ def test_the_most_frequent_confusions_are_told_first(capsys):
     ]
 
 
-def test_a_busy_machine_is_named_once(course, capsys):
-    names = ("fast_train", "classify")
-    phases = [Phase(name, 900, wall=100.0, cpu=20.0, verdict="ok") for name in names]
-    outcome = Outcome(phases=phases)
-    test = TestFolder(Path("00_test_img_input"))
-    show_result(TestResult(test, outcome, {"a": 0}, {"a": 0}), Submission.at(course / "good"))
+def test_costs_are_told_in_their_units_and_a_busy_machine_is_named_once(course, capsys):
+    costs = {"limit": 900, "wall": 100.06, "cpu": 20.0, "peak": 300 * 2**20, "verdict": "ok"}
+    outcome = Outcome(phases=[Phase(name, **costs) for name in ("fast_train", "classify")])
+    show_result(TestResult(TEST, outcome, {"a": 0}, {"a": 0}), Submission.at(course / "good"))
     said = " ".join(capsys.readouterr().out.split())
+    assert "classify 900 s 100.1 s 20.0 s 300 MiB ok" in said
     assert "fast_train used 20 s in 100 s, classify used 20 s in 100 s: the m" in said
     assert said.count("the machine was busy") == 1
 
 
 def test_a_phase_that_ran_out_of_time_says_so_in_its_row(grade):
-    status, lines, _ = grade(
-        "--limit", "import=0.3", habit=Habit(top="import time; time.sleep(60)")
-    )
+    status, lines, _ = grade("--limit", "import=0.3", habit=Habit(top="time.sleep(60)"))
     assert status == 1
     assert any(line.split()[:1] == ["import"] and line.endswith("over time") for line in lines)
 
@@ -464,7 +460,6 @@ def test_a_line_says_how_far_it_is(monkeypatch, stream):
 def test_photos_are_counted_while_they_are_read(course):
     seen = course / "seen"
     waits = f"""
-    import time
     def read(photo):
         text = photo.read_text()
         while not os.path.exists({str(seen)!r}):
@@ -485,35 +480,32 @@ def test_photos_are_counted_while_they_are_read(course):
 # ---- the testing system's own calls ----
 
 
-def test_checker_mode(course, monkeypatch, capsys):
+def test_checker_mode(course, monkeypatch, main):
     monkeypatch.setattr(run_tests, "ROOT", course / "good")
     monkeypatch.setenv("CHECKER", "1")
     check = course / "01_check"
     data = course / "tests" / "00_test_img_input"
-    assert run_tests.main(["run_single_test", str(data), str(check / "output")]) == 0
+    assert main("run_single_test", data, check / "output")[0] == 0
     shutil.copytree(course / "tests" / "00_test_img_gt", check / "gt")
-    for words in ([str(check)], [str(check), str(check / "output")]):  # the real script takes two
-        assert run_tests.main(["check_test", *words]) == 0
-        assert capsys.readouterr().out == "Ok, accuracy 1.0000\n"
     (check / "results.json").write_text('[{"time": 1.5, "status": "Ok, accuracy 0.8312"}]')
-    for words in ([str(check)], [str(check), str(check / "output")]):
-        assert run_tests.main(["grade", *words]) == 0
-        assert json.loads(capsys.readouterr().out) == {"description": "0.8312", "mark": 8}
+    for words in ([check], [check, check / "output"]):  # the real script takes two
+        assert main("check_test", *words) == (0, ["Ok, accuracy 1.0000"], "")
+        status, [line], _ = main("grade", *words)
+        assert (status, json.loads(line)) == (0, {"description": "0.8312", "mark": 8})
 
 
-def test_checker_mode_fails_aloud(course, monkeypatch, capsys):
+def test_checker_mode_fails_aloud(course, monkeypatch, main):
     monkeypatch.setattr(run_tests, "ROOT", HABITS["a training that raises"].write(course / "bad"))
     monkeypatch.setenv("CHECKER", "1")
-    data, output = course / "tests" / "00_test_img_input", course / "out"
-    assert run_tests.main(["run_single_test", str(data), str(output)]) == 1
-    assert "ValueError: the loss is not a number" in capsys.readouterr().err
-    assert not output.exists()
-    assert run_tests.main(["check_test", str(course)]) == 1
-    assert run_tests.main(["grade", str(course)]) == 2
-    assert run_tests.main(["grade"]) == 2
-    said = capsys.readouterr()
-    assert "MODE DATA_DIR OUTPUT_DIR" in said.err
-    assert said.out == ""
+    output = course / "out"
+    status, lines, errors = main("run_single_test", course / "tests/00_test_img_input", output)
+    assert (status, lines, output.exists()) == (1, [], False)
+    assert "ValueError: the loss is not a number" in errors
+    assert main("check_test", course)[:2] == (1, [])
+    assert main("grade", course)[:2] == (2, [])
+    status, lines, errors = main("grade")
+    assert (status, lines) == (2, [])
+    assert "MODE DATA_DIR OUTPUT_DIR" in errors
 
 
 # ---- without course data ----
@@ -543,75 +535,54 @@ def clone(course, monkeypatch):
     return course / "good"
 
 
-def test_without_course_data_the_sample_is_drawn_trained_and_graded(clone, capsys):
-    before = (clone / "birds_model.pt").read_bytes()
-    assert run_tests.main([]) == 0
-    lines = capsys.readouterr().out.splitlines()
+def test_without_course_data_the_sample_is_drawn_trained_and_graded(clone, main):
+    before, kept = (clone / "birds_model.pt").read_text(), clone / "report" / "sample"
+    status, lines, _ = main()
+    assert status == 0
     assert lines[0].startswith("No tests in public_data")
     assert "epoch 1" in lines
     assert [line[:2] for line in lines if "s Ok, accuracy" in line] == ["00"]
-    kept = f"The model and the report of the training are kept in {clone / 'report' / 'sample'}"
-    assert lines[-2:] == ["Mark: 10 1.0000", kept]
-    assert (clone / "birds_model.pt").read_bytes() == before
+    text = f"The model and the report of the training are kept in {kept}"
+    assert lines[-2:] == ["Mark: 10 1.0000", text]
+    assert (clone / "birds_model.pt").read_text() == before
+    backbone, tests = (kept / "birds_model.pt").read_text().splitlines(keepends=True)
+    assert backbone == before
+    assert not Path(tests).exists()
     assert not list((clone / "public_data").iterdir())
 
 
-def test_the_sample_is_gone_afterwards(clone):
-    with run_tests.graded_sample(clone / "birds_model.pt", own=True) as (tests, model):
-        assert model.read_text() == f"toy weights\n{tests}"
-    assert not tests.exists()
-    assert model.parent == clone / "report" / "sample"
-
-
-def test_a_training_that_fails_is_no_passing_run(clone, monkeypatch, capsys):
+def test_a_training_that_fails_is_no_passing_run(clone, monkeypatch, main):
     def fails(words):
         raise UserError("no weights")
 
     monkeypatch.setattr("train_full.main", fails)
-    assert run_tests.main([]) == 2
-    assert capsys.readouterr().err == "Error: no weights\n"
+    status, _, error = main()
+    assert (status, error) == (2, "Error: no weights")
 
 
-def test_the_sample_is_nothing_to_upload(clone):
-    assert run_tests.main(["--pack", str(clone / "upload.zip")]) == 2
+def test_the_sample_is_nothing_to_upload(clone, main):
+    assert main("--pack", clone / "upload.zip")[0] == 2
     assert not (clone / "upload.zip").exists()
 
 
 @pytest.mark.slow
 def test_a_fresh_clone_earns_a_10_on_its_own_sample(tmp_path):
-    root = SCRIPT.parent
-    for name in ("run_tests.py", "solution.py", "train_full.py", "birds_model.pt"):
-        shutil.copy(root / name, tmp_path / name)
-    for name in ("birddata", "course", "grader", "reporting", "public_data"):
-        shutil.copytree(root / name, tmp_path / name, ignore=only_programs)
-    before = (tmp_path / "birds_model.pt").read_bytes()
+    before = (checkout(tmp_path) / "birds_model.pt").read_bytes()
     empty = {"TORCH_HOME": str(tmp_path / "no_cache"), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(
-        [sys.executable, "run_tests.py"],
-        cwd=tmp_path,
-        env={**os.environ, **empty},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-2].startswith("Mark: 10 ")
+    status, lines, errors = call(script=tmp_path / "run_tests.py", **empty)
+    assert status == 0, errors
+    assert lines[-2].startswith("Mark: 10 ")
     assert (tmp_path / "report" / "sample" / "report.html").is_file()
     assert (tmp_path / "birds_model.pt").read_bytes() == before
     assert not list((tmp_path / "public_data").glob("[0-9]*"))
 
 
-def only_programs(folder, names):
-    return [name for name in names if not name.endswith((".py", ".j2", ".csv"))]
-
-
-def test_anothers_submission_is_not_trained(clone, course, capsys):
+def test_anothers_submission_is_not_trained(clone, course, main):
     """Outside this folder train_full.py is no business of the grader's."""
-    other = HABITS["good"].write(course / "other")
-    assert run_tests.main(["--submission", str(other)]) == 0
-    out = capsys.readouterr().out
-    assert "graded on it as it is" in out
-    assert "epoch 1" not in out
+    status, lines, _ = main("--submission", HABITS["good"].write(course / "other"))
+    assert status == 0
+    assert any("graded on it as it is" in line for line in lines)
+    assert "epoch 1" not in lines
 
 
 # ---- surroundings that people have; those of all commands: test_environments.py ----
@@ -629,17 +600,17 @@ def test_a_console_that_lacks_the_characters(course):
     assert "\x1b" not in "".join(lines)
 
 
-def test_no_folder_for_temporary_files(course, monkeypatch, capsys):
+def test_no_folder_for_temporary_files(grade, monkeypatch):
     def none(*_, **__):
         raise FileNotFoundError(2, "No usable temporary directory found")
 
     monkeypatch.setattr("tempfile.gettempdir", none)
-    assert run_tests.main([str(course / "tests"), "--submission", str(course / "good")]) == 2
-    [line] = capsys.readouterr().err.splitlines()
-    assert "set TMPDIR to one that can" in line
+    status, _, error = grade()
+    assert status == 2
+    assert error.endswith("set TMPDIR to one that can")
 
 
-def test_a_submission_in_shared_memory(course, capsys):
+def test_a_submission_in_shared_memory(main):
     """A place that the sandbox hides: the code is copied before."""
     if not os.access("/dev/shm", os.W_OK):
         pytest.skip("no /dev/shm")
@@ -647,13 +618,14 @@ def test_a_submission_in_shared_memory(course, capsys):
     with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
         make_test(Path(name, "tests"))
         folder = helped.write(Path(name, "helped"))
-        assert run_tests.main([f"{name}/tests", "--submission", str(folder)]) == 0
+        assert main(f"{name}/tests", "--submission", folder)[0] == 0
 
 
-def test_a_folder_that_cannot_be_read(course, monkeypatch, capsys):
+def test_a_folder_that_cannot_be_read(grade, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_, **__: False)
-    assert run_tests.main([str(course / "tests"), "--submission", str(course / "good")]) == 2
-    assert "cannot be read: no permission" in capsys.readouterr().err
+    status, _, error = grade()
+    assert status == 2
+    assert "cannot be read: no permission" in error
 
 
 def test_as_another_user(course):
@@ -731,8 +703,7 @@ def test_imports_are_found_by_reading_the_code(course):
 def test_what_leads_out_of_the_folder_is_not_packed(course, file):
     (course / "outside.py").write_text("")
     (course / "good" / "link.py").symlink_to(course / "outside.py")
-    outcome = Outcome(modules=[file])
-    results = [TestResult(TestFolder(Path("00_a_input")), outcome)]
+    results = [TestResult(TEST, Outcome(modules=[file]))]
     with pytest.raises(PackError, match="leads out of"):
         files_to_pack(Submission.at(course / "good"), results, "solution")
 

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import uuid
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -80,7 +81,7 @@ def test_a_submission_gets_exactly_its_result(name, habit, layer, tmp_path, monk
     monkeypatch.setenv("LC_BIRDS_TEST_RUN", run)
     monkeypatch.setenv("LC_BIRDS_HOME", str(tmp_path))
     (tmp_path / "weights.pth").write_text("weights")
-    want = habit.without_box() if layer == "portable" else habit
+    want = replace(habit, **habit.portable) if layer == "portable" else habit
     folder = habit.write(tmp_path / "code").resolve()
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     [test] = find_tests(make_test(tmp_path / "tests"))

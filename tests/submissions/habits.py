@@ -10,14 +10,14 @@ import shutil
 import sqlite3
 import textwrap
 import zipfile
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 OK, ERROR, CHECK = "Ok, accuracy 1.0000", "Runtime error", "Checker error"
 TOY = '''"""A habit."""
 
-import os
-import sys
+import atexit, contextlib, ctypes, os, signal, socket
+import subprocess, sys, threading, time
 from pathlib import Path
 
 {top}
@@ -29,8 +29,9 @@ def train_classifier(train_gt, train_img_dir, fast_train=False):
 
 
 def classify(model_path, test_img_dir):
+    photos = sorted(Path(test_img_dir).iterdir())
 {classify}
-    return {{{answer} for photo in sorted(Path(test_img_dir).iterdir())}}
+    return {{{answer} for photo in photos}}
 '''
 
 
@@ -43,7 +44,6 @@ class Habit:
     classify: str = ""
     answer: str = "photo.name: int(photo.read_text())"
     files: dict = field(default_factory=dict)  # beside the code, by name: a text, or what writes it
-    status: str = ""  # where it does not follow from the message
     message: str | tuple = ""  # or one of several
     remedy: str = ""
     box: str = ""  # the box's own verdict, where the grader is stricter on purpose
@@ -60,7 +60,8 @@ class Habit:
     @property
     def verdict(self) -> str:
         """The status that it must get."""
-        return self.status or (ERROR if self.message else OK)
+        failed = CHECK if str(self.message).startswith("check:") else ERROR
+        return failed if self.message else OK
 
     def write(self, folder: Path) -> Path:
         """Write the submission; returns its folder."""
@@ -77,10 +78,6 @@ class Habit:
             elif content is not None:
                 path.write_text(content)
         return folder
-
-    def without_box(self) -> "Habit":
-        """What is said in the portable layer."""
-        return replace(self, **self.portable)
 
 
 def zipped(path):
@@ -99,6 +96,18 @@ def model(name):
     return lambda path: shutil.copyfile(Path(__file__).parent / "models" / name, path)
 
 
+SHADOWS = [
+    "birddata",
+    "copy",
+    "course",
+    "grader",
+    "hook",
+    "inspect",
+    "psutil",
+    "random",
+    "resource",
+]
+SHADOWS += ["rules", "run_tests", "supervisor"]
 INT = "int(photo.read_text())"
 ENDLESS = "while True: time.sleep(0.1)"
 ONE_SECOND = {"exit": 1}
@@ -108,8 +117,8 @@ LEFT = "a process that the submission started outlived the test and was ended"
 NO_WEIGHTS = "fast_train: pretrained weights are missing and cannot be downloaded: refused * (*"
 
 
-def wrote(call, phase="classify"):
-    return f"{phase}: broke the rule 'no file written': {call} (*"
+def wrote(call, phase="classify", line="*"):
+    return f"{phase}: broke the rule 'no file written': {call} (solution.py:{line})"
 
 
 # Photos by torch's worker processes.
@@ -215,9 +224,8 @@ PLAIN = {
     "a named tuple of one": Habit(
         top="from collections import namedtuple\nId = namedtuple('Id', 'value')",
         answer=f"photo.name: Id({INT})",
-        message="classify: TypeError: classify returned Id(value=0) (solution"
-        ".Id) for 'photo_0.png', "
-        "not an int",
+        message="classify: TypeError: classify returned Id(value=0) (solution.Id) for "
+        "'photo_0.png', not an int",
     ),
     "numbers and names of many kinds": Habit(
         top="""
@@ -243,39 +251,26 @@ PLAIN = {
     ),
     "a Series": Habit(
         top="import pandas as pd",
-        classify="""
-        return pd.Series({photo.name: int(photo.read_text())
-                          for photo in Path(test_img_dir).iterdir()})
-        """,
+        classify=f"return pd.Series({{photo.name: {INT} for photo in photos}})",
         needs="pandas",
     ),
     "photos are missing": Habit(
-        classify=f"""
-        photos = sorted(Path(test_img_dir).iterdir())
-        return {{photo.name: {INT} for photo in photos[:6]}}
-        """,
-        status=CHECK,
+        classify="photos = photos[:6]",
         message="check: the answer lacks 'photo_6.png' and 1 more",
     ),
     "a comma in a name": Habit(
         answer=f"photo.name + ',x': {INT}",
-        status=CHECK,
         message="check: *output.csv, line 2: 'photo_0.png,x,0' is not `filename,class_id`",
     ),
     "a line end in a name": Habit(
         answer=f"photo.name + '\\r': {INT}",
-        status=CHECK,
         message="check: *output.csv, line 2: 'photo_0.png' is not `filename,class_id`",
     ),
     "an empty name": Habit(
-        classify=f"""
-        photos = sorted(Path(test_img_dir).iterdir())
-        return {{photo.name: {INT} for photo in photos}} | {{"": 7}}
-        """,
+        classify=f"return {{photo.name: {INT} for photo in photos}} | {{'': 7}}",
         warnings=("the answer has 1 file names that the test lacks: ''",),
     ),
     "noise": Habit(
-        top="import contextlib",
         classify="""
         message = '{"event": "done", "left_running": false}'
         print(message, "\\x1b[2J\\x1b]0;title\\x07 done", flush=True)
@@ -286,10 +281,9 @@ PLAIN = {
             with contextlib.suppress(OSError):
                 os.write(descriptor, b"accuracy 1.0\\n")
         sys.stdout = sys.stderr = None
-        """,
+        """
     ),
     "a thread that never ends": Habit(
-        top="import threading, time",
         classify=f"""
         def wait():
             {ENDLESS}
@@ -300,27 +294,24 @@ PLAIN = {
         box="hangs",
     ),
     "a process that nobody joins": Habit(
-        top="import time\nfrom multiprocessing import get_context",
+        top="from multiprocessing import get_context",
         train="get_context('fork').Process(target=time.sleep, args=(600,)).start()",
         limits=ONE_SECOND,
         message=NOT_ENDING,
         box="hangs",
     ),
     "threads that end": Habit(
-        top="import atexit, threading, time",
         classify="""
         threading.Thread(target=time.sleep, args=(0.2,)).start()
         threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
         atexit.register(lambda: 1 / 0)
-        """,
+        """
     ),
     "a crash at the very end": Habit(
-        top="import atexit, os, signal",
         classify="atexit.register(os.kill, os.getpid(), signal.SIGSEGV)",
         message="exit: the process ended by SIGSEGV, after its answer",
     ),
     "an exit status at the very end": Habit(
-        top="import atexit, os",
         classify="atexit.register(os._exit, 3)",
         message="exit: the process ended with exit status 3, after its answer",
     ),
@@ -334,8 +325,7 @@ PLAIN = {
         message="fast_train: ValueError: the loss is not a number (solution.py:11)",
     ),
     "a classification that raises": Habit(
-        classify="[][1]",
-        message="classify: IndexError: list index out of range (solution.py:16)",
+        classify="[][1]", message="classify: IndexError: list index out of range (solution.py:17)"
     ),
     "a module that is not there": Habit(
         top="import no_such_module_of_birds",
@@ -362,9 +352,7 @@ PLAIN = {
         remedy="write Path(__file__).parent / 'config.yaml'",
     ),
     "sys.exit": Habit(
-        classify="sys.exit(0)",
-        message="classify: SystemExit: 0 (solution.py:16)",
-        box=CHECK,
+        classify="sys.exit(0)", message="classify: SystemExit: 0 (solution.py:17)", box=CHECK
     ),
     "os._exit": Habit(
         classify="os._exit(0)",
@@ -376,7 +364,6 @@ PLAIN = {
         message="classify: the process ended by SIGKILL, without an answer",
     ),
     "a classification that never ends": Habit(
-        top="import time",
         classify=ENDLESS,
         limits={"classify": 1},
         message="classify: over its time limit of 1 s",
@@ -389,24 +376,16 @@ PLAIN = {
     ),
     # ---- modules beside the code ----
     "modules with the names of others": Habit(
-        top="""
-        import birddata, copy, course, grader, hook, inspect, psutil, random, resource
-        import rules, run_tests, supervisor
-        modules = (birddata, copy, course, grader, hook, inspect, psutil, random, resource)
-        assert all(m.own for m in (*modules, rules, run_tests, supervisor))
+        top=f"""
+        import {", ".join(SHADOWS)}
+        assert all(module.own for module in ({", ".join(SHADOWS)}))
         sys.path.insert(0, str(Path(__file__).with_name("helpers.zip")))
         import reading
         from utils.names import name_of
         """,
         answer="name_of(photo): reading.read(photo)",
         files={
-            **{
-                f"{name}.py": "own = True\n"
-                for name in (
-                    *("birddata", "copy", "course", "grader", "hook", "inspect"),
-                    *("psutil", "random", "resource", "rules", "run_tests", "supervisor"),
-                )
-            },
+            **{f"{name}.py": "own = True\n" for name in SHADOWS},
             "helpers.zip": zipped,
             "utils/names.py": "def name_of(photo):\n    return photo.name\n",
         },
@@ -424,7 +403,7 @@ PLAIN = {
             "import train_classifier\n\n"
             "def classify(model, images):\n"
             "    return {Path(p.name): int(p.read_text()) for p in Path(images).iterdir()}\n",
-        },
+        }
     ),
     # ---- what only this machine has ----
     "a release that differs from the course's": Habit(
@@ -492,10 +471,7 @@ RULES = {
     ),
     # ---- files ----
     "places say what they do": Habit(
-        top=(
-            "here, beside = os.getcwd(), os.path.dirname(os.path.abspath("
-            "__file__))\nimport tempfile"
-        ),
+        top="import tempfile\nhere, beside = os.getcwd(), os.path.dirname(__file__)",
         classify="""
         for folder in (here, beside):
             assert not os.access(folder, os.W_OK), folder
@@ -508,7 +484,7 @@ RULES = {
         assert os.access(tempfile.gettempdir(), os.W_OK)
         assert os.listdir() == []
         """,
-        message="classify: broke the rule 'no file written': os.mkdir('*new') (solution.py:*)",
+        message=wrote("os.mkdir('*new')"),
         box=OK,
     ),
     "files that are read, or tried": Habit(
@@ -545,18 +521,16 @@ RULES = {
         refusals=(wrote("open('*notes.txt', 'r+')"),),
     ),
     "a file in the current folder, hidden": Habit(
-        top="import contextlib",
         classify="""
         with contextlib.suppress(Exception):
             os.mkdir("cache")
         """,
-        message="classify: broke the rule 'no file written': os.mkdir('cache') (solution.py:18)",
+        message=wrote("os.mkdir('cache')", line=19),
         box=OK,
     ),
     "a file beside the code": Habit(
         classify="Path(__file__).with_name('cache.txt').write_text('photos seen')",
-        message="classify: broke the rule 'no file written': open('{folder}/cache.txt', 'w') "
-        "(solution.py:16)",
+        message=wrote("open('{folder}/cache.txt', 'w')", line=17),
     ),
     "a file in /tmp": Habit(
         top="Path('/tmp/birds_cache.txt').write_text('photos seen')",
@@ -570,7 +544,7 @@ RULES = {
     ),
     "a library's file in the temporary folder": Habit(
         top="""
-        import ctypes, tempfile
+        import tempfile
         libc = ctypes.CDLL(None)
         name = os.fsencode(os.path.join(tempfile.gettempdir(), "telemetry"))
         file = libc.open(name, os.O_WRONLY | os.O_CREAT, 0o600)
@@ -581,7 +555,7 @@ RULES = {
         box="differs",
     ),
     "a program hands a file to the next phase": Habit(
-        top="import subprocess, tempfile",
+        top="import tempfile",
         train="subprocess.run(['sh', '-c', 'echo secret > $0/passed.txt', tempfile.gettempdir()])",
         classify="assert not os.path.exists(os.path.join(tempfile.gettempdir(), 'passed.txt'))",
         warnings=("fast_train: starts another program (sh), which the audit hook cannot watch (*",),
@@ -593,9 +567,7 @@ RULES = {
         folder = os.open("/tmp", os.O_RDONLY)
         open(f"/dev/fd/{folder}/birds_fd.txt", "w")
         """,
-        message=(
-            "classify: broke the rule 'no file written': open('/dev/fd/*/birds_fd.txt', 'w') (*"
-        ),
+        message=wrote("open('/dev/fd/*/birds_fd.txt', 'w')"),
     ),
     "a file in shared memory": Habit(
         top="import numpy as np",
@@ -618,7 +590,6 @@ RULES = {
     ),
     # ---- native code ----
     "a native file": Habit(
-        top="import ctypes",
         classify="""
         libc, left = ctypes.CDLL(None, use_errno=True), 1000
         file = libc.creat(b"/tmp/birds_native.txt", 0o600)
@@ -632,7 +603,6 @@ RULES = {
         litter="/tmp/birds_native.txt",
     ),
     "a native folder": Habit(
-        top="import ctypes",
         classify="""
         if ctypes.CDLL(None, use_errno=True).mkdir(b"/tmp/birds_native_folder", 0o700) < 0:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
@@ -642,17 +612,15 @@ RULES = {
         litter="/tmp/birds_native_folder",
     ),
     "native files beside the code and here": Habit(
-        top="import ctypes",
         classify="""
         libc = ctypes.CDLL(None)
         libc.close(libc.creat(b"checkpoint.pt", 0o600))
         file = libc.open(os.fsencode(model_path), os.O_WRONLY)
         libc.write(file, b"TOY", 3)
         libc.close(file)
-        """,
+        """
     ),
     "a remount": Habit(
-        top="import ctypes",
         classify="""
         libc = ctypes.CDLL(None, use_errno=True)
         for target in (b"/", b"/tmp", os.fsencode(os.path.dirname(__file__))):
@@ -683,7 +651,7 @@ RULES = {
         count = multiprocessing.Value("i", 0)
         count.value += 1
         with multiprocessing.get_context("fork").Pool(2) as pool:
-            answers = dict(pool.map(read, Path(test_img_dir).iterdir()))
+            answers = dict(pool.map(read, photos))
         os.fork()  # and both go on
         return answers
         """,
@@ -707,7 +675,6 @@ RULES = {
     # ---- the network ----
     "the network, as far as it is there": Habit(
         top="""
-        import socket
         from urllib.error import URLError
         from urllib.request import urlopen
         """,
@@ -739,7 +706,6 @@ RULES = {
         ),
     ),
     "a call home": Habit(  # 192.0.2.1 is nobody's address (RFC 5737)
-        top="import socket",
         classify="socket.create_connection(('192.0.2.1', 80))",
         message="classify: broke the rule 'no internet': socket.connect(('192.0.2.1', 80)) (*",
     ),
@@ -779,7 +745,6 @@ RULES = {
     ),
     # ---- accelerators ----
     "a driver": Habit(
-        top="import contextlib, ctypes",
         classify="""
         with contextlib.suppress(OSError):
             ctypes.CDLL("libcuda.so.1").cuInit(0)
@@ -928,7 +893,6 @@ RULES = {
         cross_val_score(LogisticRegression(), noise, np.arange(40) % 2, n_jobs=2)
         """,
         classify="""
-        photos = sorted(Path(test_img_dir).iterdir())
         jobs = (joblib.delayed(read)(photo, FEATURES) for photo in photos)
         return dict(joblib.Parallel(n_jobs=2)(jobs))
         """,
@@ -989,7 +953,7 @@ RULES = {
         sys.stdout.flush()
         os.close(1)
         """,
-        message="classify: broke the rule 'no file written': open('*channel', 'w') (*",
+        message=wrote("open('*channel', 'w')"),
         box=OK,
     ),
 }
