@@ -181,9 +181,7 @@ def graded_sample(model: Path, own: bool) -> Iterator[tuple[Path, Path]]:
 def grade_folder(submission: Submission, options: argparse.Namespace, watch: Progress) -> int:
     """Grade every test of the folder, and report; returns the exit status."""
     tests, names = find_tests(options.tests), read_species(options.tests / "species.csv")
-    if options.reproduce:
-        find_test(tests)  # an error comes before the work, not after it
-
+    chosen = find_test(tests) if options.reproduce else None  # an error comes before the work
     results = []
     for result in grade_tests(submission, tests, options.tests / "results.json"):
         watch.clear()
@@ -197,8 +195,8 @@ def grade_folder(submission: Submission, options: argparse.Namespace, watch: Pro
     if options.json:
         write_json(options.json, report.as_json(metadata, results))
     passed = all(result.ok for result in results) and _reaches(results[-1], options.require)
-    if options.reproduce and passed:
-        passed = reproduce(submission, tests, metadata)
+    if chosen and passed:
+        passed = reproduce(submission, metadata, *chosen)
     if options.pack:
         passed = show_pack(options, submission, metadata, results, passed)
     grade = grade_results([result.entry() for result in results])

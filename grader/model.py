@@ -75,22 +75,20 @@ class Metadata(dict[str, Any]):
             return None
         return {text[start : start + _DIGITS] for start in range(0, len(text), _DIGITS)}
 
-    def trained_photos(self, test: TestFolder) -> set[str] | None:
-        """Return which of the test's photos the model was trained on, by what is in the files.
+    def trained_photos(self, test: TestFolder, part: str = "test") -> set[str] | None:
+        """Return which photos of a test the model was trained on, by what is in the files.
 
         None if the model does not say: names tell nothing, since every sample starts at 0000.jpg.
         """
-        trained = self.digests
-        if trained is None:
+        if (trained := self.digests) is None:
             return None
-        photos = digests_in(test.input / "test" / "images")
+        photos = digests_in(test.input / part / "images")
         return {name for name, digest in photos.items() if digest in trained}
 
     def is_demonstration(self, tests: Sequence[TestFolder]) -> bool:
         """Tell whether the model says that it was trained on other photos than those at hand."""
-        folders = [test.input / part / "images" for test in tests for part in ("train", "test")]
-        known = {digest for folder in folders for digest in digests_in(folder).values()}
-        return self.digests is not None and self.digests.isdisjoint(known)
+        found = [self.trained_photos(test, part) for test in tests for part in ("train", "test")]
+        return self.digests is not None and not any(found)
 
     def mismatch(self, asked: set[int], correct: int, total: int, trained_on: bool) -> str:
         """Return why the stored validation accuracy cannot hold on these photos; "" if it may.

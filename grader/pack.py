@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from importlib.util import resolve_name
+from itertools import accumulate
 from pathlib import Path, PurePosixPath
 
 from course.files import atomic_write, name_errors, temporary_folder
@@ -42,8 +43,8 @@ def files_to_pack(
             raise PackError(text)
     files = {code: folder / code, "birds_model.pt": submission.model}
     files |= {name: folder / name for name in sorted(others)}
-    own = re.compile(rf"^{submission.module}\b")
-    return {own.sub(module, name): file for name, file in files.items()}
+    own = rf"^{submission.module}\b"
+    return {re.sub(own, module, name): file for name, file in files.items()}
 
 
 def imported_files(folder: Path, code: str) -> set[str]:
@@ -81,9 +82,7 @@ def _imports(tree: ast.AST, package: str) -> Iterator[str]:
 
 def _files_of(folder: Path, module: str) -> Iterator[str]:
     """Yield a module's file, and those of the packages around it."""
-    parts = module.split(".")
-    for length in range(1, len(parts) + 1):
-        path = "/".join(parts[:length])
+    for path in accumulate(module.split("."), "{}/{}".format):
         names = (f"{path}/__init__.py", f"{path}.py")
         yield from [name for name in names if (folder / name).is_file()][:1]
 

@@ -33,14 +33,10 @@ _POSIX = os.name == "posix"
 def run(
     task: str, submission: Submission, data: Path, output: Path, keep_caches: bool = False
 ) -> Outcome:
-    """Run a mode of course/script.py in a process of its own, to its end or its limit.
+    """Run a mode of course/script.py, the `task`, in a process of its own, to its end or its limit.
 
-    Args:
-        task: the mode.
-        submission: what is run.
-        data: the folder of a test, DATA_DIR of the course.
-        output: OUTPUT_DIR, which gets the file of a run that kept the rules.
-        keep_caches: let it have this user's variables and caches.
+    `data` and `output` are the course's DATA_DIR and OUTPUT_DIR; that gets the file of a run that
+    kept the rules. `keep_caches` lets it have this user's variables and caches.
     """
     if not submission.model.is_file():  # reported before the training, not after
         return Outcome(failure=Failure("start", f"no model file {submission.model}"))
@@ -200,8 +196,8 @@ class Run:
     def _start_phase(self, phase: str) -> None:
         self.phase = Phase(phase, self.limits[phase])
         self.began, self.cpu_before, self.photos = time.monotonic(), self.cpu, {}
-        folder = self.stage.data / ("test" if phase == "classify" else "train") / "images"
-        self.total = sum(1 for _ in folder.iterdir()) if folder.is_dir() else 0
+        part = "test" if phase == "classify" else "train"
+        self.total = len(list(self.stage.data.glob(f"{part}/images/*")))
         if phase != "exit":
             self.outcome.phases.append(self.phase)
 

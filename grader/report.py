@@ -1,6 +1,7 @@
 """What the student sees: the testing system's lines, and below each what they do not say."""
 
 import csv
+import functools
 import sys
 import textwrap
 import time
@@ -28,9 +29,7 @@ DEMONSTRATION = (
 )
 
 
-def say(line: str) -> None:
-    """Print a line at once, even into a pipe."""
-    print(line, flush=True)
+say = functools.partial(print, flush=True)  # at once, even into a pipe
 
 
 def say_indented(text: str) -> None:
@@ -97,11 +96,11 @@ def show_result(result: TestResult, submission: Submission) -> None:
         say_indented(f"!! {line}")
     show_phases(outcome)
     if result.ok:
-        low, high = marks.wilson_interval(result.correct, result.total)
-        accuracy = marks.accuracy_text(result.correct, result.total)
+        correct, total = result.score
+        (low, high), accuracy = marks.wilson_interval(correct, total), result.status.split()[-1]
         say(
             f"   accuracy {accuracy} (95 % interval {low:.4f} to {high:.4f}, "
-            f"{result.correct} of {result.total}), mark {marks.mark_of(accuracy)}"
+            f"{correct} of {total}), mark {marks.mark_of(accuracy)}"
         )
     for warning in [*outcome.warnings, *_busy_lines(outcome)]:
         say_indented(f"Warning: {warning}")
@@ -210,18 +209,17 @@ def _trained_line(metadata: Metadata, result: TestResult) -> str:
     count = len(trained & result.truth.keys())
     if not count:
         return "photos that the model was not trained on"
-    return (
-        f"trained on {count} of these {result.total} photos, so this accuracy says nothing about "
-        "the hidden sample"
-    )
+    seen = f"trained on {count} of these {len(result.truth)} photos"
+    return f"{seen}, so this accuracy says nothing about the hidden sample"
 
 
 def _expectation(metadata: Metadata, last: TestResult) -> list[str]:
     trained_on = metadata.trained_photos(last.test) != set()  # or nobody knows
     asked, validation = set(last.truth.values()), metadata.validation
-    if wrong := metadata.mismatch(asked, last.correct, last.total, trained_on):
+    if wrong := metadata.mismatch(asked, *last.score, trained_on):
         return [f"WRONG: {wrong}", "no mark to expect: train on these photos first"]
-    return marks.expectation_lines(*validation, last.total) if validation and trained_on else []
+    photos = len(last.truth)
+    return marks.expectation_lines(*validation, photos) if validation and trained_on else []
 
 
 def show_errors(results: Sequence[TestResult], names: Mapping[int, str]) -> None:
@@ -263,7 +261,7 @@ def as_json(metadata: Metadata, results: Sequence[TestResult]) -> dict[str, Any]
         entry = {"test": result.test.input.name, **result.entry()}
         entry["message"] = str(result.outcome.problem or "")
         if result.ok:
-            entry |= {"correct": result.correct, "total": result.total}
+            entry |= dict(zip(("correct", "total"), result.score, strict=True))
         tests.append({**entry, **asdict(result.outcome)})
     grade = marks.grade_results([result.entry() for result in results])
     return {**grade, "tests": tests, "model": metadata or None}

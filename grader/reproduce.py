@@ -94,11 +94,13 @@ def find_test(tests: Sequence[TestFolder]) -> tuple[TestFolder, dict[str, int]]:
     )
 
 
-def reproduce(submission: Submission, tests: Sequence[TestFolder], metadata: Metadata) -> bool:
+def reproduce(
+    submission: Submission, metadata: Metadata, test: TestFolder, truth: dict[str, int]
+) -> bool:
     """Retrain, compare, and say what was found; returns whether the accuracy is reached."""
     say("Reproduction: training anew with fast_train=False")
     try:
-        comparison = _retrain_and_compare(submission, metadata, *find_test(tests))
+        comparison = _retrain_and_compare(submission, metadata, test, truth)
     except RunFailed as failure:
         say(f"   NOT reproduced: {harmless(str(failure))}")
         return False
@@ -110,6 +112,13 @@ def reproduce(submission: Submission, tests: Sequence[TestFolder], metadata: Met
 def _retrain_and_compare(
     submission: Submission, metadata: Metadata, test: TestFolder, truth: dict[str, int]
 ) -> Comparison:
+    trained = metadata.trained_photos(test)
+    photos = {n: i for n, i in truth.items() if trained is not None and n not in trained}
+    if trained and not photos and not metadata.validation:
+        raise UserError(
+            "the submitted model was trained on the test photos too, and stores no validation "
+            "accuracy: there is nothing to compare a second training with"
+        )
     with temporary_folder("grader-model-") as folder:
         # The caches stay visible: whoever retrains has pretrained weights to begin with.
         training = run("train", submission, test.input, folder, keep_caches=True)
@@ -117,9 +126,6 @@ def _retrain_and_compare(
         if training.problem:
             raise RunFailed(str(training.problem))
         retrained = _answers(replace(submission, model=folder / "birds_model.pt"), test)
-    trained = metadata.trained_photos(test)
-    photos = {n: i for n, i in truth.items() if trained is not None and n not in trained}
-    whose = "neither model was trained on"
     if not photos and metadata.validation:
         was = "may have been" if trained is None else "was"
         basis = (
@@ -128,11 +134,7 @@ def _retrain_and_compare(
         )
         right = sum(_right(retrained, truth))
         return unpaired(metadata.validation, (right, len(truth)), basis)
-    if not photos and trained:
-        raise UserError(
-            "the submitted model was trained on the test photos too, and stores no validation "
-            "accuracy: there is nothing to compare a second training with"
-        )
+    whose = "neither model was trained on"
     if not photos:
         photos, whose = truth, "the submitted model may have been trained on: it keeps no record"
     submitted = _right(_answers(submission, test), photos)

@@ -32,21 +32,16 @@ class TestResult:
         return not self.outcome.problem
 
     @property
-    def correct(self) -> int:
-        """How many answers are right."""
-        return self.total - len(self.wrong())
-
-    @property
-    def total(self) -> int:
-        """How many photos have a true label."""
-        return len(self.truth)
+    def score(self) -> tuple[int, int]:
+        """How many answers are right, of how many photos with a true label."""
+        return len(self.truth) - len(self.wrong()), len(self.truth)
 
     @property
     def status(self) -> str:
         """The testing system's text for it."""
         if problem := self.outcome.problem:
             return CHECKER_ERROR if problem.phase == CHECK else RUNTIME_ERROR
-        return ok_status(self.correct, self.total)
+        return ok_status(*self.score)
 
     def entry(self) -> dict[str, Any]:
         """Its entry in results.json; a failed test has no time."""

@@ -214,6 +214,13 @@ def test_a_model_trained_on_the_photos_is_held_to_its_stored_validation(
     assert result == status
 
 
+def test_a_model_without_anything_to_compare_with_is_told_before_the_training(course, grade):
+    training = trained_on(course / "tests/01_hidden_input/test/images")
+    status, lines = grade("--reproduce", training=training)
+    assert status == 2
+    assert lines[-1].startswith("Reproduction")
+
+
 def test_a_training_that_fails_reproduces_nothing(course, grade, public):
     edit(course, "    return {", "    assert fast_train\n    return {", count=1)
     status, lines = grade("--reproduce", training=public)

@@ -272,21 +272,19 @@ def kinds(told):
     return [(facts["kind"], facts["breach"]) for facts in refusals(told)]
 
 
-def test_a_library_has_its_scratch_while_it_is_imported(library, told):
-    library(IMPORTED)
-    assert refusals(told) == []
-
-
 @pytest.mark.parametrize(
     ("code", "file", "target"),
     [
-        (CALLED, "site-packages/library.py", None),
+        (IMPORTED, "site-packages/library.py", "temporary/probe"),
+        (CALLED, "site-packages/library.py", "temporary/probe"),
         (CALLED, STANDARD / "multiprocessing" / "heap.py", "/dev/shm/pym-1-x"),
-        (LOOKING, STANDARD / "tempfile.py", None),  # looks for a folder
+        (LOOKING, STANDARD / "tempfile.py", "temporary/probe"),  # looks for a folder
     ],
 )
-def test_a_library_has_its_scratch_when_it_is_called(library, told, scratch, code, file, target):
-    call(library(code, target=target or scratch, file=file))
+def test_a_library_has_its_scratch(library, told, base, code, file, target):
+    work = library(code, target=str(Path(base, target)), file=file)
+    if work:
+        call(work)
     assert refusals(told) == []
 
 
@@ -316,17 +314,13 @@ def test_what_the_submission_waits_for_is_refused_in_its_name(library, told):
     assert facts["where"].startswith("test_grader_rules.py:")
 
 
+@pytest.mark.parametrize("given", ["folder/file", "folder"])
 @pytest.mark.parametrize("kind", [str, Path, os.fsencode])
-def test_under_a_name_that_the_submission_gave_it_breaks_the_rule(library, told, scratch, kind):
+def test_under_a_name_that_the_submission_gave_it_breaks_the_rule(library, told, base, given, kind):
     """It would find the file again: under that name, or in a folder of that name."""
-    library(CALLED)(path=kind(scratch))
-    assert kinds(told) == [(VIA_LIBRARY, True)]
-
-
-def test_in_a_folder_that_the_submission_gave_it_breaks_the_rule(library, told, base):
-    folder = Path(base, "temporary", "given")
-    folder.mkdir()
-    library(CALLED, target=f"{folder}/file")(path=folder)
+    Path(base, "temporary", "folder").mkdir()
+    work = library(CALLED, target=f"{base}/temporary/folder/file")
+    work(path=kind(f"{base}/temporary/{given}"))
     assert kinds(told) == [(VIA_LIBRARY, True)]
 
 

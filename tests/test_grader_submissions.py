@@ -38,8 +38,7 @@ def cases():
 
 
 def marks(habit):
-    slow = not set(habit.needs.split()) <= {"numpy"}
-    return pytest.mark.slow if slow else ()
+    return pytest.mark.slow if habit.needs and not habit.fast else ()
 
 
 @pytest.fixture
@@ -48,7 +47,7 @@ def habit(name):
     habit = HABITS[name]
     if os.name != "posix":
         pytest.skip("needs POSIX")
-    for library in habit.needs.split():
+    for library in habit.needs:
         if find_spec(library) is None:
             pytest.skip(f"needs {library}")
     remove(habit.litter)

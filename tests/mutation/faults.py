@@ -154,7 +154,7 @@ FAULTS = [
          "connections_beyond_this_machine_are_forbidden"),
         ("Rules._is_given", "name.startswith(text)", "name == text",
          "no file in a folder that the submission names",
-         "in_a_folder_that_the_submission_gave_it_breaks_the_rule"),
+         "under_a_name_that_the_submission_gave_it_breaks_the_rule"),
         ("Rules._refusal", 'origin["kind"] == DIRECT and', "False and",
          "a verdict on a file that it tries to write", "forbidden_calls_raise_and_are_reported"),
         ("Rules.find_origin", 'code.co_name == "<module>"', "False",

@@ -6,14 +6,17 @@ grader must say: see `Habit`. Every habit is run under the grader, and in the bo
 """
 
 import contextlib
+import re
 import shutil
 import sqlite3
 import textwrap
 import zipfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 OK, ERROR, CHECK = "Ok, accuracy 1.0000", "Runtime error", "Checker error"
+SLOW_LIBRARIES = {"albumentations", "cv2", "joblib", "lightning", "matplotlib", "pandas"}
+SLOW_LIBRARIES |= {"pytorch_lightning", "safetensors", "sklearn", "timm", "torch", "torchvision"}
 TOY = '''"""A habit."""
 
 import atexit, contextlib, ctypes, os, signal, socket
@@ -55,13 +58,18 @@ class Habit:
     refusals: tuple = ()
     portable: dict = field(default_factory=dict)  # what differs without the box
     litter: str = ""  # what must not be there afterwards
-    needs: str = ""  # libraries that take seconds to import: slow
+    fast: bool = False  # although it imports a library that takes seconds
 
     @property
     def verdict(self) -> str:
         """The status that it must get."""
         failed = CHECK if str(self.message).startswith("check:") else ERROR
         return failed if self.message else OK
+
+    @property
+    def needs(self) -> set:
+        """The libraries that it imports and that take seconds."""
+        return SLOW_LIBRARIES & set(re.findall(r"^ *(?:import|from) (\w+)", self.top, re.MULTILINE))
 
     def write(self, folder: Path) -> Path:
         """Write the submission; returns its folder."""
@@ -144,6 +152,12 @@ def answers(folder):
             found[photos.paths[index].name] = int(view.mean())
     return found
 """
+WITH_LOADER = Habit(
+    top=LOADER,
+    train="assert answers(train_img_dir) == train_gt",
+    classify="return answers(test_img_dir)",
+    warnings=(WORKERS,),
+)
 LIGHTNING = """
 import lightning as pl
 import torch
@@ -252,7 +266,6 @@ PLAIN = {
     "a Series": Habit(
         top="import pandas as pd",
         classify=f"return pd.Series({{photo.name: {INT} for photo in photos}})",
-        needs="pandas",
     ),
     "photos are missing": Habit(
         classify="photos = photos[:6]",
@@ -414,6 +427,7 @@ PLAIN = {
     ),
     # ---- accelerators ----
     "cuda()": Habit(
+        fast=True,
         top="import torch",
         train="torch.zeros(1).cuda()",
         message=(
@@ -430,7 +444,6 @@ PLAIN = {
         assert network(torch.zeros(1, 3)).shape == (1, 4)
         """,
         files={"birds_model.pt": model("whole_module.pt")},
-        needs="torch",
     ),
     "a whole network, as torch 2.4 loads it": Habit(
         top=NET,
@@ -438,7 +451,6 @@ PLAIN = {
         files={"birds_model.pt": model("whole_module.pt")},
         as_box=True,
         remedy="weights_only=False",
-        needs="torch",
     ),
 }
 # A matter of the rules: run without the box, too.
@@ -720,7 +732,6 @@ RULES = {
         train="mobilenet_v2(weights='IMAGENET1K_V1')",
         message=NO_WEIGHTS,
         remedy="use weights=None",
-        needs="torchvision",
     ),
     "pretrained weights, or none": Habit(
         top="from torchvision.models import mobilenet_v2",
@@ -731,7 +742,6 @@ RULES = {
             mobilenet_v2(weights=None)
         """,
         refusals=(NO_WEIGHTS,),
-        needs="torchvision",
     ),
     "pretrained weights of timm": Habit(
         top="import timm",
@@ -741,7 +751,6 @@ RULES = {
             "fast_train: RuntimeError: Hugging Face hub model specified but package not installed*",
         ),
         remedy="use weights=None",
-        needs="timm",
     ),
     # ---- accelerators ----
     "a driver": Habit(
@@ -754,6 +763,7 @@ RULES = {
     ),
     # ---- libraries ----
     "torch": Habit(
+        fast=True,
         top="import torch\nfrom torch.utils.data import DataLoader, TensorDataset",
         train="""
         assert not torch.cuda.is_available()
@@ -783,7 +793,6 @@ RULES = {
         with torch.inference_mode():
             mobilenet_v2(weights=None, num_classes=4).eval()(torch.zeros(1, 3, 640, 640))
         """,
-        needs="torchvision timm sklearn",
     ),
     "compiled by torch": Habit(
         top="import torch",
@@ -794,22 +803,11 @@ RULES = {
         except ImportError as error:  # no compiler there
             print(error)
         """,
-        needs="torch",
         warnings=None,
     ),
-    "loader's workers": Habit(
-        top=LOADER,
-        train="assert answers(train_img_dir) == train_gt",
-        classify="return answers(test_img_dir)",
-        warnings=(WORKERS,),
-        needs="torch",
-    ),
-    "loader's workers, by the file system": Habit(
-        top=f"{LOADER}\ntorch.multiprocessing.set_sharing_strategy('file_system')",
-        train="assert answers(train_img_dir) == train_gt",
-        classify="return answers(test_img_dir)",
-        warnings=(WORKERS,),
-        needs="torch",
+    "loader's workers": WITH_LOADER,
+    "loader's workers, by the file system": replace(
+        WITH_LOADER, top=f"{LOADER}\ntorch.multiprocessing.set_sharing_strategy('file_system')"
     ),
     "torch.save after workers": Habit(
         top=LOADER,
@@ -819,7 +817,6 @@ RULES = {
         """,
         message=wrote("open('/tmp/birds_state.pt', 'wb')", "fast_train"),
         litter="/tmp/birds_state.pt",
-        needs="torch",
     ),
     "writers of libraries, tried": Habit(
         top="""
@@ -854,7 +851,6 @@ RULES = {
             wrote("open('*birds_picture.png', 'w*')", "fast_train"),
         ),
         litter="/tmp/birds_state.pt",
-        needs="torch cv2 safetensors",
     ),
     "torch.save, tried": Habit(
         top="import torch",
@@ -865,7 +861,6 @@ RULES = {
             print("not saved")
         """,
         refusals=(wrote("open('birds_model.pt', 'wb')", "fast_train"),),
-        needs="torch",
     ),
     "albumentations": Habit(  # asks the internet for its newest release while it is imported
         top="""
@@ -874,7 +869,6 @@ RULES = {
         VIEWS = A.Compose([A.HorizontalFlip(p=0.5), A.Normalize()])
         """,
         train="VIEWS(image=np.zeros((32, 32, 3), np.uint8))",
-        needs="albumentations torch",
     ),
     "joblib": Habit(  # hands large arrays to its workers in files in memory
         top="""
@@ -896,7 +890,6 @@ RULES = {
         jobs = (joblib.delayed(read)(photo, FEATURES) for photo in photos)
         return dict(joblib.Parallel(n_jobs=2)(jobs))
         """,
-        needs="joblib sklearn",
     ),
     "matplotlib": Habit(
         top="""
@@ -911,14 +904,12 @@ RULES = {
         figure.canvas.draw()
         plt.close(figure)
         """,
-        needs="matplotlib",
     ),
     "Lightning as it comes": Habit(  # keeps logs and checkpoints in the current folder
         top=LIGHTNING,
         train="fit()",
         message=wrote("os.mkdir('*lightning_logs')", "fast_train"),
         remedy="logger=False",
-        needs="lightning",
     ),
     "Lightning without its files": Habit(
         top=LIGHTNING,
@@ -928,7 +919,6 @@ RULES = {
         assert network(torch.zeros(1, 3)).shape == (1, 4)
         """,
         files={"birds_model.pt": model("lightning.ckpt")},
-        needs="lightning",
     ),
     "Lightning by its older name": Habit(
         top="""
@@ -940,7 +930,6 @@ RULES = {
         pl.seed_everything(0)
         torchmetrics.Accuracy(task="multiclass", num_classes=4)(torch.eye(4), torch.arange(4))
         """,
-        needs="pytorch_lightning",
     ),
     # ---- against the grader's own means ----
     "descriptors closed, messages forged": Habit(
