@@ -7,8 +7,8 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,26 +82,23 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return -1.0
+def _number(text: str, least: float, most: float, problem: str) -> float:
+    with suppress(ValueError):
+        if least <= float(text) <= most:
+            return float(text)
+    raise argparse.ArgumentTypeError(problem)
 
 
 def _share(text: str) -> float:
-    if not 0 <= (value := _number(text)) <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is no accuracy: give one from 0 to 1, as 0.88")
-    return value
+    return _number(text, 0, 1, f"{text} is no accuracy: give one from 0 to 1, as 0.88")
 
 
 def _limit(change: str) -> tuple[str, float]:
     name, _, text = change.partition("=")
     if name not in LIMITS:
         raise argparse.ArgumentTypeError(f"no limit {name!r}: there are {', '.join(LIMITS)}")
-    if not 0 < (value := _number(text)) < float("inf"):
-        raise argparse.ArgumentTypeError(f"{change}: give a positive number, such as {name}=60")
-    return name, value
+    problem = f"{change}: give a positive number, such as {name}=60"
+    return name, _number(text, sys.float_info.min, sys.float_info.max, problem)
 
 
 def run_as_checker(argv: Sequence[str]) -> int:
@@ -135,54 +132,51 @@ def run_locally(options: argparse.Namespace) -> int:
     """Grade all tests of a folder, or a drawn sample if public_data holds none."""
     for path in filter(None, (options.json, options.errors, options.pack)):
         check_writable(path)
-    limits, watch = LIMITS | dict(options.limit), Progress()
-    submission = Submission.at(options.submission, options.model, limits=limits, watch=watch)
+    limits = LIMITS | dict(options.limit)
+    submission = Submission.at(options.submission, options.model, limits=limits)
     if options.model and not options.model.is_file():
         raise UserError(f"no model file {options.model}: check --model")
-    with ExitStack() as stack:
-        if not find_tests(options.tests):
-            if options.tests.resolve() != DEFAULT_TESTS or options.pack:
-                raise UserError(f"no NN_*_input folder in {options.tests}: nothing to grade")
-            sample = graded_sample(submission.model, own=submission.folder == ROOT)
-            options.tests, model = stack.enter_context(sample)
-            submission = replace(submission, model=model)
-        return grade_folder(submission, options, watch)
+    if find_tests(options.tests):
+        return grade_folder(submission, options)
+    if options.tests.resolve() != DEFAULT_TESTS or options.pack:
+        raise UserError(f"no NN_*_input folder in {options.tests}: nothing to grade")
+    say("No tests in public_data: this run draws its own sample of birds.")
+    with temporary_folder("birds-sample-") as base:
+        options.tests = base / "tests"
+        return grade_sample(submission, options)
 
 
-@contextmanager
-def graded_sample(model: Path, own: bool) -> Iterator[tuple[Path, Path]]:
-    """Draw a sample, and train on it from the backbone of `model`, which stays as it is.
+def grade_sample(submission: Submission, options: argparse.Namespace) -> int:
+    """Draw a sample, train on it from the backbone of the model at hand, which stays, and grade.
 
-    Yields the folder of the tests, which is gone after the block, and the model to grade. Only
-    this project's `own` training runs here: another submission's runs under the rules alone, so
-    it is graded with `model`.
+    Only this project's own training runs here: another submission's runs under the rules alone,
+    so it is graded with the model that it has.
     """
     from birddata import drawn_sample
 
-    say("No tests in public_data: this run draws its own sample of birds.")
-    with temporary_folder("birds-sample-") as base:
-        tests, kept = base / "tests", ROOT / "report" / "sample"
-        drawn_sample.draw_sample(tests, seed=0)
-        if not own:
-            say("The submission is graded on it as it is: its model has not learnt these birds.")
-            yield tests, model
-            return
-        import train_full
+    drawn_sample.draw_sample(options.tests, seed=0)
+    if submission.folder != ROOT:
+        say("The submission is graded on it as it is: its model has not learnt these birds.")
+        return grade_folder(submission, options)
+    import train_full
 
-        kept = kept.relative_to(Path.cwd()) if kept.is_relative_to(Path.cwd()) else kept
-        trained = kept / "birds_model.pt"
-        say("Training on it, from the backbone of the model at hand:")
-        options = ["--init", str(model), "--out", str(trained), "--report", str(kept)]
-        train_full.main([str(tests), *options])
-        yield tests, trained
+    kept = ROOT / "report" / "sample"
+    kept = kept.relative_to(Path.cwd()) if kept.is_relative_to(Path.cwd()) else kept
+    trained = kept / "birds_model.pt"
+    say("Training on it, from the backbone of the model at hand:")
+    words = ["--init", str(submission.model), "--out", str(trained), "--report", str(kept)]
+    train_full.main([str(options.tests), *words])
+    status = grade_folder(replace(submission, model=trained), options)
     say(f"The model and the report of the training are kept in {kept}")
+    return status
 
 
-def grade_folder(submission: Submission, options: argparse.Namespace, watch: Progress) -> int:
+def grade_folder(submission: Submission, options: argparse.Namespace) -> int:
     """Grade every test of the folder, and report; returns the exit status."""
     tests, names = find_tests(options.tests), read_species(options.tests / "species.csv")
     chosen = find_test(tests) if options.reproduce else None  # an error comes before the work
-    results = []
+    watch, results = Progress(), []
+    submission = replace(submission, watch=watch)
     for result in grade_tests(submission, tests, options.tests / "results.json"):
         watch.clear()
         report.show_result(result, submission)
