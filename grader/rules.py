@@ -32,11 +32,9 @@ _MOST_REPORTS = 100  # refusals, warnings and foreign files of a process
 _TEXT_LIMIT = 20_000  # characters of a traceback
 _PROGRESS = 0.5  # seconds between two reports of how many photos have been opened
 
-_HOOK = globals().get("__file__", "<grader>")
-_HIDDEN = ("<", _HOOK)  # frames that are nobody's
+_HIDDEN = ("<", globals().get("__file__", "<grader>"))  # frames that are nobody's
 _STANDARD = os.path.dirname(os.__file__) + os.sep
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-_REPORTING = os.O_WRONLY | os.O_APPEND | getattr(os, "O_NONBLOCK", 0)
 _DRIVERS = ("libcuda.so", "nvcuda.dll", "libamdhip64", "libze_loader", "ze_loader.dll")
 _DEVICES = ("/dev/nvidia", "/dev/kfd", "/dev/dri/", "/dev/accel")
 _STREAMS = ("/dev/null", "/dev/zero", "/dev/full", "/dev/tty", "/dev/ptmx", "/dev/pts/", "/proc/")
@@ -140,9 +138,7 @@ class Rules:
         line = f"{self.config['token']} { ({'event': event, **facts})!r}\n"
         data = line.encode(errors="backslashreplace")
         try:
-            channel = os.open(self.config["channel"], _REPORTING)
-            if os.name == "posix":
-                os.set_blocking(channel, True)
+            channel = os.open(self.config["channel"], os.O_WRONLY | os.O_APPEND)
             while data:
                 data = data[os.write(channel, data) :]
             os.close(channel)
@@ -403,13 +399,10 @@ class Rules:
         """Return who made a call, and the values at hand there: a file's name may be one of them.
 
         The stack is walked outwards, to the innermost line of the submission's; `through` names
-        the library's functions on the way, the innermost first.
-
-        A library's module body on the way means that it is being imported: it acts by itself. So
-        it does in a thread without a line of the submission's; what it does there with a name that
-        the submission's code holds, as after `ThreadPoolExecutor.submit(np.save, name)`, is judged
-        by that name. The standard library only passes on what it is told, but for multiprocessing,
-        which keeps sockets and shared memory, and tempfile, which looks for a folder.
+        the library's functions on the way, the innermost first. A library's module body on the way
+        means that it is being imported: it acts by itself. So it does in a thread without a line of
+        the submission's, whose code may have given it a name (`ThreadPoolExecutor.submit(np.save,
+        name)`), and in tempfile, which looks for a folder.
         """
         called, by_itself, through = None, False, list[str]()
         for frame in _linked(sys._getframe(1)):
@@ -450,6 +443,10 @@ class Rules:
         return next((f"{name}:{line}" for name, line in lines if name), "")
 
     def _passes_on(self, file: str, function: str) -> bool:
+        """Tell whether a frame does what it is told, unlike a library.
+
+        So does the standard library, but for multiprocessing: it keeps sockets and shared memory.
+        """
         if file.startswith(_HIDDEN):
             return function != "audited"  # which stands for a library's native function
         if file.startswith(_STANDARD) and "site-packages" not in file:

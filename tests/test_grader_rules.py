@@ -28,7 +28,7 @@ def told():
 
 @pytest.fixture
 def base(tmp_path):
-    for name in ("current", "temporary", "code"):
+    for name in ("temporary", "code"):
         (tmp_path / name).mkdir()
     return str(tmp_path)
 
@@ -36,14 +36,10 @@ def base(tmp_path):
 @pytest.fixture
 def watched(told, base, monkeypatch):
     monkeypatch.setattr(Rules, "send", lambda rules, event, **facts: told.append((event, facts)))
-    names = {name: f"{base}/{name}" for name in ("code", "current", "output", "data")}
-    watched = Rules(
-        {
-            **{**names, "base": base, "submission": HERE, "module": "solution", "scripts": []},
-            **{"scratch": [f"{base}/temporary", "/dev/shm"], "known": ["/usr", *sys.path]},
-            **{"limit_files": False, "task": "run_single_test", "token": "", "channel": ""},
-        }
-    )
+    config = {name: f"{base}/{name}" for name in ("code", "output", "data")}
+    config |= {"base": base, "submission": HERE, "scripts": [], "known": ["/usr", *sys.path]}
+    config |= {"scratch": [f"{base}/temporary", "/dev/shm"], "limit_files": False}
+    watched = Rules({**config, "token": "", "channel": ""})
     watched.phase = "classify"
     return watched
 
@@ -409,7 +405,7 @@ facts = {
 if not writable:
     sys.path.insert(0, folders[0])
     from grader import rules
-    names = dict.fromkeys(("code", "current", "submission", "output", "data", "base"), "/nowhere")
+    names = dict.fromkeys(("code", "submission", "output", "data", "base"), "/nowhere")
     rules.install({**names, "scratch": ["/nowhere"], "known": [], "channel": "/no/such",
                    "token": "", "scripts": [], "limit_files": False})
     sys.audit("grader.phase", "classify")

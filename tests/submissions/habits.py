@@ -283,7 +283,7 @@ PLAIN = {
         classify=f"return {{photo.name: {INT} for photo in photos}} | {{'': 7}}",
         warnings=("the answer has 1 file names that the test lacks: ''",),
     ),
-    "noise": Habit(
+    "noise, and threads that end": Habit(
         classify="""
         message = '{"event": "done", "left_running": false}'
         print(message, "\\x1b[2J\\x1b]0;title\\x07 done", flush=True)
@@ -294,6 +294,9 @@ PLAIN = {
             with contextlib.suppress(OSError):
                 os.write(descriptor, b"accuracy 1.0\\n")
         sys.stdout = sys.stderr = None
+        threading.Thread(target=time.sleep, args=(0.2,)).start()
+        threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+        atexit.register(lambda: 1 / 0)
         """
     ),
     "a thread that never ends": Habit(
@@ -312,13 +315,6 @@ PLAIN = {
         limits=ONE_SECOND,
         message=NOT_ENDING,
         box="hangs",
-    ),
-    "threads that end": Habit(
-        classify="""
-        threading.Thread(target=time.sleep, args=(0.2,)).start()
-        threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
-        atexit.register(lambda: 1 / 0)
-        """
     ),
     "a crash at the very end": Habit(
         classify="atexit.register(os.kill, os.getpid(), signal.SIGSEGV)",
