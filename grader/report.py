@@ -1,7 +1,6 @@
 """What the student sees: the testing system's lines, and below each what they do not say."""
 
 import csv
-import functools
 import sys
 import textwrap
 import time
@@ -29,22 +28,20 @@ DEMONSTRATION = (
 )
 
 
-say = functools.partial(print, flush=True)  # at once, even into a pipe
+def say(text: str) -> None:
+    """Print a text at once, even into a pipe; control codes are shown, not obeyed."""
+    print("".join(c if c in "\n\t" or c.isprintable() else _escaped(c) for c in text), flush=True)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape", "replace").decode()
 
 
 def say_indented(text: str) -> None:
     """Print a sentence below the testing system's line, wrapped at 80 columns."""
     wrapper = textwrap.TextWrapper(80, "   ", "      ", break_long_words=False)
     wrapper.break_on_hyphens = False
-    say(wrapper.fill(harmless(text)))
-
-
-def harmless(text: str) -> str:
-    """Return a text in which control codes are shown, not obeyed."""
-    return "".join(
-        c if c in "\n\t" or c.isprintable() else c.encode("unicode_escape", "replace").decode()
-        for c in text
-    )
+    say(wrapper.fill(text))
 
 
 class Progress:
@@ -108,15 +105,15 @@ def show_result(result: TestResult, submission: Submission) -> None:
         say_indented(f"Note: {note}")
     if lines := outcome.log.splitlines():  # such as how many photos could not be read
         say("   the end of what it printed:")
-        say("\n".join(f"   | {harmless(line)}" for line in lines[-3 if result.ok else -20 :]))
+        say("\n".join(f"   | {line}" for line in lines[-3 if result.ok else -20 :]))
 
 
 def _show_failure(problem: Problem, outcome: Outcome, submission: Submission) -> None:
     failure = outcome.failure
-    traceback = harmless(failure.traceback.rstrip()) if failure else ""
+    traceback = failure.traceback.rstrip() if failure else ""
     if traceback and problem is failure:
         say(traceback)
-    say(f"   {harmless(str(problem))}")
+    say(f"   {problem}")
     show_hint(problem, outcome, submission)
     if failure and traceback and problem is not failure:
         say(f"   what followed from it in {failure.phase}:\n{traceback}")
@@ -189,7 +186,7 @@ def show_model(metadata: Metadata, results: Sequence[TestResult]) -> None:
         return
     say("Model")
     if "unreadable" in metadata:
-        say(f"   cannot be inspected: {harmless(str(metadata['unreadable']))}")
+        say(f"   cannot be inspected: {metadata['unreadable']}")
         return
     if metadata.is_demonstration([result.test for result in results]):
         say(f"   {DEMONSTRATION}")

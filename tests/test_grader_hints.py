@@ -10,7 +10,7 @@ from course.environment import VERSIONS, differing_versions, unknown_packages
 from course.layout import CheckerError
 from grader.hints import hint
 from grader.outcome import CHECK, Failure, Outcome, Refusal
-from grader.report import harmless, show_hint
+from grader.report import say, show_hint
 from grader.rules import ACCELERATOR, DIRECT, FILES, NETWORK, VIA_LIBRARY
 from grader.staging import Submission
 
@@ -140,8 +140,9 @@ def test_what_lies_in_place_of_a_model_is_named(submission, content, what, remed
     assert remedy in to_do
 
 
-def test_control_codes_are_shown_and_not_obeyed():
-    assert harmless("\x1b[2J\x07Ü \U0001f426\n") == "\\x1b[2J\\x07Ü \U0001f426\n"
+def test_control_codes_are_shown_and_not_obeyed(capsys):
+    say("\x1b[2J\x07Ü \U0001f426\n")
+    assert capsys.readouterr().out == "\\x1b[2J\\x07Ü \U0001f426\n\n"
 
 
 def test_packages_are_held_against_the_courses():

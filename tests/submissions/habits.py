@@ -95,9 +95,7 @@ def zipped(path):
 
 def database(path):
     with contextlib.closing(sqlite3.connect(path)) as base:
-        base.execute("create table birds (name)")
-        base.execute("insert into birds values ('wren')")
-        base.commit()
+        base.executescript("create table birds (name); insert into birds values ('wren')")
 
 
 def model(name):
