@@ -221,30 +221,25 @@ def _expectation(metadata: Metadata, last: TestResult) -> list[str]:
 
 def show_errors(results: Sequence[TestResult], names: Mapping[int, str]) -> None:
     """Print the misclassified photos of the last test, the most frequent confusions first."""
-    wrong = results[-1].wrong() if results[-1].ok else []
+    wrong = _misclassified(results[-1], names)
     if not wrong:
         return
-    pairs = Counter((true, answer) for _, true, answer in wrong)
-    wrong.sort(key=lambda row: (-pairs[row[1:]], row[1:], row[0]))
-    shown = wrong[:ERRORS_SHOWN]
+    pairs = Counter(row[1:3] for row in wrong)
+    wrong.sort(key=lambda row: (-pairs[row[1:3]], row[1:3], row[0]))
     say(f"Misclassified in test {results[-1].test.number}: {len(wrong)} photos")
-    rows = [(name, named(true, names), named(answer, names)) for name, true, answer in shown]
+    rows = [(name, species, answer) for name, *_, species, answer in wrong[:ERRORS_SHOWN]]
     show_table(("photo", "species", "answer"), rows)
 
 
-def named(class_id: int, names: Mapping[int, str]) -> str:
-    """Return the species' name, or "class 25" if there is none."""
-    return names.get(class_id, f"class {class_id}")
+def _misclassified(result: TestResult, names: Mapping[int, str]) -> list[tuple[Any, ...]]:
+    """Return the photos: name, true class, answer, and the species of both, or "class 25"."""
+    wrong = result.wrong() if result.ok else []
+    return [(*row, *(names.get(i, f"class {i}") for i in row[1:])) for row in wrong]
 
 
 def write_errors(path: Path, results: Sequence[TestResult], names: Mapping[int, str]) -> None:
     """Write all misclassified photos of all tests as csv, and say how many."""
-    rows = [
-        (result.test.number, name, true, answer, named(true, names), named(answer, names))
-        for result in results
-        if result.ok
-        for name, true, answer in result.wrong()
-    ]
+    rows = [(r.test.number, *row) for r in results for row in _misclassified(r, names)]
     header = ("test", "filename", "class_id", "answer", "species", "answered_species")
     with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([header, *rows])

@@ -260,7 +260,7 @@ FAULTS = [
         ("grader/staging.py:Stage.environment", "if keep_caches or name.upper() in _KEPT",
          "if True or name in ()", "a run without this machine's variables",
          "test_grader_run.py::test_a_run_finds_nothing_of_this_machine"),
-        ("grader/report.py:show_errors", "-pairs[row[1:]]", "0",
+        ("grader/report.py:show_errors", "-pairs[row[1:3]]", "0",
          "the most frequent confusions first",
          "test_grader_run.py::test_the_most_frequent_confusions_are_told_first"),
         ("grader/report.py:_expectation", "if validation and trained_on", "if validation",
