@@ -133,7 +133,7 @@ def run_locally(options: argparse.Namespace) -> int:
     for path in filter(None, (options.json, options.errors, options.pack)):
         check_writable(path)
     limits = LIMITS | dict(options.limit)
-    submission = Submission.at(options.submission, options.model, limits=limits)
+    submission = Submission.at(options.submission, options.model, limits=limits, watch=Progress())
     if options.model and not options.model.is_file():
         raise UserError(f"no model file {options.model}: check --model")
     if find_tests(options.tests):
@@ -175,10 +175,8 @@ def grade_folder(submission: Submission, options: argparse.Namespace) -> int:
     """Grade every test of the folder, and report; returns the exit status."""
     tests, names = find_tests(options.tests), read_species(options.tests / "species.csv")
     chosen = find_test(tests) if options.reproduce else None  # an error comes before the work
-    watch, results = Progress(), []
-    submission = replace(submission, watch=watch)
+    results = []
     for result in grade_tests(submission, tests, options.tests / "results.json"):
-        watch.clear()
         report.show_result(result, submission)
         results.append(result)
     metadata = Metadata.of(submission.model)

@@ -22,6 +22,7 @@ from grader.staging import Submission
 
 ERRORS_SHOWN = 10
 PLAIN_LINE = 30.0  # seconds between two lines of progress where there is no terminal
+CLEAR = "\r\x1b[2K"  # erases a terminal's line
 DEMONSTRATION = (
     "this model is a demonstration, trained on other photos than the sample at hand: whoever "
     "submits trains on the course's sample first (python train_full.py)"
@@ -30,6 +31,8 @@ DEMONSTRATION = (
 
 def say(text: str) -> None:
     """Print a text at once, even into a pipe; control codes are shown, not obeyed."""
+    if sys.stderr.isatty():  # there may be a line of progress
+        print(CLEAR, end="", file=sys.stderr, flush=True)
     print("".join(c if c in "\n\t" or c.isprintable() else _escaped(c) for c in text), flush=True)
 
 
@@ -51,7 +54,6 @@ class Progress:
     """
 
     def __init__(self) -> None:
-        self.live = sys.stderr.isatty()
         self.shown = time.monotonic()
 
     def __call__(self, test: str, phase: Phase, photos: int, total: int) -> None:
@@ -59,16 +61,11 @@ class Progress:
         of = f"{photos} of {total} photos, " if photos else ""
         line = f"{test[:2]} {phase.name}, {of}{phase.wall:.0f} s of {phase.limit:.0f} s, "
         line += f"CPU {phase.cpu:.0f} s"
-        if self.live:
-            self.clear(line[:78])
+        if sys.stderr.isatty():
+            print(f"{CLEAR}{line[:78]}", end="", file=sys.stderr, flush=True)
         elif time.monotonic() - self.shown >= PLAIN_LINE:
             self.shown = time.monotonic()
             print(line, file=sys.stderr, flush=True)
-
-    def clear(self, line: str = "") -> None:
-        """Erase the line before others are printed, or replace it."""
-        if self.live:
-            print(f"\r\x1b[2K{line}", end="", file=sys.stderr, flush=True)
 
 
 # ---- A test --------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from course.layout import TestFolder
 from grader.outcome import Outcome, Phase
 from grader.pack import PackError, files_to_pack, pack
 from grader.process import run
-from grader.report import Progress, show_errors, show_result
+from grader.report import Progress, say, show_errors, show_result
 from grader.sandbox import why_no_sandbox
 from grader.session import TestResult
 from grader.staging import Submission
@@ -451,7 +451,7 @@ def test_a_line_says_how_far_it_is(monkeypatch, stream):
     progress.shown = -1000.0
     for _ in range(2):  # of plain lines not more than one can read
         progress("00_test_img_input", Phase("classify", 900, 53.2, 40.0), 212, 400)
-    progress.clear()
+    say("00 Runtime error")
     line, clear = "00 classify, 212 of 400 photos, 53 s of 900 s, CPU 40 s", "\r\x1b[2K"
     live = f"{clear}{line}{clear}{line}{clear}"
     assert stream.getvalue() == (live if stream.isatty() else f"{line}\n")
