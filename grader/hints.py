@@ -43,9 +43,23 @@ LIGHTNING: Hint = (
 PACKAGES = {"cv2": "opencv-python-headless", "sklearn": "scikit-learn", "PIL": "pillow"}
 PACKAGES |= {"skimage": "scikit-image"}
 UNREADABLE = "copy or download it again, or train it (python train_full.py)"
-# By a pattern in the error's text; the first that is found counts. Its groups, and the words of
-# `_words`, fill the braces.
+COMPARED = "the check compares the answers with all true labels, by file name"
+# By a pattern in the lines of the phase and the error; the first that is found counts. Its groups,
+# and the words of `_words`, fill the braces.
 ERRORS: tuple[tuple[str, str, str], ...] = (
+    # A missing name is compared with a superfluous one.
+    (r"; it has .b'", COMPARED, "the keys are bytes: decode them, name.decode()"),
+    (r"; it has .*[/\\]", COMPARED, "the keys are paths: use path.name, or os.path.basename(path)"),
+    (
+        r"lacks '[^']*\.\w+'.*; it has '[^.]*'$",
+        COMPARED,
+        "the keys lack the file's ending: use path.name, not path.stem",
+    ),
+    (
+        rf"^{CHECK}$",
+        COMPARED,
+        "let classify return an answer for every file of its folder, under the file's name",
+    ),
     (
         r"MemoryError|[Cc]an(no|')t allocate memory|bad_alloc",
         "it took more memory than the {memory:g} GiB that each process may have in this run; the "
@@ -135,8 +149,6 @@ NO_MODELS: tuple[tuple[str, str, str], ...] = (
 
 def hint(problem: Problem, outcome: Outcome, submission: Submission) -> Hint:
     """Return why the testing system would refuse a problem, and what to do."""
-    if problem.phase == CHECK:
-        return _about_answer(str(problem))
     if isinstance(problem, Failure):
         known = _about_file(problem, submission) or _about_error(problem, submission)
         return known or _about_any(problem, outcome)
@@ -144,20 +156,6 @@ def hint(problem: Problem, outcome: Outcome, submission: Submission) -> Hint:
         return WEIGHTS
     lightning = any("lightning" in name.partition(".")[0] for name in problem.through)
     return LIGHTNING if lightning and problem.rule == FILES else RULES[problem.rule]
-
-
-def _about_answer(problem: str) -> Hint:
-    """Compare a missing name with a superfluous one."""
-    names = re.search(r"lacks '(?P<lacks>[^']+)'.*; it has (?P<has>.*)$", problem)
-    lacks, has = (names["lacks"], names["has"][1:-1]) if names else ("", "")
-    remedy = "let classify return an answer for every file of its folder, under the file's name"
-    if has.startswith("b'"):
-        remedy = "the keys are bytes: decode them, name.decode()"
-    elif "/" in has or "\\" in has:
-        remedy = "the keys are paths: use path.name, or os.path.basename(path)"
-    elif has and not Path(has).suffix and Path(lacks).suffix:
-        remedy = "the keys lack the file's ending: use path.name, not path.stem"
-    return "the check compares the answers with all true labels, by file name", remedy
 
 
 def _about_file(failure: Failure, submission: Submission) -> Hint | None:
@@ -180,7 +178,7 @@ def _about_file(failure: Failure, submission: Submission) -> Hint | None:
 
 def _about_error(failure: Failure, submission: Submission) -> Hint | None:
     for pattern, why, remedy in ERRORS:
-        if found := re.search(pattern, failure.message):
+        if found := re.search(pattern, f"{failure.phase}\n{failure.message}", re.MULTILINE):
             words = _words(failure, submission, **found.groupdict())
             return why.format(**words), remedy.format(**words)
     return None
