@@ -1,8 +1,8 @@
 """Habits of public submissions, and faults, one each: what is said in place of a toy's parts.
 
 A toy answers with the class id that stands in the "photo". `top` stands before its functions,
-`train` and `classify` in them, `answer` is what is said of a photo. The other words are what the
-grader must say: see `Habit`. Every habit is run under the grader, and in the box by itself.
+`train` and `classify` in them, `answer` is what is said of each of its `photos`. The others are
+what the grader must say: see `Habit`. Every habit runs under the grader, and in the box by itself.
 """
 
 import contextlib
