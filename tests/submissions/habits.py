@@ -773,6 +773,9 @@ RULES = {
     ),
     "real libraries": Habit(
         top="""
+        import matplotlib
+        matplotlib.use("Agg")
+        import matplotlib.pyplot as plt
         import numpy as np
         import sklearn.linear_model
         import timm
@@ -782,6 +785,10 @@ RULES = {
         train="""
         assert timm.list_models("mobilenetv2_100")
         sklearn.linear_model.LogisticRegression().fit(np.eye(4), np.arange(4))
+        figure, axes = plt.subplots()
+        axes.plot([3.0, 2.0, 1.0], label="loss")
+        axes.legend()
+        figure.canvas.draw()
         """,
         classify="""
         with torch.inference_mode():
@@ -885,45 +892,24 @@ RULES = {
         return dict(joblib.Parallel(n_jobs=2)(jobs))
         """,
     ),
-    "matplotlib": Habit(
-        top="""
-        import matplotlib
-        matplotlib.use("Agg")
-        import matplotlib.pyplot as plt
-        """,
-        train="""
-        figure, axes = plt.subplots()
-        axes.plot([3.0, 2.0, 1.0], label="loss")
-        axes.legend()
-        figure.canvas.draw()
-        plt.close(figure)
-        """,
-    ),
     "Lightning as it comes": Habit(  # keeps logs and checkpoints in the current folder
         top=LIGHTNING,
         train="fit()",
         message=wrote("os.mkdir('*lightning_logs')", "fast_train"),
         remedy="logger=False",
     ),
-    "Lightning without its files": Habit(
-        top=LIGHTNING,
-        train="fit(logger=False, enable_checkpointing=False)",
+    "Lightning without its files, and by its older name": Habit(
+        top=f"{LIGHTNING}\nimport pytorch_lightning\nimport torchmetrics",
+        train="""
+        fit(logger=False, enable_checkpointing=False)
+        pytorch_lightning.seed_everything(0)
+        torchmetrics.Accuracy(task="multiclass", num_classes=4)(torch.eye(4), torch.arange(4))
+        """,
         classify="""
         network = Net.load_from_checkpoint(model_path, map_location="cpu").eval()
         assert network(torch.zeros(1, 3)).shape == (1, 4)
         """,
         files={"birds_model.pt": model("lightning.ckpt")},
-    ),
-    "Lightning by its older name": Habit(
-        top="""
-        import pytorch_lightning as pl
-        import torch
-        import torchmetrics
-        """,
-        train="""
-        pl.seed_everything(0)
-        torchmetrics.Accuracy(task="multiclass", num_classes=4)(torch.eye(4), torch.arange(4))
-        """,
     ),
     # ---- against the grader's own means ----
     "descriptors closed, messages forged": Habit(
