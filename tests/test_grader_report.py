@@ -166,13 +166,9 @@ def test_a_demonstration_is_not_packed_unless_it_is_meant(course, grade):
     assert path.exists()
 
 
-@pytest.mark.parametrize("record", [True, False])
-def test_a_model_of_these_photos_or_without_record_is_no_demonstration(
-    course, grade, public, record
-):
+def test_a_model_of_these_photos_is_no_demonstration(course, grade, public):
     edit(course, NOT_PACKED, "1.0")
-    metadata = {"training": public} if record else {}
-    status, lines = grade("--pack", course / "upload.zip", **metadata)
+    status, lines = grade("--pack", course / "upload.zip", training=public)
     assert not any("demonstration" in line for line in lines)
     assert status == 0
 
