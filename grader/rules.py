@@ -135,7 +135,7 @@ class Rules:
 
     def send(self, event: str, **facts: Any) -> None:
         """Report to the grader; every time anew, since a submission may close what is open."""
-        line = f"{self.config['token']} { ({'event': event, **facts})!r}\n"
+        line = f"{self.config['token']} {dict(facts, event=event)!r}\n"
         data = line.encode(errors="backslashreplace")
         try:
             channel = os.open(self.config["channel"], os.O_WRONLY | os.O_APPEND)
