@@ -1,6 +1,5 @@
 """Photos and labels before a training: bring them into the course's layout, check them, draw some.
 
-archives       any archive as a series of members, checked to the end
 sources        a folder or an archive becomes one table of files; is a photo readable
 samples        what the files are: tests, CUB-200-2011, photos with a table, class folders
 prepare        what public_data/prepare.py does: decides which photos go into which test

@@ -1,4 +1,4 @@
-"""birddata/archives.py: an archive is taken whole or refused, nothing vanishes unnamed."""
+"""birddata/sources.py: an archive is taken whole or refused, nothing vanishes unnamed."""
 
 import io
 import os
