@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from birddata import copies, dataset_check
+from birddata import dataset_check
 from birddata.findings import KINDS
 from public_data.prepare import main
 
@@ -350,8 +350,8 @@ def test_look_alikes_are_no_copies(sample, tmp_path):
     for number, bird in enumerate(birds):
         scene.paste(bird, (24, 20))
         sample.add(f"scene{number}.jpg", 1, scene)
-        thumbs.append(copies.thumbnail(scene))
-    assert copies.similar_hashes(copies.difference_hash(thumbs)) == ([(0, 1)], 1)
+        thumbs.append(dataset_check.thumbnail(scene))
+    assert dataset_check.similar_hashes(dataset_check.difference_hash(thumbs)) == ([(0, 1)], 1)
     assert check(sample.root, tmp_path) == (0, {})
 
 
@@ -359,7 +359,7 @@ def test_more_look_alikes_than_are_compared(sample, tmp_path, monkeypatch):
     image = sample.image()
     for quality in (50, 60, 70):
         sample.add(f"{quality}.jpg", 1, image, quality=quality)
-    monkeypatch.setattr(copies, "MAX_PAIRS", 1)
+    monkeypatch.setattr(dataset_check, "MAX_PAIRS", 1)
     _, found = check(sample.root, tmp_path)
     assert found.keys() == {"near-copy", "look-alikes"}
     assert found["look-alikes"][0]["detail"] == "3 pairs, the 1 closest compared"
@@ -371,18 +371,18 @@ def test_similar_hashes_are_paired_the_closest_first():
     bits[41] = bits[3]
     bits[41, :9] ^= True
     bits[[7, 8]] = bits[7]
-    assert copies.similar_hashes(bits) == ([(7, 8), (3, 41)], 2)
-    assert copies.similar_hashes(bits[:1]) == ([], 0)
+    assert dataset_check.similar_hashes(bits) == ([(7, 8), (3, 41)], 2)
+    assert dataset_check.similar_hashes(bits[:1]) == ([], 0)
 
 
 def test_of_many_look_alikes_the_closest_are_compared(monkeypatch):
     """And the distances of a part of the hashes are held at a time."""
-    monkeypatch.setattr(copies, "MAX_PAIRS", 50)
-    monkeypatch.setattr(copies, "HASHES", 16)
+    monkeypatch.setattr(dataset_check, "MAX_PAIRS", 50)
+    monkeypatch.setattr(dataset_check, "HASHES", 16)
     bits = np.random.default_rng(0).integers(0, 2, (300, 264)).astype(bool)
     bits[100:] = bits[100]  # 200 alike
     bits[299, :3] ^= True
-    pairs, number = copies.similar_hashes(bits)
+    pairs, number = dataset_check.similar_hashes(bits)
     assert number == 200 * 199 / 2
     assert pairs == [(100, j) for j in range(101, 151)]
 

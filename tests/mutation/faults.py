@@ -199,7 +199,7 @@ FAULTS = [
         ("birddata/sources.py:tar_members", 'or rest.strip(b"\\0")', "",
          "archives that are whole",
          "test_archives.py::test_what_is_no_whole_archive_is_refused_in_one_line"),
-        ("birddata/copies.py:HASH_DISTANCE", "0.28", "0.01", "altered copies",
+        ("birddata/dataset_check.py:HASH_DISTANCE", "0.28", "0.01", "altered copies",
          "test_dataset_check.py::test_altered_copies_are_found"),
         ("birddata/dataset_check.py:check_sizes", "min(width, height) < MIN_SIDE", "False",
          "tiny photos", "test_dataset_check.py::test_one_kind"),
