@@ -201,7 +201,7 @@ FAULTS = [
          "test_archives.py::test_what_is_no_whole_archive_is_refused_in_one_line"),
         ("birddata/dataset_check.py:HASH_DISTANCE", "0.28", "0.01", "altered copies",
          "test_dataset_check.py::test_altered_copies_are_found"),
-        ("birddata/dataset_check.py:check_sizes", "min(width, height) < MIN_SIDE", "False",
+        ("birddata/dataset_check.py:check_sizes", "min(width, height) < findings.MIN_SIDE", "False",
          "tiny photos", "test_dataset_check.py::test_one_kind"),
         ("birddata/prepare.py:hold_out", '"01_holdout", train', '"01_holdout", train + held',
          "a holdout that is not trained on",
