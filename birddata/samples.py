@@ -86,8 +86,8 @@ def read_as(origin: str, path: Path, read: Callable[[Path], T]) -> T:
 
 def label_photos(
     table: tables.Table, gt: str, photos: Files, folder: str, found: Findings
-) -> list[tuple[str, str]]:
-    """Return the photos that a table names, sorted by path, with their labels as written.
+) -> list[Photo]:
+    """Return the photos that a table names, sorted by path, with its class ids.
 
     The photos have paths below `folder`, where the table may name them by path or by name. What
     does not fit is added to the findings. Raises UserError if nothing fits.
@@ -104,7 +104,10 @@ def label_photos(
             found.add("other-name", f"{folder}{path}", f"{name} in {gt}")
     faulty = match_paths([name for _, name, _ in table.faults], photos)
     name_unlabelled(photos, {*matched.values(), *faulty.values()}, folder, found)
-    return sorted((path, table.labels[name]) for name, path in matched.items())
+    return with_names(
+        Photo(path.rpartition("/")[2], table.ids[name], f"{folder}{path}", photos[path])
+        for path, name in sorted((path, name) for name, path in matched.items())
+    )
 
 
 def name_unlabelled(
@@ -191,17 +194,17 @@ def read_course(files: Files, root: str, found: Findings) -> Sample:
             photos = {p: file for p, file in below(files, images).items() if "/" not in p}
             parts.append(read_part(files.get(gt), root + gt, photos, root + images, found))
             known |= {gt, *(f"{images}{path}" for path in photos)}
-        tests.append(Test(stem, parts[0][0], parts[1][0], parts[0][1], parts[1][1]))
+        (train, train_ids), (test, test_ids) = parts
+        tests.append(Test(stem, train, test, train_ids, test_ids))
     for path in sorted(files.keys() - known):
         lost = path.startswith(tuple(f"{test.stem}_input/" for test in tests))
         code = "file-without-label" if lost and not is_table(path) else "passed-over"
         found.add(code, root + path, "not part of a test")
+    species, source = {}, ""
     if "species.csv" in files:
         species = read_as(f"{root}species.csv", files["species.csv"], tables.read_species)
-        return Sample("in the course's layout", tests, species, root=root)
-    labelled = [photo.class_id for photo in tests[0].train if photo.class_id is not None]
-    species = layout.inferred_species(labelled)
-    source = "inferred" if species else ""
+    elif species := layout.inferred_species(photo.class_id for photo in tests[0].train):
+        source = "inferred"
     return Sample("in the course's layout", tests, species, source, root)
 
 
@@ -216,21 +219,16 @@ def read_part(
         if path is None:
             raise UserError(f"{gt} is missing")
         table = read_as(gt, path, tables.read_gt)
-        labelled = label_photos(table, gt, photos, images, found)
+        read = label_photos(table, gt, photos, images, found)
     except UserError as error:
         missing_truth = path is None and gt.endswith("_gt/gt.csv")
         found.add("no-true-labels" if missing_truth else "bad-table", gt, str(error))
         names = sorted(filterfalse(is_table, photos))
         return with_names(Photo(n, None, f"{images}{n}", photos[n]) for n in names), None
-    ids = {name: tables.class_id(text) for name, text in table.labels.items()}
-    remark = layout.script_remark(path, ids)
+    remark = layout.script_remark(path, table.ids)
     if remark and not table.faults:
         found.add("script-differs", gt, remark.replace(str(path), "it"))
-    read = with_names(
-        Photo(name, tables.class_id(text), f"{images}{name}", photos[name])
-        for name, text in labelled
-    )
-    return read, set(ids.values())
+    return read, set(table.ids.values())
 
 
 # ---- A table beside photos -----------------------------------------------------------------------
@@ -267,15 +265,14 @@ def read_table_beside(
             raise unusable[0]
         return None
     (gt,) = best
-    folder, labels = gt[: gt.rfind("/") + 1], set(candidates[gt].labels.values())
+    table, folder = candidates[gt], gt[: gt.rfind("/") + 1]
     below(files, folder, found)  # names what lies elsewhere
+    labels = set(table.labels.values())
     ids, species = number_species(labels, known)
     if all(tables.WHOLE_NUMBER.fullmatch(label) for label in labels):
         ids, species = {label: tables.class_id(label) for label in labels}, {}
-    read = with_names(
-        Photo(path.rpartition("/")[2], ids[text], f"{folder}{path}", beside[gt][path])
-        for path, text in label_photos(candidates[gt], gt, beside[gt], folder, found)
-    )
+    table.ids = {name: ids[label] for name, label in table.labels.items()}
+    read = label_photos(table, gt, beside[gt], folder, found)
     test = Test("", read, [], set(ids.values()))
     return Sample(f"photos with the table {gt}", [test], species)
 

@@ -35,6 +35,7 @@ class Table:
 
     labels: dict[str, str] = field(default_factory=dict)
     faults: list[tuple[str, str, str]] = field(default_factory=list)  # code, file, line or row
+    ids: dict[str, int] = field(default_factory=dict)  # class ids by file name, once known
 
 
 def read_rows(path: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
@@ -99,6 +100,7 @@ def read_gt(path: Path) -> Table:
         raise UserError(f"{path} must start with the line {HEADER}")
     if not table.labels and not table.faults:
         raise UserError(f"{path} labels no photo; add a row {HEADER} for each")
+    table.ids = {name: class_id(text) for name, text in table.labels.items()}
     return table
 
 
@@ -114,7 +116,7 @@ def read_labels(path: Path) -> dict[str, int]:
         if code != "repeated-row":
             fault = f"gives {name} another class id" if code == "two-ids" else f"is not {HEADER}"
             raise UserError(f"{path}, {what} {fault}; correct it")
-    return {name: class_id(text) for name, text in table.labels.items()}
+    return table.ids
 
 
 # ---- species.csv ---------------------------------------------------------------------------------
