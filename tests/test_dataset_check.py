@@ -24,17 +24,12 @@ STATUS = {kind.code: dataset_check.EXIT_STATUS[kind.severity] for kind in KINDS}
 class Sample:
     """A sound set of drawn photos, into which defects are planted; no two drawings are alike."""
 
-    def __init__(self, root):
-        self.root = root
-        self.drawn = 0
-        self.draw_test("00_birds")
+    def __init__(self, root, drawn=0):
+        self.root, self.drawn = root, drawn
 
     def draw_test(self, stem):
         """Write a test: three species with five photos to train on and two to classify each."""
-        for part, gt, count in (
-            ("train", f"{stem}_input/train", 5),
-            ("test", f"{stem}_gt", 2),
-        ):
+        for part, gt, count in (("train", f"{stem}_input/train", 5), ("test", f"{stem}_gt", 2)):
             self.write(f"{gt}/gt.csv", b"filename,class_id\n")
             for number in range(3 * count):
                 name = f"{part}{number}.jpg"
@@ -123,8 +118,7 @@ def plant_two_species(sample):
 
 
 def plant_leaked_copy(sample):
-    image = sample.image()
-    other = sample.image()
+    image, other = sample.image(), sample.image()
     return [
         (sample.ask("leaked.jpg", 0, image), sample.add("learnt.jpg", 0, image)),
         (sample.ask("same_name.jpg", 1, other), sample.add("same_name.jpg", 1, other)),
@@ -133,12 +127,8 @@ def plant_leaked_copy(sample):
 
 def plant_leaked_near_copy(sample):
     image = sample.image()
-    return [
-        (
-            sample.ask("cropped.jpg", 0, image.crop((2, 2, 94, 78))),
-            sample.add("whole.jpg", 0, image),
-        )
-    ]
+    asked = sample.ask("cropped.jpg", 0, image.crop((2, 2, 94, 78)))
+    return [(asked, sample.add("whole.jpg", 0, image))]
 
 
 def plant_truncated(sample):
@@ -164,9 +154,7 @@ def plant_exact_copy(sample):
 def plant_near_copy(sample):
     image = sample.image()
     altered = [image, image.resize((48, 40)), ImageEnhance.Brightness(image).enhance(1.1)]
-    return [
-        tuple(sample.add(f"near{number}.jpg", 1, image) for number, image in enumerate(altered))
-    ]
+    return [tuple(sample.add(f"near{n}.jpg", 1, image) for n, image in enumerate(altered))]
 
 
 def plant_colour_mode(sample):
@@ -256,7 +244,9 @@ PLANTS = {
 
 @pytest.fixture
 def sample(tmp_path):
-    return Sample(tmp_path / "birds")
+    sample = Sample(tmp_path / "birds")
+    sample.draw_test("00_birds")
+    return sample
 
 
 def check(folder, tmp_path):
@@ -388,16 +378,13 @@ def test_of_many_look_alikes_the_closest_are_compared(monkeypatch):
 
 
 def test_tests_that_share_photos_are_told_once(sample, tmp_path):
-    for code in ("near-copy", "tiny", "lone-species"):
+    shared = ("near-copy", "tiny", "lone-species")
+    for code in shared:
         PLANTS[code](sample)
     for part in ("input", "gt"):
         shutil.copytree(sample.root / f"00_birds_{part}", sample.root / f"01_again_{part}")
     _, found = check(sample.root, tmp_path)
-    assert {code: len(items) for code, items in found.items()} == {
-        "near-copy": 1,
-        "tiny": 1,
-        "lone-species": 1,
-    }
+    assert {code: len(items) for code, items in found.items()} == dict.fromkeys(shared, 1)
 
 
 def test_the_projects_own_files_beside_the_tests_are_no_findings(sample, tmp_path):
@@ -420,21 +407,15 @@ def test_one_train_folder(sample, tmp_path):
     sample.add_row("gone.jpg,8")
     status, found = check(sample.root / TRAIN, tmp_path)
     assert status == 4
-    assert_exactly(
-        found,
-        {
-            "label-without-file": [("gone.jpg",)],
-            "lone-species": [("class 8 (0)",)],
-            "truncated": [("images/cut.jpg",), ("images/cut.png",)],
-        },
-    )
+    cut = [("images/cut.jpg",), ("images/cut.png",)]
+    planted = {"label-without-file": [("gone.jpg",)], "lone-species": [("class 8 (0)",)]}
+    assert_exactly(found, planted | {"truncated": cut})
 
 
 @pytest.mark.parametrize("wrapping", ["", "images/"])
 def test_class_folders(sample, tmp_path, wrapping):
     image = sample.image()
-    tree = Sample.__new__(Sample)
-    tree.root, tree.drawn = tmp_path / "tree", 500
+    tree = Sample(tmp_path / "tree", drawn=500)
     for species in ("Auk", "Wren"):
         for number in range(6):
             tree.draw(f"{wrapping}{species}/{number:03d}.jpg")
@@ -446,21 +427,18 @@ def test_class_folders(sample, tmp_path, wrapping):
     tree.write(f"{wrapping}README.txt", b"My birds.")
     status, found = check(tree.root, tmp_path)
     assert status == 4
-    assert_exactly(
-        found,
-        {
-            "two-species": [(f"{wrapping}Auk/same.png", f"{wrapping}Wren/same.png")],
-            "file-without-label": [(f"{wrapping}overview.jpg",)],
-            "not-an-image": [(f"{wrapping}README.txt",), (f"{wrapping}Wren/notes.txt",)],
-            "lone-species": [("Dodo (1)",)],
-        },
-    )
+    planted = {
+        "two-species": [(f"{wrapping}Auk/same.png", f"{wrapping}Wren/same.png")],
+        "file-without-label": [(f"{wrapping}overview.jpg",)],
+        "not-an-image": [(f"{wrapping}README.txt",), (f"{wrapping}Wren/notes.txt",)],
+        "lone-species": [("Dodo (1)",)],
+    }
+    assert_exactly(found, planted)
 
 
 def test_prepared_tests_are_sound(sample, tmp_path, capsys):
     """What prepare.py writes, with names that a Mac decomposes, has nothing against it."""
-    tree = Sample.__new__(Sample)
-    tree.root, tree.drawn = tmp_path / "tree", 500
+    tree = Sample(tmp_path / "tree", drawn=500)
     for species in ("Auk", "Grünfink"):
         for number in range(12):
             tree.draw(f"{species}/{number:03d}.jpg")
