@@ -113,9 +113,7 @@ def that_leads_back() -> bytes:
 # An archive's name, what is made of its bytes (at: where the members of a tar start), the cause.
 REFUSED = {
     "a tar without its end": (
-        "a.tar",
-        lambda data, at: data[: at[-1]],
-        "is damaged (it ends early",
+        *("a.tar", lambda data, at: data[: at[-1]], "is damaged (it ends early"),
     ),
     "a damaged header": (
         *("a.tar", lambda data, at: replaced(data, at[3] + 5, b"\xff")),
@@ -247,12 +245,8 @@ def test_names_of_a_zip_without_the_flag_for_utf8(tmp_path, written, raw, capsys
 
 
 def test_a_zip_with_backslashes(tmp_path):
-    pack(
-        tmp_path / "a.zip",
-        ("birds\\Auk\\1.jpg", jpeg(1)),
-        ("birds\\Owl\\2.jpg", jpeg(2)),
-        photos=False,
-    )
+    members = [("birds\\Auk\\1.jpg", jpeg(1)), ("birds\\Owl\\2.jpg", jpeg(2))]
+    pack(tmp_path / "a.zip", *members, photos=False)
     assert call(main, tmp_path / "a.zip", "--out", tmp_path / "out") == 0
     assert taken(tmp_path) == {"Auk_1.jpg": jpeg(1), "Owl_2.jpg": jpeg(2)}
 

@@ -102,27 +102,13 @@ def test_a_folder_in_the_place_of_a_file_is_the_users_error(tmp_path, write):
     assert [p.name for p in tmp_path.iterdir()] == ["results"]
 
 
-TABLE = {
-    "0.88": 10,
-    "0.86": 9,
-    "0.83": 8,
-    "0.80": 7,
-    "0.75": 6,
-    "0.70": 5,
-    "0.65": 4,
-    "0.60": 3,
-    "0.50": 2,
-    "0.40": 1,
-}
-
-
 def test_table_is_the_one_of_the_assignment():
-    assert [str(threshold) for threshold in THRESHOLDS] == [str(float(t)) for t in TABLE][::-1]
+    assert THRESHOLDS == (0.40, 0.50, 0.60, 0.65, 0.70, 0.75, 0.80, 0.83, 0.86, 0.88)
 
 
-@pytest.mark.parametrize(("threshold", "mark"), TABLE.items())
+@pytest.mark.parametrize(("mark", "threshold"), enumerate(THRESHOLDS, start=1))
 def test_both_sides_of_a_threshold(threshold, mark):
-    at = round(float(threshold) * 100_000)
+    at = round(threshold * 100_000)
     assert mark_of(accuracy_text(at, 100_000)) == mark
     assert mark_of(accuracy_text(at + 1, 100_000)) == mark
     assert mark_of(accuracy_text(at - 4, 100_000)) == mark  # 0.87996 is written as 0.8800
@@ -144,10 +130,7 @@ def test_ends_of_the_table(correct, text, mark):
         ([{"status": "Runtime error"}], ("", 0)),
         ([{"status": "Checker error"}], ("", 0)),
         ([{"time": 1.0, "status": "Ok, accuracy 0.9000"}, {"status": "Runtime error"}], ("", 0)),
-        (
-            [{"status": "Runtime error"}, {"time": 1, "status": "Ok, accuracy 0.8600"}],
-            ("0.8600", 9),
-        ),
+        ([{"status": "Runtime error"}, {"status": "Ok, accuracy 0.8600"}], ("0.8600", 9)),
         ([{}], ("", 0)),
     ],
 )

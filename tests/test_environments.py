@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from subprocess import PIPE
 from typing import NamedTuple
 
 import pytest
@@ -127,22 +128,14 @@ def out(tmp_path):
 
 
 def launch(
-    words,
-    *,
-    python=(),
-    before=(),
-    first=":",
-    redirect="",
-    stdout=subprocess.PIPE,
-    cwd=ROOT,
-    **environment,
+    words, python=(), before=(), first=":", redirect="", stdout=PIPE, cwd=ROOT, **environment
 ):
     """Start Python with these words in a shell, which redirects its streams."""
     shell = ["sh", "-c", f'{first}; exec "$@" {redirect}', "sh"]
     return subprocess.Popen(
         [*before, *shell, sys.executable, *python, *words],
         stdout=stdout,
-        stderr=subprocess.PIPE,
+        stderr=PIPE,
         cwd=cwd,
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **environment},
     )
