@@ -106,7 +106,7 @@ def test_table_is_the_one_of_the_assignment():
     assert THRESHOLDS == (0.40, 0.50, 0.60, 0.65, 0.70, 0.75, 0.80, 0.83, 0.86, 0.88)
 
 
-@pytest.mark.parametrize(("mark", "threshold"), enumerate(THRESHOLDS, start=1))
+@pytest.mark.parametrize(("mark", "threshold"), list(enumerate(THRESHOLDS, start=1)))
 def test_both_sides_of_a_threshold(threshold, mark):
     at = round(threshold * 100_000)
     assert mark_of(accuracy_text(at, 100_000)) == mark
