@@ -92,7 +92,7 @@ def label_photos(
     The photos have paths below `folder`, where the table may name them by path or by name. What
     does not fit is added to the findings. Raises UserError if nothing fits.
     """
-    matched = match_paths(table.labels, photos)
+    matched = tables.match_names(table.labels, photos)
     tables.check_match(matched, table.labels, filterfalse(is_table, photos), "it")
     for code, name, what in table.faults:
         bad_row = code == "bad-row"
@@ -102,7 +102,7 @@ def label_photos(
     for name, path in matched.items():
         if name not in (path, path.rpartition("/")[2]):
             found.add("other-name", f"{folder}{path}", f"{name} in {gt}")
-    faulty = match_paths([name for _, name, _ in table.faults], photos)
+    faulty = tables.match_names([name for _, name, _ in table.faults], photos)
     name_unlabelled(photos, {*matched.values(), *faulty.values()}, folder, found)
     return with_names(
         Photo(path.rpartition("/")[2], table.ids[name], f"{folder}{path}", photos[path])
@@ -118,17 +118,6 @@ def name_unlabelled(
         trouble = "not an image" if is_table(path) else problem(files[path])
         code = "not-an-image" if trouble else "file-without-label"
         found.add(code, f"{folder}{path}", trouble or why)
-
-
-def match_paths(named: Iterable[str], photos: Files) -> dict[str, str]:
-    """Return the path of the photo that each name in a table means."""
-    paths = {name: name.replace("\\", "/").removeprefix("./") for name in named}
-    exact = {name: path for name, path in paths.items() if path in photos}
-    others = [(path.rpartition("/")[2], path) for path in photos.keys() - exact.values()]
-    times = Counter(name for name, _ in others)  # there may be a 000.jpg in each folder
-    by_name = {name: path for name, path in others if times[name] == 1}
-    matched = tables.match_names(paths.keys() - exact.keys(), by_name)
-    return exact | {name: by_name[file] for name, file in matched.items()}
 
 
 def with_names(photos: Iterable[Photo]) -> list[Photo]:
@@ -253,7 +242,9 @@ def read_table_beside(
             except UserError as error:
                 unusable.append(error)
     beside = {path: below(photos, path[: path.rfind("/") + 1]) for path in candidates}
-    best = [path for path in candidates if match_paths(candidates[path].labels, beside[path])]
+    best = [
+        path for path in candidates if tables.match_names(candidates[path].labels, beside[path])
+    ]
     if len(best) > 1:
         raise UserError(f"{source} has several tables of labels ({', '.join(best)}); leave one")
     if not best:

@@ -168,19 +168,20 @@ def name_key(name: str) -> str:
 
 
 def match_names(named: Iterable[str], there: Iterable[str]) -> dict[str, str]:
-    """Return for each name in a table the file that it names, of those that are there.
+    """Return for each name in a table the file that it names, of the names or paths there.
 
-    That is the file of just this name, or else the only other one with the same `name_key`, which
+    That is the file of just this path, or else the only other one with the same `name_key`, which
     may have an extension that the table leaves out. Names without such a file are left out, and
     no file is given to two names.
     """
-    named, there = list(named), set(there)
+    paths, there = {n: n.replace("\\", "/").removeprefix("./") for n in named}, set(there)
+    exact = {name: path for name, path in paths.items() if path in there}
     by_key: dict[str, set[str]] = defaultdict(set)
-    for name in there.difference(named):
-        by_key[name_key(name)].add(name)
-        by_key[name_key(Path(name).stem)].add(name)
-    found = {name: {name} if name in there else by_key[name_key(name)] for name in named}
-    return {name: files.pop() for name, files in found.items() if len(files) == 1}
+    for path in there.difference(exact.values()):
+        by_key[name_key(path)].add(path)
+        by_key[name_key(Path(path).stem)].add(path)
+    others = {name: by_key[name_key(name)] for name in paths if name not in exact}
+    return exact | {name: files.pop() for name, files in others.items() if len(files) == 1}
 
 
 def check_match(matched: Mapping, named: Iterable[str], there: Iterable[str], table: str) -> None:
