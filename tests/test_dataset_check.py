@@ -43,20 +43,17 @@ class Sample:
         blots = random.integers(0, 256, (*blots, 3), dtype=np.uint8)
         return Image.fromarray(blots).resize(size, Image.Resampling.BICUBIC)
 
-    def draw(self, path, size=(96, 80)):
-        """Write a drawing, and return it."""
-        image = self.image(size)
-        self.save(image, path)
-        return image
-
-    def save(self, image, path, **how):
+    def draw(self, path, image=None, **how):
+        """Write a photo, a new one if none is given; returns its path below the root."""
         target = self.root / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        image.save(target, **how)
+        (image or self.image()).save(target, **how)
+        return path
 
     def write(self, path, content):
         (self.root / path).parent.mkdir(parents=True, exist_ok=True)
         (self.root / path).write_bytes(content)
+        return path
 
     def add_row(self, row, folder=TRAIN):
         with (self.root / folder / "gt.csv").open("a", encoding="utf-8") as file:
@@ -64,10 +61,8 @@ class Sample:
 
     def add(self, name, class_id=0, image=None, images=TRAIN, gt=TRAIN, more="", **how):
         """Write a labelled training photo, and more rows; returns its path below the root."""
-        path = f"{images}/images/{name}"
-        self.save(image or self.image(), path, **how)
         self.add_row(f"{name},{class_id}{more}", gt)
-        return path
+        return self.draw(f"{images}/images/{name}", image, **how)
 
     def ask(self, name, class_id=0, image=None):
         """Write a labelled test photo; returns its path below the root."""
@@ -78,13 +73,12 @@ class Sample:
 
 
 def plant_bad_table(sample):
-    sample.draw_test("01_table")
-    sample.write("01_table_input/train/gt.csv", b"filename\ntrain0.jpg\n")
-    sample.draw_test("02_missing")
-    (sample.root / "02_missing_input/train/gt.csv").unlink()
-    sample.draw_test("06_others")
-    sample.write("06_others_input/train/gt.csv", b"filename,class_id\nowl.jpg,0\n")
     tests = ("01_table", "02_missing", "06_others")
+    for test in tests:
+        sample.draw_test(test)
+    sample.write("01_table_input/train/gt.csv", b"filename\ntrain0.jpg\n")
+    (sample.root / "02_missing_input/train/gt.csv").unlink()
+    sample.write("06_others_input/train/gt.csv", b"filename,class_id\nowl.jpg,0\n")
     return [(f"{test}_input/train/gt.csv",) for test in tests]
 
 
@@ -103,10 +97,10 @@ def plant_label_without_file(sample):
 
 
 def plant_unreadable(sample):
-    for name, content in (("text.jpg", b"no photo"), ("empty.jpg", b""), ("head.png", b"\x89PNG")):
-        sample.write(f"{TRAIN}/images/{name}", content)
+    files = {"text.jpg": b"no photo", "empty.jpg": b"", "head.png": b"\x89PNG"}
+    for name in files:
         sample.add_row(f"{name},1")
-    return [(f"{TRAIN}/images/{name}",) for name in ("empty.jpg", "head.png", "text.jpg")]
+    return [(sample.write(f"{TRAIN}/images/{name}", content),) for name, content in files.items()]
 
 
 def plant_two_species(sample):
@@ -139,13 +133,6 @@ def plant_truncated(sample):
     return [(path,) for path in paths]
 
 
-def plant_file_without_label(sample):
-    paths = f"{TRAIN}/images/unknown.jpg", f"{TRAIN}/images/below/deep.jpg", f"{TRAIN}/beside.jpg"
-    for path in paths:
-        sample.draw(path)
-    return [(path,) for path in paths]
-
-
 def plant_exact_copy(sample):
     image = sample.image()
     return [tuple(sample.add(f"exact{number}.jpg", 1, image) for number in range(3))]
@@ -169,10 +156,9 @@ def plant_colour_mode(sample):
 
 
 def plant_not_an_image(sample):
-    sample.write(f"{TRAIN}/images/notes.txt", b"Saw an auk.")
-    sample.write(f"{TEST}/images/film.mp4", b"\0\0\0\x18ftypmp42")
     sample.write(f"{TRAIN}/images/.DS_Store", b"hidden, the system's own")
-    return [(f"{TRAIN}/images/notes.txt",), (f"{TEST}/images/film.mp4",)]
+    notes = sample.write(f"{TRAIN}/images/notes.txt", b"Saw an auk.")
+    return [(notes,), (sample.write(f"{TEST}/images/film.mp4", b"\0\0\0\x18ftypmp42"),)]
 
 
 def plant_odd_metadata(sample):
@@ -186,9 +172,8 @@ def plant_odd_metadata(sample):
 
 
 def plant_other_name(sample):
-    sample.draw(f"{TRAIN}/images/UPPER.JPG")
     sample.add_row("upper.jpg,1")
-    return [(f"{TRAIN}/images/UPPER.JPG",)]
+    return [(sample.draw(f"{TRAIN}/images/UPPER.JPG"),)]
 
 
 def plant_script_differs(sample):
@@ -226,6 +211,10 @@ PLANTS = {
     if name.startswith("plant_")
 } | {
     "two-ids": lambda s: [(s.add("two.jpg", 0, more="\ntwo.jpg,1"),)],
+    "file-without-label": lambda s: [
+        (s.draw(f"{TRAIN}/{path}"),)
+        for path in ("images/unknown.jpg", "images/below/deep.jpg", "beside.jpg")
+    ],
     "repeated-row": lambda s: [(s.add("again.jpg", 2, more="\nagain.jpg,2"),)],
     "wrong-extension": lambda s: [
         (s.add("png.jpg", format="PNG"),),
@@ -356,20 +345,17 @@ def test_more_look_alikes_than_are_compared(sample, tmp_path, monkeypatch):
     assert len(found["near-copy"][0]["files"]) == 2
 
 
-def test_similar_hashes_are_paired_the_closest_first():
-    bits = np.random.default_rng(0).integers(0, 2, (50, 264)).astype(bool)
-    bits[41] = bits[3]
-    bits[41, :9] ^= True
-    bits[[7, 8]] = bits[7]
-    assert dataset_check.similar_hashes(bits) == ([(7, 8), (3, 41)], 2)
-    assert dataset_check.similar_hashes(bits[:1]) == ([], 0)
-
-
-def test_of_many_look_alikes_the_closest_are_compared(monkeypatch):
+def test_similar_hashes_are_paired_the_closest_first(monkeypatch):
     """And the distances of a part of the hashes are held at a time."""
     monkeypatch.setattr(dataset_check, "MAX_PAIRS", 50)
     monkeypatch.setattr(dataset_check, "HASHES", 16)
     bits = np.random.default_rng(0).integers(0, 2, (300, 264)).astype(bool)
+    few = bits[:50].copy()
+    few[41] = few[3]
+    few[41, :9] ^= True
+    few[8] = few[7]
+    assert dataset_check.similar_hashes(few) == ([(7, 8), (3, 41)], 2)
+    assert dataset_check.similar_hashes(few[:1]) == ([], 0)
     bits[100:] = bits[100]  # 200 alike
     bits[299, :3] ^= True
     pairs, number = dataset_check.similar_hashes(bits)
@@ -419,7 +405,7 @@ def test_class_folders(sample, tmp_path, wrapping):
     for species in ("Auk", "Wren"):
         for number in range(6):
             tree.draw(f"{wrapping}{species}/{number:03d}.jpg")
-        tree.save(image, f"{wrapping}{species}/same.png")
+        tree.draw(f"{wrapping}{species}/same.png", image)
     tree.draw(f"{wrapping}Dodo/000.jpg")
     tree.draw(f"{wrapping}Auk/old/000.jpg")
     tree.draw(f"{wrapping}overview.jpg")
