@@ -1,7 +1,5 @@
 """Report what is wrong with a training set before an hour is lost on it: prepare.py --check."""
 
-from __future__ import annotations
-
 import json
 import sys
 import time

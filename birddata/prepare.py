@@ -1,7 +1,5 @@
 """Write the course layout of tests from the photos that you have: public_data/prepare.py."""
 
-from __future__ import annotations
-
 import sys
 from dataclasses import replace
 from importlib.util import find_spec

@@ -1,7 +1,5 @@
 """What the files of SOURCE are: tests, CUB-200-2011, a table beside photos, or class folders."""
 
-from __future__ import annotations
-
 import random
 import re
 import unicodedata

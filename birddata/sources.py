@@ -1,7 +1,5 @@
 """A folder, a zip or a tar becomes one table of files; which of them are photos."""
 
-from __future__ import annotations
-
 import errno
 import lzma
 import os

@@ -1,7 +1,5 @@
 """Tests in the course's layout appear whole or not at all: built aside, then moved."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from collections import Counter

@@ -7,8 +7,6 @@ What `main` needs that takes long to import, such as torch, is imported inside i
 been called, Ctrl-C ends in a traceback.
 """
 
-from __future__ import annotations
-
 import _thread
 import io
 import os
