@@ -88,7 +88,7 @@ def test_others_may_read_what_is_written(tmp_path):
 
 def test_a_file_in_the_place_of_a_folder_is_the_users_error(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"/file cannot be written: something of that name is th"):
+    with pytest.raises(UserError, match=r"/file cannot be written: a part of its path is a f"):
         write_json(tmp_path / "file" / "results.json", [])
 
 

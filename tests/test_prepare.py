@@ -560,7 +560,7 @@ ODD_PATHS = {  # how it is called, its kind, the cause that is named
     ("--check {}", "nothing"): "is not a folder",
     ("--check {}", "a file"): "an archive must be unpacked first",
     ("--check {}", "an empty folder"): "holds neither NN_<name>_input folders",
-    ("--check {tree} --json {}/new", "a file"): "something of that name is there already",
+    ("--check {tree} --json {}/new", "a file"): "a part of its path is a file",
     ("{}", "a pipe"): "is a device or a pipe; give a folder or an archive",
     ("/dev/null", "a device"): "is a device or a pipe; give a folder or an archive",
     ("{}", "a link to nothing"): "does not exist; give a folder or an archive",

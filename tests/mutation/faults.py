@@ -182,7 +182,7 @@ FAULTS = [
         ("course/files.py:atomic_write", "temporary.replace(target)",
          "shutil.copyfile(temporary, target)", "the old file until the new one is whole",
          "test_course.py::test_who_holds_the_old_file_keeps_it"),
-        ("course/files.py:_file_beside", "_remove(temporary)", "pass",
+        ("course/files.py:temporary_folder", "_remove(folder)", "pass",
          "folders without left-over files",
          "test_course.py::test_a_file_is_replaced_as_a_whole_or_not_at_all"),
         ("course/layout.py:gt_bytes", "sorted(labels.items())", "labels.items()", "rows in order",
