@@ -228,9 +228,8 @@ def test_training_leaves_out_what_cannot_be_read_and_saves(kinds, capsys):
     assert network.class_ids == [0, 1, 2]
 
 
-def test_prepare_takes_what_training_takes(kinds, tmp_path, capfd):
-    assert call(main, kinds, "--out", tmp_path / "out") == 0
-    out, told = capfd.readouterr()
+def test_prepare_takes_what_training_takes(kinds, tmp_path, prepared):
+    out, told = prepared(kinds)
     assert left_out(told) == UNREADABLE.keys()
     taken = tables.read_labels(tmp_path / "out" / "00_x_gt/gt.csv")
     assert len(taken) == len(PHOTOS) - len(UNREADABLE)
@@ -334,14 +333,14 @@ def table(request, tmp_path):
     return write_test(tmp_path / "t", {f"{n}.jpg": saved("JPEG") for n in "ab"}, gt), script
 
 
-def test_every_command_reads_the_same_labels(table, tmp_path, capsys):
+def test_every_command_reads_the_same_labels(table, tmp_path, prepared):
     root, script = table
     gt = root / "00_x_input/train/gt.csv"
     images = [path.name for path in solution.list_photos(gt.with_name("images"))]
     read = tables.read_labels(gt)
     matched = {file: read[name] for name, file in tables.match_names(read, images).items()}
     assert matched == {"a.jpg": 0, "b.jpg": 3}
-    assert call(main, root, "--out", tmp_path / "out") == 0
+    prepared(root)
     assert tables.read_labels(tmp_path / "out/00_x_input/train/gt.csv") == matched
     dataset_check.run(root, str(tmp_path / "found.json"))
     codes = {k["code"] for k in json.loads((tmp_path / "found.json").read_text())["findings"]}
@@ -376,13 +375,12 @@ BROKEN_TABLES = {
 @pytest.mark.parametrize(
     "table", [(text, STOPS) for text in BROKEN_TABLES.values()], ids=BROKEN_TABLES, indirect=True
 )
-def test_every_command_refuses_a_broken_table_in_one_line(table, tmp_path, capsys):
+def test_every_command_refuses_a_broken_table_in_one_line(table, prepared):
     root, _ = table
     with pytest.raises(UserError) as stop:
         layout.load_training_set(root)
     assert "gt.csv" in str(stop.value)
-    assert call(main, root, "--out", tmp_path / "out") == 1
-    error = capsys.readouterr().err.splitlines()[-1]
+    error = prepared(root, status=1).err.splitlines()[-1]
     for line in (str(stop.value), error):
         assert "\n" not in line
         assert len(line) < 400
@@ -466,7 +464,7 @@ UNMATCHED = {
 
 @pytest.mark.parametrize("named", UNMATCHED)
 @pytest.mark.parametrize("how", ["training", "prepare", "table beside photos"])
-def test_labels_that_name_no_photo_are_refused_in_one_line(named, how, tmp_path, capsys):
+def test_labels_that_name_no_photo_are_refused_in_one_line(named, how, tmp_path, prepared):
     photos, gt = (
         {f"{n}.jpg": saved("JPEG") for n in "abc"},
         layout.gt_bytes(dict.fromkeys(named, 1)),
@@ -478,8 +476,7 @@ def test_labels_that_name_no_photo_are_refused_in_one_line(named, how, tmp_path,
         told = f"Error: {stop.value}\n"
     else:
         source = source if how == "prepare" else source / "00_x_input/train"
-        assert call(main, source, "--out", tmp_path / "out") == 1
-        told = capsys.readouterr().err
+        told = prepared(source, status=1).err
     first, second, _ = sorted(named)
     assert f"is that of a photo: labelled are {first}, {second}, the photos are " in told
     assert f"a.jpg, {'images/' if 'beside' in how else ''}b.jpg; the likely cause: " in told
@@ -533,14 +530,13 @@ def folders_with(path, content) -> Path:
     return path / "birds"
 
 
-def test_heic_becomes_jpeg_where_pillow_heif_is(tmp_path, capsys):
+def test_heic_becomes_jpeg_where_pillow_heif_is(tmp_path, prepared):
     pillow_heif = pytest.importorskip("pillow_heif")
     photo, exif = Image.new("RGB", (96, 72), "red"), Image.Exif()
     exif[0x0112] = 6
     pillow_heif.from_pillow(photo).save(tmp_path / "photo.heic", exif=exif.tobytes())
     source = folders_with(tmp_path, (tmp_path / "photo.heic").read_bytes())
-    assert call(main, source, "--out", tmp_path / "out") == 0
-    told = capsys.readouterr()
+    told = prepared(source)
     assert told.err == ""
     assert "HEIC photos that became JPEG: 1\n" in told.out
     assert "files skipped: 0" in told.out
@@ -551,11 +547,10 @@ def test_heic_becomes_jpeg_where_pillow_heif_is(tmp_path, capsys):
     assert read.getpixel((9, 9))[0] > 200
 
 
-def test_without_pillow_heif_it_is_named(tmp_path, capsys, monkeypatch):
+def test_without_pillow_heif_it_is_named(tmp_path, monkeypatch, prepared):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     source = folders_with(tmp_path, b"\0\0\0\x18ftypheic" + bytes(99))
-    assert call(main, source, "--out", tmp_path / "out") == 0
-    told = capsys.readouterr()
+    told = prepared(source)
     assert "skipped: Auk/phone.heic: HEIC, which Pillow lacks here" in told.err
     assert "note: 1 are HEIC; after `pip install pillow-heif` they become JPEG\n" in told.err
     assert "files skipped: 1 (1 unreadable)" in told.out
@@ -564,15 +559,14 @@ def test_without_pillow_heif_it_is_named(tmp_path, capsys, monkeypatch):
 # --- what is left out is counted at the end -------------------------------------------------------
 
 
-def test_a_species_without_a_photo_is_named(tmp_path, capsys):
+def test_a_species_without_a_photo_is_named(tmp_path, capsys, prepared):
     source = folders_with(tmp_path, b"no photo")
     (source / "Dodo").mkdir()
     (source / "Wren").mkdir()
     (source / "Wren/1.jpg").write_bytes(b"no photo")
     assert dataset_check.run(source) == dataset_check.EXIT_STATUS["error"]
     assert "Dodo (0)" in capsys.readouterr().out
-    assert call(main, source, "--out", tmp_path / "out") == 0
-    told = capsys.readouterr()
+    told = prepared(source)
     assert "skipped: Dodo: an empty folder" in told.err
     *_, lost, skipped, _ = told.out.splitlines()
     assert lost == "species without a photo to train on: Wren"
@@ -602,14 +596,13 @@ def test_what_cannot_be_written_is_told_before_the_work(tmp_path, capsys, monkey
         ("filename,class_id", ("a.jpg,1", "b.jpg,0"), None),
     ],
 )
-def test_a_table_beside_photos_gives_the_labels(tmp_path, capsys, header, rows, species):
+def test_a_table_beside_photos_gives_the_labels(tmp_path, header, rows, species, prepared):
     source = tmp_path / "source"
     (source / "train").mkdir(parents=True)
     for name in "abc":
         picture().save(source / "train" / f"{name}.jpg")
     (source / "labels.csv").write_text("\n".join([header, *rows, ""]))
-    assert call(main, source, "--out", tmp_path / "out") == 0
-    told = capsys.readouterr()
+    told = prepared(source)
     assert "photos with the table labels.csv" in told.out
     assert "skipped: train/c.jpg: a photo without a label" in told.err
     assert tables.read_labels(tmp_path / "out/00_test_img_gt/gt.csv") == {"a.jpg": 1, "b.jpg": 0}
@@ -626,30 +619,28 @@ def test_a_table_beside_photos_gives_the_labels(tmp_path, capsys, header, rows, 
     ],
     ids=["other names", "an open quote", "too large", "none"],
 )
-def test_one_folder_of_photos_is_no_species(tmp_path, capsys, table, cause):
+def test_one_folder_of_photos_is_no_species(tmp_path, table, cause, prepared):
     (tmp_path / "source/train").mkdir(parents=True)
     picture().save(tmp_path / "source/train/a.jpg")
     if table:
         (tmp_path / "source/labels.csv").write_text(table)
-    assert call(main, tmp_path / "source", "--out", tmp_path / "out") == 1
-    told = capsys.readouterr().err
+    told = prepared(tmp_path / "source", status=1).err
     assert cause in told
     assert told.count("\n") == 1
 
 
-def test_the_first_folder_is_the_species_at_any_depth(tmp_path, capsys):
+def test_the_first_folder_is_the_species_at_any_depth(tmp_path, prepared):
     for path in ("birds/Auk/one/a/1.jpg", "birds/Auk/two/1.jpg", "birds/Owl/three/1.jpg"):
         (tmp_path / path).parent.mkdir(parents=True)
         picture().save(tmp_path / path)
-    assert call(main, tmp_path / "birds", "--out", tmp_path / "out") == 0
-    assert "further down: 3; the first folder is the species" in capsys.readouterr().out
+    assert "further down: 3; the first folder is the species" in prepared(tmp_path / "birds").out
     labels = tables.read_labels(tmp_path / "out/00_test_img_gt/gt.csv")
     assert labels == {"Auk_1.jpg": 0, "Auk_1_2.jpg": 0, "Owl_1.jpg": 1}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no such names on Windows")
-def test_a_folder_with_a_name_in_another_encoding(tmp_path, capsys):
+def test_a_folder_with_a_name_in_another_encoding(tmp_path, prepared):
     (tmp_path / "birds" / CYRILLIC).mkdir(parents=True)
     picture().save(tmp_path / "birds" / CYRILLIC / "1.jpg")
-    assert call(main, tmp_path / "birds", "--out", tmp_path / "out") == 0
+    prepared(tmp_path / "birds")
     assert len(tables.read_labels(tmp_path / "out/00_test_img_gt/gt.csv")) == 1

@@ -58,19 +58,13 @@ def out(tmp_path):
 
 
 @pytest.fixture
-def run(out, capsys):
-    """Write the tests of SOURCE to `out`, or elsewhere: exit status, stdout, stderr."""
-    return lambda *words, to=out: (call(main, *words, "--out", to), *capsys.readouterr())
-
-
-@pytest.fixture
-def refused(run, out):
+def refused(prepared, out):
     """Expect one line on stderr with all the causes, and nothing written."""
 
     def check(*words, causes):
-        status, _, error = run(*words)
+        error = prepared(*words, status=1).err
         errors = [line for line in error.splitlines() if not line.startswith("skipped: ")]
-        assert (status, len(errors)) == (1, 1)
+        assert len(errors) == 1
         assert errors[0].startswith("Error: ")
         assert [cause for cause in causes if cause not in errors[0]] == []
         assert not out.exists() or not list(out.iterdir())
@@ -101,9 +95,9 @@ def species(out):
 # --- class folders ------------------------------------------------------------------------------
 
 
-def test_class_folders_become_test_00(tree, run, out):
-    status, stdout, stderr = run(tree)
-    assert (status, stderr) == (0, "")
+def test_class_folders_become_test_00(tree, out, prepared):
+    stdout, stderr = prepared(tree)
+    assert stderr == ""
     labels = gt(out, "00_test_img")
     assert labels == gt(out, "00_test_img", "train")
     assert len(labels) == 17
@@ -124,7 +118,7 @@ def test_class_folders_become_test_00(tree, run, out):
     ],
 )
 def test_photos_are_hard_links_where_the_disk_can(
-    tree, run, out, monkeypatch, fails, links, copies, files
+    tree, out, monkeypatch, fails, links, copies, files, prepared
 ):
     link = Path.hardlink_to
 
@@ -134,8 +128,7 @@ def test_photos_are_hard_links_where_the_disk_can(
         link(self, target)
 
     monkeypatch.setattr(Path, "hardlink_to", try_link)
-    status, stdout, _ = run(tree)
-    assert status == 0
+    stdout, _ = prepared(tree)
     assert f"({links} hard links, {copies} copies)" in stdout
     images = [out / f"00_test_img_input/{part}/images" for part in ("train", "test")]
     photos = [tree / "Auk/003.jpg", *(folder / "Auk_003.jpg" for folder in images)]
@@ -154,13 +147,13 @@ def test_a_photo_that_vanishes_meanwhile_is_named(tree, refused, monkeypatch):
 
 
 @pytest.mark.parametrize("wrapping", ["images", "a/b"])
-def test_folders_in_between(tree, tmp_path, run, out, wrapping):
+def test_folders_in_between(tree, tmp_path, out, wrapping, prepared):
     wrapped = tmp_path / "wrapped"
     (wrapped / wrapping).parent.mkdir(parents=True)
     tree.rename(wrapped / wrapping)
     (wrapped / "notes.txt").write_text("my photos")
-    status, stdout, stderr = run(wrapped)
-    assert (status, stderr) == (0, f"skipped: notes.txt: not below {wrapping}/\n")
+    stdout, stderr = prepared(wrapped)
+    assert stderr == f"skipped: notes.txt: not below {wrapping}/\n"
     assert len(gt(out, "00_test_img")) == 17
     assert "files skipped: 1" in stdout
 
@@ -171,11 +164,10 @@ def test_train_and_valid_trees_are_ambiguous(tmp_path, refused):
     refused(tmp_path / "kit", causes=["train/, valid/", "give one of them"])
 
 
-def test_names_never_collide(tmp_path, run, out):
+def test_names_never_collide(tmp_path, out, prepared):
     for name in ("A/B_1.jpg", "A_B/1.jpg", "A_b/1.png", "A_B/1.png", "C,D/x.jpg", "C/c_9.JPG"):
         draw(tmp_path / "birds" / name)
-    status, _, stderr = run(tmp_path / "birds")
-    assert (status, stderr) == (0, "")
+    assert prepared(tmp_path / "birds").err == ""
     assert gt(out, "00_test_img") == {
         "A_B_1.jpg": 0,
         "A_B_1_2.jpg": 1,
@@ -187,7 +179,7 @@ def test_names_never_collide(tmp_path, run, out):
     assert species(out)[-1] == ["4", "C,D"]
 
 
-def test_every_skipped_file_is_named(tree, run, out, monkeypatch):
+def test_every_skipped_file_is_named(tree, out, monkeypatch, prepared):
     for name, content in (
         ("notes.txt", b"seen in May"),
         ("song.mp3", b"la"),
@@ -201,7 +193,7 @@ def test_every_skipped_file_is_named(tree, run, out, monkeypatch):
         draw(tree / name)
     draw(tree / "Auk" / "poster.png", size=(400, 400))
     monkeypatch.setattr(solution, "MAX_PIXELS", 100_000)
-    status, stdout, stderr = run(tree)
+    stdout, stderr = prepared(tree)
     reasons = dict(line.split(": ", 2)[1:] for line in stderr.splitlines())
     assert reasons.pop("Auk/poster.png").startswith("400 x 400 pixels are more than can be decoded")
     assert reasons == {
@@ -214,27 +206,24 @@ def test_every_skipped_file_is_named(tree, run, out, monkeypatch):
         ".cache": "hidden folder",
         "logo.png": "a photo without a label, which is not trained on (not in a species' folder)",
     }
-    assert status == 0
     assert "files skipped: 9 (3 passed-over, 1 not-an-image, 4 unreadable, 1 file-" in stdout
     assert "photos in folders further down: 1; the first folder is the species" in stdout
     assert gt(out, "00_test_img")["Auk_1.jpg"] == 0
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need privileges on Windows")
-def test_links_to_folders_are_followed_but_not_in_circles(tree, tmp_path, run, out):
+def test_links_to_folders_are_followed_but_not_in_circles(tree, tmp_path, out, prepared):
     chosen = tmp_path / "chosen"
     chosen.mkdir()
     for name in ("Auk", "Wren"):
         (chosen / name).symlink_to(tree / name)
     (tree / "Wren" / "back").symlink_to(chosen)
-    status, _, stderr = run(chosen)
-    assert (status, stderr) == (0, "skipped: Wren/back: a link to a folder above it\n")
+    assert prepared(chosen).err == "skipped: Wren/back: a link to a folder above it\n"
     assert len(gt(out, "00_test_img")) == 16
 
 
-def test_source_may_be_the_folder_it_writes_to(tree, run):
-    status, _, stderr = run(tree, to=tree)
-    assert (status, stderr) == (0, "")
+def test_source_may_be_the_folder_it_writes_to(tree, prepared):
+    assert prepared(tree, to=tree).err == ""
     assert len(gt(tree, "00_test_img")) == 17
 
 
@@ -242,10 +231,9 @@ def test_source_may_be_the_folder_it_writes_to(tree, run):
 
 
 @pytest.mark.parametrize("source", ["archive", "archive/public", "public.zip"])
-def test_the_courses_archive_stays_as_it_is(course, tmp_path, run, out, source):
+def test_the_courses_archive_stays_as_it_is(course, tmp_path, out, source, prepared):
     shutil.make_archive(tmp_path / "public", "zip", course)
-    status, _, stderr = run(tmp_path / source)
-    assert (status, stderr) == (0, "")
+    assert prepared(tmp_path / source).err == ""
     for part in ("train", "gt"):
         assert gt(out, "00_test_img", part) == {"b.jpg": -3, "a.jpg": 70, "ü.png": 5}
     assert sorted(path.name for path in out.iterdir()) == ["00_test_img_gt", "00_test_img_input"]
@@ -254,7 +242,7 @@ def test_the_courses_archive_stays_as_it_is(course, tmp_path, run, out, source):
         assert (out / photo).read_bytes() == (course / "public" / photo).read_bytes()
 
 
-def test_course_species_and_second_test_are_kept(course, run, out):
+def test_course_species_and_second_test_are_kept(course, out, prepared):
     public = course / "public"
     draw(public / "01_more_input" / "train" / "images" / "x.jpg")
     draw(public / "01_more_input" / "test" / "images" / "y.jpg")
@@ -262,22 +250,21 @@ def test_course_species_and_second_test_are_kept(course, run, out):
     (public / "01_more_input" / "train" / "gt.csv").write_text("filename,class_id\r\nx.jpg,5\r\n")
     (public / "01_more_gt" / "gt.csv").write_text("\ufefffilename,class_id\ny.jpg,70", "utf-8")
     (public / "species.csv").write_text('class_id,name\n5,"Auk, little"\n70,Wren\n-3,Dodo\n')
-    status, stdout, stderr = run(course)
-    assert (status, stderr) == (0, "")
+    stdout, stderr = prepared(course)
+    assert stderr == ""
     assert gt(out, "01_more", "train") == {"x.jpg": 5}
     assert gt(out, "01_more") == {"y.jpg": 70}
     assert species(out)[1:] == [["-3", "Dodo"], ["5", "Auk, little"], ["70", "Wren"]]
     assert "1 to classify (all new)" in stdout
 
 
-def test_course_mismatches_are_named(course, run, out):
+def test_course_mismatches_are_named(course, out, prepared):
     public = course / "public"
     (public / "00_test_img_input" / "train" / "images" / "a.jpg").unlink()
     draw(public / "00_test_img_input" / "test" / "images" / "extra.jpg")
     (public / "results.csv").write_text("x")
     draw(public / "00_test_img_check" / "photo.jpg")
-    status, stdout, stderr = run(course)
-    assert status == 0
+    stdout, stderr = prepared(course)
     assert sorted(stderr.splitlines()) == [
         "skipped: public/00_test_img_check/photo.jpg: not part of a test",
         "skipped: public/00_test_img_input/test/images/extra.jpg: "
@@ -299,10 +286,9 @@ def test_course_without_truth(course, refused):
 # --- holdout ------------------------------------------------------------------------------------
 
 
-def test_holdout_photos_are_kept_out_of_training(tree, run, out):
-    status, stdout, stderr = run(tree, "--holdout", "0.25")
+def test_holdout_photos_are_kept_out_of_training(tree, out, prepared):
+    stdout, stderr = prepared(tree, "--holdout", "0.25")
     train, held = gt(out, "00_test_img"), gt(out, "01_holdout")
-    assert status == 0
     assert train == gt(out, "00_test_img", "train") == gt(out, "01_holdout", "train")
     assert not train.keys() & held.keys()
     assert Counter(held.values()) == {0: 2, 2: 2}
@@ -315,23 +301,22 @@ def test_holdout_photos_are_kept_out_of_training(tree, run, out):
     ("source", "test", "words"),
     [("tree", "01_holdout", "--holdout 0.25"), ("cub", "01_hidden", "")],
 )
-def test_the_seed_decides_which_photos_are_hidden(request, tmp_path, run, source, test, words):
+def test_the_seed_decides_which_photos_are_hidden(request, tmp_path, source, test, words, prepared):
     source, hidden = request.getfixturevalue(source), []
     for number, seed in enumerate((0, 0, 1)):
-        run(source, *words.split(), "--seed", seed, to=tmp_path / str(number))
+        prepared(source, *words.split(), "--seed", seed, to=tmp_path / str(number))
         folder = tmp_path / str(number) / f"{test}_input/test/images"
         hidden.append({path.read_bytes() for path in folder.iterdir()})
     assert hidden[0] == hidden[1] != hidden[2]
 
 
-def test_holdout_of_the_course_archive(course, run, out):
+def test_holdout_of_the_course_archive(course, out, prepared):
     images = course / "public" / "00_test_img_input" / "train"
     for number in range(10):
         draw(images / "images" / f"{number}.jpg")
     rows = "".join(f"{number}.jpg,{number % 2}\n" for number in range(10))
     (images / "gt.csv").write_text("filename,class_id\n" + rows)
-    status, _, stderr = run(course, "--holdout", "0.2")
-    assert status == 0
+    _, stderr = prepared(course, "--holdout", "0.2")
     assert Counter(gt(out, "01_holdout").values()) == {0: 1, 1: 1}
     assert len(gt(out, "00_test_img")) == 8
     assert "test/images/a.jpg: not a training photo, and --holdout splits those" in stderr
@@ -343,10 +328,10 @@ def test_holdout_of_single_photos_is_refused(tmp_path, refused):
     refused(tmp_path / "birds", "--holdout", "0.5", causes=["no species has two photos"])
 
 
-def test_holdout_leaves_out_copies(tree, run, out):
+def test_holdout_leaves_out_copies(tree, out, prepared):
     (tree / "Auk" / "again.jpg").write_bytes((tree / "Auk" / "002.jpg").read_bytes())
-    _, _, stderr = run(tree, "--holdout", "0.25")
-    assert "skipped: Auk/again.jpg: the same bytes as Auk/002.jpg\n" in stderr
+    told = prepared(tree, "--holdout", "0.25").err
+    assert "skipped: Auk/again.jpg: the same bytes as Auk/002.jpg\n" in told
     names = gt(out, "00_test_img").keys() | gt(out, "01_holdout").keys()
     assert "Auk_again.jpg" not in names
     assert "Auk_002.jpg" in names
@@ -388,12 +373,12 @@ def cub(tmp_path, monkeypatch):
     return draw_cub(tmp_path / "CUB" / "CUB_200_2011", {1: 6, 2: 5, 4: 6, 10: 7, 11: 6})
 
 
-def test_cub_becomes_the_courses_sample(tmp_path, run, out):
+def test_cub_becomes_the_courses_sample(tmp_path, out, prepared):
     """The first 50 species with exactly 60 photos, 50 of each public and 10 hidden, whole."""
     counts = {1: 60, 2: 59, 3: 60, 10: 60, 100: 41} | dict.fromkeys(range(101, 149), 60)
     source = draw_cub(tmp_path / "CUB_200_2011", counts)
-    status, stdout, stderr = run(source)
-    assert (status, stderr) == (0, "")
+    stdout, stderr = prepared(source)
+    assert stderr == ""
     public, hidden = gt(out, "00_test_img"), gt(out, "01_hidden")
     assert public == gt(out, "00_test_img", "train") == gt(out, "01_hidden", "train")
     assert Counter(public.values()) == dict.fromkeys(range(50), 50)
@@ -413,12 +398,11 @@ def test_cub_becomes_the_courses_sample(tmp_path, run, out):
     assert not taken
 
 
-def test_cub_photos_that_are_missing_or_damaged_are_named(cub, run, out):
+def test_cub_photos_that_are_missing_or_damaged_are_named(cub, out, prepared):
     folder = cub / "images" / "001.Odd_Bird_1"
     (folder / "Odd_Bird_0003_13.jpg").unlink()
     (folder / "Odd_Bird_0004_14.jpg").write_bytes(b"damaged")
-    status, stdout, stderr = run(cub)
-    assert status == 0
+    stdout, stderr = prepared(cub)
     where = "images/001.Odd_Bird_1/Odd_Bird_000"
     assert f"skipped: {where}3_13.jpg: a label without a file (in images.txt)\n" in stderr
     assert f"{where}4_14.jpg: no photo that Pillow reads\n" in stderr
@@ -438,10 +422,10 @@ def test_a_part_of_cub_is_no_sample(cub, refused):
     refused(cub, causes=["2 species of exactly 6 photos", "CUB-200-2011"])
 
 
-def test_class_folders_of_cub_get_names_for_people(tmp_path, run, out):
+def test_class_folders_of_cub_get_names_for_people(tmp_path, out, prepared):
     for name in ("001.Black_footed_Albatross", "002.Laysan_Albatross"):
         draw(tmp_path / "images" / name / "000.jpg")
-    assert run(tmp_path)[0] == 0
+    prepared(tmp_path)
     names = ["Black_footed_Albatross_000.jpg", "Laysan_Albatross_000.jpg"]
     assert gt(out, "00_test_img") == {names[0]: 0, names[1]: 1}
     assert species(out)[1:] == [["0", "Black footed Albatross"], ["1", "Laysan Albatross"]]
@@ -450,12 +434,12 @@ def test_class_folders_of_cub_get_names_for_people(tmp_path, run, out):
 # --- class ids and names --------------------------------------------------------------------------
 
 
-def test_ids_of_an_earlier_sample_are_kept(tree, tmp_path, run, out):
+def test_ids_of_an_earlier_sample_are_kept(tree, tmp_path, out, prepared):
     """Positions in sorted order would shift: Bee-eater comes before Dodo and Wren."""
     first = tmp_path / "first"
-    run(tree, to=first)
+    prepared(tree, to=first)
     draw(tree / "Bee-eater" / "0.jpg")
-    assert run(tree, "--ids", first / "species.csv")[0] == 0
+    prepared(tree, "--ids", first / "species.csv")
     assert gt(out, "00_test_img") == gt(first, "00_test_img") | {"Bee-eater_0.jpg": 3}
     assert species(out) == [*species(first), ["3", "Bee-eater"]]
 
@@ -466,7 +450,7 @@ def test_ids_that_cannot_be_kept_are_refused(course, tree, tmp_path, refused):
     refused(course, "--ids", tmp_path / "names.csv", causes=["--ids goes with class folders"])
 
 
-def test_the_courses_sample_gets_the_inferred_names(tmp_path, run, out):
+def test_the_courses_sample_gets_the_inferred_names(tmp_path, out, prepared):
     source = tmp_path / "course"
     names = [f"{number:04d}.jpg" for number in range(2500)]
     labels = {name: number % 50 for number, name in enumerate(names)}
@@ -479,8 +463,7 @@ def test_the_courses_sample_gets_the_inferred_names(tmp_path, run, out):
     for folder in (images.parent, source / "00_test_img_gt"):
         folder.mkdir(exist_ok=True)
         (folder / "gt.csv").write_bytes(layout.gt_bytes(labels))
-    status, stdout, _ = run(source)
-    assert status == 0
+    stdout, _ = prepared(source)
     assert "names of the species: inferred" in stdout
     header, first, *_ = species(out)
     assert header == ["class_id", "name", "source"]
@@ -494,27 +477,27 @@ def test_the_courses_sample_gets_the_inferred_names(tmp_path, run, out):
 
 
 @pytest.mark.parametrize("name", ["00_test_img_gt", "07_x_input", "species.csv"])
-def test_nothing_is_overwritten(tree, run, out, name):
+def test_nothing_is_overwritten(tree, out, name, prepared):
     out.mkdir()
     (out / name).mkdir() if "_" in name else (out / name).write_text("mine")
-    status, stdout, stderr = run(tree)
-    assert (status, stdout) == (1, "")
+    stdout, stderr = prepared(tree, status=1)
+    assert stdout == ""
     assert stderr.startswith(f"Error: {out / name} exists already; move or delete it")
     assert stderr.count("\n") == 1
     assert [path.name for path in out.iterdir()] == [name]
 
 
-def test_interrupt_leaves_nothing(tree, tmp_path, run, monkeypatch):
+def test_interrupt_leaves_nothing(tree, tmp_path, monkeypatch, prepared):
     def interrupt(*arguments):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(prepare, "build_tests", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        run(tree, to=tmp_path / "new" / "out")
+        prepared(tree, to=tmp_path / "new" / "out")
     assert not (tmp_path / "new").exists()
 
 
-def test_a_failing_rename_takes_the_others_back(tree, run, out, monkeypatch):
+def test_a_failing_rename_takes_the_others_back(tree, out, monkeypatch, prepared):
     out.mkdir()
     (out / "README.md").write_text("mine")
     rename = Path.rename
@@ -525,8 +508,8 @@ def test_a_failing_rename_takes_the_others_back(tree, run, out, monkeypatch):
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", fail_once)
-    status, stdout, stderr = run(tree)
-    assert (status, stdout) == (1, f"Reading {tree}\n")
+    stdout, stderr = prepared(tree, status=1)
+    assert stdout == f"Reading {tree}\n"
     assert stderr == f"Error: {out} cannot be written: the disk is full; free some space\n"
     assert [path.name for path in out.iterdir()] == ["README.md"]
 
@@ -605,10 +588,10 @@ def test_a_link_in_the_place_of_a_result_stays_one(tree, tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="links and names of POSIX")
-def test_a_name_of_two_lines_is_named_in_one(tree, run):
+def test_a_name_of_two_lines_is_named_in_one(tree, prepared):
     (tree / "Auk/two\nlines\033[2J.jpg").write_bytes(b"no photo")
-    status, _, error = run(tree)
-    assert (status, error.count("\n")) == (0, 1)
+    error = prepared(tree).err
+    assert error.count("\n") == 1
     assert error.startswith("skipped: Auk/two?lines?[2J.jpg: ")
 
 
