@@ -146,10 +146,10 @@ def finish(process) -> tuple[int, str, str]:
     return process.returncode, (out or b"").decode(errors="replace"), error.decode(errors="replace")
 
 
-def probe(out, *, root=ROOT, seconds=0.0, **how):
+def probe(out, seconds=0.0, **how):
     script = out.parent / "probe.py"
     script.write_text(PROBE, encoding="utf-8")
-    return launch([str(script), str(root), str(out / "result"), str(seconds)], **how)
+    return launch([str(script), str(ROOT), str(out / "result"), str(seconds)], **how)
 
 
 def assert_nothing_left(out) -> None:

@@ -1,8 +1,7 @@
 """Input kind by command: what people really have, and what each command makes of it.
 
-Every photo kind is `read`, `damaged` (read, and the check names it) or `unreadable` (left out of
-training, the fallback in classify, skipped by prepare, an error to the check). Every kind of table
-is read as the same two labels by all but the testing system's script.
+Every photo kind is READ, DAMAGED or UNREADABLE. Every kind of table is read as the same two labels
+by all but the testing system's script.
 """
 
 import io
@@ -133,7 +132,8 @@ DAMAGED = {  # read, and the check names it
     "much_text.png": png_with(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(3 * 2**20))),
     "bad_sum.png": png_with(b"tEXt", b"Comment\0hello", crc=1),
 }
-UNREADABLE = {  # left out of training, the fallback in classify, an error to the check
+# Left out of training and by prepare, the fallback in classify, an error to the check.
+UNREADABLE = {
     "empty.jpg": b"",
     "page.jpg": b"<html>404</html>",
     "drawing.svg": b"<svg xmlns='http://www.w3.org/2000/svg'/>",

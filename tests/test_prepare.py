@@ -517,25 +517,14 @@ def test_a_failing_rename_takes_the_others_back(tree, out, monkeypatch, prepared
 # --- what is no folder and no file --------------------------------------------------------------
 
 
-def make(kind, path):
-    match kind:
-        case "a pipe":
-            os.mkfifo(path)
-        case "a link to nothing":
-            path.symlink_to("nowhere")
-        case "a link to itself":
-            path.symlink_to(path.name)
-        case "a path too long":
-            return path.with_name("x" * 300)
-        case "a file":
-            path.write_bytes(b"x")
-        case "a flat folder":
-            draw(path / "1.jpg")
-        case "an empty folder":
-            path.mkdir()
-    return path
-
-
+MAKE = {
+    "a pipe": lambda path: os.mkfifo(path),
+    "a link to nothing": lambda path: path.symlink_to("nowhere"),
+    "a link to itself": lambda path: path.symlink_to(path.name),
+    "a file": lambda path: path.write_bytes(b"x"),
+    "a flat folder": lambda path: draw(path / "1.jpg"),
+    "an empty folder": lambda path: path.mkdir(),
+}
 ODD_PATHS = {  # how it is called, its kind, the cause that is named
     ("{}", "nothing"): "does not exist; give a folder or an archive",
     ("{}", "a file"): "is neither a folder nor a whole zip or tar; unpack it and give the folder",
@@ -567,7 +556,8 @@ ODD_PATHS = {  # how it is called, its kind, the cause that is named
 @pytest.mark.parametrize(("words", "kind"), ODD_PATHS)
 def test_a_path_that_is_something_else(words, kind, tree, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    path = make(kind, tmp_path / "odd")
+    path = tmp_path / ("x" * 300 if kind == "a path too long" else "odd")
+    MAKE.get(kind, str)(path)
     before = sorted(tmp_path.rglob("*"))
     status = call(main, *words.format(*[path] * 2, tree=tree).split())
     error = capsys.readouterr().err
@@ -620,9 +610,7 @@ def test_it_writes_beside_itself():
         (["x", "--holdout", "0"], "more than 0 and at most 0.5"),
         (["x", "--holdout", "0.6"], "more than 0 and at most 0.5"),
         (["x", "--holdout", "nan"], "more than 0 and at most 0.5"),
-        (["x", "--holdout", "some"], "such as 0.15, not 'some'"),
         (["x", "--holdout", "0,15"], "such as 0.15, not '0,15'"),
-        (["x", "--holdout", "15%"], "such as 0.15, not '15%'"),
         (["x", "--seed", "-1"], "from 0 to 4294967295"),
         (["x", "--colour"], "--colour"),
         (["x", "--check", "y"], "either SOURCE or --check"),
