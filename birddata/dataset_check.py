@@ -1,30 +1,22 @@
 """Report what is wrong with a training set before an hour is lost on it: prepare.py --check."""
 
-from __future__ import annotations
-
 import json
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFile
+from scipy.cluster.hierarchy import DisjointSet
+from scipy.ndimage import affine_transform
 
 import solution
-from birddata.copies import BLANK, PhotoRecord, check_copies, thumbnail
-from birddata.findings import (
-    FEW_PHOTOS,
-    IMBALANCE,
-    MAX_ASPECT,
-    MIN_SIDE,
-    OUTLIER,
-    Findings,
-    Item,
-    printable,
-)
+from birddata import findings
+from birddata.findings import Findings, Item
 from birddata.samples import find_sample
 from birddata.sources import SIDE, reason, walk_folder, with_bar
 from birddata.writing import Sample
@@ -40,7 +32,35 @@ VERDICTS = {
 }
 SHOWN = 3  # items of a kind in the summary
 
+THUMB = 48  # pixels a side of the grey thumbnails that photos are compared by
+CELLS = 12  # a side of the grid of means whose differences are the bits of the hash
+HASH_DISTANCE = 0.28  # share of the bits; pairs above it are not compared
+MAX_PAIRS = 2_000  # that are compared, a quarter of a minute; drawn pictures may have millions
+SAME = 0.95  # correlation of two thumbnails, laid over one another, from which on they are copies
+BLANK = 2  # standard deviation of the grey values, of 255, below which a picture shows nothing
+HASHES = 256  # whose distances to all others are held at once
+ALIGN_STEPS = 12
+MIN_OVERLAP = 0.6  # of the thumbnail
+
 # ---- One file ------------------------------------------------------------------------------------
+
+
+@dataclass
+class PhotoRecord:
+    """A photo in one part of a test, and what its bytes decode to: nothing if it has a problem."""
+
+    digest: str
+    problem: str | None = None
+    damage: tuple[str, str] | None = None  # code and cause, of a photo that is read nevertheless
+    format: str = ""
+    mode: str = ""
+    size: tuple[int, int] = (0, 0)  # pixels, width and height
+    thumb: Any = None  # (THUMB, THUMB), uint8, grey
+    origin: str = ""
+    name: str = ""  # identifies it in its part; tests that share photos share their names
+    label: str | None = None
+    test: str = ""  # what comes before `_input`; "" where there are no tests
+    role: str = ""  # train or test
 
 
 def examine(path: Path, known: dict[str, PhotoRecord]) -> PhotoRecord:
@@ -57,8 +77,7 @@ def examine(path: Path, known: dict[str, PhotoRecord]) -> PhotoRecord:
     known[record.digest] = record
     try:
         with solution.open_photo(path) as header:
-            record.format, record.mode = header.format or "", header.mode
-            record.size = header.size
+            record.format, record.mode, record.size = header.format or "", header.mode, header.size
         photo, record.damage = read_photo(path)
         record.thumb = thumbnail(photo)
     except Exception as error:
@@ -79,6 +98,11 @@ def read_photo(path: Path) -> tuple[Image.Image, tuple[str, str] | None]:
     finally:
         ImageFile.LOAD_TRUNCATED_IMAGES = True
     return solution.read_photo(path, SIDE), damage
+
+
+def thumbnail(photo: Image.Image) -> np.ndarray:
+    """Return a photo as (THUMB, THUMB), uint8, grey, whatever its proportions."""
+    return np.array(photo.convert("L").resize((THUMB, THUMB), Image.Resampling.LANCZOS))
 
 
 def read_records(sample: Sample) -> list[PhotoRecord]:
@@ -129,11 +153,11 @@ def check_sizes(photos: Sequence[PhotoRecord], found: Findings) -> None:
     for record in photos:
         width, height = record.size
         side = np.sqrt(width * height)
-        if min(width, height) < MIN_SIDE:
+        if min(width, height) < findings.MIN_SIDE:
             code = "tiny"
-        elif max(width, height) > MAX_ASPECT * min(width, height):
+        elif max(width, height) > findings.MAX_ASPECT * min(width, height):
             code = "odd-shape"
-        elif max(side / median, median / side) > OUTLIER:
+        elif max(side / median, median / side) > findings.OUTLIER:
             code = "odd-size"
         else:
             continue
@@ -149,15 +173,138 @@ def check_species(photos: Sequence[PhotoRecord], sample: Sample, found: Findings
         names = [sample.name_of(class_id) for class_id in sorted(test.train_ids)]
         count = {name: trained[test.stem, name] for name in names}
         for name, number in count.items():
-            if number < FEW_PHOTOS:
+            if number < findings.FEW_PHOTOS:
                 code = "few-photos" if number > 1 else "lone-species"
                 found.add(code, (), f"{name} ({number})")
         present = sorted((number, name) for name, number in count.items() if number)
-        if present and present[-1][0] > IMBALANCE * present[0][0]:
+        if present and present[-1][0] > findings.IMBALANCE * present[0][0]:
             (fewest, small), (most, large) = present[0], present[-1]
             found.add("imbalance", (), f"{large} ({most}) and {small} ({fewest})")
         for class_id in sorted((test.test_ids or set()) - test.train_ids):
             found.add("untrained-species", (), sample.name_of(class_id))
+
+
+# ---- Copies --------------------------------------------------------------------------------------
+
+
+def check_copies(photos: Sequence[PhotoRecord], found: Findings) -> None:
+    """Find duplicate photos, byte-identical or altered."""
+    parts: dict[tuple[str, str], set[tuple[str, str]]] = defaultdict(set)
+    by_digest: dict[str, list[PhotoRecord]] = defaultdict(list)
+    for record in photos:
+        parts[record.test, record.role].add((record.name, record.digest))
+        by_digest[record.digest].append(record)
+    trained_tests = []  # that ask only for their own training photos, as the course's sample does
+    for test, role in sorted(parts):
+        if role == "test" and parts[test, "test"] <= parts[test, "train"]:
+            trained_tests.append(test)
+            found.add("trained-test", (), test)
+    for group in by_digest.values():
+        report_copies(group, "", trained_tests, found)
+    textured = [group for group in by_digest.values() if group[0].thumb.std() >= BLANK]
+    for alike in same_photos([group[0].thumb for group in textured], found):
+        group = [record for i in alike for record in textured[i]]
+        report_copies(group, "near-", trained_tests, found)
+
+
+def report_copies(
+    records: Sequence[PhotoRecord], near: str, trained_tests: Sequence[str], found: Findings
+) -> None:
+    """Add a group of copies to the findings, once; tests may share their photos."""
+    reported = set()
+    for test in sorted({record.test for record in records}):
+        here = [record for record in records if record.test == test]
+        train = [record for record in here if record.role == "train"]
+        asked = [record for record in here if record.role == "test" and test not in trained_tests]
+        if len({record.label for record in here} - {None}) > 1:
+            code, here = "two-species", list({(s.name, s.label): s for s in here[::-1]}.values())
+        elif train and asked:
+            code, here = f"leaked-{near}copy", train + asked
+        elif len(train) > 1:
+            code, here = f"{near or 'exact-'}copy", train
+        else:
+            continue
+        group = code, *sorted(record.name for record in here)
+        if group not in reported:
+            reported.add(group)
+            found.add(code, sorted(record.origin for record in here))
+
+
+def same_photos(thumbs: Sequence[np.ndarray], found: Findings) -> list[list[int]]:
+    """Group thumbnails (THUMB, THUMB) of the same photo; returns their indices, groups of two on.
+
+    Pairs with similar hashes are candidates; those that correlate once laid over one another are
+    copies. Groups are joined through common members.
+    """
+    if not thumbs:
+        return []
+    pairs, number = similar_hashes(difference_hash(thumbs))
+    if number > len(pairs):
+        found.add("look-alikes", (), f"{number:,} pairs, the {len(pairs):,} closest compared")
+    groups = DisjointSet(range(len(thumbs)))
+    for i, j in pairs:
+        if not groups.connected(i, j):
+            one, other = thumbs[i].astype(np.float32), thumbs[j].astype(np.float32)
+            if max(best_correlation(one, other), best_correlation(other, one)) >= SAME:
+                groups.merge(i, j)
+    return [sorted(group) for group in groups.subsets() if len(group) > 1]
+
+
+def difference_hash(thumbs: Sequence[np.ndarray]) -> np.ndarray:
+    """Return bits (N, 2 * CELLS * (CELLS - 1)) of N thumbnails.
+
+    A bit tells whether a cell is brighter than its neighbour: dHash (Krawetz 2013, "Kind of Like
+    That", The Hacker Factor Blog), in both directions and on a finer grid.
+    """
+    step = THUMB // CELLS
+    pixels = np.stack(thumbs).reshape(-1, CELLS, step, CELLS, step)
+    cells = pixels.mean(axis=(2, 4))  # (N, THUMB, THUMB) -> (N, CELLS, CELLS)
+    brighter = [np.diff(cells, axis=axis).reshape(len(cells), -1) > 0 for axis in (1, 2)]
+    return np.concatenate(brighter, axis=1)
+
+
+def similar_hashes(bits: np.ndarray) -> tuple[list[tuple[int, int]], int]:
+    """Return the pairs of hashes (N, bits) within HASH_DISTANCE, and how many there are.
+
+    The closest come first, MAX_PAIRS of them at most, however many there are.
+    """
+    signs: np.ndarray = 2 * bits.astype(np.float32) - 1
+    closest: np.ndarray = np.empty((0, 3), int)  # bits that differ, and two indices
+    number = 0
+    for start in range(0, len(bits), HASHES):
+        more_agree = signs[start : start + HASHES] @ signs[start:].T  # (HASHES, N - start)
+        differing = (bits.shape[1] - more_agree) / 2
+        i, j = np.nonzero(np.triu(differing <= HASH_DISTANCE * bits.shape[1], 1))
+        rows = np.stack([differing[i, j].astype(int), start + i, start + j], axis=1)
+        closest, number = np.concatenate([closest, rows]), number + len(rows)
+        closest = closest[np.lexsort(closest.T[::-1])[:MAX_PAIRS]]
+    return [(i, j) for _, i, j in closest.tolist()], number
+
+
+def best_correlation(still: np.ndarray, moved: np.ndarray) -> float:
+    """Lay one thumbnail over another step by step; returns the best correlation on the way.
+
+    Each step refines scale and shift in y and x by least squares, together with gain and offset of
+    the brightness: Lucas-Kanade (Baker and Matthews 2004, "Lucas-Kanade 20 Years On", section 2).
+    """
+    middle = (THUMB - 1) / 2
+    y, x = np.mgrid[:THUMB, :THUMB] - middle
+    images = (moved, *np.gradient(moved))
+    scale, shift = np.ones(2), np.zeros(2)  # in y and x, from the middle
+    best = -1.0
+    for _ in range(ALIGN_STEPS):
+        how = {"matrix": np.diag(scale), "offset": middle * (1 - scale) + shift}
+        warped, dy, dx = (affine_transform(i, **how, order=1, cval=np.nan) for i in images)
+        inside = np.isfinite(warped)
+        if inside.mean() < MIN_OVERLAP or min(warped[inside].std(), still[inside].std()) < BLANK:
+            break
+        best = max(best, float(np.corrcoef(warped[inside], still[inside])[0, 1]))
+        columns = np.stack([warped, np.ones_like(warped), dy * y, dx * x, dy, dx], axis=2)[inside]
+        gain, _, *step = np.linalg.lstsq(columns, still[inside], rcond=None)[0]
+        if gain <= 0:
+            break
+        scale, shift = scale + np.array(step[:2]) / gain, shift + np.array(step[2:]) / gain
+    return best
 
 
 # ---- The whole check -----------------------------------------------------------------------------
@@ -206,7 +353,7 @@ def example(item: Item) -> str:
     parts = [[part for part in path.split("/") if part != "images"] for path in item.files]
     names = ["/".join(part[-2:]) for part in parts[:SHOWN]] + ["..."] * (len(parts) > SHOWN)
     detail = f"({item.detail})" if names and item.detail else item.detail
-    return printable(" ".join(filter(None, [" = ".join(names), detail])))
+    return findings.printable(" ".join(filter(None, [" = ".join(names), detail])))
 
 
 def run(folder: Path, json_to: str | None = None) -> int:
@@ -217,16 +364,11 @@ def run(folder: Path, json_to: str | None = None) -> int:
     start = time.monotonic()
     found, photos, species = check_folder(folder)
     seconds = round(time.monotonic() - start, 1)
-    items = {kind: [item._asdict() for item in found[kind.code]] for kind in found.kinds()}
-    findings = [{**kind._asdict(), "count": len(of), "items": of} for kind, of in items.items()]
-    result = {
-        "folder": str(folder),
-        "photos": photos,
-        "species": species,
-        "seconds": seconds,
-        "verdict": found.worst(),
-        "findings": findings,
-    }
+    result: dict[str, Any] = {"folder": str(folder), "photos": photos, "species": species}
+    result |= {"seconds": seconds, "verdict": found.worst(), "findings": []}
+    for kind in found.kinds():
+        items = [item._asdict() for item in found[kind.code]]
+        result["findings"].append({**kind._asdict(), "count": len(items), "items": items})
     if json_to == "-":
         print_result(json.dumps(result, indent=1))
     elif json_to is not None:

@@ -1,7 +1,5 @@
 """Write the course layout of tests from the photos that you have: public_data/prepare.py."""
 
-from __future__ import annotations
-
 import sys
 from dataclasses import replace
 from importlib.util import find_spec
@@ -37,9 +35,7 @@ def prepare(
         files = read_source(source, scratch / "unpacked", found)
         sample = find_sample(source, files, seed, known, found)
         if known and (sample.tests[0].stem or not sample.species):
-            raise UserError(
-                "--ids goes with class folders or a table of names; SOURCE has class ids"
-            )
+            raise UserError("--ids goes with class folders or names in a table, not class ids")
         sample = usable(sample, scratch, found)
         if holdout is not None:
             sample = hold_out(source, sample, holdout, seed, found)

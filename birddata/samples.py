@@ -1,7 +1,5 @@
 """What the files of SOURCE are: tests, CUB-200-2011, a table beside photos, or class folders."""
 
-from __future__ import annotations
-
 import random
 import re
 import unicodedata
@@ -86,13 +84,13 @@ def read_as(origin: str, path: Path, read: Callable[[Path], T]) -> T:
 
 def label_photos(
     table: tables.Table, gt: str, photos: Files, folder: str, found: Findings
-) -> list[tuple[str, str]]:
-    """Return the photos that a table names, sorted by path, with their labels as written.
+) -> list[Photo]:
+    """Return the photos that a table names, sorted by path, with its class ids.
 
     The photos have paths below `folder`, where the table may name them by path or by name. What
     does not fit is added to the findings. Raises UserError if nothing fits.
     """
-    matched = match_paths(table.labels, photos)
+    matched = tables.match_names(table.labels, photos)
     tables.check_match(matched, table.labels, filterfalse(is_table, photos), "it")
     for code, name, what in table.faults:
         bad_row = code == "bad-row"
@@ -102,9 +100,12 @@ def label_photos(
     for name, path in matched.items():
         if name not in (path, path.rpartition("/")[2]):
             found.add("other-name", f"{folder}{path}", f"{name} in {gt}")
-    faulty = match_paths([name for _, name, _ in table.faults], photos)
+    faulty = tables.match_names([name for _, name, _ in table.faults], photos)
     name_unlabelled(photos, {*matched.values(), *faulty.values()}, folder, found)
-    return sorted((path, table.labels[name]) for name, path in matched.items())
+    return with_names(
+        Photo(path.rpartition("/")[2], table.ids[name], f"{folder}{path}", photos[path])
+        for path, name in sorted((path, name) for name, path in matched.items())
+    )
 
 
 def name_unlabelled(
@@ -115,17 +116,6 @@ def name_unlabelled(
         trouble = "not an image" if is_table(path) else problem(files[path])
         code = "not-an-image" if trouble else "file-without-label"
         found.add(code, f"{folder}{path}", trouble or why)
-
-
-def match_paths(named: Iterable[str], photos: Files) -> dict[str, str]:
-    """Return the path of the photo that each name in a table means."""
-    paths = {name: name.replace("\\", "/").removeprefix("./") for name in named}
-    exact = {name: path for name, path in paths.items() if path in photos}
-    others = [(path.rpartition("/")[2], path) for path in photos.keys() - exact.values()]
-    times = Counter(name for name, _ in others)  # there may be a 000.jpg in each folder
-    by_name = {name: path for name, path in others if times[name] == 1}
-    matched = tables.match_names(paths.keys() - exact.keys(), by_name)
-    return exact | {name: by_name[file] for name, file in matched.items()}
 
 
 def with_names(photos: Iterable[Photo]) -> list[Photo]:
@@ -191,17 +181,17 @@ def read_course(files: Files, root: str, found: Findings) -> Sample:
             photos = {p: file for p, file in below(files, images).items() if "/" not in p}
             parts.append(read_part(files.get(gt), root + gt, photos, root + images, found))
             known |= {gt, *(f"{images}{path}" for path in photos)}
-        tests.append(Test(stem, parts[0][0], parts[1][0], parts[0][1], parts[1][1]))
+        (train, train_ids), (test, test_ids) = parts
+        tests.append(Test(stem, train, test, train_ids, test_ids))
     for path in sorted(files.keys() - known):
         lost = path.startswith(tuple(f"{test.stem}_input/" for test in tests))
         code = "file-without-label" if lost and not is_table(path) else "passed-over"
         found.add(code, root + path, "not part of a test")
+    species, source = {}, ""
     if "species.csv" in files:
         species = read_as(f"{root}species.csv", files["species.csv"], tables.read_species)
-        return Sample("in the course's layout", tests, species, root=root)
-    labelled = [photo.class_id for photo in tests[0].train if photo.class_id is not None]
-    species = layout.inferred_species(labelled)
-    source = "inferred" if species else ""
+    elif species := layout.inferred_species(photo.class_id for photo in tests[0].train):
+        source = "inferred"
     return Sample("in the course's layout", tests, species, source, root)
 
 
@@ -216,21 +206,16 @@ def read_part(
         if path is None:
             raise UserError(f"{gt} is missing")
         table = read_as(gt, path, tables.read_gt)
-        labelled = label_photos(table, gt, photos, images, found)
+        read = label_photos(table, gt, photos, images, found)
     except UserError as error:
         missing_truth = path is None and gt.endswith("_gt/gt.csv")
         found.add("no-true-labels" if missing_truth else "bad-table", gt, str(error))
         names = sorted(filterfalse(is_table, photos))
         return with_names(Photo(n, None, f"{images}{n}", photos[n]) for n in names), None
-    ids = {name: tables.class_id(text) for name, text in table.labels.items()}
-    remark = layout.script_remark(path, ids)
+    remark = layout.script_remark(path, table.ids)
     if remark and not table.faults:
         found.add("script-differs", gt, remark.replace(str(path), "it"))
-    read = with_names(
-        Photo(name, tables.class_id(text), f"{images}{name}", photos[name])
-        for name, text in labelled
-    )
-    return read, set(ids.values())
+    return read, set(table.ids.values())
 
 
 # ---- A table beside photos -----------------------------------------------------------------------
@@ -255,7 +240,9 @@ def read_table_beside(
             except UserError as error:
                 unusable.append(error)
     beside = {path: below(photos, path[: path.rfind("/") + 1]) for path in candidates}
-    best = [path for path in candidates if match_paths(candidates[path].labels, beside[path])]
+    best = [
+        path for path in candidates if tables.match_names(candidates[path].labels, beside[path])
+    ]
     if len(best) > 1:
         raise UserError(f"{source} has several tables of labels ({', '.join(best)}); leave one")
     if not best:
@@ -267,15 +254,14 @@ def read_table_beside(
             raise unusable[0]
         return None
     (gt,) = best
-    folder, labels = gt[: gt.rfind("/") + 1], set(candidates[gt].labels.values())
+    table, folder = candidates[gt], gt[: gt.rfind("/") + 1]
     below(files, folder, found)  # names what lies elsewhere
+    labels = set(table.labels.values())
     ids, species = number_species(labels, known)
     if all(tables.WHOLE_NUMBER.fullmatch(label) for label in labels):
         ids, species = {label: tables.class_id(label) for label in labels}, {}
-    read = with_names(
-        Photo(path.rpartition("/")[2], ids[text], f"{folder}{path}", beside[gt][path])
-        for path, text in label_photos(candidates[gt], gt, beside[gt], folder, found)
-    )
+    table.ids = {name: ids[label] for name, label in table.labels.items()}
+    read = label_photos(table, gt, beside[gt], folder, found)
     test = Test("", read, [], set(ids.values()))
     return Sample(f"photos with the table {gt}", [test], species)
 

@@ -1,20 +1,29 @@
 """A folder, a zip or a tar becomes one table of files; which of them are photos."""
 
-from __future__ import annotations
-
+import errno
+import lzma
 import os
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+import posixpath
+import re
+import shutil
+import stat
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from rich.console import Console
 from rich.progress import track
 
-from birddata.archives import read_archive
 from birddata.findings import Findings
 from birddata.writing import STAGING_PREFIX
-from course.files import UserError, name_errors
+from course.files import WHEN_WRITING, UserError, describe_error
+from course.tables import decode_russian
 from solution import DETAIL, Settings, may_be_photo, read_photo
 
 TABLE_SUFFIXES = {".csv", ".tsv", ".txt"}
@@ -23,7 +32,26 @@ INNER_ARCHIVE = "a nested archive, which is not read; unpack it and give its fol
 EMPTY_FOLDER = "an empty folder"
 DEVICE = "a device or a pipe"
 SYSTEM_FILES = {"__macosx", "thumbs.db", "desktop.ini"}
+
 MAX_UNPACKED_BYTES = 8 * 2**30  # the whole of CUB-200-2011 is 1.2 GB, the course's sample far less
+BLOCK = 2**20  # bytes read at once
+NO_TAR = "damaged, or holds no tar; download it again"
+# What a file is that is neither a zip nor a tar, by its first bytes.
+OTHERS = {
+    **dict.fromkeys((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x5d\0\0"), NO_TAR),
+    b"PK\x07\x08": "a part of a split zip; join the parts (zip -s 0 IT.zip --out WHOLE.zip)",
+    b"PK": "no whole zip; download it again, or join it if it is a part of a split one",
+    b"7z\xbc\xaf": "a 7z archive; unpack it yourself and give the folder",
+    b"Rar!": "a RAR archive; unpack it yourself and give the folder",
+    b"\x28\xb5\x2f\xfd": "packed by Zstandard; unpack it yourself and give the folder",
+    b"<": "a web page; download the archive again, in a browser",
+    b"version https://git-lfs": "a Git LFS pointer; `git lfs pull` fetches the archive",
+    b"": "neither a folder nor a whole zip or tar; unpack it and give the folder",
+}
+DAMAGE = (
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error, EOFError),
+    *(ValueError, LookupError, OverflowError),  # of sizes and places that make no sense
+)
 
 SIDE = DETAIL * Settings.input_size  # pixels, as training and classify read photos
 HEIC = "HEIC, which Pillow lacks here"
@@ -42,7 +70,13 @@ def read_source(source: Path, unpack_to: Path, found: Findings) -> Files:
         what = f"is {DEVICE}" if source.exists() else "does not exist"
         raise UserError(f"{source} {what}; give a folder or an archive")
     unpack_to.mkdir()
-    return unpack(source, unpack_to, found)
+    with damage_named(source, unpack_to):
+        if not zipfile.is_zipfile(source) and not tarfile.is_tarfile(source):
+            with source.open("rb") as file:
+                start = file.read(BLOCK)
+            what = next(what for magic, what in OTHERS.items() if start.startswith(magic))
+            raise UserError(f"{source} is {what}")
+        return unpack(source, unpack_to, found)
 
 
 def is_table(path: str) -> bool:
@@ -69,7 +103,8 @@ def is_wanted(path: str, found: Findings) -> bool:
 def walk_folder(source: Path, found: Findings) -> Files:
     """List the files below a folder in sorted order; links to folders are followed."""
     files: Files = {}
-    for place, folders, names in os.walk(source, followlinks=True, onerror=_raise):
+    errors: list[OSError] = []
+    for place, folders, names in os.walk(source, followlinks=True, onerror=errors.append):
         here = Path(place)
         below = "" if here == source else f"{here.relative_to(source).as_posix()}/"
         above = (folder.resolve() for folder in here.parents if folder.is_relative_to(source))
@@ -86,11 +121,24 @@ def walk_folder(source: Path, found: Findings) -> Files:
                 found.add("passed-over", path, DEVICE)
             elif is_wanted(path, found):
                 files[path] = file
+    for error in errors:
+        raise error
     return files
 
 
-def _raise(error: OSError) -> NoReturn:
-    raise error
+# ---- Archives ------------------------------------------------------------------------------------
+
+
+class Member(NamedTuple):
+    """A file of an archive: its path there, with slashes, its size in bytes, and how it is opened.
+
+    A link has the path of another member as its target. What has neither is a device or a pipe.
+    """
+
+    name: str
+    size: int = 0
+    opened: Callable[[], Any] | None = None
+    target: str | None = None
 
 
 def unpack(source: Path, folder: Path, found: Findings) -> Files:
@@ -98,12 +146,15 @@ def unpack(source: Path, folder: Path, found: Findings) -> Files:
 
     A link is the member that it means. Raises UserError for what is refused, and for too much:
     no member has more bytes than it declares, and also a skipped one of a tar has to be unpacked.
+
+    At its end the archive is whole: nothing is missing, and the checksums are right of all that
+    was read of a zip, and of all of a tar.
     """
     files: Files = {}
     links: dict[str, str] = {}
     members: set[str] = set()
     room = MAX_UNPACKED_BYTES
-    for member in read_archive(source):
+    for member in (zip_members if zipfile.is_zipfile(source) else tar_members)(source):
         name = member.name
         members.add(name)
         room -= member.size
@@ -118,14 +169,14 @@ def unpack(source: Path, folder: Path, found: Findings) -> Files:
             found.add("passed-over", f"{name} (again)", "twice in the archive, the first is taken")
         elif member.target is not None:
             links[name] = member.target
-        elif member.chunks:
+        elif member.opened:
             files[name] = folder / f"{len(files):06d}"
-            with name_errors(folder, writing=True), files[name].open("wb") as unpacked:
-                unpacked.writelines(member.chunks())
+            with member.opened() as packed, files[name].open("wb") as unpacked:
+                shutil.copyfileobj(packed, unpacked, BLOCK)
         else:
             found.add("passed-over", name, DEVICE)
     for name in links:
-        target = _follow(name, links)
+        target = follow(name, links)
         if target in files:
             files[name] = files[target]
         elif target in members and target not in links:
@@ -138,13 +189,107 @@ def unpack(source: Path, folder: Path, found: Findings) -> Files:
     return dict(sorted(files.items()))
 
 
-def _follow(name: str, links: dict[str, str]) -> str:
+def follow(name: str, links: dict[str, str]) -> str:
     """Return the member that a link leads to, through others; a link if they form a circle."""
     for _ in links:
         if name not in links:
             break
         name = links[name]
     return name
+
+
+@contextmanager
+def damage_named(source: Path, folder: Path) -> Iterator[None]:
+    """Turn what damage makes the libraries raise, and what a disk does, into a UserError."""
+    try:
+        yield
+    except NotImplementedError as error:
+        raise UserError(
+            f"{source} is packed in a way that Python does not know ({error}); unpack it yourself "
+            "and give the folder"
+        ) from None
+    except (*DAMAGE, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            writing = error.errno in WHEN_WRITING
+            line = describe_error(error, folder if writing else source, writing)
+            raise UserError(line) from None
+        raise UserError(f"{source} is damaged ({error}); download it again") from None
+
+
+def normalise(name: str, source: Path) -> str:
+    """Return a member's path without empty parts. Raises UserError if it leads out."""
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    if ".." in parts or re.match(r"/|[A-Za-z]:", name) or "\0" in name:
+        raise UserError(
+            f"{source} is refused: its member {name!r} leads out of the folder, or is a link to "
+            "something else than a member; get the archive from its own source"
+        )
+    return "/".join(parts)
+
+
+def link(name: str, target: str, source: Path) -> Member:
+    """Return a symbolic link, whose target is a path from its own folder."""
+    path = posixpath.normpath(posixpath.join(posixpath.dirname(name), target))
+    return Member(name, target=normalise(path, source))
+
+
+def zip_members(source: Path) -> Iterator[Member]:
+    """Yield the members of a zip in order."""
+    with zipfile.ZipFile(source) as archive:
+        for member in archive.infolist():
+            if member.flag_bits & 0x1:
+                raise UserError(f"{source} has a password; unpack it yourself and give the folder")
+            if member.is_dir():
+                continue
+            name = normalise(zip_name(member), source)
+            kind = stat.S_IFMT(member.external_attr >> 16)
+            if stat.S_ISLNK(kind):
+                yield link(name, archive.read(member).decode(errors="replace"), source)
+            elif kind and not stat.S_ISREG(kind):
+                yield Member(name)
+            else:
+                yield Member(name, member.file_size, partial(archive.open, member))
+
+
+def zip_name(member: zipfile.ZipInfo) -> str:
+    """Return the path of a zip's member as its maker wrote it, with slashes.
+
+    Names without the flag for UTF-8 are read as code page 437 by zipfile, but macOS writes UTF-8,
+    and a Russian Windows code page 866, which we believe where it gives Russian letters.
+    """
+    name = member.orig_filename
+    if not member.flag_bits & 0x800:
+        with suppress(UnicodeError):
+            read = name.encode("cp437").decode(errors="surrogateescape")
+            read = decode_russian(read, "cp866")
+            name = read if read.isprintable() else name
+    return name.replace("\\", "/")
+
+
+def tar_members(source: Path) -> Iterator[Member]:
+    """Yield the members of a tar in order; each is to be read before the next."""
+    with tarfile.open(source) as archive:
+        for member in archive:
+            name = normalise(member.name, source)
+            if member.size < 0:  # it leads back, perhaps for ever
+                raise tarfile.ReadError("a negative size")
+            if member.issym():
+                yield link(name, member.linkname, source)
+            elif member.islnk():
+                yield Member(name, target=normalise(member.linkname, source))
+            elif member.isfile():
+                yield Member(name, member.size, partial(archive.extractfile, member))
+            elif not member.isdir():
+                yield Member(name)
+        # tarfile takes a damaged header for the end, and reads no checksum that follows it.
+        stream: Any = archive.fileobj
+        stream.seek(archive.offset)
+        rest = stream.read(tarfile.BLOCKSIZE)
+        if len(rest) < tarfile.BLOCKSIZE or rest.strip(b"\0"):
+            raise tarfile.ReadError("it ends early" if not rest else "a damaged header")
+        while rest := stream.read(BLOCK):
+            if rest.strip(b"\0"):
+                raise tarfile.ReadError("something follows its end")
 
 
 # ---- Photos --------------------------------------------------------------------------------------

@@ -1,12 +1,10 @@
 """Tests in the course's layout appear whole or not at all: built aside, then moved."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -127,13 +125,9 @@ def link_or_copy(source: Path, target: Path, placed: dict[Path, Path]) -> bool:
 def move_into_place(built: Path, out: Path, report: Callable[[str], object]) -> None:
     """Rename all that was built into `out`, or nothing of it, and report the names of it."""
     names = sorted(path.name for path in built.iterdir())
-    with name_errors(out, writing=True):
-        try:
-            for name in names:
-                (built / name).rename(out / name)
-        except OSError:
-            for name in names:
-                if not (built / name).exists():
-                    (out / name).rename(built / name)
-            raise
+    with name_errors(out, writing=True), ExitStack() as undo:
+        for name in names:
+            (built / name).rename(out / name)
+            undo.callback((out / name).rename, built / name)
+        undo.pop_all()
     report(", ".join(names))

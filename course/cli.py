@@ -7,8 +7,6 @@ What `main` needs that takes long to import, such as torch, is imported inside i
 been called, Ctrl-C ends in a traceback.
 """
 
-from __future__ import annotations
-
 import _thread
 import io
 import os
@@ -20,16 +18,13 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
-from course.files import (
-    UNINTERRUPTED,
-    UserError,
-    describe_error,
-    remove_temporary,
-    uninterrupted,
-)
+from course import files
+from course.files import UserError, describe_error
 
 INTERRUPTED = "Interrupted: what was not reported above as written is as it was."
-SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # by name: Windows has not all of them
+SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
 # The words of torch, of Python, and of the loader of libraries where there is too little memory.
 EXHAUSTED = ("DefaultCPUAllocator", "can't start new thread", "failed to map segment")
 DOUBLE = 2.0  # seconds in which a second signal belongs to the first, whose clean-up goes on
@@ -59,7 +54,7 @@ def run(main: Callable[[], int | None], interrupted: str = INTERRUPTED) -> NoRet
         print(interrupted, file=sys.stderr)
         status = 128 + (received or [signal.SIGINT])[0]
     ignore_signals()  # the work is done: what follows is not interrupted
-    remove_temporary()
+    files.remove_temporary()
     if lost := _lost_output():
         print(f"note: {lost}", file=sys.stderr)
     sys.exit(status)
@@ -129,7 +124,7 @@ def set_up_signals(received: list[int]) -> None:
             sys.__unraisablehook__(lost)
 
     sys.unraisablehook = repeat
-    for number in _signals():
+    for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, interrupt)
 
@@ -138,7 +133,7 @@ def _must_wait(frame: FrameType | None) -> bool:
     """Tell whether something is imported, where many a library catches all, or is to be whole."""
     if frame and frame.f_code is run.__code__:  # before the command, or after it
         return True
-    while frame and frame.f_code not in UNINTERRUPTED:
+    while frame and frame.f_code not in files.UNINTERRUPTED:
         if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
             return True
         frame = frame.f_back
@@ -155,15 +150,11 @@ def _send_later(number: int) -> None:
     timer.start()
 
 
-@uninterrupted
+@files.uninterrupted
 def ignore_signals() -> None:
     """Ignore the signals from now on."""
-    for number in _signals():
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-
-
-def _signals() -> list[int]:
-    return [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
 
 
 # ---- Streams -------------------------------------------------------------------------------------
@@ -203,19 +194,17 @@ def _lost_output() -> str | None:
 
 
 def set_up_streams() -> None:
-    """Make stdout and stderr take everything: no stream, a lost pipe, letters it has not."""
-    _fill_descriptors()
+    """Make stdout and stderr take everything: no stream, a lost pipe, letters it has not.
+
+    0, 1 and 2 are opened where they are closed, or the next file would get a stream's number.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
     for name in ("stderr", "stdout"):
         stream = _tolerant(getattr(sys, name))
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)  # which the interpreter flushes at its end
-
-
-def _fill_descriptors() -> None:
-    """Open 0, 1 and 2 where they are closed, or the next file would get a stream's number."""
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
-        os.set_inheritable(descriptor, True)
-    os.close(descriptor)
 
 
 def _tolerant(stream: TextIO | None) -> TextIO:

@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from importlib import metadata
 
 PYTHON = (3, 12)  # 3.12.3 there
@@ -66,19 +67,13 @@ def _version(name: str) -> str:
         return ""
 
 
-def _closure(names: Iterable[str]) -> set[str]:
+def _closure(names: Iterable[str]) -> list[str]:
     """Return these distributions and all that they require, as far as they are installed."""
-    found: set[str] = set()
-    todo = [normalised(name) for name in names]
-    while todo:
-        name = todo.pop()
-        if name in found:
-            continue
-        found.add(name)
-        try:
-            required = metadata.requires(name) or []
-        except metadata.PackageNotFoundError:
-            continue
-        always = (text for text in required if "extra ==" not in text)
-        todo += [normalised(re.split(r"[\s;<>=!~\[(]", text, maxsplit=1)[0]) for text in always]
+    found = [normalised(name) for name in names]
+    for name in found:  # which grows meanwhile
+        with suppress(metadata.PackageNotFoundError):
+            for text in metadata.requires(name) or []:
+                required = normalised(re.split(r"[\s;<>=!~\[(]", text, maxsplit=1)[0])
+                if "extra ==" not in text and required not in found:
+                    found.append(required)
     return found

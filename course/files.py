@@ -82,23 +82,15 @@ def uninterrupted(function: Function) -> Function:
 
 # ---- What is temporary ---------------------------------------------------------------------------
 
-# Files and folders that are to be removed, and the folders that were missing above them: noted
-# before they are made.
+# Folders that are to be removed, and the folders that were missing above them: noted before they
+# are made.
 _temporary: dict[Path, list[Path]] = {}
-
-
-def _note(path: Path) -> None:
-    _temporary[path] = [folder for folder in path.parents if not folder.exists()]
 
 
 @uninterrupted
 def _remove(path: Path) -> None:
-    """Remove a temporary file or folder, and what was made above it and is empty."""
-    with suppress(OSError):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink()
+    """Remove a temporary folder, and what was made above it and is empty."""
+    shutil.rmtree(path, ignore_errors=True)
     for folder in _temporary.pop(path, []):
         with suppress(OSError):
             folder.rmdir()
@@ -106,7 +98,7 @@ def _remove(path: Path) -> None:
 
 @uninterrupted
 def remove_temporary() -> None:
-    """Remove what is left of temporary files and folders, where a signal came between."""
+    """Remove what is left of temporary folders, where a signal came between."""
     for path in list(_temporary):
         _remove(path)
 
@@ -126,7 +118,7 @@ def temporary_folder(prefix: str, parent: Path | None = None) -> Iterator[Path]:
         ) from None
     try:
         with name_errors(folder.parent, writing=True):
-            _note(folder)
+            _temporary[folder] = [above for above in folder.parents if not above.exists()]
             folder.mkdir(0o700, parents=parent is not None)
         yield folder
     finally:
@@ -138,7 +130,7 @@ def temporary_folder(prefix: str, parent: Path | None = None) -> Iterator[Path]:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary file beside `path`, which replaces `path` at the end of the block.
+    """Yield a temporary file, in a folder beside `path`, which replaces `path` after the block.
 
     Until then, and after an error, `path` is as it was; of a link it is the file that it leads to.
     Raises UserError for every OSError.
@@ -163,24 +155,19 @@ def _file_beside(path: Path) -> Iterator[tuple[Path, Path]]:
             raise UserError(f"{path} is a folder: name a file to write, or move it away")
         if target.exists() and not target.is_file():
             raise UserError(f"{path} is a device or a pipe: name a file to write")
-    temporary = target.with_name(f"{_prefix(target)}{secrets.token_hex(4)}")
-    try:
-        _note(temporary)
-        temporary.parent.mkdir(parents=True, exist_ok=True)
-        temporary.touch(0o644, exist_ok=False)
-        yield temporary, target
-    except OSError as error:
-        place = Path(str(error.filename or temporary))
-        meant, ours = path if place == temporary else None, place in (temporary, *temporary.parents)
-        raise UserError(describe_error(error, meant, ours or None)) from None
-    finally:
-        _remove(temporary)
+    with temporary_folder(_prefix(target), target.parent) as folder:
+        try:
+            yield folder / target.name, target
+        except OSError as error:
+            ours = Path(str(error.filename or folder)).is_relative_to(folder)
+            line = describe_error(error, path if ours else None, ours or None)
+            raise UserError(line) from None
 
 
 def remove_leftovers(path: Path) -> None:
     """Remove what killed processes left of their `atomic_write` of `path`."""
     for left in path.parent.glob(f"{glob.escape(_prefix(path))}????????"):
-        left.unlink(missing_ok=True)
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _prefix(path: Path) -> str:

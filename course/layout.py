@@ -98,7 +98,8 @@ def script_remark(path: Path, labels: Mapping[str, int]) -> str | None:
 
 def gt_bytes(labels: Mapping[str, int | None]) -> bytes:
     """Return what a gt.csv or output.csv with these class ids holds, sorted by file name."""
-    return f"{HEADER}\n{_rows(labels)}".encode(errors="surrogateescape")
+    rows = (f"{name},{class_id}" for name, class_id in sorted(labels.items()))
+    return "\n".join([HEADER, *rows, ""]).encode(errors="surrogateescape")
 
 
 def save_csv(answer: Mapping[str, int], path: str | Path) -> None:
@@ -109,7 +110,7 @@ def save_csv(answer: Mapping[str, int], path: str | Path) -> None:
 
 def labels_fingerprint(gt: Mapping[str, int]) -> str:
     """Return the SHA-256, in hex, of the rows of a gt.csv: which photos, labelled how."""
-    return hashlib.sha256(_rows(gt).encode(errors="surrogateescape")).hexdigest()
+    return hashlib.sha256(gt_bytes(gt).partition(b"\n")[2]).hexdigest()
 
 
 def photo_digests(paths: Iterable[Path]) -> str:
@@ -124,10 +125,6 @@ def digest_of(path: Path, digits: int = 8) -> str:
         while chunk := file.read(2**20):
             digest.update(chunk)
     return digest.hexdigest()[:digits]
-
-
-def _rows(labels: Mapping[str, int | None]) -> str:
-    return "".join(f"{name},{class_id}\n" for name, class_id in sorted(labels.items()))
 
 
 # ---- The photos to train on ----------------------------------------------------------------------
@@ -149,7 +146,7 @@ class TrainingSet:
         return [self.images / name for name in self.gt]
 
 
-def inferred_species(class_ids: Iterable[int]) -> dict[int, str]:
+def inferred_species(class_ids: Iterable[int | None]) -> dict[int, str]:
     """Return names by class id if the photos' class ids are those of the course's sample, or {}.
 
     That has 50 photos of each id from 0 to 49; how its names were found: public_data/README.md.

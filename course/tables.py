@@ -35,6 +35,7 @@ class Table:
 
     labels: dict[str, str] = field(default_factory=dict)
     faults: list[tuple[str, str, str]] = field(default_factory=list)  # code, file, line or row
+    ids: dict[str, int] = field(default_factory=dict)  # class ids by file name, once known
 
 
 def read_rows(path: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
@@ -99,6 +100,7 @@ def read_gt(path: Path) -> Table:
         raise UserError(f"{path} must start with the line {HEADER}")
     if not table.labels and not table.faults:
         raise UserError(f"{path} labels no photo; add a row {HEADER} for each")
+    table.ids = {name: class_id(text) for name, text in table.labels.items()}
     return table
 
 
@@ -114,7 +116,7 @@ def read_labels(path: Path) -> dict[str, int]:
         if code != "repeated-row":
             fault = f"gives {name} another class id" if code == "two-ids" else f"is not {HEADER}"
             raise UserError(f"{path}, {what} {fault}; correct it")
-    return {name: class_id(text) for name, text in table.labels.items()}
+    return table.ids
 
 
 # ---- species.csv ---------------------------------------------------------------------------------
@@ -166,19 +168,20 @@ def name_key(name: str) -> str:
 
 
 def match_names(named: Iterable[str], there: Iterable[str]) -> dict[str, str]:
-    """Return for each name in a table the file that it names, of those that are there.
+    """Return for each name in a table the file that it names, of the names or paths there.
 
-    That is the file of just this name, or else the only other one with the same `name_key`, which
+    That is the file of just this path, or else the only other one with the same `name_key`, which
     may have an extension that the table leaves out. Names without such a file are left out, and
     no file is given to two names.
     """
-    named, there = list(named), set(there)
+    paths, there = {n: n.replace("\\", "/").removeprefix("./") for n in named}, set(there)
+    exact = {name: path for name, path in paths.items() if path in there}
     by_key: dict[str, set[str]] = defaultdict(set)
-    for name in there.difference(named):
-        by_key[name_key(name)].add(name)
-        by_key[name_key(Path(name).stem)].add(name)
-    found = {name: {name} if name in there else by_key[name_key(name)] for name in named}
-    return {name: files.pop() for name, files in found.items() if len(files) == 1}
+    for path in there.difference(exact.values()):
+        by_key[name_key(path)].add(path)
+        by_key[name_key(Path(path).stem)].add(path)
+    others = {name: by_key[name_key(name)] for name in paths if name not in exact}
+    return exact | {name: files.pop() for name, files in others.items() if len(files) == 1}
 
 
 def check_match(matched: Mapping, named: Iterable[str], there: Iterable[str], table: str) -> None:

@@ -6,8 +6,6 @@
 README.md beside this file says what SOURCE may be; the work is done in birddata/.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from contextlib import suppress

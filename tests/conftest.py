@@ -14,6 +14,8 @@ from torchvision.models import mobilenet_v2
 
 import solution
 from course.layout import save_csv
+from public_data.prepare import main as prepare
+from tests.commands import call
 
 SHIPPED = Path(solution.__file__).with_name("birds_model.pt")
 TINY = solution.Settings(
@@ -76,6 +78,17 @@ def photos(tmp_path_factory) -> tuple[dict[str, int], Path]:
         size = (72, 96) if i % 5 == 4 else (96, 72)
         draw_photo(folder / f"{i:02d}.jpg", kind, seed=i, size=size)
     return gt, folder
+
+
+@pytest.fixture
+def prepared(tmp_path, capsys):
+    """Write the tests of a source to tmp_path / "out"; returns stdout and stderr."""
+
+    def run(*words, to=tmp_path / "out", status=0):
+        assert call(prepare, *words, "--out", to) == status
+        return capsys.readouterr()
+
+    return run
 
 
 def course_layout(folder: Path, photos: tuple[dict[str, int], Path]) -> Path:

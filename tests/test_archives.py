@@ -1,4 +1,4 @@
-"""birddata/archives.py: an archive is taken whole or refused, nothing vanishes unnamed."""
+"""birddata/sources.py: an archive is taken whole or refused, nothing vanishes unnamed."""
 
 import io
 import os
@@ -64,11 +64,10 @@ KINDS = ("a.zip", "a.tar", "a.tgz", "a.tar.bz2", "a.tar.xz")
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_every_archive_gives_its_photos(tmp_path, name, capsys):
+def test_every_archive_gives_its_photos(tmp_path, name, prepared):
     pack(tmp_path / name)
-    assert call(main, tmp_path / name, "--out", tmp_path / "out") == 0
+    assert "files skipped: 0" in prepared(tmp_path / name).out
     assert taken(tmp_path) == expected()
-    assert "files skipped: 0" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -113,9 +112,7 @@ def that_leads_back() -> bytes:
 # An archive's name, what is made of its bytes (at: where the members of a tar start), the cause.
 REFUSED = {
     "a tar without its end": (
-        "a.tar",
-        lambda data, at: data[: at[-1]],
-        "is damaged (it ends early",
+        *("a.tar", lambda data, at: data[: at[-1]], "is damaged (it ends early"),
     ),
     "a damaged header": (
         *("a.tar", lambda data, at: replaced(data, at[3] + 5, b"\xff")),
@@ -156,15 +153,14 @@ def cut(data, share) -> bytes:
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_what_is_no_whole_archive_is_refused_in_one_line(tmp_path, what, capsys):
+def test_what_is_no_whole_archive_is_refused_in_one_line(tmp_path, what, prepared):
     name, change, cause = REFUSED[what]
     data, starts = pack(tmp_path / name).read_bytes(), []
     if name == "a.tar":
         with tarfile.open(tmp_path / name) as archive:
             starts = [member.offset for member in archive]
     (tmp_path / name).write_bytes(change(data, starts))
-    assert call(main, tmp_path / name, "--out", tmp_path / "out") == 1
-    error = capsys.readouterr().err
+    error = prepared(tmp_path / name, status=1).err
     assert error.count("\n") == 1
     assert error.startswith(f"Error: {tmp_path / name} {cause}")
     assert not (tmp_path / "out").exists()
@@ -178,38 +174,35 @@ def test_what_is_no_whole_archive_is_refused_in_one_line(tmp_path, what, capsys)
         special("Owl/9.jpg", tarfile.SYMTYPE, "../Auk/0.jpg"),
     ],
 )
-def test_a_link_to_a_member_is_that_member(tmp_path, link):
+def test_a_link_to_a_member_is_that_member(tmp_path, link, prepared):
     pack(tmp_path / "a.tgz", link)
-    assert call(main, tmp_path / "a.tgz", "--out", tmp_path / "out") == 0
+    prepared(tmp_path / "a.tgz")
     assert taken(tmp_path) == expected() | {"Owl_9.jpg": PHOTOS["Auk/0.jpg"]}
 
 
-def test_a_tar_of_what_prepare_wrote_is_taken(tmp_path, capsys):
+def test_a_tar_of_what_prepare_wrote_is_taken(tmp_path, prepared):
     """Its photos are hard links to one another."""
     pack(tmp_path / "a.zip")
-    call(main, tmp_path / "a.zip", "--out", tmp_path / "first")
+    prepared(tmp_path / "a.zip", to=tmp_path / "first")
     with tarfile.open(tmp_path / "b.tgz", "w:gz") as archive:
         archive.add(tmp_path / "first", "first")
-    assert call(main, tmp_path / "b.tgz", "--out", tmp_path / "out") == 0
+    assert "(12 hard links" in prepared(tmp_path / "b.tgz").out
     assert taken(tmp_path) == expected()
-    assert "(12 hard links" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("target", ["/etc/passwd", "../../etc/passwd", "Auk/none.jpg", "Owl/9.jpg"])
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
-def test_a_link_to_anything_else_is_refused(tmp_path, target, kind, capsys):
+def test_a_link_to_anything_else_is_refused(tmp_path, target, kind, prepared):
     pack(tmp_path / "a.tar", special("Owl/9.jpg", kind, target))
-    assert call(main, tmp_path / "a.tar", "--out", tmp_path / "out") == 1
-    assert "a.tar is refused: its member" in capsys.readouterr().err
+    assert "a.tar is refused: its member" in prepared(tmp_path / "a.tar", status=1).err
 
 
 @pytest.mark.parametrize("kind", ["a.zip", "a.tar"])
-def test_names_are_normalised_before_they_are_judged(tmp_path, kind, capsys):
+def test_names_are_normalised_before_they_are_judged(tmp_path, kind, prepared):
     odd = [("./Auk/7.jpg", jpeg(7)), (".//Auk/./8.jpg", jpeg(8))]
     pack(tmp_path / kind, *odd)
-    assert call(main, tmp_path / kind, "--out", tmp_path / "out") == 0
+    assert "files skipped: 0" in prepared(tmp_path / kind).out
     assert taken(tmp_path) == expected() | {"Auk_7.jpg": jpeg(7), "Auk_8.jpg": jpeg(8)}
-    assert "files skipped: 0" in capsys.readouterr().out
 
 
 OUT_OF_IT = ("../Auk/9.jpg", "Auk/../../9.jpg", "/Auk/9.jpg", "C:/Auk/9.jpg", "c:9.jpg")
@@ -222,10 +215,9 @@ OUT_OF_IT = ("../Auk/9.jpg", "Auk/../../9.jpg", "/Auk/9.jpg", "C:/Auk/9.jpg", "c
         ("a.zip", "..\\Auk\\9.jpg"),
     ],
 )
-def test_a_name_that_leads_out_is_refused(tmp_path, kind, name, capsys):
+def test_a_name_that_leads_out_is_refused(tmp_path, kind, name, prepared):
     pack(tmp_path / kind, (name, jpeg(9)))
-    assert call(main, tmp_path / kind, "--out", tmp_path / "out") == 1
-    told = capsys.readouterr().err
+    told = prepared(tmp_path / kind, status=1).err
     assert f"{kind} is refused: its member {name!r}".replace("\\\\", "/") in told
     assert [path.name for path in tmp_path.rglob("*")] == [kind]
 
@@ -235,25 +227,20 @@ def test_a_name_that_leads_out_is_refused(tmp_path, kind, name, capsys):
     [("DrozdDrozd", "Дрозд".encode()), ("drozd", "Дрозд".encode("cp866"))],
     ids=["a Mac", "a Russian Windows"],
 )
-def test_names_of_a_zip_without_the_flag_for_utf8(tmp_path, written, raw, capsys):
+def test_names_of_a_zip_without_the_flag_for_utf8(tmp_path, written, raw, prepared):
     members = [(f"{written}/9.JPG", jpeg(9)), ("__MACOSX/Auk/._1.jpg", b""), ("__MACOSX/2", b"")]
     data = pack(tmp_path / "a.zip", *members).read_bytes()
     assert data.count(written.encode()) == 2
     (tmp_path / "a.zip").write_bytes(data.replace(written.encode(), raw))
-    assert call(main, tmp_path / "a.zip", "--out", tmp_path / "out") == 0
-    assert capsys.readouterr().err == "skipped: __MACOSX: hidden folder\n"
+    assert prepared(tmp_path / "a.zip").err == "skipped: __MACOSX: hidden folder\n"
     assert taken(tmp_path) == expected() | {"Дрозд_9.JPG": jpeg(9)}
     assert "2,Дрозд\n" in (tmp_path / "out/species.csv").read_text(encoding="utf-8")
 
 
-def test_a_zip_with_backslashes(tmp_path):
-    pack(
-        tmp_path / "a.zip",
-        ("birds\\Auk\\1.jpg", jpeg(1)),
-        ("birds\\Owl\\2.jpg", jpeg(2)),
-        photos=False,
-    )
-    assert call(main, tmp_path / "a.zip", "--out", tmp_path / "out") == 0
+def test_a_zip_with_backslashes(tmp_path, prepared):
+    members = [("birds\\Auk\\1.jpg", jpeg(1)), ("birds\\Owl\\2.jpg", jpeg(2))]
+    pack(tmp_path / "a.zip", *members, photos=False)
+    prepared(tmp_path / "a.zip")
     assert taken(tmp_path) == {"Auk_1.jpg": jpeg(1), "Owl_2.jpg": jpeg(2)}
 
 
@@ -261,16 +248,15 @@ def test_a_zip_with_backslashes(tmp_path):
     ("kind", "room"),
     [("a.zip", sum(map(len, PHOTOS.values())) - 1), ("a.tgz", sum(map(len, PHOTOS.values())) + 9)],
 )
-def test_an_archive_that_unpacks_to_too_much(tmp_path, kind, room, capsys, monkeypatch):
+def test_an_archive_that_unpacks_to_too_much(tmp_path, kind, room, monkeypatch, prepared):
     """A skipped member counts, too: a packed tar is not read past it without unpacking it."""
     monkeypatch.setattr(sources, "MAX_UNPACKED_BYTES", room)
     pack(tmp_path / kind, ("inner.zip", bytes(10)))
-    assert call(main, tmp_path / kind, "--out", tmp_path / "out") == 1
-    assert f"{kind} would unpack to more than" in capsys.readouterr().err
+    assert f"{kind} would unpack to more than" in prepared(tmp_path / kind, status=1).err
     assert not (tmp_path / "out").exists()
 
 
-def test_what_is_no_photo_is_named_and_counted(tmp_path, capsys):
+def test_what_is_no_photo_is_named_and_counted(tmp_path, prepared):
     members = (
         special("Auk/pipe.jpg", tarfile.FIFOTYPE),
         special("Auk/disk.jpg", tarfile.CHRTYPE),
@@ -279,8 +265,7 @@ def test_what_is_no_photo_is_named_and_counted(tmp_path, capsys):
         special("Auk/to_hidden.jpg", tarfile.LNKTYPE, ".hidden/1.jpg"),
     )
     pack(tmp_path / "a.tar", *members)
-    assert call(main, tmp_path / "a.tar", "--out", tmp_path / "out") == 0
-    out, error = capsys.readouterr()
+    out, error = prepared(tmp_path / "a.tar")
     assert sorted(error.splitlines()) == [
         "skipped: .hidden: hidden folder",
         "skipped: Auk/disk.jpg: a device or a pipe",
@@ -293,22 +278,20 @@ def test_what_is_no_photo_is_named_and_counted(tmp_path, capsys):
     assert taken(tmp_path) == expected()
 
 
-def test_a_device_in_a_zip_is_named(tmp_path, capsys):
+def test_a_device_in_a_zip_is_named(tmp_path, prepared):
     device = zipfile.ZipInfo("Auk/pipe.jpg")
     device.external_attr = (stat.S_IFIFO | 0o644) << 16
     pack(tmp_path / "a.zip", (device, b""))
-    assert call(main, tmp_path / "a.zip", "--out", tmp_path / "out") == 0
-    assert capsys.readouterr().err == "skipped: Auk/pipe.jpg: a device or a pipe\n"
+    assert prepared(tmp_path / "a.zip").err == "skipped: Auk/pipe.jpg: a device or a pipe\n"
 
 
-def test_a_zip_that_holds_only_an_archive_names_it(tmp_path, capsys):
+def test_a_zip_that_holds_only_an_archive_names_it(tmp_path, prepared):
     pack(tmp_path / "a.zip", ("photos.tar.gz", b"\x1f\x8b"), photos=False)
-    assert call(main, tmp_path / "a.zip", "--out", tmp_path / "out") == 1
-    assert "a.zip holds no photo, but photos.tar.gz, a nested archive" in capsys.readouterr().err
+    told = prepared(tmp_path / "a.zip", status=1).err
+    assert "a.zip holds no photo, but photos.tar.gz, a nested archive" in told
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read everything")
-def test_an_archive_without_permission_is_one_line(tmp_path, capsys):
+def test_an_archive_without_permission_is_one_line(tmp_path, prepared):
     pack(tmp_path / "a.zip").chmod(0)
-    assert call(main, tmp_path / "a.zip", "--out", tmp_path / "out") == 1
-    assert "no permission to read it" in capsys.readouterr().err
+    assert "no permission to read it" in prepared(tmp_path / "a.zip", status=1).err

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from birddata import copies, dataset_check
+from birddata import dataset_check
 from birddata.findings import KINDS
 from public_data.prepare import main
 
@@ -24,17 +24,12 @@ STATUS = {kind.code: dataset_check.EXIT_STATUS[kind.severity] for kind in KINDS}
 class Sample:
     """A sound set of drawn photos, into which defects are planted; no two drawings are alike."""
 
-    def __init__(self, root):
-        self.root = root
-        self.drawn = 0
-        self.draw_test("00_birds")
+    def __init__(self, root, drawn=0):
+        self.root, self.drawn = root, drawn
 
     def draw_test(self, stem):
         """Write a test: three species with five photos to train on and two to classify each."""
-        for part, gt, count in (
-            ("train", f"{stem}_input/train", 5),
-            ("test", f"{stem}_gt", 2),
-        ):
+        for part, gt, count in (("train", f"{stem}_input/train", 5), ("test", f"{stem}_gt", 2)):
             self.write(f"{gt}/gt.csv", b"filename,class_id\n")
             for number in range(3 * count):
                 name = f"{part}{number}.jpg"
@@ -48,20 +43,17 @@ class Sample:
         blots = random.integers(0, 256, (*blots, 3), dtype=np.uint8)
         return Image.fromarray(blots).resize(size, Image.Resampling.BICUBIC)
 
-    def draw(self, path, size=(96, 80)):
-        """Write a drawing, and return it."""
-        image = self.image(size)
-        self.save(image, path)
-        return image
-
-    def save(self, image, path, **how):
+    def draw(self, path, image=None, **how):
+        """Write a photo, a new one if none is given; returns its path below the root."""
         target = self.root / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        image.save(target, **how)
+        (image or self.image()).save(target, **how)
+        return path
 
     def write(self, path, content):
         (self.root / path).parent.mkdir(parents=True, exist_ok=True)
         (self.root / path).write_bytes(content)
+        return path
 
     def add_row(self, row, folder=TRAIN):
         with (self.root / folder / "gt.csv").open("a", encoding="utf-8") as file:
@@ -69,10 +61,8 @@ class Sample:
 
     def add(self, name, class_id=0, image=None, images=TRAIN, gt=TRAIN, more="", **how):
         """Write a labelled training photo, and more rows; returns its path below the root."""
-        path = f"{images}/images/{name}"
-        self.save(image or self.image(), path, **how)
         self.add_row(f"{name},{class_id}{more}", gt)
-        return path
+        return self.draw(f"{images}/images/{name}", image, **how)
 
     def ask(self, name, class_id=0, image=None):
         """Write a labelled test photo; returns its path below the root."""
@@ -83,13 +73,12 @@ class Sample:
 
 
 def plant_bad_table(sample):
-    sample.draw_test("01_table")
-    sample.write("01_table_input/train/gt.csv", b"filename\ntrain0.jpg\n")
-    sample.draw_test("02_missing")
-    (sample.root / "02_missing_input/train/gt.csv").unlink()
-    sample.draw_test("06_others")
-    sample.write("06_others_input/train/gt.csv", b"filename,class_id\nowl.jpg,0\n")
     tests = ("01_table", "02_missing", "06_others")
+    for test in tests:
+        sample.draw_test(test)
+    sample.write("01_table_input/train/gt.csv", b"filename\ntrain0.jpg\n")
+    (sample.root / "02_missing_input/train/gt.csv").unlink()
+    sample.write("06_others_input/train/gt.csv", b"filename,class_id\nowl.jpg,0\n")
     return [(f"{test}_input/train/gt.csv",) for test in tests]
 
 
@@ -108,10 +97,10 @@ def plant_label_without_file(sample):
 
 
 def plant_unreadable(sample):
-    for name, content in (("text.jpg", b"no photo"), ("empty.jpg", b""), ("head.png", b"\x89PNG")):
-        sample.write(f"{TRAIN}/images/{name}", content)
+    files = {"text.jpg": b"no photo", "empty.jpg": b"", "head.png": b"\x89PNG"}
+    for name in files:
         sample.add_row(f"{name},1")
-    return [(f"{TRAIN}/images/{name}",) for name in ("empty.jpg", "head.png", "text.jpg")]
+    return [(sample.write(f"{TRAIN}/images/{name}", content),) for name, content in files.items()]
 
 
 def plant_two_species(sample):
@@ -123,8 +112,7 @@ def plant_two_species(sample):
 
 
 def plant_leaked_copy(sample):
-    image = sample.image()
-    other = sample.image()
+    image, other = sample.image(), sample.image()
     return [
         (sample.ask("leaked.jpg", 0, image), sample.add("learnt.jpg", 0, image)),
         (sample.ask("same_name.jpg", 1, other), sample.add("same_name.jpg", 1, other)),
@@ -133,12 +121,8 @@ def plant_leaked_copy(sample):
 
 def plant_leaked_near_copy(sample):
     image = sample.image()
-    return [
-        (
-            sample.ask("cropped.jpg", 0, image.crop((2, 2, 94, 78))),
-            sample.add("whole.jpg", 0, image),
-        )
-    ]
+    asked = sample.ask("cropped.jpg", 0, image.crop((2, 2, 94, 78)))
+    return [(asked, sample.add("whole.jpg", 0, image))]
 
 
 def plant_truncated(sample):
@@ -146,13 +130,6 @@ def plant_truncated(sample):
     for path in paths:
         data = (sample.root / path).read_bytes()
         sample.write(path, data[: len(data) * 2 // 3])
-    return [(path,) for path in paths]
-
-
-def plant_file_without_label(sample):
-    paths = f"{TRAIN}/images/unknown.jpg", f"{TRAIN}/images/below/deep.jpg", f"{TRAIN}/beside.jpg"
-    for path in paths:
-        sample.draw(path)
     return [(path,) for path in paths]
 
 
@@ -164,9 +141,7 @@ def plant_exact_copy(sample):
 def plant_near_copy(sample):
     image = sample.image()
     altered = [image, image.resize((48, 40)), ImageEnhance.Brightness(image).enhance(1.1)]
-    return [
-        tuple(sample.add(f"near{number}.jpg", 1, image) for number, image in enumerate(altered))
-    ]
+    return [tuple(sample.add(f"near{n}.jpg", 1, image) for n, image in enumerate(altered))]
 
 
 def plant_colour_mode(sample):
@@ -181,10 +156,9 @@ def plant_colour_mode(sample):
 
 
 def plant_not_an_image(sample):
-    sample.write(f"{TRAIN}/images/notes.txt", b"Saw an auk.")
-    sample.write(f"{TEST}/images/film.mp4", b"\0\0\0\x18ftypmp42")
     sample.write(f"{TRAIN}/images/.DS_Store", b"hidden, the system's own")
-    return [(f"{TRAIN}/images/notes.txt",), (f"{TEST}/images/film.mp4",)]
+    notes = sample.write(f"{TRAIN}/images/notes.txt", b"Saw an auk.")
+    return [(notes,), (sample.write(f"{TEST}/images/film.mp4", b"\0\0\0\x18ftypmp42"),)]
 
 
 def plant_odd_metadata(sample):
@@ -198,9 +172,8 @@ def plant_odd_metadata(sample):
 
 
 def plant_other_name(sample):
-    sample.draw(f"{TRAIN}/images/UPPER.JPG")
     sample.add_row("upper.jpg,1")
-    return [(f"{TRAIN}/images/UPPER.JPG",)]
+    return [(sample.draw(f"{TRAIN}/images/UPPER.JPG"),)]
 
 
 def plant_script_differs(sample):
@@ -238,6 +211,10 @@ PLANTS = {
     if name.startswith("plant_")
 } | {
     "two-ids": lambda s: [(s.add("two.jpg", 0, more="\ntwo.jpg,1"),)],
+    "file-without-label": lambda s: [
+        (s.draw(f"{TRAIN}/{path}"),)
+        for path in ("images/unknown.jpg", "images/below/deep.jpg", "beside.jpg")
+    ],
     "repeated-row": lambda s: [(s.add("again.jpg", 2, more="\nagain.jpg,2"),)],
     "wrong-extension": lambda s: [
         (s.add("png.jpg", format="PNG"),),
@@ -256,7 +233,9 @@ PLANTS = {
 
 @pytest.fixture
 def sample(tmp_path):
-    return Sample(tmp_path / "birds")
+    sample = Sample(tmp_path / "birds")
+    sample.draw_test("00_birds")
+    return sample
 
 
 def check(folder, tmp_path):
@@ -350,8 +329,8 @@ def test_look_alikes_are_no_copies(sample, tmp_path):
     for number, bird in enumerate(birds):
         scene.paste(bird, (24, 20))
         sample.add(f"scene{number}.jpg", 1, scene)
-        thumbs.append(copies.thumbnail(scene))
-    assert copies.similar_hashes(copies.difference_hash(thumbs)) == ([(0, 1)], 1)
+        thumbs.append(dataset_check.thumbnail(scene))
+    assert dataset_check.similar_hashes(dataset_check.difference_hash(thumbs)) == ([(0, 1)], 1)
     assert check(sample.root, tmp_path) == (0, {})
 
 
@@ -359,45 +338,39 @@ def test_more_look_alikes_than_are_compared(sample, tmp_path, monkeypatch):
     image = sample.image()
     for quality in (50, 60, 70):
         sample.add(f"{quality}.jpg", 1, image, quality=quality)
-    monkeypatch.setattr(copies, "MAX_PAIRS", 1)
+    monkeypatch.setattr(dataset_check, "MAX_PAIRS", 1)
     _, found = check(sample.root, tmp_path)
     assert found.keys() == {"near-copy", "look-alikes"}
     assert found["look-alikes"][0]["detail"] == "3 pairs, the 1 closest compared"
     assert len(found["near-copy"][0]["files"]) == 2
 
 
-def test_similar_hashes_are_paired_the_closest_first():
-    bits = np.random.default_rng(0).integers(0, 2, (50, 264)).astype(bool)
-    bits[41] = bits[3]
-    bits[41, :9] ^= True
-    bits[[7, 8]] = bits[7]
-    assert copies.similar_hashes(bits) == ([(7, 8), (3, 41)], 2)
-    assert copies.similar_hashes(bits[:1]) == ([], 0)
-
-
-def test_of_many_look_alikes_the_closest_are_compared(monkeypatch):
+def test_similar_hashes_are_paired_the_closest_first(monkeypatch):
     """And the distances of a part of the hashes are held at a time."""
-    monkeypatch.setattr(copies, "MAX_PAIRS", 50)
-    monkeypatch.setattr(copies, "HASHES", 16)
+    monkeypatch.setattr(dataset_check, "MAX_PAIRS", 50)
+    monkeypatch.setattr(dataset_check, "HASHES", 16)
     bits = np.random.default_rng(0).integers(0, 2, (300, 264)).astype(bool)
+    few = bits[:50].copy()
+    few[41] = few[3]
+    few[41, :9] ^= True
+    few[8] = few[7]
+    assert dataset_check.similar_hashes(few) == ([(7, 8), (3, 41)], 2)
+    assert dataset_check.similar_hashes(few[:1]) == ([], 0)
     bits[100:] = bits[100]  # 200 alike
     bits[299, :3] ^= True
-    pairs, number = copies.similar_hashes(bits)
+    pairs, number = dataset_check.similar_hashes(bits)
     assert number == 200 * 199 / 2
     assert pairs == [(100, j) for j in range(101, 151)]
 
 
 def test_tests_that_share_photos_are_told_once(sample, tmp_path):
-    for code in ("near-copy", "tiny", "lone-species"):
+    shared = ("near-copy", "tiny", "lone-species")
+    for code in shared:
         PLANTS[code](sample)
     for part in ("input", "gt"):
         shutil.copytree(sample.root / f"00_birds_{part}", sample.root / f"01_again_{part}")
     _, found = check(sample.root, tmp_path)
-    assert {code: len(items) for code, items in found.items()} == {
-        "near-copy": 1,
-        "tiny": 1,
-        "lone-species": 1,
-    }
+    assert {code: len(items) for code, items in found.items()} == dict.fromkeys(shared, 1)
 
 
 def test_the_projects_own_files_beside_the_tests_are_no_findings(sample, tmp_path):
@@ -420,25 +393,19 @@ def test_one_train_folder(sample, tmp_path):
     sample.add_row("gone.jpg,8")
     status, found = check(sample.root / TRAIN, tmp_path)
     assert status == 4
-    assert_exactly(
-        found,
-        {
-            "label-without-file": [("gone.jpg",)],
-            "lone-species": [("class 8 (0)",)],
-            "truncated": [("images/cut.jpg",), ("images/cut.png",)],
-        },
-    )
+    cut = [("images/cut.jpg",), ("images/cut.png",)]
+    planted = {"label-without-file": [("gone.jpg",)], "lone-species": [("class 8 (0)",)]}
+    assert_exactly(found, planted | {"truncated": cut})
 
 
 @pytest.mark.parametrize("wrapping", ["", "images/"])
 def test_class_folders(sample, tmp_path, wrapping):
     image = sample.image()
-    tree = Sample.__new__(Sample)
-    tree.root, tree.drawn = tmp_path / "tree", 500
+    tree = Sample(tmp_path / "tree", drawn=500)
     for species in ("Auk", "Wren"):
         for number in range(6):
             tree.draw(f"{wrapping}{species}/{number:03d}.jpg")
-        tree.save(image, f"{wrapping}{species}/same.png")
+        tree.draw(f"{wrapping}{species}/same.png", image)
     tree.draw(f"{wrapping}Dodo/000.jpg")
     tree.draw(f"{wrapping}Auk/old/000.jpg")
     tree.draw(f"{wrapping}overview.jpg")
@@ -446,21 +413,18 @@ def test_class_folders(sample, tmp_path, wrapping):
     tree.write(f"{wrapping}README.txt", b"My birds.")
     status, found = check(tree.root, tmp_path)
     assert status == 4
-    assert_exactly(
-        found,
-        {
-            "two-species": [(f"{wrapping}Auk/same.png", f"{wrapping}Wren/same.png")],
-            "file-without-label": [(f"{wrapping}overview.jpg",)],
-            "not-an-image": [(f"{wrapping}README.txt",), (f"{wrapping}Wren/notes.txt",)],
-            "lone-species": [("Dodo (1)",)],
-        },
-    )
+    planted = {
+        "two-species": [(f"{wrapping}Auk/same.png", f"{wrapping}Wren/same.png")],
+        "file-without-label": [(f"{wrapping}overview.jpg",)],
+        "not-an-image": [(f"{wrapping}README.txt",), (f"{wrapping}Wren/notes.txt",)],
+        "lone-species": [("Dodo (1)",)],
+    }
+    assert_exactly(found, planted)
 
 
 def test_prepared_tests_are_sound(sample, tmp_path, capsys):
     """What prepare.py writes, with names that a Mac decomposes, has nothing against it."""
-    tree = Sample.__new__(Sample)
-    tree.root, tree.drawn = tmp_path / "tree", 500
+    tree = Sample(tmp_path / "tree", drawn=500)
     for species in ("Auk", "Grünfink"):
         for number in range(12):
             tree.draw(f"{species}/{number:03d}.jpg")

@@ -45,10 +45,8 @@ def some_scene(number: int, **changes) -> Scene:
 def test_the_layout_is_the_courses(sample):
     first, second = find_tests(sample)
     train, hidden = read_csv(first.gt / "gt.csv"), read_csv(second.gt / "gt.csv")
-    assert [np.bincount(list(gt.values())).tolist() for gt in (train, hidden)] == [
-        [16] * 10,
-        [10] * 10,
-    ]
+    counts = [np.bincount(list(gt.values())).tolist() for gt in (train, hidden)]
+    assert counts == [[16] * 10, [10] * 10]
     assert list(train.values()) != sorted(train.values()), "names must not give the species away"
     assert contents(first.input / "train") == contents(second.input / "train")
     assert read_csv(first.input / "train/gt.csv") == train

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from subprocess import PIPE
 from typing import NamedTuple
 
 import pytest
@@ -127,22 +128,14 @@ def out(tmp_path):
 
 
 def launch(
-    words,
-    *,
-    python=(),
-    before=(),
-    first=":",
-    redirect="",
-    stdout=subprocess.PIPE,
-    cwd=ROOT,
-    **environment,
+    words, python=(), before=(), first=":", redirect="", stdout=PIPE, cwd=ROOT, **environment
 ):
     """Start Python with these words in a shell, which redirects its streams."""
     shell = ["sh", "-c", f'{first}; exec "$@" {redirect}', "sh"]
     return subprocess.Popen(
         [*before, *shell, sys.executable, *python, *words],
         stdout=stdout,
-        stderr=subprocess.PIPE,
+        stderr=PIPE,
         cwd=cwd,
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **environment},
     )
@@ -153,10 +146,10 @@ def finish(process) -> tuple[int, str, str]:
     return process.returncode, (out or b"").decode(errors="replace"), error.decode(errors="replace")
 
 
-def probe(out, *, root=ROOT, seconds=0.0, **how):
+def probe(out, seconds=0.0, **how):
     script = out.parent / "probe.py"
     script.write_text(PROBE, encoding="utf-8")
-    return launch([str(script), str(root), str(out / "result"), str(seconds)], **how)
+    return launch([str(script), str(ROOT), str(out / "result"), str(seconds)], **how)
 
 
 def assert_nothing_left(out) -> None:

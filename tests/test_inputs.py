@@ -1,8 +1,7 @@
 """Input kind by command: what people really have, and what each command makes of it.
 
-Every photo kind is `read`, `damaged` (read, and the check names it) or `unreadable` (left out of
-training, the fallback in classify, skipped by prepare, an error to the check). Every kind of table
-is read as the same two labels by all but the testing system's script.
+Every photo kind is READ, DAMAGED or UNREADABLE. Every kind of table is read as the same two labels
+by all but the testing system's script.
 """
 
 import io
@@ -29,7 +28,6 @@ from public_data.prepare import main
 from tests.commands import call
 from tests.conftest import SHIPPED, TINY
 
-READ, DAMAGED, UNREADABLE = "read", "damaged", "unreadable"
 RNG = np.random.default_rng(0)
 
 
@@ -92,111 +90,102 @@ def plain_text(kind) -> bytes:
     return f"{kind}\n96 72\n{'' if kind == 'P1' else 255}\n{numbers}\n".encode()
 
 
-MUCH = zlib.compress(bytes(3 * 2**20))
 CYRILLIC = b"\xe4\xf0\xee\xe7\xe4.jpg".decode("utf-8", "surrogateescape")  # cp1251
-PHOTOS = {
-    "baseline.jpg": (lambda: saved("JPEG"), READ),
-    "cmyk.jpg": (lambda: saved("JPEG", "CMYK"), READ),
-    "turned.jpg": (turned, READ),
-    "grey.jpg": (lambda: saved("JPEG", "L"), READ),
-    "stereo.mpo": (lambda: many("MPO"), READ),
-    "saved.jfif": (lambda: saved("JPEG"), READ),
-    "UPPER.JPG": (lambda: saved("JPEG"), READ),
-    "no_extension": (lambda: saved("JPEG"), READ),
-    "png_called.jpg": (lambda: saved("PNG"), READ),
-    "jpg_called.heic": (lambda: saved("JPEG"), READ),
-    "rgb.png": (lambda: saved("PNG"), READ),
-    "alpha.png": (lambda: saved("PNG", "RGBA"), READ),
-    "palette.png": (lambda: saved("PNG", "P", transparency=0), READ),
-    "deep_rgb.png": (deep_rgb, READ),
-    "deep.png": (lambda: saved("PNG", "I;16"), READ),
-    "animated.png": (lambda: many("PNG"), READ),
-    "bits.png": (lambda: saved("PNG", "1"), READ),
-    "saved.gif": (lambda: saved("GIF"), READ),
-    "animated.gif": (lambda: many("GIF"), READ),
-    "saved.bmp": (lambda: saved("BMP"), READ),
-    "saved.webp": (lambda: saved("WEBP"), READ),
-    "lossless_alpha.webp": (lambda: saved("WEBP", "RGBA", lossless=True), READ),
-    "lzw.tif": (lambda: saved("TIFF", compression="tiff_lzw"), READ),
-    "jpeg.tif": (lambda: saved("TIFF", compression="jpeg"), READ),
-    "alpha.tif": (lambda: saved("TIFF", "RGBA", compression="tiff_deflate"), READ),
-    "float.tif": (lambda: deep(np.float32, 1), READ),
-    "16_bits.tif": (lambda: deep(np.uint16, 65535), READ),
-    "saved.ppm": (lambda: saved("PPM"), READ),
-    "text.pbm": (lambda: plain_text("P1"), READ),
-    "text.ppm": (lambda: plain_text("P3"), READ),
-    "saved.tga": (lambda: saved("TGA"), READ),
-    "saved.ico": (lambda: saved("ICO"), READ),
-    "saved.pcx": (lambda: saved("PCX"), READ),
-    "saved.sgi": (lambda: saved("SGI"), READ),
-    "saved.dds": (lambda: saved("DDS"), READ),
-    "saved.jp2": (lambda: saved("JPEG2000"), READ),
-    "damaged_exif.jpg": (lambda: saved("JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff"), READ),
-    "garbage_after.jpg": (lambda: saved("JPEG") + b"garbage" * 99, READ),
-    CYRILLIC: (lambda: saved("JPEG"), READ),
-    "Zaunko\u0308nig.jpg": (lambda: saved("JPEG"), READ),
-    "emoji \U0001f426.jpg": (lambda: saved("JPEG"), READ),
-    "100%d & 'more' #1.jpg": (lambda: saved("JPEG"), READ),
-    "semi;colon.jpg": (lambda: saved("JPEG"), READ),
-    "-option.jpg": (lambda: saved("JPEG"), READ),
-    "[red]breast.jpg": (lambda: saved("JPEG"), READ),
-    "\u00fc" * 120 + ".jpg": (lambda: saved("JPEG"), READ),
-    "cut.jpg": (lambda: cut(saved("JPEG")), DAMAGED),
-    "cut.png": (lambda: cut(saved("PNG")), DAMAGED),
-    "much_text.png": (lambda: png_with(b"zTXt", b"Comment\0\0" + MUCH), DAMAGED),
-    "bad_sum.png": (lambda: png_with(b"tEXt", b"Comment\0hello", crc=1), DAMAGED),
-    "empty.jpg": (lambda: b"", UNREADABLE),
-    "page.jpg": (lambda: b"<html>404</html>", UNREADABLE),
-    "drawing.svg": (lambda: b"<svg xmlns='http://www.w3.org/2000/svg'/>", UNREADABLE),
-    "zeros.jpg": (lambda: bytes(5000), UNREADABLE),
-    "head.jpg": (lambda: saved("JPEG")[:100], UNREADABLE),
-    "head.png": (lambda: saved("PNG")[:20], UNREADABLE),
-    "eps.jpg": (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", UNREADABLE),
-    "phone.heic": (lambda: b"\0\0\0\x18ftypheic" + bytes(99), UNREADABLE),
-    "phone.avif": (lambda: b"\0\0\0\x18ftypavif" + bytes(99), UNREADABLE),
-    "new.jxl": (lambda: b"\xff\x0a" + bytes(99), UNREADABLE),
-    "icon.xbm": (lambda: b"#define im_width 8\n#define im_height 8\n", UNREADABLE),
-    "shortcut.jpg.lnk": (lambda: b"L\0\0\0" + bytes(99), UNREADABLE),
-    "pointer.jpg": (lambda: b"version https://git-lfs.github.com/spec/v1\n", UNREADABLE),
-    "packed.jpg": (lambda: b"PK\3\4" + bytes(99), UNREADABLE),
-    "film.mp4": (lambda: b"\0\0\0\x18ftypmp42" + bytes(99), UNREADABLE),
-    "nowhere.jpg": (None, UNREADABLE),  # a link to nothing
+JPEGS = (
+    *("baseline.jpg", "saved.jfif", "UPPER.JPG", "no_extension", "jpg_called.heic", CYRILLIC),
+    *("Zaunko\u0308nig.jpg", "emoji \U0001f426.jpg", "100%d & 'more' #1.jpg", "semi;colon.jpg"),
+    *("-option.jpg", "[red]breast.jpg", "\u00fc" * 120 + ".jpg"),
+)
+READ = {
+    **{name: saved("JPEG") for name in JPEGS},
+    **{
+        f"saved.{form}": saved(form.upper())
+        for form in ("png", "gif", "bmp", "webp", "ppm", "tga", "ico", "pcx", "sgi", "dds")
+    },
+    "saved.jp2": saved("JPEG2000"),
+    "cmyk.jpg": saved("JPEG", "CMYK"),
+    "turned.jpg": turned(),
+    "grey.jpg": saved("JPEG", "L"),
+    "stereo.mpo": many("MPO"),
+    "png_called.jpg": saved("PNG"),
+    "alpha.png": saved("PNG", "RGBA"),
+    "palette.png": saved("PNG", "P", transparency=0),
+    "deep_rgb.png": deep_rgb(),
+    "deep.png": saved("PNG", "I;16"),
+    "animated.png": many("PNG"),
+    "bits.png": saved("PNG", "1"),
+    "animated.gif": many("GIF"),
+    "lossless_alpha.webp": saved("WEBP", "RGBA", lossless=True),
+    "lzw.tif": saved("TIFF", compression="tiff_lzw"),
+    "jpeg.tif": saved("TIFF", compression="jpeg"),
+    "alpha.tif": saved("TIFF", "RGBA", compression="tiff_deflate"),
+    "float.tif": deep(np.float32, 1),
+    "16_bits.tif": deep(np.uint16, 65535),
+    "text.pbm": plain_text("P1"),
+    "text.ppm": plain_text("P3"),
+    "damaged_exif.jpg": saved("JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff"),
+    "garbage_after.jpg": saved("JPEG") + b"garbage" * 99,
 }
-WITH = {outcome: {n for n, (_, o) in PHOTOS.items() if o == outcome} for outcome in
-        (READ, DAMAGED, UNREADABLE)}  # fmt: skip
-TEST = "00_kinds"
+DAMAGED = {  # read, and the check names it
+    "cut.jpg": cut(saved("JPEG")),
+    "cut.png": cut(saved("PNG")),
+    "much_text.png": png_with(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(3 * 2**20))),
+    "bad_sum.png": png_with(b"tEXt", b"Comment\0hello", crc=1),
+}
+# Left out of training and by prepare, the fallback in classify, an error to the check.
+UNREADABLE = {
+    "empty.jpg": b"",
+    "page.jpg": b"<html>404</html>",
+    "drawing.svg": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+    "zeros.jpg": bytes(5000),
+    "head.jpg": saved("JPEG")[:100],
+    "head.png": saved("PNG")[:20],
+    "eps.jpg": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+    "phone.heic": b"\0\0\0\x18ftypheic" + bytes(99),
+    "phone.avif": b"\0\0\0\x18ftypavif" + bytes(99),
+    "new.jxl": b"\xff\x0a" + bytes(99),
+    "icon.xbm": b"#define im_width 8\n#define im_height 8\n",
+    "shortcut.jpg.lnk": b"L\0\0\0" + bytes(99),
+    "pointer.jpg": b"version https://git-lfs.github.com/spec/v1\n",
+    "packed.jpg": b"PK\3\4" + bytes(99),
+    "film.mp4": b"\0\0\0\x18ftypmp42" + bytes(99),
+    "nowhere.jpg": None,  # a link to nothing
+}
+PHOTOS = READ | DAMAGED | UNREADABLE
+LABELS = {name: number % 3 for number, name in enumerate(PHOTOS)}
+
+
+def write_test(root, photos, gt) -> Path:
+    """Write a test whose photos are all to train on and to classify; returns the folder."""
+    images = root / "00_x_input/train/images"
+    images.mkdir(parents=True)
+    for name, content in photos.items():
+        if content is None:
+            (images / name).symlink_to("gone.jpg")
+        else:
+            (images / name).write_bytes(content)
+    (root / "00_x_input/test").mkdir()
+    (root / "00_x_input/test/images").symlink_to(images, target_is_directory=True)
+    (root / "00_x_gt").mkdir()
+    for folder in (images.parent, root / "00_x_gt"):
+        (folder / "gt.csv").write_bytes(gt)
+    return root
 
 
 @pytest.fixture(scope="module")
 def kinds(tmp_path_factory):
-    """A test in the course's layout with a photo of each kind, and other files beside them."""
-    root = tmp_path_factory.mktemp("kinds")
-    images = root / f"{TEST}_input/train/images"
-    images.mkdir(parents=True)
-    contents = {name: make and make() for name, (make, _) in PHOTOS.items()}
+    """A test with a photo of each kind, and other files beside them."""
     try:
-        for name, content in contents.items():
-            if content is None:
-                (images / name).symlink_to("gone.jpg")
-            else:
-                (images / name).write_bytes(content)
+        root = write_test(tmp_path_factory.mktemp("kinds"), PHOTOS, layout.gt_bytes(LABELS))
     except (OSError, UnicodeError) as error:
         pytest.skip(f"this system takes not every name: {error}")
-    (root / f"{TEST}_gt").mkdir()
-    (root / f"{TEST}_input/test").mkdir()
-    (root / f"{TEST}_input/test/images").symlink_to(images, target_is_directory=True)
-    for path in (f"{TEST}_input/train/gt.csv", f"{TEST}_gt/gt.csv"):
-        (root / path).write_bytes(layout.gt_bytes(labels()))
+    images = root / "00_x_input/train/images"
     for name in ("Thumbs.db", ".DS_Store", "notes.txt"):
         (images / name).write_bytes(b"something else")
     if hasattr(os, "mkfifo"):
         os.mkfifo(images / "pipe.jpg")  # whoever opens it waits for ever
     (images / "folder.jpg").mkdir()
     return root
-
-
-def labels() -> dict[str, int]:
-    return {name: number % 3 for number, name in enumerate(PHOTOS)}
 
 
 def left_out(text) -> set[str]:
@@ -219,33 +208,32 @@ def model(tmp_path_factory):
 
 
 def test_classify_answers_every_kind_and_names_what_it_cannot_read(kinds, model, capsys, tmp_path):
-    answers = solution.classify(model, kinds / f"{TEST}_input/train/images")
+    answers = solution.classify(model, kinds / "00_x_input/train/images")
     told = capsys.readouterr().err
     assert answers.keys() == PHOTOS.keys()
-    assert left_out(told.encode(errors="backslashreplace").decode()) == WITH[UNREADABLE]
-    last = f"{len(WITH[UNREADABLE])} of {len(PHOTOS)} photos cannot be decoded: the lines above say"
+    assert left_out(told.encode(errors="backslashreplace").decode()) == UNREADABLE.keys()
+    last = f"{len(UNREADABLE)} of {len(PHOTOS)} photos cannot be decoded: the lines above say"
     assert told.splitlines()[-1].startswith(last)
     (tmp_path / "output.csv").write_bytes(layout.gt_bytes(answers))
-    truth = read_csv(kinds / f"{TEST}_gt/gt.csv")
+    truth = read_csv(kinds / "00_x_gt/gt.csv")
     assert check_answer(read_csv(tmp_path / "output.csv"), truth)[1] == len(PHOTOS)
 
 
 def test_training_leaves_out_what_cannot_be_read_and_saves(kinds, capsys):
     settings = replace(TINY, epochs=1, weights=str(SHIPPED))
-    folder = kinds / f"{TEST}_input/train/images"
-    network = solution.train_classifier(labels(), folder, settings=settings)
+    folder = kinds / "00_x_input/train/images"
+    network = solution.train_classifier(LABELS, folder, settings=settings)
     told = capsys.readouterr().err.encode(errors="backslashreplace").decode()
-    assert left_out(told) == WITH[UNREADABLE]
+    assert left_out(told) == UNREADABLE.keys()
     assert network.class_ids == [0, 1, 2]
 
 
-def test_prepare_takes_what_training_takes(kinds, tmp_path, capfd):
-    assert call(main, kinds, "--out", tmp_path / "out") == 0
-    out, told = capfd.readouterr()
-    assert left_out(told) == WITH[UNREADABLE]
-    taken = tables.read_labels(tmp_path / "out" / f"{TEST}_gt/gt.csv")
-    assert len(taken) == len(PHOTOS) - len(WITH[UNREADABLE])
-    assert f"{2 * len(WITH[UNREADABLE])} unreadable" in out  # in train and in test
+def test_prepare_takes_what_training_takes(kinds, tmp_path, prepared):
+    out, told = prepared(kinds)
+    assert left_out(told) == UNREADABLE.keys()
+    taken = tables.read_labels(tmp_path / "out" / "00_x_gt/gt.csv")
+    assert len(taken) == len(PHOTOS) - len(UNREADABLE)
+    assert f"{2 * len(UNREADABLE)} unreadable" in out  # in train and in test
 
 
 def test_the_check_finds_what_training_leaves_out_and_nothing_else(kinds, tmp_path):
@@ -257,8 +245,8 @@ def test_the_check_finds_what_training_leaves_out_and_nothing_else(kinds, tmp_pa
         kind["code"]: {Path(file).name for item in kind["items"] for file in item["files"]}
         for kind in findings
     }
-    assert found["unreadable"] == WITH[UNREADABLE]
-    assert found["truncated"] | found["odd-metadata"] == WITH[DAMAGED]
+    assert found["unreadable"] == UNREADABLE.keys()
+    assert found["truncated"] | found["odd-metadata"] == DAMAGED.keys()
     assert not found.keys() & {"file-without-label", "label-without-file", "near-copy"}
 
 
@@ -341,25 +329,18 @@ TABLES = {
 def table(request, tmp_path):
     """A test whose two tables are of a kind; its folder and what the script makes of it."""
     text, script = request.param
-    for images in ("train", "test"):
-        for name in ("a.jpg", "b.jpg"):
-            path = tmp_path / f"t/00_x_input/{images}/images/{name}"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            picture().save(path)
-    (tmp_path / "t/00_x_gt").mkdir()
-    for gt in ("00_x_input/train/gt.csv", "00_x_gt/gt.csv"):
-        (tmp_path / "t" / gt).write_bytes(text if isinstance(text, bytes) else text.encode())
-    return tmp_path / "t", script
+    gt = text if isinstance(text, bytes) else text.encode()
+    return write_test(tmp_path / "t", {f"{n}.jpg": saved("JPEG") for n in "ab"}, gt), script
 
 
-def test_every_command_reads_the_same_labels(table, tmp_path, capsys):
+def test_every_command_reads_the_same_labels(table, tmp_path, prepared):
     root, script = table
     gt = root / "00_x_input/train/gt.csv"
     images = [path.name for path in solution.list_photos(gt.with_name("images"))]
     read = tables.read_labels(gt)
     matched = {file: read[name] for name, file in tables.match_names(read, images).items()}
     assert matched == {"a.jpg": 0, "b.jpg": 3}
-    assert call(main, root, "--out", tmp_path / "out") == 0
+    prepared(root)
     assert tables.read_labels(tmp_path / "out/00_x_input/train/gt.csv") == matched
     dataset_check.run(root, str(tmp_path / "found.json"))
     codes = {k["code"] for k in json.loads((tmp_path / "found.json").read_text())["findings"]}
@@ -394,13 +375,12 @@ BROKEN_TABLES = {
 @pytest.mark.parametrize(
     "table", [(text, STOPS) for text in BROKEN_TABLES.values()], ids=BROKEN_TABLES, indirect=True
 )
-def test_every_command_refuses_a_broken_table_in_one_line(table, tmp_path, capsys):
+def test_every_command_refuses_a_broken_table_in_one_line(table, prepared):
     root, _ = table
     with pytest.raises(UserError) as stop:
         layout.load_training_set(root)
     assert "gt.csv" in str(stop.value)
-    assert call(main, root, "--out", tmp_path / "out") == 1
-    error = capsys.readouterr().err.splitlines()[-1]
+    error = prepared(root, status=1).err.splitlines()[-1]
     for line in (str(stop.value), error):
         assert "\n" not in line
         assert len(line) < 400
@@ -467,13 +447,9 @@ def test_names_match_where_only_one_photo_can_be_meant():
 
 
 def test_labels_take_the_names_of_the_files(tmp_path, capsys):
-    images = tmp_path / "00_x_input/train/images"
-    images.mkdir(parents=True)
-    for name in ("00.jpg", "01.jpg", "more.jpg"):
-        (images / name).touch()
     labels = {"images/00.JPG": 3, "01.jpg": 1, "gone.jpg": 2}
-    (images.parent / "gt.csv").write_bytes(layout.gt_bytes(labels))
-    read = layout.load_training_set(tmp_path)
+    photos = dict.fromkeys(("00.jpg", "01.jpg", "more.jpg"), b"")
+    read = layout.load_training_set(write_test(tmp_path, photos, layout.gt_bytes(labels)))
     assert read.gt == {"00.jpg": 3, "01.jpg": 1, "gone.jpg": 2}
     assert (read.missing, read.unlabelled) == (["gone.jpg"], ["more.jpg"])
     assert "1 labels name photos differently" in capsys.readouterr().err
@@ -488,23 +464,19 @@ UNMATCHED = {
 
 @pytest.mark.parametrize("named", UNMATCHED)
 @pytest.mark.parametrize("how", ["training", "prepare", "table beside photos"])
-def test_labels_that_name_no_photo_are_refused_in_one_line(named, how, tmp_path, capsys):
-    images = tmp_path / "source/00_x_input/train/images"
-    images.mkdir(parents=True)
-    (tmp_path / "source/00_x_gt").mkdir()
-    for name in "abc":
-        picture().save(images / f"{name}.jpg")
-    labels = dict.fromkeys(named, 1)
-    for folder in (images.parent, tmp_path / "source/00_x_gt"):
-        (folder / "gt.csv").write_bytes(layout.gt_bytes(labels))
+def test_labels_that_name_no_photo_are_refused_in_one_line(named, how, tmp_path, prepared):
+    photos, gt = (
+        {f"{n}.jpg": saved("JPEG") for n in "abc"},
+        layout.gt_bytes(dict.fromkeys(named, 1)),
+    )
+    source = write_test(tmp_path / "source", photos, gt)
     if how == "training":
         with pytest.raises(UserError) as stop:
-            layout.load_training_set(tmp_path / "source")
+            layout.load_training_set(source)
         told = f"Error: {stop.value}\n"
     else:
-        source = tmp_path / "source" if how == "prepare" else images.parent
-        assert call(main, source, "--out", tmp_path / "out") == 1
-        told = capsys.readouterr().err
+        source = source if how == "prepare" else source / "00_x_input/train"
+        told = prepared(source, status=1).err
     first, second, _ = sorted(named)
     assert f"is that of a photo: labelled are {first}, {second}, the photos are " in told
     assert f"a.jpg, {'images/' if 'beside' in how else ''}b.jpg; the likely cause: " in told
@@ -524,25 +496,19 @@ DROZD_1251 = DROZD.encode("cp1251").decode("utf-8", "surrogateescape")
 )
 def test_tables_and_files_in_different_encodings(tmp_path, capsys, row, file):
     """Russian letters are matched; what else the bytes may mean is refused with the names."""
-    train = tmp_path / "t/00_x_input/train"
-    (train / "images").mkdir(parents=True)
-    picture().save(train / "images" / (file or "\u00fc.jpg"), "JPEG")
-    (train / "gt.csv").write_bytes(layout.gt_bytes({row: 5}))
-    (tmp_path / "t/00_x_gt").mkdir()
-    (tmp_path / "t/00_x_gt/gt.csv").write_bytes(layout.gt_bytes({row: 5}))
-    (train.parent / "test").mkdir()
-    (train.parent / "test/images").symlink_to(train / "images")
-    status = call(main, tmp_path / "t", "--out", tmp_path / "out")
+    photos = {file or "\u00fc.jpg": saved("JPEG")}
+    source = write_test(tmp_path / "t", photos, layout.gt_bytes({row: 5}))
+    status = call(main, source, "--out", tmp_path / "out")
     told = capsys.readouterr().err
     if file is None:
         assert status == 1
         assert "00_x_input/train/gt.csv: no name in it is that of a photo: labelled are" in told
         with pytest.raises(UserError, match="is that of a photo: labelled are"):
-            layout.load_training_set(tmp_path / "t")
+            layout.load_training_set(source)
     else:
         assert status == 0
         assert tables.read_labels(tmp_path / "out/00_x_gt/gt.csv") == {DROZD: 5}
-        assert layout.load_training_set(tmp_path / "t").gt == {file: 5}
+        assert layout.load_training_set(source).gt == {file: 5}
 
 
 def test_names_of_species_in_another_encoding(tmp_path):
@@ -564,14 +530,13 @@ def folders_with(path, content) -> Path:
     return path / "birds"
 
 
-def test_heic_becomes_jpeg_where_pillow_heif_is(tmp_path, capsys):
+def test_heic_becomes_jpeg_where_pillow_heif_is(tmp_path, prepared):
     pillow_heif = pytest.importorskip("pillow_heif")
     photo, exif = Image.new("RGB", (96, 72), "red"), Image.Exif()
     exif[0x0112] = 6
     pillow_heif.from_pillow(photo).save(tmp_path / "photo.heic", exif=exif.tobytes())
     source = folders_with(tmp_path, (tmp_path / "photo.heic").read_bytes())
-    assert call(main, source, "--out", tmp_path / "out") == 0
-    told = capsys.readouterr()
+    told = prepared(source)
     assert told.err == ""
     assert "HEIC photos that became JPEG: 1\n" in told.out
     assert "files skipped: 0" in told.out
@@ -582,11 +547,10 @@ def test_heic_becomes_jpeg_where_pillow_heif_is(tmp_path, capsys):
     assert read.getpixel((9, 9))[0] > 200
 
 
-def test_without_pillow_heif_it_is_named(tmp_path, capsys, monkeypatch):
+def test_without_pillow_heif_it_is_named(tmp_path, monkeypatch, prepared):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     source = folders_with(tmp_path, b"\0\0\0\x18ftypheic" + bytes(99))
-    assert call(main, source, "--out", tmp_path / "out") == 0
-    told = capsys.readouterr()
+    told = prepared(source)
     assert "skipped: Auk/phone.heic: HEIC, which Pillow lacks here" in told.err
     assert "note: 1 are HEIC; after `pip install pillow-heif` they become JPEG\n" in told.err
     assert "files skipped: 1 (1 unreadable)" in told.out
@@ -595,15 +559,14 @@ def test_without_pillow_heif_it_is_named(tmp_path, capsys, monkeypatch):
 # --- what is left out is counted at the end -------------------------------------------------------
 
 
-def test_a_species_without_a_photo_is_named(tmp_path, capsys):
+def test_a_species_without_a_photo_is_named(tmp_path, capsys, prepared):
     source = folders_with(tmp_path, b"no photo")
     (source / "Dodo").mkdir()
     (source / "Wren").mkdir()
     (source / "Wren/1.jpg").write_bytes(b"no photo")
     assert dataset_check.run(source) == dataset_check.EXIT_STATUS["error"]
     assert "Dodo (0)" in capsys.readouterr().out
-    assert call(main, source, "--out", tmp_path / "out") == 0
-    told = capsys.readouterr()
+    told = prepared(source)
     assert "skipped: Dodo: an empty folder" in told.err
     *_, lost, skipped, _ = told.out.splitlines()
     assert lost == "species without a photo to train on: Wren"
@@ -633,14 +596,13 @@ def test_what_cannot_be_written_is_told_before_the_work(tmp_path, capsys, monkey
         ("filename,class_id", ("a.jpg,1", "b.jpg,0"), None),
     ],
 )
-def test_a_table_beside_photos_gives_the_labels(tmp_path, capsys, header, rows, species):
+def test_a_table_beside_photos_gives_the_labels(tmp_path, header, rows, species, prepared):
     source = tmp_path / "source"
     (source / "train").mkdir(parents=True)
     for name in "abc":
         picture().save(source / "train" / f"{name}.jpg")
     (source / "labels.csv").write_text("\n".join([header, *rows, ""]))
-    assert call(main, source, "--out", tmp_path / "out") == 0
-    told = capsys.readouterr()
+    told = prepared(source)
     assert "photos with the table labels.csv" in told.out
     assert "skipped: train/c.jpg: a photo without a label" in told.err
     assert tables.read_labels(tmp_path / "out/00_test_img_gt/gt.csv") == {"a.jpg": 1, "b.jpg": 0}
@@ -657,30 +619,28 @@ def test_a_table_beside_photos_gives_the_labels(tmp_path, capsys, header, rows, 
     ],
     ids=["other names", "an open quote", "too large", "none"],
 )
-def test_one_folder_of_photos_is_no_species(tmp_path, capsys, table, cause):
+def test_one_folder_of_photos_is_no_species(tmp_path, table, cause, prepared):
     (tmp_path / "source/train").mkdir(parents=True)
     picture().save(tmp_path / "source/train/a.jpg")
     if table:
         (tmp_path / "source/labels.csv").write_text(table)
-    assert call(main, tmp_path / "source", "--out", tmp_path / "out") == 1
-    told = capsys.readouterr().err
+    told = prepared(tmp_path / "source", status=1).err
     assert cause in told
     assert told.count("\n") == 1
 
 
-def test_the_first_folder_is_the_species_at_any_depth(tmp_path, capsys):
+def test_the_first_folder_is_the_species_at_any_depth(tmp_path, prepared):
     for path in ("birds/Auk/one/a/1.jpg", "birds/Auk/two/1.jpg", "birds/Owl/three/1.jpg"):
         (tmp_path / path).parent.mkdir(parents=True)
         picture().save(tmp_path / path)
-    assert call(main, tmp_path / "birds", "--out", tmp_path / "out") == 0
-    assert "further down: 3; the first folder is the species" in capsys.readouterr().out
+    assert "further down: 3; the first folder is the species" in prepared(tmp_path / "birds").out
     labels = tables.read_labels(tmp_path / "out/00_test_img_gt/gt.csv")
     assert labels == {"Auk_1.jpg": 0, "Auk_1_2.jpg": 0, "Owl_1.jpg": 1}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no such names on Windows")
-def test_a_folder_with_a_name_in_another_encoding(tmp_path, capsys):
+def test_a_folder_with_a_name_in_another_encoding(tmp_path, prepared):
     (tmp_path / "birds" / CYRILLIC).mkdir(parents=True)
     picture().save(tmp_path / "birds" / CYRILLIC / "1.jpg")
-    assert call(main, tmp_path / "birds", "--out", tmp_path / "out") == 0
+    prepared(tmp_path / "birds")
     assert len(tables.read_labels(tmp_path / "out/00_test_img_gt/gt.csv")) == 1
