@@ -51,6 +51,16 @@ class History:
         names = zip(self.class_ids, known, strict=True)
         return [(species.get(class_id) or name).replace("_", " ") for class_id, name in names]
 
+    def counts(self) -> list[int]:
+        """Return the number of photos by class index."""
+        counts = Counter(self.labels.values())
+        return [counts[class_id] for class_id in self.class_ids]
+
+    def first_photos(self) -> list[str]:
+        """Return the first photo's name by class index; "" for a species that has none."""
+        first = {class_id: name for name, class_id in sorted(self.labels.items(), reverse=True)}
+        return [first.get(class_id, "") for class_id in self.class_ids]
+
 
 def history_of(
     network: BirdNet,

@@ -61,7 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=PICTURES, help="default: docs/pictures")
     options = parser.parse_args(arguments)
     numbers = history.read_history(options.report_dir)
-    matrix = charts.confusion(report.Outcome(numbers).matrix, numbers.names())
+    names = numbers.names()
+    matrix = charts.confusion(report.Outcome(numbers, names).matrix, names)
     save(matrix, options.out / "confusion.png")
     with tempfile.TemporaryDirectory() as folder:
         sample, model = Path(folder, "sample"), Path(folder, "model.pt")

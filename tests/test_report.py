@@ -152,7 +152,7 @@ def test_the_page_asks_for_nothing_and_runs_nothing_but_its_own_script(page):
 
 
 def test_its_sentences_follow_from_its_numbers(page, made_up):
-    text, outcome = page.text, Outcome(made_up)
+    text, outcome = page.text, Outcome(made_up, NAMES)
     logits = np.array([TEMPERATURE * np.log(p) for _, p, _ in PREDICTED.values()])
     logits[-1] = (np.array(made_up.validation["view_logits"][-1])[:CROP].T * (0.25, 0.75)).sum(1)
     plain = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
@@ -262,17 +262,19 @@ def test_without_the_photos_they_are_left_out_with_a_word(history, tmp_path):
 
 
 def test_without_validation_its_parts_are_left_out_by_name(history):
-    bare = replace(history, validation=None, epochs=history.epochs[3:])
+    labels = {name: label for name, label in history.labels.items() if label != 4}
+    bare = replace(history, validation=None, epochs=history.epochs[3:], labels=labels)
     page = Page(render(bare))
     assert "There was no validation" in page.text
     assert "Accuracy 0" not in page.text
     assert sum(tag == "svg" for tag, _ in page.tags) == 3, "the curves"
-    assert len(list(page.photos())) == 5
+    assert len(list(page.photos())) == 4
+    assert "0 to 9 of each" in page.text, "a species whose labelled photos are all missing"
 
 
 @pytest.mark.parametrize("right", [True, False])
 def test_predictions_that_are_all_right_or_all_wrong(right, history):
-    best = Outcome(history).predicted
+    best = Outcome(history, NAMES).predicted
     history.validation["labels"] = (best if right else (best + 1) % 5).tolist()
     text = Page(render(history)).text
     assert ("No species was taken for another." in text) == right
