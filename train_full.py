@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import platform
 import sys
 import textwrap
 import time
@@ -40,13 +41,12 @@ class TrainingTable:
 
     def __init__(self, epochs: int) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+        from rich.progress import Progress
 
         self.console = Console(highlight=False, soft_wrap=True)
-        columns = "epochs", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
         live = self.console.is_terminal
-        self.bar = Progress(*columns, console=self.console, transient=True, disable=not live)
-        self.task = self.bar.add_task("", total=epochs)
+        self.bar = Progress(console=self.console, transient=True, disable=not live)
+        self.task = self.bar.add_task("epochs", total=epochs)
         self.rows: list[EpochRow] = []
 
     def add(self, row: EpochRow) -> None:
@@ -139,17 +139,19 @@ def train(options: argparse.Namespace) -> None:
         network.class_names = [names.get(i, f"class {i}") for i in network.class_ids]
     there = [path for path in training.paths if path.name not in training.missing]
     describe(network, settings, training.gt, there)
-    print(verdict(network.metadata["validation"]))
-    left_out = {"labels without a photo": training.missing}
-    left_out |= {"photos without a label": training.unlabelled}
-    for what, files in left_out.items():
+    print(verdict(network.metadata.get("validation")))
+    for files, what in (
+        (training.missing, "labels without a photo"),
+        (training.unlabelled, "photos without a label"),
+    ):
         if files:
             print(f"Left out: {len(files)} {what}, such as {files[0]!a}")
-    save(solution.to_checkpoint(network, settings), options.out)
+    checkpoint = solution.to_checkpoint(network, settings)
+    save(checkpoint, options.out)
     size, seconds = options.out.stat().st_size / 1e6, time.perf_counter() - start
     print(f"Wrote {options.out} ({size:.1f} MB) after {seconds:.0f} s.")
     labels = {path.name: training.gt[path.name] for path in there}
-    numbers = history.history_of(network, settings, table.rows, labels, training.images, seconds)
+    numbers = history.history_of(network, checkpoint, table.rows, labels, training.images, seconds)
     write_json(options.report / history.HISTORY, asdict(numbers))
     report.draw(numbers, options.report)
 
@@ -175,8 +177,9 @@ def describe(
     training = {"photos": len(photos), "photo_digests": photo_digests(photos)}
     training |= {"labels_sha256": labels_fingerprint(gt), "seed": settings.seed}
     training |= {"torch": str(torch.__version__), "torchvision": str(torchvision.__version__)}
-    network.metadata |= calibrate(network.validation, settings.whole_share)
-    network.metadata["training"] = training
+    network.metadata["training"] = training | {"python": platform.python_version()}
+    if network.validation:
+        network.metadata |= calibrate(network.validation, settings.whole_share)
 
 
 def verdict(validation: dict[str, Any] | None) -> str:

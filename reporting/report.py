@@ -124,11 +124,11 @@ class Outcome:
     """Predictions of N photos that the network was not trained on, as `classify` makes them."""
 
     def __init__(self, history: History, names: Sequence[str]) -> None:
-        stored, calibration = history.validation or {}, history.calibration
+        stored, model = history.validation or {}, history.model
         view_logits = torch.tensor(stored["view_logits"], dtype=torch.float64)
-        logits = logits_after_views(view_logits, history.settings["whole_share"])  # (V, N, C)
-        self.after_views = (logits / calibration["temperature"]).softmax(-1)  # (V, N, C)
-        views = views_needed(self.after_views, calibration["early_exit"])
+        logits = logits_after_views(view_logits, model["settings"]["whole_share"])  # (V, N, C)
+        self.after_views = (logits / model["temperature"]).softmax(-1)  # (V, N, C)
+        views = views_needed(self.after_views, model["early_exit"])
         self.history, self.names, self.views = history, names, views.numpy()  # (N,)
         self.photos: list[str] = stored["photos"]
         self.labels = np.array(stored["labels"])  # (N,), class indices
@@ -138,7 +138,7 @@ class Outcome:
         self.predicted = ranking[:, 0]  # (N,), class indices
         self.in_top3 = (ranking[:, :3] == self.labels[:, None]).sum()
         self.confidence = self.probabilities.max(1)  # (N,)
-        self.uncertain = self.confidence < calibration["confidence_threshold"]  # (N,)
+        self.uncertain = self.confidence < model["confidence_threshold"]  # (N,)
         self.right = self.predicted == self.labels  # (N,)
         self.matrix = confusion_matrix(self.labels, self.predicted, labels=range(len(names)))
         self.wrong = self.matrix - np.diag(self.matrix.diagonal())  # (C, C), as `matrix`
@@ -215,7 +215,7 @@ def _stages(history: History, index: int) -> Pictures:
     """Return what both stages see of a validation photo."""
     photos, cams, boxes = ((history.validation or {})[key] for key in ("photos", "cams", "boxes"))
     with suppress(Exception):
-        pixels = read_pixels(Path(history.images, photos[index]), history.settings)
+        pixels = read_pixels(Path(history.images, photos[index]), history.model["preprocessing"])
         drawn = draw_stages(pixels, torch.tensor(cams[index]), boxes[index])
         return [_data_url(picture, STAGE_SIDE) for picture in drawn]
     return []

@@ -91,12 +91,3 @@ def test_metadata_is_what_classify_achieves_with_it(generator):
     assert found["confidence_threshold"] == pytest.approx(threshold, abs=1e-6)
     whole = torch.stack([solution.average_logits(rows, 0.25) for rows in view_logits])
     assert correct >= (whole.argmax(1) == labels).sum() - 0.4
-
-
-def test_without_validation_nothing_changes_and_no_view_is_saved():
-    assert calibration.calibrate(None, 0.25) == {
-        "temperature": 1.0,
-        "early_exit": 1.0,
-        "confidence_threshold": 0.0,
-        "validation": None,
-    }

@@ -24,7 +24,6 @@ from course.files import UserError, write_json
 from course.layout import save_csv
 from course.marks import wilson_interval
 from reporting import charts, pictures
-from reporting.calibration import calibrate
 from reporting.history import HISTORY, History, history_of, read_history
 from reporting.report import Group, Outcome, draw, look_alikes, render, settings_comments
 
@@ -72,16 +71,16 @@ def made_up(tmp_path_factory):
         Image.new("RGB", (40, 40), (10 + 10 * index,) * 3).save(images / name)
     parts = ("name", "shape", "operations", "parameters", "trained")
     blocks = [("a", [8, 7, 7], 3e6, 10, 0), ("b", [3], 1e6, 1234, 1234)]
+    network = solution.BirdNet([-5, -2, 1, 4, 7])
+    network.class_names = list(NAMES)
+    network.metadata |= {"temperature": TEMPERATURE, "early_exit": 0.85}
+    network.metadata |= {"confidence_threshold": 0.5}
+    network.metadata |= {"training": {"python": "3.x", "torch": "2.x", "torchvision": "0.x"}}
+    model = solution.to_checkpoint(network, solution.Settings(whole_share=0.25))
     return History(
-        settings=asdict(solution.Settings(whole_share=0.25)),
-        calibration={
-            **{"temperature": TEMPERATURE, "early_exit": 0.85, "confidence_threshold": 0.5},
-            "validation": {"correct": 5, "total": 9, "accuracy": 5 / 9, "mean_views": 3.2},
-        },
+        model={name: value for name, value in model.items() if name != "state_dict"},
         epochs=[asdict(row) for row in ROWS],
         labels={name: 3 * NAMES.index(name[:3]) - 5 for name in names},
-        class_ids=[-5, -2, 1, 4, 7],
-        class_names=list(NAMES),
         validation={
             "photos": [f"{name}.png" for name in PREDICTED],
             "labels": [label for label, _, _ in PREDICTED.values()],
@@ -95,7 +94,6 @@ def made_up(tmp_path_factory):
         seconds=12.3,
         threads=2,
         machine="a machine",
-        versions={"torch": "2.x"},
     )
 
 
@@ -189,7 +187,7 @@ def test_its_sentences_follow_from_its_numbers(page, made_up):
         "4.0 million multiplications with addition, 75 % of them in frozen blocks",
         "a | 8×7×7 | 3.00 | 10 | frozen",
         "500×375 | 22",
-        "Training took 12 s on a machine, 2 threads; torch 2.x.",
+        "Training took 12 s on a machine, 2 threads; Python 3.x, torch 2.x, torchvision 0.x.",
     ):
         assert sentence in text, sentence
 
@@ -223,14 +221,14 @@ def test_a_wrong_prediction_is_shown_with_its_map_and_its_crop(history):
 
 
 def test_names_are_no_markup_and_species_csv_comes_first(history, tmp_path):
-    history.class_names[:2] = ["Jay | <b>blue</b>", "$x_1$ & *Wren*"]
+    history.model["class_names"][:2] = ["Jay | <b>blue</b>", "$x_1$ & *Wren*"]
     (tmp_path / "species.csv").write_text("class_id,name\n1,Great_Tit\n99,Unused\n")
     page = Page(render(history))
     assert {tag for tag, _ in page.tags} & {"b", "em"} == set()
     for name in ("Jay | <b>blue</b>", "$x 1$ & *Wren*", "Great Tit"):
         assert name in page.text
     assert "Cat" not in page.text
-    unnamed = replace(history, class_names=None)
+    unnamed = replace(history, model=history.model | {"class_names": None})
     assert unnamed.names() == ["class -5", "class -2", "Great Tit", "class 4", "class 7"]
 
 
@@ -398,8 +396,8 @@ def test_history_holds_plain_numbers(network, sample):
     predictions = list(predictor.predict([images / "0.png", images / "2.png"]))
     network.validation = solution.Validation(["0.png", "2.png"], torch.tensor([0, 2]), predictions)
     network.requires_grad_(False).head.requires_grad_(True)
-    network.metadata |= calibrate(network.validation, SETTINGS.whole_share) | {"other": b"0"}
-    history = history_of(network, SETTINGS, ROWS, gt, images, 3.0)
+    checkpoint = solution.to_checkpoint(network, SETTINGS)
+    history = history_of(network, checkpoint, ROWS, gt, images, 3.0)
     assert History(**json.loads(json.dumps(asdict(history)))) == history
     assert history.photo_sizes == {"96×72": 6, "unreadable": 1}
     blocks = history.architecture
