@@ -159,9 +159,10 @@ def train(options: argparse.Namespace) -> None:
 def described(changed: dict[str, Any]) -> str:
     """Return the settings that were changed, in lines of 80 columns."""
     text = ", ".join(f"{name}={value}" for name, value in changed.items()) or "those of solution.py"
-    wrapper = textwrap.TextWrapper(80, subsequent_indent="  ", break_long_words=False)
-    wrapper.break_on_hyphens = False
-    return wrapper.fill(f"Settings: {text} (the report lists all)")
+    text = f"Settings: {text} (the report lists all)"
+    return textwrap.fill(
+        text, 80, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
 
 
 def describe(
@@ -220,14 +221,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add, default, model = parser.add_argument, HERE / "public_data", HERE / "birds_model.pt"
     text = "folder with NN_<name>_input; the first one is trained on (default: public_data)"
     add("tests_dir", nargs="?", type=Path, default=default, metavar="TESTS_DIR", help=text)
-    text = "the model file to write (default: birds_model.pt beside this program)"
-    add("--out", type=Path, default=model, metavar="FILE", help=text)
+    add("--out", type=Path, default=model, metavar="FILE", help="default: birds_model.pt, here")
     text = "change a setting of solution.py, such as epochs=8 or seed=1; may be repeated"
     add("--set", action="append", default=[], metavar="NAME=VALUE", help=text)
     text = "start from other weights: a model file, IMAGENET1K_V2, mobilenetv2_100.ra_in1k"
     add("--init", metavar="WEIGHTS", help=text)
-    text = "folder for the report (default: report beside the model file)"
-    add("--report", type=Path, metavar="DIR", help=text)
+    add("--report", type=Path, metavar="DIR", help="default: report beside the model file")
     text = "draw the report anew from its history.json, without training"
     add("--report-only", action="store_true", help=text)
     options = parser.parse_args(arguments)

@@ -121,11 +121,9 @@ def architecture_of(network: BirdNet, side: int) -> list[dict[str, Any]]:
 
 
 def _kind(block: nn.Module) -> str:
-    convolutions = [module for module in block.modules() if isinstance(module, nn.Conv2d)]
-    kind = "convolution" if len(convolutions) == 1 else "inverted residual"
-    stride = max(convolution.stride[0] for convolution in convolutions)
-    halves = f", stride {stride}" if stride > 1 else ""
-    return kind + halves + ", with shortcut" * getattr(block, "residual", False)
+    if isinstance(block, nn.Sequential):
+        return "convolution"
+    return "inverted residual" + ", with shortcut" * getattr(block, "residual", False)
 
 
 def _size(path: Path) -> str:

@@ -66,7 +66,8 @@ def test_the_table_compares_medians_and_grows(two, monkeypatch, capsys):
 
     monkeypatch.setattr(classify_speed, "in_a_process", measured)
     monkeypatch.setattr(classify_speed, "SIDE", 300)
-    classify_speed.main([str(two), "--threads", "2"])
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    classify_speed.main([str(two)])
     side = asked[0][3]
     assert asked == [
         *[("textbook", 2, 2, side), ("solution", 2, 2, side)] * 3,
