@@ -143,6 +143,17 @@ def model_path(network, tiny, tmp_path_factory) -> Path:
     return path
 
 
+@pytest.fixture
+def untrained() -> solution.BirdNet:
+    """A network of random weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = solution.BirdNet(IDS).eval()
+        network.class_names = ["Wren", "Barn Owl", "Ибис"]
+        nn.init.normal_(network.head.weight, std=1e7)  # random features are tiny
+    return network
+
+
 def glass(*channels: int, classes: int = 3) -> solution.BirdNet:
     """A network that hides nothing: its features are the mean colours of patches of 32 x 32 pixels.
 

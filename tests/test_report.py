@@ -1,7 +1,6 @@
 """The report: its numbers survive in history.json, and its page needs nothing but itself."""
 
 import base64
-import copy
 import hashlib
 import html
 import io
@@ -15,7 +14,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import torch
-from conftest import IDS, draw_photo
+from conftest import IDS, TINY, draw_photo
 from matplotlib.colors import to_hex
 from PIL import Image
 
@@ -61,10 +60,9 @@ def view_logits(probabilities, views):
     return logits.tolist()
 
 
-@pytest.fixture(scope="module")
-def made_up(tmp_path_factory):
+def made_up(folder):
     """The history of a training whose numbers are easily counted; each photo has its own grey."""
-    images = tmp_path_factory.mktemp("tests") / "00_t_input" / "train" / "images"
+    images = folder / "00_t_input" / "train" / "images"
     images.mkdir(parents=True)
     names = [f"{name}_{k}.png" for name, numbers in LABELLED.items() for k in numbers]
     for index, name in enumerate(names):
@@ -86,7 +84,7 @@ def made_up(tmp_path_factory):
             "labels": [label for label, _, _ in PREDICTED.values()],
             "view_logits": [view_logits(p, views) for _, p, views in PREDICTED.values()],
             "cams": [[[1.0, 0.0], [0.0, 0.0]]] * len(PREDICTED),
-            "boxes": [[10, 10, 30, 30]] * len(PREDICTED),
+            "boxes": [[10, 10, 30, 20 + number] for number in range(len(PREDICTED))],
         },
         architecture=[dict(zip(parts, block, strict=True)) for block in blocks],
         photo_sizes={"500×375": len(names)},
@@ -98,24 +96,22 @@ def made_up(tmp_path_factory):
 
 
 @pytest.fixture
-def history(made_up, tmp_path):
-    """Its copy, with photos of its own."""
-    images = tmp_path / "00_t_input" / "train" / "images"
-    shutil.copytree(made_up.images, images)
-    return replace(copy.deepcopy(made_up), images=str(images))
+def history(tmp_path):
+    return made_up(tmp_path)
 
 
 @pytest.fixture(scope="module")
-def page(made_up):
-    return Page(render(made_up))
+def page(tmp_path_factory):
+    history = made_up(tmp_path_factory.mktemp("tests"))
+    return Page(render(history), history)
 
 
 class Page(HTMLParser):
     """A page's start tags with their attributes, and its text without blanks at line ends."""
 
-    def __init__(self, source):
+    def __init__(self, source, history=None):
         super().__init__()
-        self.source, self.tags = source, []
+        self.source, self.history, self.tags = source, history, []
         self.feed(source)
         plain = re.sub(r"<(style|script)>.*?</\1>", "", source, flags=re.DOTALL)
         plain = re.sub(r"</t[dh]><t[dh]>", " | ", plain)
@@ -149,10 +145,11 @@ def test_the_page_asks_for_nothing_and_runs_nothing_but_its_own_script(page):
     assert "prefers-color-scheme: dark" in page.source
 
 
-def test_its_sentences_follow_from_its_numbers(page, made_up):
-    text, outcome = page.text, Outcome(made_up, NAMES)
+def test_its_sentences_follow_from_its_numbers(page):
+    text, outcome = page.text, Outcome(page.history, NAMES)
     logits = np.array([TEMPERATURE * np.log(p) for _, p, _ in PREDICTED.values()])
-    logits[-1] = (np.array(made_up.validation["view_logits"][-1])[:CROP].T * (0.25, 0.75)).sum(1)
+    last = np.array(page.history.validation["view_logits"][-1])
+    logits[-1] = (last[:CROP].T * (0.25, 0.75)).sum(1)
     plain = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     before = charts.expected_calibration_error(plain, outcome.labels)
     after = charts.expected_calibration_error(outcome.probabilities, outcome.labels)
@@ -192,32 +189,22 @@ def test_its_sentences_follow_from_its_numbers(page, made_up):
         assert sentence in text, sentence
 
 
-def test_photos_stand_in_order(page, made_up):
+def test_photos_stand_in_order(page):
     """The first of each species; look-alikes that were mistaken first; right and wrong ones."""
-    greys = {name: 10 + 10 * index for index, name in enumerate(made_up.labels)}
+    greys = {name: 10 + 10 * index for index, name in enumerate(page.history.labels)}
     first = ["Ape_0", "Bee_2", "Cat_0", "Dog_0", "Eel_0"]
     alike = ["Ape_1", "Bee_2", "Dog_1"]
     right = ["Eel_0", "Ape_0", "Bee_4", "Bee_3", "Cat_0"]  # from the surest to the least sure
     wrong = ["Bee_2", "Dog_2", "Dog_1", "Ape_1"]  # the surest first
-    shown = first + alike + [name for name in right + wrong for _ in ("whole", "crop")]
-    for pixels, name in zip(page.photos(), shown, strict=True):
+    shown = [(name, (40, 40)) for name in first + alike]
+    for name in right + wrong:
+        shown += [(name, (40, 40)), (name, (10 + list(PREDICTED).index(name), 20))]  # the crop
+    for pixels, (name, size) in zip(page.photos(), shown, strict=True):
         assert abs(pixels[-3, -3] - greys[f"{name}.png"]).max() <= 3, name
+        assert pixels.shape[:2] == size
     assert "Eel after the whole photo 0.53 Ape" in page.text
     assert "after 2 views 0.92 Eel 0.02" in page.text
     assert "after 1 view, without the crop 0.90 Ape" in page.text
-
-
-def test_a_wrong_prediction_is_shown_with_its_map_and_its_crop(history):
-    photo = np.zeros((60, 72, 3), np.uint8)
-    photo[20:50, 30:60, 1] = 200  # the crop, and no more
-    Image.fromarray(photo).save(f"{history.images}/Bee_2.png")
-    history.validation["boxes"][2] = [30, 20, 60, 50]
-    *_, whole, crop = list(Page(render(history)).photos())[:-6]
-    assert crop.shape == (30, 30, 3)
-    assert ((crop[..., 1] > 150) & (crop[..., 0] < 60)).mean() > 0.98
-    red = np.argwhere((whole[..., 0] > 60) & (whole[..., 1] < 40))
-    green = np.argwhere((whole[..., 1] > 100) & (whole[..., 0] < 60))
-    assert (red.mean(0) < green.mean(0)).all(), "the map's upper left corner"
 
 
 def test_names_are_no_markup_and_species_csv_comes_first(history, tmp_path):
@@ -375,28 +362,14 @@ def sample(tmp_path):
     return tmp_path / "sample"
 
 
-@pytest.fixture
-def network():
-    """A network of random weights."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = solution.BirdNet(IDS).eval()
-        network.class_names = list(NAMES[: len(IDS)])
-        torch.nn.init.normal_(network.head.weight, std=1e7)  # random features are tiny
-    return network
-
-
-SETTINGS = solution.Settings(input_size=64, first_size=64)
-
-
-def test_history_holds_plain_numbers(network, sample):
-    images = sample / "00_t_input" / "test" / "images"
+def test_history_holds_plain_numbers(untrained, sample):
+    network, images = untrained, sample / "00_t_input" / "test" / "images"
     gt = {f"{i}.png": IDS[i % 3] for i in range(6)} | {"gone.png": IDS[0]}
-    predictor = solution.Classifier(solution.to_checkpoint(network, SETTINGS)).predictor
+    predictor = solution.Classifier(solution.to_checkpoint(network, TINY)).predictor
     predictions = list(predictor.predict([images / "0.png", images / "2.png"]))
     network.validation = solution.Validation(["0.png", "2.png"], torch.tensor([0, 2]), predictions)
     network.requires_grad_(False).head.requires_grad_(True)
-    checkpoint = solution.to_checkpoint(network, SETTINGS)
+    checkpoint = solution.to_checkpoint(network, TINY)
     history = history_of(network, checkpoint, ROWS, gt, images, 3.0)
     assert History(**json.loads(json.dumps(asdict(history)))) == history
     assert history.photo_sizes == {"96×72": 6, "unreadable": 1}
@@ -414,27 +387,18 @@ def test_history_holds_plain_numbers(network, sample):
         assert tuple(kept["boxes"][index]) == seen.box
 
 
-def test_every_picture_of_the_docs_is_shown():
-    docs = pictures.PICTURES.parent
-    pages = [
-        page.read_text(encoding="utf-8") for page in (*docs.glob("*.md"), docs / "../README.md")
-    ]
-    names = [path.name for path in pictures.PICTURES.iterdir()]
-    assert [name for name in names if not any(f"pictures/{name}" in page for page in pages)] == []
-
-
-def test_one_command_makes_the_pictures(history, network, sample, tmp_path, monkeypatch, capsys):
+def test_one_command_makes_the_pictures(history, untrained, sample, tmp_path, monkeypatch, capsys):
     """Drawing the sample and training on it would take a minute: both are given here."""
 
     def train(arguments):
-        torch.save(solution.to_checkpoint(network, SETTINGS), arguments[-1])
+        torch.save(solution.to_checkpoint(untrained, TINY), arguments[-1])
 
     monkeypatch.setattr(pictures.train_full, "main", train)
     monkeypatch.setattr(pictures, "draw_sample", partial(shutil.copytree, sample))
     write_json(tmp_path / "report" / HISTORY, asdict(history))
     out = tmp_path / "pictures"
     pictures.main([str(tmp_path / "report"), "--out", str(out)])
-    for name in ("confusion.png", "two_stages.png"):
+    for name in (path.name for path in pictures.PICTURES.iterdir()):
         with Image.open(out / name) as image:
             assert image.format == "PNG"
             assert min(image.size) > 200
