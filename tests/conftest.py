@@ -2,6 +2,7 @@
 
 import os
 import signal
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -152,6 +153,20 @@ def untrained() -> solution.BirdNet:
         network.class_names = ["Wren", "Barn Owl", "Ибис"]
         nn.init.normal_(network.head.weight, std=1e7)  # random features are tiny
     return network
+
+
+@contextmanager
+def surroundings():
+    """Modes of torch that a caller may have set, all at once."""
+    threads = torch.get_num_threads()
+    try:
+        torch.set_default_dtype(torch.float64)
+        torch.set_num_threads(3)
+        with torch.device("meta"), torch.autocast("cpu", torch.bfloat16), torch.inference_mode():
+            yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_num_threads(threads)
 
 
 def glass(*channels: int, classes: int = 3) -> solution.BirdNet:

@@ -1,8 +1,6 @@
 """`python predict.py PHOTO_OR_FOLDER`: what is printed, written and drawn, and how sure it is."""
 
 import csv
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -170,10 +168,3 @@ def test_show_draws_both_stages_and_replaces_the_file(size, early_exit, model, t
         *("a.png", "held.png", "model.pt", "out.png")
     }
     assert held.read_bytes() == b"old", "replaced, not written into"
-
-
-def test_it_runs_as_a_program(photos, model):
-    program = [sys.executable, predict.__file__, "--model", model(), str(photos[1] / "00.jpg")]
-    run = subprocess.run(program, capture_output=True, check=True)
-    assert len(shares(run.stdout.decode())) == 3
-    assert run.stderr == b""
