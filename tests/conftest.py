@@ -155,6 +155,11 @@ def untrained() -> solution.BirdNet:
     return network
 
 
+def without(name):
+    """Leave a key out of a dictionary."""
+    return lambda content: {key: value for key, value in content.items() if key != name}
+
+
 @contextmanager
 def surroundings():
     """Modes of torch that a caller may have set, all at once."""

@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 import torch
-from conftest import SHIPPED, TINY
+from conftest import SHIPPED, TINY, without
 
 import solution
 from solution import SubmissionError, load_classifier
@@ -89,10 +89,6 @@ def test_damaged_files_give_one_line_and_execute_nothing(kind, model_path, tmp_p
 def spoilt(name, change):
     """A checkpoint of which one tensor was changed."""
     return lambda c: c | {"state_dict": c["state_dict"] | {name: change(c["state_dict"][name])}}
-
-
-def without(name):
-    return lambda c: {key: value for key, value in c.items() if key != name}
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from urllib.error import URLError
 
 import pytest
@@ -19,6 +18,7 @@ import torch
 import torchvision
 from commands import call
 from conftest import TINY, course_layout
+from torchvision.models import Weights, WeightsEnum
 
 import solution
 import train_full
@@ -254,17 +254,12 @@ def cached_weights(monkeypatch, tmp_path):
     served = tmp_path / "served" / name
     served.parent.mkdir()
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    weights = SimpleNamespace(url=served.as_uri())
 
-    class Published:
-        __members__ = {"V0": weights}  # noqa: RUF012
-
-        def __class_getitem__(cls, name):
-            return cls.__members__[name]
+    class Published(WeightsEnum):
+        V0 = Weights(served.as_uri(), None, {})
 
     monkeypatch.setattr("torchvision.models.MobileNet_V2_Weights", Published)
-    file = tmp_path / "checkpoints" / name
-    named = solution.weights_file
+    file, named = tmp_path / "checkpoints" / name, solution.weights_file
     monkeypatch.setattr(solution, "weights_file", lambda w: file if w == "V0" else named(w))
     return file, buffer.getvalue(), served
 

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import IDS, TINY, draw_photo, glass, surroundings
+from conftest import IDS, TINY, draw_photo, glass, surroundings, without
 from PIL import Image
 from torch import nn
 from torch.nn import functional
@@ -284,10 +284,6 @@ def test_weights_of_timm_compute_what_timm_computes(tmp_path, monkeypatch):
 def test_names_of_weights_lie_in_torchs_cache(weights, file, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: "cache")
     assert solution.weights_file(weights) == Path(file)
-
-
-def without(name):
-    return lambda content: {key: value for key, value in content.items() if key != name}
 
 
 @pytest.mark.parametrize(
