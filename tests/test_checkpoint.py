@@ -78,7 +78,7 @@ def test_damaged_files_give_one_line_and_execute_nothing(kind, model_path, tmp_p
     }
     if kind in content:
         (tmp_path / "bad.pt").write_bytes(content[kind])
-    with pytest.raises(SubmissionError, match=r"no file .*none\.pt: .*train_full"):
+    with pytest.raises(SubmissionError, match=r"no file .*none\.pt: .*train_full.*--init"):
         load_classifier(tmp_path / "none.pt")
     with pytest.raises(SubmissionError, match=r"bad\.pt cannot be read") as error:
         load_classifier(tmp_path / "bad.pt")

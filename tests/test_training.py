@@ -312,13 +312,6 @@ def test_weights_of_something_else_give_one_line_that_names_the_file(
     assert "\n" not in str(error.value)
 
 
-def test_without_weights_the_error_names_file_folder_and_alternative(photos):
-    with pytest.raises(SubmissionError) as error:
-        train_classifier(*photos, settings=TINY)
-    for part in ("mobilenet_v2-b0353104.pth", "hub/checkpoints", "--init"):
-        assert part in str(error.value)
-
-
 # ---- A training run, on a network that hides nothing ---------------------------------------------
 
 GLASS = replace(TINY, unfrozen_blocks=1, colour_jitter=0.0, cutmix=0.0, class_balance=0.0)
