@@ -53,6 +53,7 @@ def test_answers_are_those_of_the_plain_network(photos, network, model_path):
         expected = 0.4 * sum(whole) / 2 + 0.6 * sum(crop) / 2
         torch.testing.assert_close(seen.logits, expected, atol=1e-3, rtol=0)
         assert answers[path.name] == network.class_ids[int(seen.logits.argmax())]
+        assert seen.cam.shape == (size[0] // 32, size[1] // 32), "of the whole photo"
         crops.append(crop[0])
     spread = torch.cdist(torch.stack(crops), torch.stack(crops), p=torch.inf)
     assert spread.max() > 0.1, "a fixture that sees"

@@ -6,21 +6,18 @@ import html
 import io
 import json
 import re
-import shutil
 from dataclasses import asdict, fields, replace
-from functools import partial
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 import torch
-from conftest import IDS, TINY, draw_photo
+from conftest import IDS, TINY
 from matplotlib.colors import to_hex
 from PIL import Image
 
 import solution
 from course.files import UserError, write_json
-from course.layout import save_csv
 from course.marks import wilson_interval
 from reporting import charts, pictures
 from reporting.history import HISTORY, History, history_of, read_history
@@ -348,29 +345,18 @@ def test_charts_take_the_colour_of_the_page():
 # ---- From a network ------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def sample(tmp_path):
-    """A test of six drawn photos in the course's layout."""
-    gt = {f"{i}.png": IDS[i % 3] for i in range(6)}
-    folder = tmp_path / "sample" / "00_t_input" / "test" / "images"
-    folder.mkdir(parents=True)
-    for i, name in enumerate(gt):
-        draw_photo(folder / name, i % 3, seed=i)
-    save_csv(gt, tmp_path / "sample" / "00_t_gt" / "gt.csv")
-    return tmp_path / "sample"
-
-
-def test_history_holds_plain_numbers(untrained, sample):
-    network, images = untrained, sample / "00_t_input" / "test" / "images"
-    gt = {f"{i}.png": IDS[i % 3] for i in range(6)} | {"gone.png": IDS[0]}
+def test_history_holds_plain_numbers(untrained, photos):
+    network, (gt, images) = untrained, photos
     predictor = solution.Classifier(solution.to_checkpoint(network, TINY)).predictor
-    predictions = list(predictor.predict([images / "0.png", images / "2.png"]))
-    network.validation = solution.Validation(["0.png", "2.png"], torch.tensor([0, 2]), predictions)
+    predictions = list(predictor.predict([images / "00.jpg", images / "02.jpg"]))
+    network.validation = solution.Validation(
+        ["00.jpg", "02.jpg"], torch.tensor([0, 2]), predictions
+    )
     network.requires_grad_(False).head.requires_grad_(True)
     checkpoint = solution.to_checkpoint(network, TINY)
-    history = history_of(network, checkpoint, ROWS, gt, images, 3.0)
+    history = history_of(network, checkpoint, ROWS, gt | {"gone.png": IDS[0]}, images, 3.0)
     assert History(**json.loads(json.dumps(asdict(history)))) == history
-    assert history.photo_sizes == {"96×72": 6, "unreadable": 1}
+    assert history.photo_sizes == {"96×72": 20, "72×96": 4, "unreadable": 1}
     blocks = history.architecture
     assert sum(b["parameters"] for b in blocks) == sum(p.numel() for p in network.parameters())
     assert [block["trained"] == block["parameters"] for block in blocks] == [False] * 19 + [True]
@@ -385,14 +371,18 @@ def test_history_holds_plain_numbers(untrained, sample):
         assert tuple(kept["boxes"][index]) == seen.box
 
 
-def test_one_command_makes_the_pictures(history, untrained, sample, tmp_path, monkeypatch, capsys):
+def test_one_command_makes_the_pictures(history, untrained, photos, tmp_path, monkeypatch, capsys):
     """Drawing the sample and training on it would take a minute: both are given here."""
 
     def train(arguments):
         torch.save(solution.to_checkpoint(untrained, TINY), arguments[-1])
 
+    def draw(folder):
+        (folder / "00_t_input" / "test").mkdir(parents=True)
+        (folder / "00_t_input" / "test" / "images").symlink_to(photos[1])
+
     monkeypatch.setattr(pictures.train_full, "main", train)
-    monkeypatch.setattr(pictures, "draw_sample", partial(shutil.copytree, sample))
+    monkeypatch.setattr(pictures, "draw_sample", draw)
     write_json(tmp_path / "report" / HISTORY, asdict(history))
     out = tmp_path / "pictures"
     pictures.main([str(tmp_path / "report"), "--out", str(out)])

@@ -82,8 +82,6 @@ FAULTS = [
     ),
     *faults_of(
         "solution.py:", "test_views.py::test_",
-        ("TwoStagePredictor.__call__", "view.flip(2) if mirrored else view", "view",
-         "mirror images", "views_are_the_whole_photo_and_the_crop_then_their_mirror_images"),
         ("TwoStagePredictor.__call__", "self.is_confident(logits)", "False",
          "as many views as a photo needs", "it_stops_as_soon_as_the_averaged_logits_are_confident"),
         ("average_logits", "shares[p] / parts.count(p)", "shares[p]", "the stages' shares",
@@ -102,6 +100,8 @@ FAULTS = [
     ),
     *faults_of(
         "solution.py:", "test_classify.py::test_",
+        ("TwoStagePredictor.__call__", "view.flip(2) if mirrored else view", "view",
+         "mirror images", "answers_are_those_of_the_plain_network"),
         ("read_photo", 'photo.draft("RGB", (side, side))', "pass", "large photos in little memory",
          "a_huge_jpeg_is_decoded_small_but_not_too_small"),
         ("read_photo", "ImageOps.exif_transpose(photo)", "photo", "upright photos",
