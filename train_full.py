@@ -25,7 +25,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))  # for python -P
 
 from course import cli  # noqa: E402
-from course.files import UserError, atomic_write, check_writable, write_json  # noqa: E402
+from course.files import UserError, atomic_write, check_writable  # noqa: E402
 
 if TYPE_CHECKING:
     from solution import BirdNet, EpochRow, Settings
@@ -118,11 +118,11 @@ def save(content: Any, out: Path) -> None:
 
 
 def train(options: argparse.Namespace) -> None:
-    """Run the whole program: read, train, calibrate, save, report."""
+    """Read the sample, train, calibrate; write the model and its history."""
     check_writable(options.out)  # fails early, before the long imports
     import solution
     from course.layout import load_training_set
-    from reporting import history, report
+    from reporting.history import write_history
 
     start, changed = time.perf_counter(), changes(options.set)
     settings = solution.Settings(**changed)
@@ -151,9 +151,7 @@ def train(options: argparse.Namespace) -> None:
     size, seconds = options.out.stat().st_size / 1e6, time.perf_counter() - start
     print(f"Wrote {options.out} ({size:.1f} MB) after {seconds:.0f} s.")
     labels = {path.name: training.gt[path.name] for path in there}
-    numbers = history.history_of(network, checkpoint, table.rows, labels, training.images, seconds)
-    write_json(options.report / history.HISTORY, asdict(numbers))
-    report.draw(numbers, options.report)
+    write_history(options.report, network, checkpoint, table.rows, labels, training.images, seconds)
 
 
 def described(changed: dict[str, Any]) -> str:
@@ -236,14 +234,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Train, or only draw the report."""
+    """Train, and draw the report."""
     options = parse(arguments)
     if not options.report_only:
-        return train(options)
+        train(options)
     from reporting import history, report
 
     report.draw(history.read_history(options.report), options.report)
-    return None
 
 
 if __name__ == "__main__":

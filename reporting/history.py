@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from course.files import UserError, describe_error
+from course.files import UserError, describe_error, write_json
 from course.tables import read_species
-from solution import BirdNet, EpochRow, Validation, open_photo
+from solution import BirdNet, EpochRow, open_photo
 
 HISTORY = "history.json"
 
@@ -28,7 +28,7 @@ class History:
     model: dict[str, Any]  # the checkpoint without its weights: see solution.to_checkpoint
     epochs: list[dict[str, Any]]  # rows of the training table: solution.EpochRow
     labels: dict[str, int]  # class id by file name
-    validation: dict[str, Any] | None  # see _plain_validation
+    validation: dict[str, Any] | None  # solution.Validation, numbers rounded to four digits
     architecture: list[dict[str, Any]]  # blocks in order: see architecture_of
     photo_sizes: dict[str, int]  # how many photos have a size, such as "500×375"
     images: str  # the folder of the photos
@@ -58,20 +58,21 @@ class History:
         return [first.get(class_id, "") for class_id in self.model["class_ids"]]
 
 
-def history_of(
+def write_history(
+    folder: Path,
     network: BirdNet,
     checkpoint: Mapping[str, Any],
     epochs: Sequence[EpochRow],
     labels: Mapping[str, int],
     images: Path,
     seconds: float,
-) -> History:
-    """Return the history of a network that `train_classifier` returned, and of its checkpoint."""
-    return History(
+) -> None:
+    """Write the history of a network that `train_classifier` returned. Raises UserError."""
+    history = History(
         model={name: value for name, value in checkpoint.items() if name != "state_dict"},
         epochs=[asdict(row) for row in epochs],
         labels=dict(labels),
-        validation=_plain_validation(network.validation) if network.validation else None,
+        validation=asdict(network.validation) if network.validation else None,
         architecture=architecture_of(network, checkpoint["preprocessing"]["input_size"]),
         photo_sizes=dict(Counter(_size(images / name) for name in labels).most_common()),
         images=str(images.resolve()),
@@ -79,24 +80,11 @@ def history_of(
         threads=torch.get_num_threads(),
         machine=_processor(),
     )
+    write_json(folder / HISTORY, asdict(history), _rounded)
 
 
-def _plain_validation(validation: Validation) -> dict[str, Any]:
-    """Return the photos' names, labels (class indices), logits of all views, and where the bird is.
-
-    `view_logits` is (N, views, classes), `cams` (N, h, w) with h and w of each photo.
-    """
-
-    def rounded(values: Tensor) -> list[Any]:
-        return values.double().round(decimals=4).tolist()
-
-    return {
-        "photos": validation.photos,
-        "labels": validation.labels.tolist(),
-        "view_logits": [rounded(prediction.view_logits) for prediction in validation.predictions],
-        "cams": [rounded(prediction.cam) for prediction in validation.predictions],
-        "boxes": [list(prediction.box) for prediction in validation.predictions],
-    }
+def _rounded(values: Tensor) -> list[Any]:
+    return (values.double().round(decimals=4) if values.is_floating_point() else values).tolist()
 
 
 def architecture_of(network: BirdNet, side: int) -> list[dict[str, Any]]:

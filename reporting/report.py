@@ -125,7 +125,8 @@ class Outcome:
 
     def __init__(self, history: History, names: Sequence[str]) -> None:
         stored, model = history.validation or {}, history.model
-        view_logits = torch.tensor(stored["view_logits"], dtype=torch.float64)
+        rows = [prediction["view_logits"] for prediction in stored["predictions"]]  # (N, V, C)
+        view_logits = torch.tensor(rows, dtype=torch.float64)
         logits = logits_after_views(view_logits, model["settings"]["whole_share"])  # (V, N, C)
         self.after_views = (logits / model["temperature"]).softmax(-1)  # (V, N, C)
         views = views_needed(self.after_views, model["early_exit"])
@@ -213,10 +214,10 @@ def _photo(history: History, name: str) -> Pictures:
 
 def _stages(history: History, index: int) -> Pictures:
     """Return what both stages see of a validation photo."""
-    photos, cams, boxes = ((history.validation or {})[key] for key in ("photos", "cams", "boxes"))
+    photo, seen = ((history.validation or {})[key][index] for key in ("photos", "predictions"))
     with suppress(Exception):
-        pixels = read_pixels(Path(history.images, photos[index]), history.model["preprocessing"])
-        drawn = draw_stages(pixels, torch.tensor(cams[index]), boxes[index])
+        pixels = read_pixels(Path(history.images, photo), history.model["preprocessing"])
+        drawn = draw_stages(pixels, torch.tensor(seen["cam"]), seen["box"])
         return [_data_url(picture, STAGE_SIDE) for picture in drawn]
     return []
 

@@ -4,7 +4,6 @@ import base64
 import hashlib
 import html
 import io
-import json
 import re
 from dataclasses import asdict, fields, replace
 from html.parser import HTMLParser
@@ -20,7 +19,7 @@ import solution
 from course.files import UserError, write_json
 from course.marks import wilson_interval
 from reporting import charts, pictures
-from reporting.history import HISTORY, History, history_of, read_history
+from reporting.history import HISTORY, History, read_history, write_history
 from reporting.report import Group, Outcome, draw, look_alikes, render, settings_comments
 
 NAMES = ["Ape", "Bee", "Cat", "Dog", "Eel"]
@@ -65,6 +64,7 @@ def made_up(folder):
     for index, name in enumerate(names):
         Image.new("RGB", (40, 40), (10 + 10 * index,) * 3).save(images / name)
     parts = ("name", "shape", "operations", "parameters", "trained")
+    cam = [[1.0, 0.0], [0.0, 0.0]]
     blocks = [("a", [8, 7, 7], 3e6, 10, 0), ("b", [3], 1e6, 1234, 1234)]
     network = solution.BirdNet([-5, -2, 1, 4, 7])
     network.class_names = list(NAMES)
@@ -79,9 +79,10 @@ def made_up(folder):
         validation={
             "photos": [f"{name}.png" for name in PREDICTED],
             "labels": [label for label, _, _ in PREDICTED.values()],
-            "view_logits": [view_logits(p, views) for _, p, views in PREDICTED.values()],
-            "cams": [[[1.0, 0.0], [0.0, 0.0]]] * len(PREDICTED),
-            "boxes": [[10, 10, 30, 20 + number] for number in range(len(PREDICTED))],
+            "predictions": [
+                {"view_logits": view_logits(p, views), "cam": cam, "box": [10, 10, 30, 20 + number]}
+                for number, (_, p, views) in enumerate(PREDICTED.values())
+            ],
         },
         architecture=[dict(zip(parts, block, strict=True)) for block in blocks],
         photo_sizes={"500×375": len(names)},
@@ -145,7 +146,7 @@ def test_the_page_asks_for_nothing_and_runs_nothing_but_its_own_script(page):
 def test_its_sentences_follow_from_its_numbers(page):
     text, outcome = page.text, Outcome(page.history, NAMES)
     logits = np.array([TEMPERATURE * np.log(p) for _, p, _ in PREDICTED.values()])
-    last = np.array(page.history.validation["view_logits"][-1])
+    last = np.array(page.history.validation["predictions"][-1]["view_logits"])
     logits[-1] = (last[:CROP].T * (0.25, 0.75)).sum(1)
     plain = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     before = charts.expected_calibration_error(plain, outcome.labels)
@@ -345,7 +346,7 @@ def test_charts_take_the_colour_of_the_page():
 # ---- From a network ------------------------------------------------------------------------------
 
 
-def test_history_holds_plain_numbers(untrained, photos):
+def test_history_holds_plain_numbers(untrained, photos, tmp_path):
     network, (gt, images) = untrained, photos
     predictor = solution.Classifier(solution.to_checkpoint(network, TINY)).predictor
     predictions = list(predictor.predict([images / "00.jpg", images / "02.jpg"]))
@@ -354,8 +355,8 @@ def test_history_holds_plain_numbers(untrained, photos):
     )
     network.requires_grad_(False).head.requires_grad_(True)
     checkpoint = solution.to_checkpoint(network, TINY)
-    history = history_of(network, checkpoint, ROWS, gt | {"gone.png": IDS[0]}, images, 3.0)
-    assert History(**json.loads(json.dumps(asdict(history)))) == history
+    write_history(tmp_path, network, checkpoint, ROWS, gt | {"gone.png": IDS[0]}, images, 3.0)
+    history = read_history(tmp_path)
     assert history.photo_sizes == {"96×72": 20, "72×96": 4, "unreadable": 1}
     blocks = history.architecture
     assert sum(b["parameters"] for b in blocks) == sum(p.numel() for p in network.parameters())
@@ -363,12 +364,12 @@ def test_history_holds_plain_numbers(untrained, photos):
     # 3 channels, 3x3 filters, 32 outputs at each place
     assert blocks[0]["operations"] == 3 * 9 * 32 * 32 * 32
     assert blocks[0]["shape"] == [32, 32, 32]
-    kept, rounding = history.validation, {"atol": 1e-4, "rtol": 0}
-    for index, seen in enumerate(predictions):
-        logits, cam = (torch.tensor(kept[name][index]) for name in ("view_logits", "cams"))
-        torch.testing.assert_close(logits, seen.view_logits, **rounding)
-        torch.testing.assert_close(cam, seen.cam, **rounding)
-        assert tuple(kept["boxes"][index]) == seen.box
+    assert history.validation["photos"] == ["00.jpg", "02.jpg"]
+    assert history.validation["labels"] == [0, 2]
+    for kept, seen in zip(history.validation["predictions"], predictions, strict=True):
+        for name in ("view_logits", "cam", "box"):
+            actual, expected = torch.tensor(kept[name]), torch.as_tensor(getattr(seen, name))
+            torch.testing.assert_close(actual, expected, atol=1e-4, rtol=0)
 
 
 def test_one_command_makes_the_pictures(history, untrained, photos, tmp_path, monkeypatch, capsys):
