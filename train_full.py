@@ -17,6 +17,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,12 +76,11 @@ def fetch_weights(weights: str) -> None:
     import solution
 
     file = solution.weights_file(weights)
+    with suppress(solution.SubmissionError):
+        solution.load_file(file)
+        return
     if file.is_file():
-        try:
-            solution.load_file(file)
-            return
-        except solution.SubmissionError:
-            print(f"{file} is damaged: it is fetched again", file=sys.stderr)
+        print(f"{file} is damaged: it is fetched again", file=sys.stderr)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         _download(weights, file)
@@ -223,13 +223,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     text = "change a setting of solution.py, such as epochs=8 or seed=1; may be repeated"
     add("--set", action="append", default=[], metavar="NAME=VALUE", help=text)
     text = "start from other weights: a model file, IMAGENET1K_V2, mobilenetv2_100.ra_in1k"
-    add("--init", metavar="WEIGHTS", help=text)
+    weights = "weights={}".format
+    add("--init", dest="set", action="append", type=weights, metavar="WEIGHTS", help=text)
     add("--report", type=Path, metavar="DIR", help="default: report beside the model file")
     text = "draw the report anew from its history.json, without training"
     add("--report-only", action="store_true", help=text)
     options = parser.parse_args(arguments)
     options.report = options.report or options.out.parent / "report"
-    options.set += [f"weights={options.init}"] if options.init else []
     return options
 
 
