@@ -282,28 +282,19 @@ def test_names_of_weights_lie_in_torchs_cache(weights, file, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("change", "cause"),
+    "change",
     [
-        (without("features.18.1.running_mean"), "MobileNetV2"),
-        (without("classifier.1.bias"), "MobileNetV2"),
-        (lambda _: {"layer.weight": torch.zeros(3)}, "MobileNetV2"),
-        (lambda _: {}, "MobileNetV2"),
-        (lambda c: c | {"features.0.0.weight": torch.zeros(5, 3, 3, 3)}, "MobileNetV2"),
-        (lambda _: [1, 2], "no checkpoint"),
-        (lambda _: b"half a fi", "truncated"),
+        without("features.18.1.running_mean"),
+        without("classifier.1.bias"),
+        lambda _: {"layer.weight": torch.zeros(3)},
+        lambda _: {},
+        lambda content: content | {"features.0.0.weight": torch.zeros(5, 3, 3, 3)},
     ],
 )
-def test_weights_of_something_else_give_one_line_that_names_the_file(
-    change, cause, init, tiny, photos, tmp_path
-):
-    file, content = tmp_path / "other.pth", change(torch.load(init, weights_only=True))
-    if isinstance(content, bytes):
-        file.write_bytes(content)
-    else:
-        torch.save(content, file)
-    with pytest.raises(SubmissionError, match=cause) as error:
-        train_classifier(*photos, settings=replace(tiny, weights=str(file)))
-    assert str(file) in str(error.value)
+def test_weights_of_something_else_give_one_line_that_names_the_file(change, init, tmp_path):
+    torch.save(change(torch.load(init, weights_only=True)), tmp_path / "other.pth")
+    with pytest.raises(SubmissionError, match=r"other\.pth holds no MobileNetV2") as error:
+        solution.load_pretrained(solution.BirdNet(range(3)), str(tmp_path / "other.pth"))
     assert "\n" not in str(error.value)
 
 
