@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import argparse
 import io
+import platform
 import sys
 import textwrap
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +26,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))  # for python -P
 
 from course import cli  # noqa: E402
-from course.files import UserError, atomic_write, check_writable, write_json  # noqa: E402
+from course.files import UserError, atomic_write, check_writable  # noqa: E402
 
 if TYPE_CHECKING:
     from solution import BirdNet, EpochRow, Settings
@@ -40,13 +42,12 @@ class TrainingTable:
 
     def __init__(self, epochs: int) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+        from rich.progress import Progress
 
         self.console = Console(highlight=False, soft_wrap=True)
-        columns = "epochs", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
         live = self.console.is_terminal
-        self.bar = Progress(*columns, console=self.console, transient=True, disable=not live)
-        self.task = self.bar.add_task("", total=epochs)
+        self.bar = Progress(console=self.console, transient=True, disable=not live)
+        self.task = self.bar.add_task("epochs", total=epochs)
         self.rows: list[EpochRow] = []
 
     def add(self, row: EpochRow) -> None:
@@ -75,12 +76,11 @@ def fetch_weights(weights: str) -> None:
     import solution
 
     file = solution.weights_file(weights)
+    with suppress(solution.SubmissionError):
+        solution.load_file(file)
+        return
     if file.is_file():
-        try:
-            solution.load_file(file)
-            return
-        except solution.SubmissionError:
-            print(f"{file} is damaged: it is fetched again", file=sys.stderr)
+        print(f"{file} is damaged: it is fetched again", file=sys.stderr)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         _download(weights, file)
@@ -118,11 +118,11 @@ def save(content: Any, out: Path) -> None:
 
 
 def train(options: argparse.Namespace) -> None:
-    """Run the whole program: read, train, calibrate, save, report."""
+    """Read the sample, train, calibrate; write the model and its history."""
     check_writable(options.out)  # fails early, before the long imports
     import solution
     from course.layout import load_training_set
-    from reporting import history, report
+    from reporting.history import write_history
 
     start, changed = time.perf_counter(), changes(options.set)
     settings = solution.Settings(**changed)
@@ -139,27 +139,28 @@ def train(options: argparse.Namespace) -> None:
         network.class_names = [names.get(i, f"class {i}") for i in network.class_ids]
     there = [path for path in training.paths if path.name not in training.missing]
     describe(network, settings, training.gt, there)
-    print(verdict(network.metadata["validation"]))
-    left_out = {"labels without a photo": training.missing}
-    left_out |= {"photos without a label": training.unlabelled}
-    for what, files in left_out.items():
+    print(verdict(network.metadata.get("validation")))
+    for files, what in (
+        (training.missing, "labels without a photo"),
+        (training.unlabelled, "photos without a label"),
+    ):
         if files:
             print(f"Left out: {len(files)} {what}, such as {files[0]!a}")
-    save(solution.to_checkpoint(network, settings), options.out)
+    checkpoint = solution.to_checkpoint(network, settings)
+    save(checkpoint, options.out)
     size, seconds = options.out.stat().st_size / 1e6, time.perf_counter() - start
     print(f"Wrote {options.out} ({size:.1f} MB) after {seconds:.0f} s.")
     labels = {path.name: training.gt[path.name] for path in there}
-    numbers = history.history_of(network, settings, table.rows, labels, training.images, seconds)
-    write_json(options.report / history.HISTORY, asdict(numbers))
-    report.draw(numbers, options.report)
+    write_history(options.report, network, checkpoint, table.rows, labels, training.images, seconds)
 
 
 def described(changed: dict[str, Any]) -> str:
     """Return the settings that were changed, in lines of 80 columns."""
     text = ", ".join(f"{name}={value}" for name, value in changed.items()) or "those of solution.py"
-    wrapper = textwrap.TextWrapper(80, subsequent_indent="  ", break_long_words=False)
-    wrapper.break_on_hyphens = False
-    return wrapper.fill(f"Settings: {text} (the report lists all)")
+    text = f"Settings: {text} (the report lists all)"
+    return textwrap.fill(
+        text, 80, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
 
 
 def describe(
@@ -175,8 +176,9 @@ def describe(
     training = {"photos": len(photos), "photo_digests": photo_digests(photos)}
     training |= {"labels_sha256": labels_fingerprint(gt), "seed": settings.seed}
     training |= {"torch": str(torch.__version__), "torchvision": str(torchvision.__version__)}
-    network.metadata |= calibrate(network.validation, settings.whole_share)
-    network.metadata["training"] = training
+    network.metadata["training"] = training | {"python": platform.python_version()}
+    if network.validation:
+        network.metadata |= calibrate(network.validation, settings.whole_share)
 
 
 def verdict(validation: dict[str, Any] | None) -> str:
@@ -217,31 +219,28 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add, default, model = parser.add_argument, HERE / "public_data", HERE / "birds_model.pt"
     text = "folder with NN_<name>_input; the first one is trained on (default: public_data)"
     add("tests_dir", nargs="?", type=Path, default=default, metavar="TESTS_DIR", help=text)
-    text = "the model file to write (default: birds_model.pt beside this program)"
-    add("--out", type=Path, default=model, metavar="FILE", help=text)
+    add("--out", type=Path, default=model, metavar="FILE", help="default: birds_model.pt, here")
     text = "change a setting of solution.py, such as epochs=8 or seed=1; may be repeated"
     add("--set", action="append", default=[], metavar="NAME=VALUE", help=text)
     text = "start from other weights: a model file, IMAGENET1K_V2, mobilenetv2_100.ra_in1k"
-    add("--init", metavar="WEIGHTS", help=text)
-    text = "folder for the report (default: report beside the model file)"
-    add("--report", type=Path, metavar="DIR", help=text)
+    weights = "weights={}".format
+    add("--init", dest="set", action="append", type=weights, metavar="WEIGHTS", help=text)
+    add("--report", type=Path, metavar="DIR", help="default: report beside the model file")
     text = "draw the report anew from its history.json, without training"
     add("--report-only", action="store_true", help=text)
     options = parser.parse_args(arguments)
     options.report = options.report or options.out.parent / "report"
-    options.set += [f"weights={options.init}"] if options.init else []
     return options
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Train, or only draw the report."""
+    """Train, and draw the report."""
     options = parse(arguments)
     if not options.report_only:
-        return train(options)
+        train(options)
     from reporting import history, report
 
     report.draw(history.read_history(options.report), options.report)
-    return None
 
 
 if __name__ == "__main__":

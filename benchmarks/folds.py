@@ -25,8 +25,9 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -53,27 +54,12 @@ COLUMNS = (
 HEADER = f"| {' | '.join(COLUMNS)} |\n{'| --- ' * len(COLUMNS)}|\n"
 
 
-@dataclass(frozen=True)
-class Trial:
-    """One training on one fold, then classifying with some constants of the views changed."""
-
-    settings: Settings
-    views: tuple[tuple[str, Any], ...]
-    fold: int
-    photos: int | None
-
-    def key(self, *parts: str) -> str:
-        """Return a name for the file that keeps what these parts of the trial decide."""
-        what = {part: str(getattr(self, part)) for part in parts}
-        return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
-
-
 class Outcome(NamedTuple):
-    """Logits (N, classes) and labels (N,) of the fold's photos; seconds of the training."""
+    """What the networks of one seed after the other predict of all folds' photos."""
 
-    logits: Tensor
-    labels: Tensor
-    seconds: float
+    logits: Tensor  # (seeds, photos, classes)
+    labels: Tensor  # (photos,)
+    seconds: float  # that a training took, in the mean
 
 
 class Folds:
@@ -85,57 +71,71 @@ class Folds:
         self.names = [training.species.get(i, f"class {i}") for i in self.class_ids]
         self.paths, self.scratch = training.paths, scratch
         self.labels = torch.tensor([self.class_ids.index(i) for i in training.gt.values()])
-        self.samples: dict[Settings, tuple[solution.BirdNet, Sample]] = {}
+        self.start = lru_cache(maxsize=1)(self._start)  # takes a minute, for each settings
 
-    def split(self, trial: Trial) -> tuple[np.ndarray, np.ndarray]:
-        """Return indices of the photos to train on and of the fold's."""
+    def split(self, fold: int, photos: int | None) -> tuple[np.ndarray, np.ndarray]:
+        """Return indices of the photos to train on, so many of each species, and of the fold's."""
         folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
-        train, held_out = list(folds.split(self.labels, self.labels))[trial.fold]
-        if trial.photos is not None:
-            shuffled = np.random.default_rng(trial.fold).permutation(train)
+        train, held_out = list(folds.split(self.labels, self.labels))[fold]
+        if photos is not None:
+            shuffled = np.random.default_rng(fold).permutation(train)
             species = self.labels.numpy()[shuffled]
-            of_each = [shuffled[species == label][: trial.photos] for label in np.unique(species)]
+            of_each = [shuffled[species == label][:photos] for label in np.unique(species)]
             train = np.sort(np.concatenate(of_each))
         return train, held_out
 
-    def outcome(self, trial: Trial) -> Outcome:
-        """Return what a trial's network predicts on its fold: kept, or computed now."""
-        file = self.scratch / f"{trial.key('settings', 'views', 'fold', 'photos')}.logits.pt"
-        if not file.is_file():
-            network, seconds = self._trained(trial)
-            constants = solution.preprocessing_of(trial.settings) | dict(trial.views)
-            predictor = solution.TwoStagePredictor(network, constants)
-            _, held_out = self.split(trial)
-            predictions = predictor.predict([self.paths[index] for index in held_out])
-            logits = torch.stack([cast(Prediction, one).logits for one in predictions])
-            save((logits, self.labels[held_out], seconds), file)
-        return Outcome(*torch.load(file))
+    def outcome(self, folds: list[int], settings: list[Settings], **arguments: Any) -> Outcome:
+        """Return what is `predicted` with these settings, which differ in the seed alone."""
+        parts = [
+            self.kept(self.predicted, "logits.pt", settings=one, fold=fold, **arguments)
+            for one in settings
+            for fold in folds
+        ]
+        logits, labels, seconds = zip(*parts, strict=True)
+        by_seed = torch.cat(logits).unflatten(0, (len(settings), -1))
+        return Outcome(by_seed, torch.cat(labels[: len(folds)]), sum(seconds) / len(parts))
 
-    def _trained(self, trial: Trial) -> tuple[solution.BirdNet, float]:
-        file = self.scratch / f"{trial.key('settings', 'fold', 'photos')}.pt"
-        network, settings = solution.BirdNet(self.class_ids), trial.settings
+    def kept(self, compute: Callable[..., Any], suffix: str, **arguments: Any) -> Any:
+        """Return what a method computes of these arguments; once computed, it is kept in a file."""
+        what = json.dumps({name: str(value) for name, value in arguments.items()})
+        file = self.scratch / f"{hashlib.sha256(what.encode()).hexdigest()[:16]}.{suffix}"
         if not file.is_file():
-            with solution.standard_torch(settings.seed):
-                start_network, sample = self._sample(settings)
-                start, network = time.perf_counter(), copy.deepcopy(start_network)
-                run = solution.TrainingRun(network, sample, settings)
-                run.fit(f"fold {trial.fold}, seed {settings.seed}", self.split(trial)[0], print_row)
-            save((network.state_dict(), time.perf_counter() - start), file)
-        state, seconds = torch.load(file)
+            save(compute(**arguments), file)
+        return torch.load(file)
+
+    def predicted(
+        self, settings: Settings, fold: int, photos: int | None, views: dict[str, Any]
+    ) -> tuple[Tensor, Tensor, float]:
+        """Return logits (N, classes) and labels (N,) of a fold; seconds of the training."""
+        network, (_, held_out) = solution.BirdNet(self.class_ids), self.split(fold, photos)
+        state, seconds = self.kept(self.trained, "pt", settings=settings, fold=fold, photos=photos)
         network.load_state_dict(state)
-        return network.eval(), seconds
+        constants = solution.preprocessing_of(settings) | views
+        predictor = solution.TwoStagePredictor(network.eval(), constants)
+        predictions = predictor.predict([self.paths[index] for index in held_out])
+        logits = torch.stack([cast(Prediction, one).logits for one in predictions])
+        return logits, self.labels[held_out], seconds
 
-    def _sample(self, settings: Settings) -> tuple[solution.BirdNet, Sample]:
+    def trained(
+        self, settings: Settings, fold: int, photos: int | None
+    ) -> tuple[dict[str, Tensor], float]:
+        """Return the weights of a network that has not seen a fold; seconds of the training."""
+        with solution.standard_torch(settings.seed):
+            network, sample = self.start(settings)
+            start, network = time.perf_counter(), copy.deepcopy(network)
+            run = solution.TrainingRun(network, sample, settings)
+            train, _ = self.split(fold, photos)
+            run.fit(f"fold {fold}, seed {settings.seed}", train, print_row)
+        return network.state_dict(), time.perf_counter() - start
+
+    def _start(self, settings: Settings) -> tuple[solution.BirdNet, Sample]:
         """Return the network to start from, and the photos with the birds' boxes."""
-        if settings not in self.samples:
-            network = solution.BirdNet(self.class_ids, seed=settings.seed)
-            head = solution.load_pretrained(network, settings.weights)
-            boxes = solution.locate_birds(network, head, self.paths, settings)
-            if len(boxes) < len(self.paths):
-                raise UserError("the photos above cannot be read: take them out of the sample")
-            sample = Sample(self.paths, self.labels, list(boxes.values()))
-            self.samples = {settings: (network, sample)}
-        return self.samples[settings]
+        network = solution.BirdNet(self.class_ids, seed=settings.seed)
+        head = solution.load_pretrained(network, settings.weights)
+        boxes = solution.locate_birds(network, head, self.paths, settings)
+        if len(boxes) < len(self.paths):
+            raise UserError("the photos above cannot be read: take them out of the sample")
+        return network, Sample(self.paths, self.labels, list(boxes.values()))
 
 
 def print_row(row: EpochRow) -> None:
@@ -146,17 +146,16 @@ def print_row(row: EpochRow) -> None:
 # ---- The row ---------------------------------------------------------------------------------
 
 
-def scores(outcomes: list[Outcome], seeds: int) -> tuple[Tensor, Tensor]:
+def scores(outcome: Outcome) -> tuple[Tensor, Tensor]:
     """Return of each photo under each seed whether it is right, and its cross-entropy.
 
-    Both are (seeds, photos); the outcomes, one seed after the other, get one common temperature.
+    Both are (seeds, photos); all logits get one common temperature.
     """
-    logits = torch.cat([outcome.logits for outcome in outcomes])
-    labels = torch.cat([outcome.labels for outcome in outcomes])
+    logits, labels = outcome.logits.flatten(0, 1), outcome.labels.repeat(len(outcome.logits))
     right = (logits.argmax(1) == labels).double()
     logits = logits / fit_temperature(logits, labels)
     loss = functional.cross_entropy(logits, labels, reduction="none").double()
-    return right.view(seeds, -1), loss.view(seeds, -1)
+    return right.view(len(outcome.logits), -1), loss.view(len(outcome.logits), -1)
 
 
 def difference(values: Tensor) -> str:
@@ -170,12 +169,10 @@ def difference(values: Tensor) -> str:
     return f"{values.mean():+.4f} ± {math.sqrt(of_photos + of_seeds):.4f}"
 
 
-def row(what: str, options: argparse.Namespace, new: list[Outcome], old: list[Outcome]) -> str:
+def row(what: str, options: argparse.Namespace, new: Outcome, old: Outcome) -> str:
     """Return a row of the table, in Markdown."""
-    seeds = len(options.seeds)
-    (right, loss), (right_before, loss_before) = scores(new, seeds), scores(old, seeds)
-    labels = torch.cat([outcome.labels for outcome in new]).view(seeds, -1)[0]
-    balance = torch.from_numpy(compute_sample_weight("balanced", labels.numpy()))  # (photos,)
+    (right, loss), (right_before, loss_before) = scores(new), scores(old)
+    balance = torch.from_numpy(compute_sample_weight("balanced", new.labels.numpy()))  # (photos,)
     change = right - right_before
     cells = [
         what,
@@ -188,15 +185,14 @@ def row(what: str, options: argparse.Namespace, new: list[Outcome], old: list[Ou
         difference(change * balance),
         difference(loss - loss_before),
         f"{int((change > 0).sum())} / {int((change < 0).sum())}",
-        f"{sum(outcome.seconds for outcome in new) / len(new):.0f}",
+        f"{new.seconds:.0f}",
     ]
     return f"| {' | '.join(cells)} |"
 
 
-def common_errors(outcomes: list[Outcome], seeds: int, names: list[str]) -> str:
+def common_errors(outcome: Outcome, names: list[str]) -> str:
     """Return how many photos the networks of all seeds get wrong, and what they mix up most."""
-    predicted = torch.cat([outcome.logits.argmax(1) for outcome in outcomes]).view(seeds, -1)
-    labels = torch.cat([outcome.labels for outcome in outcomes]).view(seeds, -1)[0]
+    predicted, labels = outcome.logits.argmax(2), outcome.labels
     wrong = (predicted != labels).all(0)  # (photos,)
     mixed_up = zip(labels[wrong].tolist(), predicted[0, wrong].tolist(), strict=True)
     pairs = Counter(" / ".join(sorted((names[a], names[b]))) for a, b in mixed_up)
@@ -230,20 +226,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     """Train what is missing, print the rows."""
     options, rows = parse(arguments), []
-    folds, views = Folds(options.tests_dir, options.scratch), tuple(changes(options.views).items())
+    folds, views = Folds(options.tests_dir, options.scratch), changes(options.views)
 
-    def outcomes(
-        changed: Mapping[str, Any], views: tuple[tuple[str, Any], ...], photos: int | None
-    ) -> list[Outcome]:
-        return [
-            folds.outcome(Trial(replace(Settings(seed=s), **changed), views, fold, photos))
-            for s in options.seeds
-            for fold in options.folds
-        ]
-
-    usual = outcomes({}, (), None)
+    seeds = [Settings(seed=seed) for seed in options.seeds]
+    changed = [replace(settings, **changes(options.set)) for settings in seeds]
+    usual = folds.outcome(options.folds, seeds, photos=None, views={})
     for photos in options.photos:
-        new = outcomes(changes(options.set), views, photos)
+        new = folds.outcome(options.folds, changed, photos=photos, views=views)
         what = [*options.set, *(f"views {text}" for text in options.views)]
         what += [f"{photos} photos per species"] if photos else []
         rows.append(row(" ".join(what) or "nothing: the settings", options, new, usual))
@@ -251,7 +240,7 @@ def main(arguments: list[str] | None = None) -> None:
     with file.open("a", encoding="utf-8") as table:
         table.writelines(f"{line}\n" for line in rows)
     print(HEADER + "\n".join(rows))
-    print(common_errors(usual, len(options.seeds), folds.names))
+    print(common_errors(usual, folds.names))
 
 
 if __name__ == "__main__":

@@ -174,8 +174,8 @@ def _prefix(path: Path) -> str:
     return f".{path.name[:50]}."  # of a name as long as names may be, a longer one is none
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file that is either whole or as it was. Raises UserError."""
-    text = json.dumps(value, indent=1) + "\n"
+def write_json(path: Path, value: Any, default: Callable[[Any], Any] | None = None) -> None:
+    """Write a JSON file, whole or as it was; `default` is that of json.dumps. Raises UserError."""
+    text = json.dumps(value, indent=1, default=default) + "\n"
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -20,15 +20,12 @@ TOLERATED_LOSS = 0.001
 UNCERTAIN_SHARE = 0.05  # of the validation photos lies below `confidence_threshold`
 
 
-def calibrate(validation: Validation | None, whole_share: float) -> dict[str, Any]:
+def calibrate(validation: Validation, whole_share: float) -> dict[str, Any]:
     """Return what validation photos tell of a network, as entries of its `metadata`.
 
     `whole_share` is that of the network's settings. `validation` in the result says what
     `classify` achieves with the thresholds chosen: correct, total, accuracy, mean_views.
     """
-    if validation is None:
-        nothing = {"temperature": 1.0, "early_exit": 1.0, "confidence_threshold": 0.0}
-        return nothing | {"validation": None}
     labels, total = validation.labels, len(validation.labels)
     view_logits = torch.stack([prediction.view_logits for prediction in validation.predictions])
     logits = logits_after_views(view_logits, whole_share)  # (views, N, classes)
@@ -37,14 +34,14 @@ def calibrate(validation: Validation | None, whole_share: float) -> dict[str, An
     early_exit = choose_early_exit(probabilities, labels)
     views = views_needed(probabilities, early_exit)
     confidence, predicted = after(probabilities, views).max(1)
-    threshold, correct = (
-        confidence.quantile(UNCERTAIN_SHARE).item(),
-        int((predicted == labels).sum()),
-    )
+    correct, mean_views = int((predicted == labels).sum()), views.double().mean().item()
     measured = {"correct": correct, "total": total, "accuracy": correct / total}
-    measured |= {"mean_views": views.double().mean().item()}
-    chosen = {"temperature": temperature, "early_exit": early_exit}
-    return chosen | {"confidence_threshold": threshold, "validation": measured}
+    return {
+        "temperature": temperature,
+        "early_exit": early_exit,
+        "confidence_threshold": confidence.quantile(UNCERTAIN_SHARE).item(),
+        "validation": measured | {"mean_views": mean_views},
+    }
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from course.files import UserError, describe_error
+from course.files import UserError, describe_error, write_json
 from course.tables import read_species
-from solution import BirdNet, EpochRow, Settings, Validation, open_photo
+from solution import BirdNet, EpochRow, open_photo
 
 HISTORY = "history.json"
 
@@ -26,80 +25,66 @@ HISTORY = "history.json"
 class History:
     """The numbers of a training. All that the report shows follows from them and the photos."""
 
-    settings: dict[str, Any]  # solution.Settings
-    calibration: dict[str, Any]  # see reporting.calibration.calibrate
+    model: dict[str, Any]  # the checkpoint without its weights: see solution.to_checkpoint
     epochs: list[dict[str, Any]]  # rows of the training table: solution.EpochRow
     labels: dict[str, int]  # class id by file name
-    class_ids: list[int]
-    class_names: list[str] | None
-    validation: dict[str, Any] | None  # see _plain_validation
+    validation: dict[str, Any] | None  # solution.Validation, numbers rounded to four digits
     architecture: list[dict[str, Any]]  # blocks in order: see architecture_of
     photo_sizes: dict[str, int]  # how many photos have a size, such as "500×375"
     images: str  # the folder of the photos
     seconds: float  # that the training took
     threads: int
     machine: str
-    versions: dict[str, str]
 
     def names(self) -> list[str]:
         """Return the species' names by class index: those of a species.csv beside the tests first.
 
         Raises UserError for a species.csv that is none.
         """
-        known = self.class_names or [f"class {class_id}" for class_id in self.class_ids]
+        ids = self.model["class_ids"]
+        known = self.model["class_names"] or [f"class {class_id}" for class_id in ids]
         species = read_species(Path(self.images).parents[2] / "species.csv")
-        names = zip(self.class_ids, known, strict=True)
-        return [(species.get(class_id) or name).replace("_", " ") for class_id, name in names]
+        names = (species.get(i) or name for i, name in zip(ids, known, strict=True))
+        return [name.replace("_", " ") for name in names]
+
+    def counts(self) -> list[int]:
+        """Return the number of photos by class index."""
+        counts = Counter(self.labels.values())
+        return [counts[class_id] for class_id in self.model["class_ids"]]
+
+    def first_photos(self) -> list[str]:
+        """Return the first photo's name by class index; "" for a species that has none."""
+        first = {class_id: name for name, class_id in sorted(self.labels.items(), reverse=True)}
+        return [first.get(class_id, "") for class_id in self.model["class_ids"]]
 
 
-def history_of(
+def write_history(
+    folder: Path,
     network: BirdNet,
-    settings: Settings,
+    checkpoint: Mapping[str, Any],
     epochs: Sequence[EpochRow],
     labels: Mapping[str, int],
     images: Path,
     seconds: float,
-) -> History:
-    """Return the history of a network that `train_classifier` returned, and that is calibrated."""
-    measured = ("temperature", "early_exit", "confidence_threshold", "validation")
-    return History(
-        settings=asdict(settings),
-        calibration={name: network.metadata[name] for name in measured},
+) -> None:
+    """Write the history of a network that `train_classifier` returned. Raises UserError."""
+    history = History(
+        model={name: value for name, value in checkpoint.items() if name != "state_dict"},
         epochs=[asdict(row) for row in epochs],
         labels=dict(labels),
-        class_ids=network.class_ids,
-        class_names=network.class_names,
-        validation=_plain_validation(network.validation) if network.validation else None,
-        architecture=architecture_of(network, settings.input_size),
+        validation=asdict(network.validation) if network.validation else None,
+        architecture=architecture_of(network, checkpoint["preprocessing"]["input_size"]),
         photo_sizes=dict(Counter(_size(images / name) for name in labels).most_common()),
         images=str(images.resolve()),
         seconds=seconds,
         threads=torch.get_num_threads(),
         machine=_processor(),
-        versions={
-            "Python": platform.python_version(),
-            "torch": str(torch.__version__),
-            "torchvision": str(torchvision.__version__),
-        },
     )
+    write_json(folder / HISTORY, asdict(history), _rounded)
 
 
-def _plain_validation(validation: Validation) -> dict[str, Any]:
-    """Return the photos' names, labels (class indices), logits of all views, and where the bird is.
-
-    `view_logits` is (N, views, classes), `cams` (N, h, w) with h and w of each photo.
-    """
-
-    def rounded(values: Tensor) -> list[Any]:
-        return values.double().round(decimals=4).tolist()
-
-    return {
-        "photos": validation.photos,
-        "labels": validation.labels.tolist(),
-        "view_logits": [rounded(prediction.view_logits) for prediction in validation.predictions],
-        "cams": [rounded(prediction.cam) for prediction in validation.predictions],
-        "boxes": [list(prediction.box) for prediction in validation.predictions],
-    }
+def _rounded(values: Tensor) -> list[Any]:
+    return (values.double().round(decimals=4) if values.is_floating_point() else values).tolist()
 
 
 def architecture_of(network: BirdNet, side: int) -> list[dict[str, Any]]:
@@ -124,11 +109,9 @@ def architecture_of(network: BirdNet, side: int) -> list[dict[str, Any]]:
 
 
 def _kind(block: nn.Module) -> str:
-    convolutions = [module for module in block.modules() if isinstance(module, nn.Conv2d)]
-    kind = "convolution" if len(convolutions) == 1 else "inverted residual"
-    stride = max(convolution.stride[0] for convolution in convolutions)
-    halves = f", stride {stride}" if stride > 1 else ""
-    return kind + halves + ", with shortcut" * getattr(block, "residual", False)
+    if isinstance(block, nn.Sequential):
+        return "convolution"
+    return "inverted residual" + ", with shortcut" * getattr(block, "residual", False)
 
 
 def _size(path: Path) -> str:

@@ -23,9 +23,9 @@ import train_full
 from birddata.drawn_sample import draw_sample
 from course.cli import run
 from course.files import atomic_write
-from course.layout import find_tests, read_csv
+from course.layout import find_tests
 from reporting import charts, drawing, history, report
-from solution import Classifier, load_classifier, read_pixels
+from solution import Classifier, list_photos, load_classifier, read_pixels
 
 PICTURES = Path(__file__).resolve().parent.parent / "docs" / "pictures"
 
@@ -39,18 +39,15 @@ def save(figure: Figure, file: Path) -> None:
     print(f"Wrote {file}")
 
 
-def two_stages(classifier: Classifier, sample: Path) -> Figure:
-    """Return what both stages see of that test photo whose species gains most by the second."""
-    test, predictor = find_tests(sample)[-1], classifier.predictor
-    gt, images = read_csv(test.gt / "gt.csv"), test.input / "test" / "images"
+def two_stages(classifier: Classifier, photos: Sequence[Path]) -> Figure:
+    """Return what both stages see of that photo whose prediction the second changes most."""
+    predictor = classifier.predictor
 
-    def gain(name: str) -> float:
-        seen = predictor(read_pixels(images / name, predictor.preprocessing))
-        stages = classifier.probabilities(torch.stack([seen.view_logits[0], seen.logits]))
-        before, now = stages[:, classifier.class_ids.index(gt[name])].tolist()
-        return now - before
+    def change(photo: Path) -> float:
+        seen = predictor(read_pixels(photo, predictor.preprocessing))
+        return torch.dist(seen.view_logits[0], seen.logits).item()
 
-    pixels = read_pixels(images / max(gt, key=gain), predictor.preprocessing)
+    pixels = read_pixels(max(photos, key=change), predictor.preprocessing)
     return drawing.stages_figure(classifier, pixels, predictor(pixels))
 
 
@@ -61,13 +58,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=PICTURES, help="default: docs/pictures")
     options = parser.parse_args(arguments)
     numbers = history.read_history(options.report_dir)
-    matrix = charts.confusion(report.Outcome(numbers).matrix, numbers.names())
+    names = numbers.names()
+    matrix = charts.confusion(report.Outcome(numbers, names).matrix, names)
     save(matrix, options.out / "confusion.png")
     with tempfile.TemporaryDirectory() as folder:
         sample, model = Path(folder, "sample"), Path(folder, "model.pt")
         draw_sample(sample)
         train_full.main([str(sample), "--out", str(model)])
-        save(two_stages(load_classifier(model), sample), options.out / "two_stages.png")
+        photos = list_photos(find_tests(sample)[-1].input / "test" / "images")
+        save(two_stages(load_classifier(model), photos), options.out / "two_stages.png")
 
 
 if __name__ == "__main__":

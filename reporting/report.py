@@ -10,11 +10,10 @@ import hashlib
 import inspect
 import io
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import networkx
@@ -23,8 +22,8 @@ import torch
 from PIL import Image
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
+from course import marks
 from course.files import atomic_write
-from course.marks import accuracy_text, mark_of, mark_probabilities, wilson_interval
 from reporting import charts
 from reporting.calibration import after, logits_after_views, views_needed
 from reporting.drawing import VIEW_NAMES, draw_stages, likeliest
@@ -37,11 +36,6 @@ from solution import Settings, read_photo, read_pixels
 LEAST_CONFUSIONS, LEAST_MASS = 2, 1.0
 PREDICTIONS_SHOWN = 6  # right ones, and wrong ones
 PHOTO_SIDE, STAGE_SIDE = 270, 480  # pixels: of a photo in a strip, of what a stage sees
-CURVES = {
-    "loss": "loss (nats)",
-    "accuracy": "accuracy",
-    "learning_rate": "learning rate of the head",
-}
 Pictures = list[str]  # as `src` of image elements; empty for a photo that cannot be read
 
 
@@ -63,13 +57,16 @@ def render(history: History) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"dec": _decimal, "sha256": _sha256}
-    names, outcome = history.names(), Outcome(history) if history.validation else None
-    context = {"history": history, "names": names, "outcome": outcome, "likeliest": likeliest}
-    context |= _training(history, names)
-    if outcome is not None:
-        context |= _accuracy(history, outcome) | _species(history, outcome, names)
-        context |= _errors(history, outcome, names)
-    return environment.get_template("report.html.j2").render(context)
+    environment.globals |= {"charts": charts, "marks": marks, "likeliest": likeliest}
+    names = history.names()
+    firsts = [_photo(history, photo) for photo in history.first_photos()]
+    return environment.get_template("report.html.j2").render(
+        history=history,
+        names=names,
+        samples=list(zip(firsts, names, strict=True)),
+        settings=settings_comments(),
+        outcome=Outcome(history, names) if history.validation else None,
+    )
 
 
 def _decimal(value: float | None, digits: int = 4) -> str:
@@ -80,29 +77,14 @@ def _sha256(text: str) -> str:
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
+def settings_comments() -> dict[str, str]:
+    """Return the comment beside each of the `Settings` in the source."""
+    lines = inspect.getsource(Settings).splitlines()
+    found = (re.fullmatch(r"    (\w+): .*?(?:  # (.*))?", line) for line in lines)
+    return {match[1]: match[2] or "" for match in found if match}
+
+
 # ---- What the network of the validation run predicts ---------------------------------------------
-
-
-class Outcome:
-    """Predictions of N photos that the network was not trained on, as `classify` makes them."""
-
-    def __init__(self, history: History) -> None:
-        stored, calibration = history.validation or {}, history.calibration
-        view_logits = torch.tensor(stored["view_logits"], dtype=torch.float64)
-        logits = logits_after_views(view_logits, history.settings["whole_share"])  # (V, N, C)
-        self.after_views = (logits / calibration["temperature"]).softmax(-1)  # (V, N, C)
-        self.views = views_needed(self.after_views, calibration["early_exit"])  # (N,)
-        self.photos: list[str] = stored["photos"]
-        self.labels = np.array(stored["labels"])  # (N,), class indices
-        self.probabilities = after(self.after_views, self.views).numpy()  # (N, C)
-        self.uncalibrated = after(logits.softmax(-1), self.views).numpy()  # (N, C)
-        self.predicted = self.probabilities.argmax(1)  # (N,), class indices
-        self.confidence = self.probabilities.max(1)  # (N,)
-        self.right = self.predicted == self.labels  # (N,)
-        classes = range(self.probabilities.shape[1])
-        self.matrix = confusion_matrix(self.labels, self.predicted, labels=classes)  # (C, C)
-        self.mass = np.zeros(self.matrix.shape)  # (C, C): of the true class's photos
-        np.add.at(self.mass, self.labels, self.probabilities)
 
 
 @dataclass(frozen=True)
@@ -138,124 +120,106 @@ def look_alikes(matrix: np.ndarray, mass: np.ndarray) -> list[Group]:
     return sorted(groups, key=lambda group: (-group.errors, group.classes))
 
 
-# ---- What the page shows -------------------------------------------------------------------------
+class Outcome:
+    """Predictions of N photos that the network was not trained on, as `classify` makes them."""
 
+    def __init__(self, history: History, names: Sequence[str]) -> None:
+        stored, model = history.validation or {}, history.model
+        rows = [prediction["view_logits"] for prediction in stored["predictions"]]  # (N, V, C)
+        view_logits = torch.tensor(rows, dtype=torch.float64)
+        logits = logits_after_views(view_logits, model["settings"]["whole_share"])  # (V, N, C)
+        self.after_views = (logits / model["temperature"]).softmax(-1)  # (V, N, C)
+        views = views_needed(self.after_views, model["early_exit"])
+        self.history, self.names, self.views = history, names, views.numpy()  # (N,)
+        self.photos: list[str] = stored["photos"]
+        self.labels = np.array(stored["labels"])  # (N,), class indices
+        self.probabilities = after(self.after_views, views).numpy()  # (N, C)
+        self.uncalibrated = after(logits.softmax(-1), views).numpy()  # (N, C)
+        ranking = np.argsort(-self.probabilities, axis=1, kind="stable")  # (N, C)
+        self.predicted = ranking[:, 0]  # (N,), class indices
+        self.in_top3 = (ranking[:, :3] == self.labels[:, None]).sum()
+        self.confidence = self.probabilities.max(1)  # (N,)
+        self.uncertain = self.confidence < model["confidence_threshold"]  # (N,)
+        self.right = self.predicted == self.labels  # (N,)
+        self.matrix = confusion_matrix(self.labels, self.predicted, labels=range(len(names)))
+        self.wrong = self.matrix - np.diag(self.matrix.diagonal())  # (C, C), as `matrix`
+        self.mass = np.zeros(self.matrix.shape)  # (C, C): of the true class's photos
+        np.add.at(self.mass, self.labels, self.probabilities)
+        self.precision, self.recall, _, self.support = precision_recall_fscore_support(
+            self.labels, self.predicted, labels=range(len(names)), zero_division=np.nan
+        )
 
-def _training(history: History, names: Sequence[str]) -> dict[str, Any]:
-    """Return the data, the settings, and the course of the training."""
-    first = {class_id: name for name, class_id in sorted(history.labels.items(), reverse=True)}
-    samples = [_pictures(Path(history.images, first[class_id])) for class_id in history.class_ids]
-    return {
-        "counts": sorted(Counter(history.labels.values()).values()),
-        "samples": list(zip(samples, names, strict=True)),
-        "settings": settings_comments(),
-        "curves": [
-            charts.svg(charts.curves(history.epochs, key, label), label)
-            for key, label in CURVES.items()
-        ],
-        "val_losses": [row["val_loss"] for row in history.epochs if row["val_loss"] is not None],
-    }
+    def by_view(self) -> list[tuple[str, float, int, float | None]]:
+        """Return of each view its name and the accuracy if it were the last.
 
+        Then how many photos are done after it, and the accuracy on these.
+        """
+        rows = []
+        for view, probabilities in enumerate(self.after_views, 1):
+            accuracy = (probabilities.argmax(1).numpy() == self.labels).mean()
+            done = self.right[self.views == view]
+            last = done.mean() if len(done) else None
+            rows.append((VIEW_NAMES[view - 1], accuracy, len(done), last))
+        return rows
 
-def settings_comments() -> dict[str, str]:
-    """Return the comment beside each of the `Settings` in the source."""
-    lines = inspect.getsource(Settings).splitlines()
-    found = (re.fullmatch(r"    (\w+): .*?(?:  # (.*))?", line) for line in lines)
-    return {match[1]: match[2] or "" for match in found if match}
+    def confusions(self) -> list[str]:
+        """Return what each species is most often taken for."""
+        most = zip(self.wrong.argmax(1), self.wrong.max(1), strict=True)
+        return [f"{self.names[other]} ({count})" if count else "–" for other, count in most]
 
+    def recalls(self) -> dict[str, float]:
+        """Return the recall of each validated species, the lowest first."""
+        order = [i for i in np.argsort(self.recall) if self.support[i]]
+        return {f"{self.names[i]} ({self.support[i]})": self.recall[i] for i in order}
 
-def _accuracy(history: History, outcome: Outcome) -> dict[str, Any]:
-    """Return how good the predictions are, after which view, and how sure."""
-    correct, total = int(outcome.right.sum()), len(outcome.photos)
-    chances = mark_probabilities(correct, total, total)
-    top3 = np.argsort(-outcome.probabilities, axis=1, kind="stable")[:, :3]  # (N, 3)
-    uncertain = outcome.confidence < history.calibration["confidence_threshold"]
-    errors = (
-        charts.expected_calibration_error(probabilities, outcome.labels)
-        for probabilities in (outcome.uncalibrated, outcome.probabilities)
-    )
-    figure = charts.reliability(outcome.probabilities, outcome.labels)
-    return {
-        "correct": correct,
-        "total": total,
-        "accuracy": accuracy_text(correct, total),
-        "interval": wilson_interval(correct, total),
-        "mark": mark_of(accuracy_text(correct, total)),
-        "marks": sorted(((p, mark) for mark, p in chances.items() if p >= 0.05), reverse=True),
-        "in_top3": int((top3 == outcome.labels[:, None]).any(1).sum()),
-        "views": _views(outcome),
-        "calibration_errors": tuple(errors),
-        "reliability": charts.svg(figure, "Reliability diagram: accuracy by confidence"),
-        "uncertain": {
-            "all": int(uncertain.sum()),
-            "right": int((uncertain & outcome.right).sum()),
-            "certain_but_wrong": int((~uncertain & ~outcome.right).sum()),
-        },
-    }
+    def errors(self) -> dict[str, int]:
+        """Return how many photos of a species were taken for others, where any, most first."""
+        wrong = self.wrong.sum(1)
+        return {self.names[i]: wrong[i] for i in np.argsort(-wrong, kind="stable") if wrong[i]}
 
+    def groups(self) -> list[tuple[Group, list[tuple[Pictures, str]]]]:
+        """Return groups of look-alikes, each with a photo of each of its species."""
+        return [
+            (group, [(self._example(i, group), self.names[i]) for i in group.classes])
+            for group in look_alikes(self.matrix, self.mass)
+        ]
 
-def _views(outcome: Outcome) -> list[tuple[str, float, int, float | None]]:
-    """Return of each view its name and the accuracy if it were the last.
+    def _example(self, species: int, group: Group) -> Pictures:
+        """Return a photo of a species that was taken for another of its group, else its first."""
+        taken = (self.labels == species) & ~self.right & np.isin(self.predicted, group.classes)
+        first = self.history.first_photos()[species]
+        return _photo(self.history, self.photos[taken.argmax()] if taken.any() else first)
 
-    Then how many photos are done after it, and the accuracy on these.
-    """
-    rows = []
-    for view, probabilities in enumerate(outcome.after_views, 1):
-        accuracy = (probabilities.argmax(1).numpy() == outcome.labels).mean()
-        done = outcome.right[outcome.views.numpy() == view]
-        rows.append((VIEW_NAMES[view - 1], accuracy, len(done), done.mean() if len(done) else None))
-    return rows
+    def shown(self, right: bool) -> list[tuple[Pictures, int]]:
+        """Return what both stages see of some photos, the surest first, and the photos' indices.
 
-
-def _species(history: History, outcome: Outcome, names: Sequence[str]) -> dict[str, Any]:
-    """Return a row for each species, and the bars of their recall, the lowest first."""
-    matrix, counts = outcome.matrix, Counter(history.labels.values())
-    precision, recall, _, support = precision_recall_fscore_support(
-        outcome.labels, outcome.predicted, labels=range(len(names)), zero_division=np.nan
-    )
-    rows = []
-    for i, (class_id, name) in enumerate(zip(history.class_ids, names, strict=True)):
-        wrong = matrix[i] * (np.arange(len(names)) != i)
-        most = f"{names[wrong.argmax()]} ({wrong.max()})" if wrong.any() else "–"
-        shares = (_decimal(share[i], 2) for share in (precision, recall))
-        rows.append((name, counts[class_id], int(support[i]), *shares, most))
-    shown = {f"{names[i]} ({support[i]})": recall[i] for i in np.argsort(recall) if support[i]}
-    description = "Recall of each species, as in the table"
-    return {"species": rows, "recall": charts.svg(charts.bars(shown, "recall"), description)}
-
-
-def _errors(history: History, outcome: Outcome, names: Sequence[str]) -> dict[str, Any]:
-    """Return what is taken for what, with photos, and what both stages see of some photos."""
-    wrong = outcome.matrix.sum(1) - outcome.matrix.diagonal()  # (C,)
-    figure = charts.confusion(outcome.matrix, names)
-    ranked = np.argsort(-outcome.confidence, kind="stable")  # (N,)
-    rights, wrongs = ranked[outcome.right[ranked]], ranked[~outcome.right[ranked]]
-    spread = np.linspace(0, len(rights) - 1, min(PREDICTIONS_SHOWN, len(rights))).round()
-    return {
-        "confusion": charts.svg(figure, "Confusion matrix; the table above has its numbers"),
-        "wrong": {names[i]: int(wrong[i]) for i in np.argsort(-wrong, kind="stable") if wrong[i]},
-        "groups": [
-            (group, [(_example(history, outcome, i, group), names[i]) for i in group.classes])
-            for group in look_alikes(outcome.matrix, outcome.mass)
-        ],
-        "right_ones": [(_stages(history, i), i) for i in rights[spread.astype(int)]],
-        "wrong_ones": [(_stages(history, i), i) for i in wrongs[:PREDICTIONS_SHOWN]],
-    }
+        They are the surest wrong ones, or right ones from the surest to the least sure.
+        """
+        ranked = np.argsort(-self.confidence, kind="stable")  # (N,)
+        ranked = ranked[self.right[ranked] == right]
+        if right:
+            spread = np.linspace(0, len(ranked) - 1, min(PREDICTIONS_SHOWN, len(ranked))).round()
+            ranked = ranked[spread.astype(int)]
+        return [(_stages(self.history, i), i) for i in ranked[:PREDICTIONS_SHOWN]]
 
 
 # ---- Photos --------------------------------------------------------------------------------------
 
 
-def _pictures(
-    path: Path,
-    read: Callable[[Path], Iterable[Image.Image]] = lambda path: [read_photo(path, PHOTO_SIDE)],
-    side: int = PHOTO_SIDE,
-) -> Pictures:
-    """Return what is read or drawn of a photo, at most `side` pixels a side."""
-    try:
-        return [_data_url(picture, side) for picture in read(path)]
-    except Exception:  # see solution.read_photo
-        return []
+def _photo(history: History, name: str) -> Pictures:
+    with suppress(Exception):  # see solution.read_photo
+        return [_data_url(read_photo(Path(history.images, name), PHOTO_SIDE), PHOTO_SIDE)]
+    return []
+
+
+def _stages(history: History, index: int) -> Pictures:
+    """Return what both stages see of a validation photo."""
+    photo, seen = ((history.validation or {})[key][index] for key in ("photos", "predictions"))
+    with suppress(Exception):
+        pixels = read_pixels(Path(history.images, photo), history.model["preprocessing"])
+        drawn = draw_stages(pixels, torch.tensor(seen["cam"]), seen["box"])
+        return [_data_url(picture, STAGE_SIDE) for picture in drawn]
+    return []
 
 
 def _data_url(picture: Image.Image, side: int) -> str:
@@ -263,22 +227,3 @@ def _data_url(picture: Image.Image, side: int) -> str:
     buffer = io.BytesIO()
     picture.save(buffer, "jpeg", quality=85)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def _example(history: History, outcome: Outcome, species: int, group: Group) -> Pictures:
-    """Return a photo of a species that was taken for another of its group, else its first."""
-    taken = (outcome.labels == species) & ~outcome.right & np.isin(outcome.predicted, group.classes)
-    own = [name for name, label in history.labels.items() if label == history.class_ids[species]]
-    photo = outcome.photos[int(taken.argmax())] if taken.any() else min(own)
-    return _pictures(Path(history.images, photo))
-
-
-def _stages(history: History, index: int) -> Pictures:
-    """Return what both stages see of a validation photo."""
-    photos, cams, boxes = ((history.validation or {})[key] for key in ("photos", "cams", "boxes"))
-
-    def both(path: Path) -> Iterable[Image.Image]:
-        pixels = read_pixels(path, history.settings)
-        return draw_stages(pixels, torch.tensor(cams[index]), boxes[index])
-
-    return _pictures(Path(history.images, photos[index]), both, STAGE_SIDE)

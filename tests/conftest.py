@@ -2,6 +2,7 @@
 
 import os
 import signal
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -154,6 +155,36 @@ def model_path(network, tiny, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("model") / "birds_model.pt"
     torch.save(solution.to_checkpoint(network, tiny), path)
     return path
+
+
+@pytest.fixture
+def untrained() -> solution.BirdNet:
+    """A network of random weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = solution.BirdNet(IDS).eval()
+        network.class_names = ["Wren", "Barn Owl", "Ибис"]
+        nn.init.normal_(network.head.weight, std=1e7)  # random features are tiny
+    return network
+
+
+def without(name):
+    """Leave a key out of a dictionary."""
+    return lambda content: {key: value for key, value in content.items() if key != name}
+
+
+@contextmanager
+def surroundings():
+    """Modes of torch that a caller may have set, all at once."""
+    threads = torch.get_num_threads()
+    try:
+        torch.set_default_dtype(torch.float64)
+        torch.set_num_threads(3)
+        with torch.device("meta"), torch.autocast("cpu", torch.bfloat16), torch.inference_mode():
+            yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_num_threads(threads)
 
 
 def glass(*channels: int, classes: int = 3) -> solution.BirdNet:

@@ -30,23 +30,6 @@ def test_temperature_makes_confidence_agree_with_accuracy(generator):
         assert calibration.fit_temperature(factor * truth, labels) == pytest.approx(factor, rel=0.1)
 
 
-def test_views_are_those_that_the_predictor_computes(generator):
-    """The thresholds are chosen by the same rule that `classify` stops by."""
-    view_logits = 3 * torch.randn(50, 4, 6, generator=generator)
-    probabilities = calibration.logits_after_views(view_logits, 0.3).softmax(-1)
-    views = calibration.views_needed(probabilities, 0.9)
-    assert set(views.tolist()) == {1, 2, 3, 4}
-    for photo, rows in enumerate(view_logits):
-        for count in range(1, 5):
-            logits = solution.average_logits(rows[:count], 0.3)
-            if logits.softmax(0).max() > 0.9:
-                break
-        assert views[photo] == count
-        torch.testing.assert_close(
-            calibration.after(probabilities, views)[photo], logits.softmax(0)
-        )
-
-
 @pytest.mark.parametrize(
     ("wrong", "only_first", "early_exit"), [(49, 20, 0.95), (None, 20, 0.9), (99, None, 1.0)]
 )
@@ -91,12 +74,3 @@ def test_metadata_is_what_classify_achieves_with_it(generator):
     assert found["confidence_threshold"] == pytest.approx(threshold, abs=1e-6)
     whole = torch.stack([solution.average_logits(rows, 0.25) for rows in view_logits])
     assert correct >= (whole.argmax(1) == labels).sum() - 0.4
-
-
-def test_without_validation_nothing_changes_and_no_view_is_saved():
-    assert calibration.calibrate(None, 0.25) == {
-        "temperature": 1.0,
-        "early_exit": 1.0,
-        "confidence_threshold": 0.0,
-        "validation": None,
-    }

@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 import torch
-from conftest import SHIPPED, TINY
+from conftest import SHIPPED, TINY, without
 
 import solution
 from solution import SubmissionError, load_classifier
@@ -78,7 +78,7 @@ def test_damaged_files_give_one_line_and_execute_nothing(kind, model_path, tmp_p
     }
     if kind in content:
         (tmp_path / "bad.pt").write_bytes(content[kind])
-    with pytest.raises(SubmissionError, match=r"no file .*none\.pt: .*train_full"):
+    with pytest.raises(SubmissionError, match=r"no file .*none\.pt: .*train_full.*--init"):
         load_classifier(tmp_path / "none.pt")
     with pytest.raises(SubmissionError, match=r"bad\.pt cannot be read") as error:
         load_classifier(tmp_path / "bad.pt")
@@ -89,10 +89,6 @@ def test_damaged_files_give_one_line_and_execute_nothing(kind, model_path, tmp_p
 def spoilt(name, change):
     """A checkpoint of which one tensor was changed."""
     return lambda c: c | {"state_dict": c["state_dict"] | {name: change(c["state_dict"][name])}}
-
-
-def without(name):
-    return lambda c: {key: value for key, value in c.items() if key != name}
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,12 @@ import shutil
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, draw_photo, glass
+from conftest import TINY, glass, surroundings
 from PIL import Image
 from torch.nn import functional
 
@@ -24,10 +23,6 @@ def folder(tmp_path):
     path = tmp_path / "images"
     path.mkdir()
     return path
-
-
-def noise(*shape: int, dtype: type = np.uint8) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape).astype(dtype)
 
 
 def plain_logits(network, pixels, box, size):
@@ -58,6 +53,7 @@ def test_answers_are_those_of_the_plain_network(photos, network, model_path):
         expected = 0.4 * sum(whole) / 2 + 0.6 * sum(crop) / 2
         torch.testing.assert_close(seen.logits, expected, atol=1e-3, rtol=0)
         assert answers[path.name] == network.class_ids[int(seen.logits.argmax())]
+        assert seen.cam.shape == (size[0] // 32, size[1] // 32), "of the whole photo"
         crops.append(crop[0])
     spread = torch.cdist(torch.stack(crops), torch.stack(crops), p=torch.inf)
     assert spread.max() > 0.1, "a fixture that sees"
@@ -109,19 +105,10 @@ def test_further_views_are_left_out_above_the_threshold_of_the_probability(photo
     assert len(views) > 1, "a fixture that sees"
 
 
-@pytest.mark.parametrize(
-    "surrounding",
-    [torch.autocast("cpu", torch.bfloat16), torch.inference_mode(), torch.device("meta"), None],
-    ids=["autocast", "inference", "meta", "float64"],
-)
-def test_what_the_caller_set_changes_no_answer(surrounding, photos, model_path):
+def test_what_the_caller_set_changes_no_answer(photos, model_path):
     expected = classify(model_path, photos[1])
-    with surrounding or nullcontext():
-        torch.set_default_dtype(torch.float32 if surrounding else torch.float64)
-        try:
-            assert classify(model_path, photos[1]) == expected
-        finally:
-            torch.set_default_dtype(torch.float32)
+    with surroundings():
+        assert classify(model_path, photos[1]) == expected
 
 
 def test_a_large_jpeg_is_decoded_with_detail_for_the_crop(folder):
@@ -133,32 +120,6 @@ def test_a_large_jpeg_is_decoded_with_detail_for_the_crop(folder):
     (seen,) = solution.TwoStagePredictor(glass(3), constants).predict([folder / "large.jpg"])
     assert 96 <= seen.box[2] - seen.box[0] <= 300
     assert seen.view_logits[1, 1] > seen.view_logits[0, 1] + 1
-
-
-MODES = {
-    "grey.png": lambda: Image.fromarray(noise(40, 50)),
-    "bits16.png": lambda: Image.fromarray(noise(40, 50, dtype=np.uint16)),
-    "bits32.tif": lambda: Image.fromarray(noise(40, 50, dtype=np.int32)),
-    "float.tif": lambda: Image.fromarray(noise(40, 50).astype(np.float32)),
-    "rgba.png": lambda: Image.fromarray(noise(40, 50, 4)),
-    "grey_alpha.png": lambda: Image.fromarray(noise(40, 50, 2)),
-    "one_bit.png": lambda: Image.fromarray(noise(40, 50)).convert("1"),
-    "cmyk.jpg": lambda: Image.fromarray(noise(40, 50, 3)).convert("CMYK"),
-    "one_pixel.png": lambda: Image.new("RGB", (1, 1), "red"),
-    "wide.png": lambda: Image.fromarray(noise(1, 3000, 3)),
-    "tall.jpg": lambda: Image.fromarray(noise(3000, 2, 3)),
-    "UPPER.JPG": lambda: Image.fromarray(noise(40, 50, 3)),
-    "Зимородок küçük.png": lambda: Image.fromarray(noise(40, 50, 3)),
-    "photo.webp": lambda: Image.fromarray(noise(40, 50, 3)),
-    "photo.bmp": lambda: Image.fromarray(noise(40, 50, 3)),
-}
-
-
-def test_every_kind_of_photo_is_decoded(folder, model_path, capsys):
-    for name, draw in MODES.items():
-        draw().save(folder / name)
-    assert list(classify(model_path, folder)) == sorted(MODES)
-    assert capsys.readouterr().err == ""
 
 
 def test_palette_with_transparency_lies_on_white(folder):
@@ -189,7 +150,7 @@ def test_more_than_eight_bits_are_scaled_not_clipped(folder, name, dtype, values
     assert rgb[0, :, 0].tolist() == pytest.approx(expected, abs=1)
 
 
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "I;16", "L"])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "I;16", "L", "LA"])
 def test_exif_orientation_is_applied_whatever_the_mode(mode, folder):
     grey = np.zeros((20, 40), dtype=np.uint8)
     grey[:, :20] = 255  # white on the left
@@ -213,20 +174,11 @@ def test_an_animation_counts_as_its_first_frame(folder, model_path):
     assert list(classify(model_path, folder)) == ["a.gif"]
 
 
-def test_what_is_there_of_a_truncated_jpeg_is_used(folder, model_path, capsys):
-    draw_photo(folder / "whole.jpg", 1, seed=0, size=(200, 200))
-    content = (folder / "whole.jpg").read_bytes()
-    (folder / "half.jpg").write_bytes(content[: len(content) // 2])
-    assert list(classify(model_path, folder)) == ["half.jpg", "whole.jpg"]
-    assert capsys.readouterr().err == ""
-
-
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
         (b"", "empty"),
         (b"<html>404</html>", "no photo that Pillow reads"),
-        (b"\xff\xd8\xff\xe0\x00\x10JFIF", "broken.jpg"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no photo that Pillow reads"),
     ],
 )
@@ -302,23 +254,11 @@ def test_heic_is_a_photo_where_this_pillow_decodes_it(monkeypatch, decoded):
     assert ("HEIF" in solution.formats.__wrapped__()) == decoded
 
 
-MUCH = zlib.compress(bytes(3 * 2**20))
-
-
-@pytest.mark.parametrize(
-    ("kind", "body", "damage"),
-    [
-        (b"zTXt", b"Comment\0\0" + MUCH, 0),
-        (b"iCCP", b"profile\0\0" + MUCH, 0),
-        (b"tEXt", b"Comment\0hello", 1),  # a checksum that is wrong
-    ],
-    ids=["text", "profile", "checksum"],
-)
-def test_damage_beside_the_pixels_is_tolerated(folder, kind, body, damage):
-    path = folder / "a.png"
+def test_a_large_profile_beside_the_pixels_is_tolerated(folder):
+    path, body = folder / "a.png", b"profile\0\0" + zlib.compress(bytes(3 * 2**20))
     Image.new("RGB", (32, 32), "red").save(path)
-    data, checksum = path.read_bytes(), zlib.crc32(kind + body) ^ damage
-    chunk = len(body).to_bytes(4, "big") + kind + body + checksum.to_bytes(4, "big")
+    data, checksum = path.read_bytes(), zlib.crc32(b"iCCP" + body).to_bytes(4, "big")
+    chunk = len(body).to_bytes(4, "big") + b"iCCP" + body + checksum
     path.write_bytes(data[:33] + chunk + data[33:])  # after the header
     assert solution.read_photo(path, 8).getpixel((9, 9)) == (255, 0, 0)
 

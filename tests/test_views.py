@@ -121,31 +121,6 @@ def test_the_crop_goes_where_the_bird_is(left, top):
     torch.testing.assert_close(mirrored.logits, seen.logits, atol=0.05, rtol=0.05)
 
 
-def test_views_are_the_whole_photo_and_the_crop_then_their_mirror_images(monkeypatch):
-    """Their logits are the normalised mean colours of their parts; the map is the whole photo's."""
-    photo = scene(400, 300, (250, 90, 100, GREEN))
-    photo[2] = torch.arange(400) // 2  # ever bluer to the right: the map peaks there
-    seen = predictor()(photo)
-    x0, y0, x1, y1 = seen.box
-    means, stds = (torch.tensor(CONSTANTS[name]) for name in ("mean", "std"))
-    whole, crop = (
-        (part.float().mean((1, 2)) / 255 - means) / stds for part in (photo, photo[:, y0:y1, x0:x1])
-    )
-    assert (whole - crop).abs().max() > 0.4
-    expected = torch.stack([whole, crop, crop, whole])
-    torch.testing.assert_close(seen.view_logits, expected, atol=0.06, rtol=0)
-    sides, run = [], solution.run_folded
-
-    def watched(blocks, x):
-        sides.append(x[0, 2, 0, [0, -1]].tolist())
-        return run(blocks, x)
-
-    monkeypatch.setattr(solution, "run_folded", watched)
-    predictor()(photo)
-    assert [left < right for left, right in sides] == [True, True, False, False]
-    assert seen.cam.shape == (6, 8)
-
-
 @pytest.mark.parametrize("views", [1, 2, 3, 4])
 def test_it_stops_as_soon_as_the_averaged_logits_are_confident(views):
     photo, asked = scene(400, 300, (250, 90, 100, GREEN)), []

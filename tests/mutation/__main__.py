@@ -9,16 +9,12 @@ import argparse
 import os
 import random
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from queue import SimpleQueue
 
-from tests.mutation.fault import Fault
-from tests.mutation.faults import FAULTS
-from tests.mutation.trial import PASSED, ROOT, checkout, status_of, verdict
+from tests.mutation.faults import FAULTS, Fault
+from tests.mutation.trial import PASSED, ROOT, run_tests, verdict
 
 MOST_ALIVE = 0.05  # of the faults
 
@@ -30,40 +26,12 @@ def chosen(share: int, seed: int, word: str) -> list[Fault]:
     return sorted(random.Random(seed).sample(faults, count), key=FAULTS.index)
 
 
-def stale(faults: Sequence[Fault]) -> list[str]:
-    """What is to be said of faults that no longer fit the project."""
-    return [problem for fault in faults if (problem := fault.problem(ROOT))]
-
-
-def seconds_without(faults: Sequence[Fault]) -> float | None:
-    """How long all tests of these faults take where there is none; None if they do not pass."""
+def judge(fault: Fault) -> str:
+    """The verdict on a fault, which is printed."""
     start = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
-        paths = sorted({path for fault in faults for path in fault.paths})
-        status, said = status_of(checkout(Path(folder)), paths)
-    if status == PASSED:
-        return time.perf_counter() - start
-    print(said, "Error: the tests fail without a fault: correct that first", file=sys.stderr)
-    return None
-
-
-def run(faults: Sequence[Fault], workers: int) -> list[str]:
-    """The verdict on each fault, printed as it comes."""
-    with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
-        roots: SimpleQueue[Path] = SimpleQueue()
-        for number in range(workers):
-            roots.put(checkout(Path(folder, str(number))))
-
-        def judge(fault: Fault) -> str:
-            root = roots.get()
-            start = time.perf_counter()
-            word, by = verdict(fault, root)
-            roots.put(root)
-            print(f"{word:7} {time.perf_counter() - start:5.0f} s  {fault}  {by}", flush=True)
-            return word
-
-        with ThreadPoolExecutor(workers) as pool:
-            return list(pool.map(judge, faults))
+    word, by = verdict(fault)
+    print(f"{word:7} {time.perf_counter() - start:5.0f} s  {fault}  {by}", flush=True)
+    return word
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,15 +47,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     faults = chosen(options.share, options.seed, options.only)
     if not faults:
         parser.error(f"no fault with {options.only!r} in its file or text")
-    if problems := stale(FAULTS):
+    if problems := [problem for fault in FAULTS if (problem := fault.problem(ROOT))]:
         print(*problems, sep="\n", file=sys.stderr)
         return 2
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # faults are tried side by side instead
-    seconds = seconds_without(faults)
-    if seconds is None:
+    start = time.perf_counter()
+    status, said = run_tests(faults)
+    if status != PASSED:
+        print(said, "Error: the tests fail without a fault: correct that first", file=sys.stderr)
         return 2
+    seconds = time.perf_counter() - start
     print(f"{len(faults)} faults; their tests pass without them, in {seconds:.0f} s", flush=True)
-    words = run(faults, options.workers)
+    with ThreadPoolExecutor(options.workers) as pool:
+        words = list(pool.map(judge, faults))
     alive = [f"  {fault}" for fault, word in zip(faults, words, strict=True) if word != "killed"]
     these = ", but not these:" if alive else ""
     print(f"{len(faults) - len(alive)} of {len(faults)} faults killed{these}", *alive, sep="\n")

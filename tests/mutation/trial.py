@@ -1,6 +1,5 @@
 """Copies of the checkout, and the tests run in them, each time in a new process."""
 
-import contextlib
 import multiprocessing
 import os
 import re
@@ -8,10 +7,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from tests.mutation.fault import Fault
+from tests.mutation.faults import Fault
 
 ROOT = Path(__file__).resolve().parents[2]
 PASSED, FAILED = 0, 1  # pytest's exit statuses
@@ -25,19 +26,17 @@ PRELOAD = ["numpy", "torch", "torchvision.transforms.v2", "torchvision.models", 
 PRELOAD += ["timm.utils", "sklearn.model_selection", "pytest", "PIL.Image"]
 
 
-def checkout(folder: Path) -> Path:
-    """A copy of the files that git knows, as they are in the working tree."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True
-    )
+def copy_checkout(folder: Path) -> None:
+    """Copy the files that git knows, as they are in the working tree."""
+    command = ["git", "ls-files", "-z"]
+    listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     for name in filter(None, listed.stdout.split("\0")):
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
-    return folder
 
 
-def _run_pytest(root: Path, paths: Sequence[str], output: Path) -> None:
+def _run_pytest(root: Path, arguments: Sequence[str], output: Path) -> None:
     """What pytest prints goes to a file; its status is that of this process."""
     import pytest
 
@@ -47,30 +46,35 @@ def _run_pytest(root: Path, paths: Sequence[str], output: Path) -> None:
     os.dup2(descriptor, 2)
     os.chdir(root)
     sys.path[:] = [str(root), *(path for path in sys.path if Path(path or ROOT).resolve() != ROOT)]
-    sys.dont_write_bytecode = True  # a fault of the same length may come within the same second
-    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-    sys.exit(int(pytest.main([*OPTIONS, *paths])))
+    sys.exit(int(pytest.main([*OPTIONS, *arguments])))
 
 
-def status_of(root: Path, paths: Sequence[str]) -> tuple[int, str]:
-    """Pytest's exit status, and what it printed."""
-    context, output = multiprocessing.get_context("forkserver"), root / "pytest.out"
+def run_tests(faults: Sequence[Fault], broken: Fault | None = None) -> tuple[int, str]:
+    """Run the tests of some faults in a copy of the checkout, with one of these faults or none.
+
+    Returns pytest's exit status, and what it printed.
+    """
+    files, words = zip(*(fault.test.split("::") for fault in faults), strict=True)
+    arguments = [*(f"tests/{file}" for file in sorted(set(files))), "-k", " or ".join(words)]
+    context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
-    process = context.Process(target=_run_pytest, args=(root, paths, output))
-    process.start()
-    process.join()
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)  # what a test that was ended has left
-    return process.exitcode, output.read_text(
-        encoding="utf-8", errors="replace"
-    ) if output.exists() else ""
+    with tempfile.TemporaryDirectory(prefix="mutation-", ignore_cleanup_errors=True) as folder:
+        root, output = Path(folder, "checkout"), Path(folder, "output")
+        copy_checkout(root)
+        if broken:
+            (root / broken.file).write_text(broken.broken(root), encoding="utf-8")
+        process = context.Process(target=_run_pytest, args=(root, arguments, output))
+        process.start()
+        process.join()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # what a test that was ended has left
+        return process.exitcode, output.read_text(encoding="utf-8", errors="replace")
 
 
-def verdict(fault: Fault, root: Path) -> tuple[str, str]:
+def verdict(fault: Fault) -> tuple[str, str]:
     """What the tests do about a fault: "killed", "alive" or "unknown", and which test or why."""
-    with fault.within(root):
-        status, said = status_of(root, fault.paths)
+    status, said = run_tests([fault], fault)
     if status == PASSED:
         return "alive", ""
     if status == FAILED or status < 0:  # or died of a signal
