@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
 import time
 import warnings
@@ -24,6 +25,7 @@ import numpy as np
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch import Tensor, nn
@@ -330,7 +332,7 @@ def make_trainer(run: Run, folder: Path, flags: Mapping[str, Any]) -> L.Trainer:
     how: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
     checkpoint = ModelCheckpoint(folder / "runs" / run.label, "last", **how)
     try:
-        return L.Trainer(
+        trainer = L.Trainer(
             **{"precision": precision, **flags},
             max_epochs=run.recipe.epochs,
             logger=loggers,
@@ -345,6 +347,10 @@ def make_trainer(run: Run, folder: Path, flags: Mapping[str, Any]) -> L.Trainer:
     except (MisconfigurationException, ValueError) as error:
         cause = " ".join(str(error).split())
         raise UserError(f"Lightning's Trainer refuses: {cause} (see --help)") from None
+    cores = os.cpu_count() or 1  # with many more processes, the machine stands still
+    if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > cores:
+        raise UserError(f"--devices {trainer.num_devices}: this machine has {cores} cores")
+    return trainer
 
 
 def read_checkpoint(path: Path, run: Run) -> dict[str, Any]:

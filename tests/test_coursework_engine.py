@@ -170,6 +170,12 @@ def test_what_the_trainer_refuses_is_one_line(tmp_path, flag):
         train(tiny_run(), None, tmp_path, CPU | {flag: "no such"})
 
 
+def test_more_processes_than_cores_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    with pytest.raises(UserError, match="--devices 2: this machine has 1 cores"):
+        make_trainer(tiny_run(), tmp_path, CPU | {"devices": 2})
+
+
 def rates_of(recipe, batches, losses=()):
     network = tiny_network(tiny_run().data)
     optimiser = make_optimiser(network, recipe)
