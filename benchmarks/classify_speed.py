@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import resource
 import statistics
 import sys
@@ -84,7 +85,7 @@ def in_a_process(*arguments: Any) -> Run:
 def repeated(photos: list[Path], folder: Path) -> None:
     """Fill `folder` with links to the photos, `TIMES` to each."""
     for number, path in enumerate(photos * TIMES):
-        (folder / f"{number:05}{path.suffix}").symlink_to(path.resolve())
+        (folder / f"{number:05}{path.suffix}").symlink_to(os.path.realpath(path))
 
 
 def enlarged(photos: list[Path], folder: Path) -> None:
@@ -109,11 +110,12 @@ def main(arguments: list[str] | None = None) -> None:
     add, model = parser.add_argument, Path(solution.__file__).with_name("birds_model.pt")
     add("img_dir", type=Path, metavar="IMG_DIR")
     add("--model", type=Path, default=model, help="default: birds_model.pt")
-    add("--rounds", type=int, default=3, help="default: %(default)s")
+    add("--rounds", type=cli.positive, default=3, help="default: %(default)s")
     options = parser.parse_args(arguments)
     photos, threads = solution.list_photos(options.img_dir), torch.get_num_threads()
     if not photos:
         raise UserError(f"no photo in {options.img_dir}: name a folder of photos")
+    solution.load_classifier(options.model)  # or an error, before the work
     print(f"{len(photos)} photos, torch {torch.__version__}, {threads} threads")
     seconds: dict[str, list[float]] = {"textbook": [], "solution": []}
     for who in [*seconds] * options.rounds:

@@ -27,7 +27,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -40,7 +40,7 @@ from torch.nn import functional
 
 import solution
 from course import cli
-from course.files import UserError
+from course.files import UserError, check_writable
 from course.layout import load_training_set
 from reporting.calibration import fit_temperature
 from solution import EpochRow, Prediction, Sample, Settings
@@ -203,21 +203,22 @@ def common_errors(outcome: Outcome, names: list[str]) -> str:
 # ---- The command -----------------------------------------------------------------------------
 
 
-def whole_numbers(text: str) -> list[int]:
+def whole_numbers(text: str, **limits: int) -> list[int]:
     """`0,1,2` for argparse."""
-    return [int(part) for part in text.split(",")]
+    return [cli.natural(part, **limits) for part in text.split(",")]
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    add = parser.add_argument
+    add, least_one = parser.add_argument, partial(whole_numbers, least=1)
+    of_folds = partial(whole_numbers, most=FOLDS - 1)
     add("tests_dir", type=Path, metavar="TESTS_DIR", help="folder with NN_<name>_input")
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="of training and views")
     add("--views", action="append", default=[], metavar="NAME=VALUE", help="of the views alone")
-    add("--folds", type=whole_numbers, default=list(range(FOLDS)), metavar="0,1,2,3,4")
+    add("--folds", type=of_folds, default=list(range(FOLDS)), metavar="0,1,2,3,4")
     add("--seeds", type=whole_numbers, default=[0], metavar="0,1")
-    add("--photos", type=whole_numbers, default=[None], metavar="10,15", help="a row for each")
+    add("--photos", type=least_one, default=[None], metavar="10,15", help="a row for each")
     add("--scratch", type=Path, default=Path("report/folds"), metavar="DIR")
     add("--table", type=Path, metavar="FILE", help="default: table.md in the scratch folder")
     return parser.parse_args(arguments)
@@ -226,6 +227,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     """Train what is missing, print the rows."""
     options, rows = parse(arguments), []
+    file = options.table or options.scratch / "table.md"
+    check_writable(file)
     folds, views = Folds(options.tests_dir, options.scratch), changes(options.views)
 
     seeds = [Settings(seed=seed) for seed in options.seeds]
@@ -236,7 +239,6 @@ def main(arguments: list[str] | None = None) -> None:
         what = [*options.set, *(f"views {text}" for text in options.views)]
         what += [f"{photos} photos per species"] if photos else []
         rows.append(row(" ".join(what) or "nothing: the settings", options, new, usual))
-    file = options.table or options.scratch / "table.md"
     with file.open("a", encoding="utf-8") as table:
         table.writelines(f"{line}\n" for line in rows)
     print(HEADER + "\n".join(rows))

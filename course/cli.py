@@ -8,6 +8,7 @@ been called, Ctrl-C ends in a traceback.
 """
 
 import _thread
+import argparse
 import io
 import os
 import signal
@@ -15,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
@@ -41,8 +43,8 @@ def run(main: Callable[[], int | None], interrupted: str = INTERRUPTED) -> NoRet
         os.umask(os.umask(0o077) & 0o077)  # what a command writes, it can read again
         set_up_streams()
         set_up_signals(received)
-        if "" in sys.argv[1:]:
-            print("Error: an argument is empty; is a shell variable not set?", file=sys.stderr)
+        if line := refusal():
+            print(f"Error: {line}", file=sys.stderr)
             sys.exit(2)
         status = status_of(main, received)
     except SystemExit as stop:  # argparse's
@@ -58,6 +60,17 @@ def run(main: Callable[[], int | None], interrupted: str = INTERRUPTED) -> NoRet
     if lost := _lost_output():
         print(f"note: {lost}", file=sys.stderr)
     sys.exit(status)
+
+
+def refusal() -> str | None:
+    """Return why no command can work as it was called, or None."""
+    if "" in sys.argv[1:]:
+        return "an argument is empty; is a shell variable not set?"
+    try:
+        os.getcwd()  # noqa: PTH109
+    except FileNotFoundError:
+        return "the current folder is gone; cd to one that exists"
+    return None
 
 
 def status_of(main: Callable[[], int | None], received: Sequence[int] = ()) -> int:
@@ -89,7 +102,30 @@ def one_line(error: Exception) -> str | None:
         text = f"{error.name} is not installed; pip install -r requirements.txt"
     else:
         return None
-    return "Error: " + " ".join(text.splitlines())
+    return "Error: " + printable(" ".join(text.splitlines()))
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Return a text, as it may hold names of files, with its control codes shown, not obeyed."""
+    return "".join(c if c in keep or c.isprintable() else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
+# ---- Arguments -----------------------------------------------------------------------------------
+
+
+def natural(text: str, least: int = 0, most: int | None = None) -> int:
+    """Return a whole number from `least` to `most`. Raises ArgumentTypeError."""
+    if text.isdecimal() and len(text) < 20 and least <= int(text) <= (most or 10**9):
+        return int(text)
+    end = "on" if most is None else f"to {most}"
+    raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} {end}")
+
+
+positive = partial(natural, least=1)
 
 
 # ---- Signals -------------------------------------------------------------------------------------

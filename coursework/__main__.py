@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from course import files
-from course.cli import run
+from course.cli import natural, positive, run
 from course.files import UserError, atomic_write
 
 ASSIGNMENTS = ("case", "transfer", "resnet", "ladder")
@@ -33,6 +33,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--data", type=Path, metavar="DIR", help="data set or class folders; default: a download")
     add("--out", type=Path, metavar="DIR", help="default: report/coursework/NAME")
     add("--epochs", type=positive, metavar="N", help="of every run, instead of its own number")
+    hundreds = partial(natural, least=100)
     add("--subset", type=hundreds, metavar="N", help="train and test on at most N photos each")
     add("--seed", type=natural, metavar="N", help="default: 0")
     add("--full", "--night", action="store_true", help="the assignment's own numbers: a night")
@@ -50,16 +51,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         if option in parsed and parsed.name != owner:
             parser.error(f"--{option} is for {owner} only")
     return parsed
-
-
-def natural(text: str, least: int = 0) -> int:
-    """Return a whole number from `least` on. Raises ArgumentTypeError."""
-    if not text.isdecimal() or not least <= int(text) < 10**9:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} on")
-    return int(text)
-
-
-positive, hundreds = partial(natural, least=1), partial(natural, least=100)
 
 
 def assignment(name: str) -> ModuleType:

@@ -9,6 +9,7 @@ README.md beside this file says what SOURCE may be; the work is done in birddata
 import argparse
 import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -16,7 +17,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))  # with `python -P` or -I it is not there
 
 from birddata.writing import new_tests  # noqa: E402
-from course.cli import run  # noqa: E402
+from course.cli import natural, run  # noqa: E402
 from course.files import check_writable  # noqa: E402
 
 
@@ -34,7 +35,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         description="Write the course layout of tests (NN_<name>_input, NN_<name>_gt) and "
         "species.csv from the photos that you have. Nothing is ever overwritten.",
     )
-    add = parser.add_argument
+    add, seed = parser.add_argument, partial(natural, most=2**32 - 1)  # scikit-learn's
     # fmt: off
     add("source", type=Path, nargs="?", metavar="SOURCE",
         help="a folder, a zip or a tar of the course's archive, class folders (ids are positions "
@@ -45,7 +46,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         "asks for the photos kept out. Without it test 00 holds all photos")
     add("--out", type=Path, metavar="DIR", default=HERE,
         help="where to write (default: %(default)s)")
-    add("--seed", type=seed_number, default=0, metavar="N", help="of a split (default: 0)")
+    add("--seed", type=seed, default=0, metavar="N", help="of a split (default: 0)")
     add("--ids", type=Path, metavar="SPECIES.csv",
         help="keep the class ids of the species named there; others get the ids after them")
     add("--check", type=Path, metavar="DIR",
@@ -70,13 +71,6 @@ def holdout_fraction(text: str) -> float:
     raise argparse.ArgumentTypeError(
         f"must be more than 0 and at most 0.5, such as 0.15, not {text!r}"
     )
-
-
-def seed_number(text: str) -> int:
-    """Parse --seed: what scikit-learn accepts."""
-    if text.isdecimal() and int(text) < 2**32:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 4294967295, not {text!r}")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,9 +1,11 @@
 """The yardsticks of benchmarks/ compute what they are compared with."""
 
 import shutil
+from contextlib import suppress
 
 import pytest
 import torch
+from commands import call
 from PIL import Image
 
 import solution
@@ -78,3 +80,17 @@ def test_the_table_compares_medians_and_grows(two, monkeypatch, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert "medians: classify is 4.00 times as fast as the textbook" in lines
     assert lines[2].split() == ["solution", "1.0", "photos/s", "700", "MB"]
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "cause"),
+    [
+        (["--rounds", "0"], 2, "'0' is no whole number from 1 on"),
+        (["--model", "nofile"], 1, "no file nofile"),
+    ],
+)
+def test_what_is_wrong_is_told_before_the_work(words, status, cause, two, monkeypatch, capsys):
+    monkeypatch.setattr(classify_speed, "in_a_process", None)
+    with suppress(SystemExit):
+        assert call(classify_speed.main, two, *words) == status
+    assert cause in capsys.readouterr().err

@@ -145,3 +145,12 @@ def test_the_command_prints_its_rows_and_appends_them(
     assert errors.startswith("Wrong with every seed: ")
     assert line.startswith("| batch_size=4 2 photos per species | 0 | 0,1 | ")
     assert (scratch / "table.md").read_text() == line + "\n"
+
+
+@pytest.mark.parametrize(
+    "words", [["--folds", "5"], ["--folds", ","], ["--seeds", "-1"], ["--photos", "3,0"]]
+)
+def test_numbers_that_make_no_sense_are_refused(words, capsys):
+    with pytest.raises(SystemExit):
+        folds.parse(["tests", *words])
+    assert "is no whole number from" in capsys.readouterr().err
