@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # for python -P
 
-from course.cli import run
-from course.files import UserError, atomic_write, check_writable
+from course.cli import positive, printable, run
+from course.files import UserError, atomic_write, check_outputs, check_writable, describe_error
 
 if TYPE_CHECKING:
     from solution import Classifier, Prediction
@@ -36,20 +36,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add, model = parser.add_argument, Path(__file__).with_name("birds_model.pt")
     add("photos", type=Path, nargs="+", metavar="PHOTO_OR_FOLDER")
     add("--model", type=Path, default=model, metavar="FILE", help="default: birds_model.pt")
-    add("--top", type=int, default=5, metavar="N", help="species printed; default: %(default)s")
+    add("--top", type=positive, default=5, metavar="N", help="species printed; default: 5")
     add("--csv", type=Path, metavar="OUT.csv", help="write a table instead: a row for each photo")
     add("--show", type=Path, metavar="OUT.png", help="draw what both stages see of one photo")
-    options = parser.parse_args(arguments)
-    if options.top < 1:
-        parser.error(f"--top {options.top}: print at least one species")
-    return options
+    return parser.parse_args(arguments)
 
 
-def find_photos(sources: Sequence[Path], outputs: Sequence[Path]) -> list[Path]:
-    """Return the photos named, and those in the folders named; no output may replace one.
-
-    Raises UserError.
-    """
+def find_photos(sources: Sequence[Path]) -> list[Path]:
+    """Return the photos named, and those in the folders named. Raises UserError."""
     from solution import list_photos
 
     if missing := [s for s in sources if not s.is_file() and not s.is_dir()]:  # or a pipe
@@ -57,10 +51,6 @@ def find_photos(sources: Sequence[Path], outputs: Sequence[Path]) -> list[Path]:
     photos = [path for s in sources for path in (list_photos(s) if s.is_dir() else [s])]
     if not photos:
         raise UserError(f"no photo in {sources[0]}: name a photo, or a folder that holds some")
-    taken = {photo.resolve() for photo in photos}
-    for out in outputs:
-        if out.resolve() in taken:
-            raise UserError(f"{out} is one of the photos: name another file for the result")
     return photos
 
 
@@ -77,7 +67,9 @@ def predictions_of(
     for path, prediction in track(pairs, "photos", len(photos), transient=True, **bar):
         if isinstance(prediction, Exception):
             why = f"cannot be decoded: {path} ({prediction}): is it a photo? copy it again"
-            print(why, file=sys.stderr)
+            if isinstance(prediction, OSError) and prediction.errno:
+                why = describe_error(prediction, path, writing=False)
+            print(printable(why), file=sys.stderr)
         yield path, prediction
 
 
@@ -89,7 +81,8 @@ def print_prediction(
 
     probabilities = classifier.probabilities(prediction.logits)
     best = likeliest(probabilities, classifier.class_names, number)
-    print(path, *(f"  {probability:7.2%}  {name}" for probability, name in best), sep="\n")
+    lines = [str(path), *(f"  {probability:7.2%}  {name}" for probability, name in best)]
+    print(*map(printable, lines), sep="\n")
     sentences, threshold = [describe_views(prediction)], classifier.confidence_threshold
     if best[0][0] < threshold:
         sentences.append(
@@ -141,10 +134,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     outputs = [path for path in (options.csv, options.show) if path]
     for out in outputs:  # fails early, before the long imports
-        check_writable(out)
+        check_writable(out, 2**20)
     from solution import load_classifier
 
-    classifier, photos = load_classifier(options.model), find_photos(options.photos, outputs)
+    classifier, photos = load_classifier(options.model), find_photos(options.photos)
+    check_outputs(outputs, [options.model, *photos])
     if options.show and len(photos) > 1:
         raise UserError(f"--show draws one photo, but {len(photos)} are named: name one")
     one_folder, rows, views = len(options.photos) == 1, [], []

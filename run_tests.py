@@ -27,13 +27,19 @@ if __name__ == "__main__":  # what follows is imported by the entry point, where
     cli.run(_main, "Interrupted: the tests that were not finished count as failed.")
 
 from course.check import check_test, grade  # noqa: E402
-from course.files import UserError, check_writable, temporary_folder, write_json  # noqa: E402
+from course.files import (  # noqa: E402
+    UserError,
+    check_outputs,
+    check_writable,
+    temporary_folder,
+    write_json,
+)
 from course.layout import CheckerError, find_tests, read_csv, save_csv  # noqa: E402
 from course.marks import grade_results  # noqa: E402
 from course.tables import read_species  # noqa: E402
 from grader import report  # noqa: E402
 from grader.model import Metadata  # noqa: E402
-from grader.pack import PackError, files_to_pack, pack  # noqa: E402
+from grader.pack import PackError, files_to_pack, imported_files, pack  # noqa: E402
 from grader.process import run  # noqa: E402
 from grader.report import Progress, say  # noqa: E402
 from grader.reproduce import find_test, reproduce  # noqa: E402
@@ -130,20 +136,31 @@ def run_as_checker(argv: Sequence[str]) -> int:
 
 def run_locally(options: argparse.Namespace) -> int:
     """Grade all tests of a folder, or a drawn sample if public_data holds none."""
-    for path in filter(None, (options.json, options.errors, options.pack)):
-        check_writable(path)
     limits = LIMITS | dict(options.limit)
     submission = Submission.at(options.submission, options.model, limits=limits, watch=Progress())
     if options.model and not options.model.is_file():
         raise UserError(f"no model file {options.model}: check --model")
+    check_files(options, submission)
     if find_tests(options.tests):
         return grade_folder(submission, options)
-    if options.tests.resolve() != DEFAULT_TESTS or options.pack:
+    if Path(os.path.realpath(options.tests)) != DEFAULT_TESTS or options.pack:
         raise UserError(f"no NN_*_input folder in {options.tests}: nothing to grade")
     say("No tests in public_data: this run draws its own sample of birds.")
     with temporary_folder("birds-sample-") as base:
         options.tests = base / "tests"
         return grade_sample(submission, options)
+
+
+def check_files(options: argparse.Namespace, submission: Submission) -> None:
+    """Raise UserError for an output that cannot be written, or would replace what is read."""
+    outputs = [path for path in (options.json, options.errors, options.pack) if path]
+    model, code = submission.model, imported_files(submission.folder, submission.code)
+    inputs = [model, options.tests / "species.csv", *(submission.folder / name for name in code)]
+    inputs += (path for test in find_tests(options.tests) for path in test.files)
+    check_outputs([*outputs, options.tests / "results.json"], inputs)
+    packed = model.stat().st_size if model.is_file() else 0
+    for path in outputs:
+        check_writable(path, 2**16 + packed * (path == options.pack))
 
 
 def grade_sample(submission: Submission, options: argparse.Namespace) -> int:

@@ -20,8 +20,8 @@ from birddata.findings import Findings, Item
 from birddata.samples import find_sample
 from birddata.sources import SIDE, reason, walk_folder, with_bar
 from birddata.writing import Sample
-from course.cli import print_result
-from course.files import UserError, write_json
+from course.cli import print_result, printable
+from course.files import UserError, check_outputs, write_json
 from course.layout import digest_of
 
 EXIT_STATUS = {"error": 4, "warning": 3, "note": 0}  # 1 and 2: the check itself could not be done
@@ -71,7 +71,7 @@ def examine(path: Path, known: dict[str, PhotoRecord]) -> PhotoRecord:
     try:
         record = PhotoRecord(digest_of(path, 64))
     except OSError as error:
-        return PhotoRecord("", problem=f"cannot be opened ({error.strerror})")
+        return PhotoRecord("", problem=reason(error, path))
     if record.digest in known:
         return known[record.digest]
     known[record.digest] = record
@@ -353,7 +353,7 @@ def example(item: Item) -> str:
     parts = [[part for part in path.split("/") if part != "images"] for path in item.files]
     names = ["/".join(part[-2:]) for part in parts[:SHOWN]] + ["..."] * (len(parts) > SHOWN)
     detail = f"({item.detail})" if names and item.detail else item.detail
-    return findings.printable(" ".join(filter(None, [" = ".join(names), detail])))
+    return printable(" ".join(filter(None, [" = ".join(names), detail])))
 
 
 def run(folder: Path, json_to: str | None = None) -> int:
@@ -362,6 +362,8 @@ def run(folder: Path, json_to: str | None = None) -> int:
     `json_to` is a file for the details, or - for stdout, and then the summary goes to stderr.
     """
     start = time.monotonic()
+    if json_to not in (None, "-"):
+        check_outputs([Path(json_to)], walk_folder(folder, Findings()).values())
     found, photos, species = check_folder(folder)
     seconds = round(time.monotonic() - start, 1)
     result: dict[str, Any] = {"folder": str(folder), "photos": photos, "species": species}

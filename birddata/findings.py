@@ -1,10 +1,10 @@
 """What can be wrong with photos and labels: the kinds of findings, and what was found."""
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from course.cli import printable
 from course.tables import HEADER
 
 FEW_PHOTOS = 5  # a species with fewer is named
@@ -31,7 +31,8 @@ _KINDS = {
         ("two-ids", "a file with two class ids in one table", "keep the row that is right"),
         ("label-without-file", "a label without a file", "add the file or delete the row"),
         ("unreadable", "a file that cannot be decoded",
-         "training leaves it out, classify answers with the commonest species: fetch it again"),
+         "training leaves it out, classify answers with the commonest species: fetch it again,"
+         " unless another remedy is given"),
         ("two-species", "the same photo under two labels", "keep it where it belongs"),
         ("leaked-copy", "the same bytes in training and in test", "take the photo out of training"),
         ("untrained-species", "a species of the test without training photos",
@@ -93,11 +94,6 @@ class Item(NamedTuple):
 # Why a file or a row is left out, wherever photos are read.
 LEFT_OUT = ("passed-over", "not-an-image", "unreadable", "label-without-file", "file-without-label")
 FATAL = ("bad-table", "bad-row", "two-ids", "no-true-labels")  # tests cannot be written with these
-
-
-def printable(text: str) -> str:
-    """Return a text without the line ends and controls that names of files may hold."""
-    return re.sub(r"[\x00-\x1f\x7f]", "?", text)
 
 
 class Findings(defaultdict[str, dict[Item, None]]):

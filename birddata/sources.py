@@ -22,7 +22,7 @@ from rich.progress import track
 
 from birddata.findings import Findings
 from birddata.writing import STAGING_PREFIX
-from course.files import WHEN_WRITING, UserError, describe_error
+from course.files import WHEN_WRITING, UserError, cause_of, describe_error
 from course.tables import decode_russian
 from solution import DETAIL, Settings, may_be_photo, read_photo
 
@@ -107,8 +107,8 @@ def walk_folder(source: Path, found: Findings) -> Files:
     for place, folders, names in os.walk(source, followlinks=True, onerror=errors.append):
         here = Path(place)
         below = "" if here == source else f"{here.relative_to(source).as_posix()}/"
-        above = (folder.resolve() for folder in here.parents if folder.is_relative_to(source))
-        if here.is_symlink() and here.resolve() in above:
+        above = [folder for folder in here.parents if folder.is_relative_to(source)]
+        if here.is_symlink() and os.path.realpath(here) in map(os.path.realpath, above):
             found.add("passed-over", below[:-1], "a link to a folder above it")
             folders.clear()
             names.clear()
@@ -309,8 +309,9 @@ def reason(error: Exception, path: Path) -> str:
     with suppress(OSError), path.open("rb") as file:
         if file.read(12)[4:] in HEIC_BRANDS:
             return HEIC
-    cause = error.strerror if isinstance(error, OSError) else None
-    return cause or " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, OSError) and error.errno:  # Pillow raises some without, of damage
+        return cause_of(error)
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def with_bar(photos: Sequence[T]) -> Iterable[T]:

@@ -1,5 +1,6 @@
 """Tests in the course's layout appear whole or not at all: built aside, then moved."""
 
+import os
 import re
 import shutil
 from collections import Counter
@@ -109,7 +110,7 @@ def link_or_copy(source: Path, target: Path, placed: dict[Path, Path]) -> bool:
     `placed` maps a source to its first target: when SOURCE is on another disk, the photos of the
     second folder can still be links to those of the first.
     """
-    origin = placed.get(source, source).resolve()
+    origin = Path(os.path.realpath(placed.get(source, source)))
     placed.setdefault(source, target)
     try:
         target.hardlink_to(origin)

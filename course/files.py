@@ -4,10 +4,11 @@ import errno
 import glob
 import json
 import os
+import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import CodeType
@@ -54,15 +55,29 @@ def describe_error(
     `path` is the file that was meant, where the error does not know it. Whether it was written or
     read is guessed from the error if `writing` is None.
     """
-    file = os.fsdecode(path or error.filename or "")
+    file = os.fsdecode(path or _culprit(error) or "")
     if writing is None:
         writing = error.errno in WHEN_WRITING or os.access(file, os.R_OK)
-    cause = error.strerror or str(error) or type(error).__name__
+    cause = cause_of(error, writing)
     if not file:
-        return REMEDIES.get(error.errno or 0, cause).format(do="write" if writing else "read")
-    cause = REMEDIES.get(error.errno or 0, f"{cause}; check its path and its disk")
-    do, done = ("write", "written") if writing else ("read", "read")
-    return f"{file} cannot be {done}: {cause.format(do=do)}"
+        return cause
+    if error.errno not in REMEDIES:
+        cause = f"{cause}; check its path and its disk"
+    temporary = tempfile.tempdir and Path(file).is_relative_to(tempfile.tempdir)
+    if temporary and writing and not path:
+        cause = f"{cause}, or set TMPDIR to a folder on another disk"
+    return f"{file} cannot be {'written' if writing else 'read'}: {cause}"
+
+
+def cause_of(error: OSError, writing: bool = False) -> str:
+    """Return the cause of an error of the file system, and its remedy, without the file."""
+    cause = REMEDIES.get(error.errno or 0, error.strerror or str(error) or type(error).__name__)
+    return cause.format(do="write" if writing else "read")
+
+
+def _culprit(error: OSError) -> Any:
+    """Return the file that an error is about: of a copy that fails in writing, the second."""
+    return (error.errno in WHEN_WRITING and error.filename2) or error.filename
 
 
 @contextmanager
@@ -140,26 +155,44 @@ def atomic_write(path: Path) -> Iterator[Path]:
         temporary.replace(target)
 
 
-def check_writable(path: Path) -> None:
-    """Raise UserError before the work, not after it, if `path` cannot be written."""
+def check_writable(path: Path, size: int = 2**16) -> None:
+    """Raise UserError before the work, not after it, if so many bytes cannot be written to `path`.
+
+    A full disk takes a name, but no more.
+    """
     with _file_beside(path) as (temporary, _):
-        temporary.write_bytes(bytes(2**16))  # a full disk takes a name, but no more
+        temporary.write_bytes(bytes(size))
+
+
+def check_outputs(outputs: Sequence[Path], inputs: Iterable[Path]) -> None:
+    """Raise UserError if an output of a command would replace one of its inputs, or another one."""
+    targets: dict[str, Path] = {}
+    for path in outputs:
+        if targets.setdefault(os.path.realpath(path), path) is not path:
+            raise UserError(f"{path} would be written twice: name different files")
+    for path in inputs:
+        if output := targets.get(os.path.realpath(path)):
+            raise UserError(f"{output} is read by this command: name another file to write")
 
 
 @contextmanager
 def _file_beside(path: Path) -> Iterator[tuple[Path, Path]]:
     """Yield a file that is gone after the block, and the one that it may replace: on one disk."""
+    if str(path) == "-":
+        raise UserError("- is stdout, which carries other lines here: name a file to write")
     with name_errors(path, writing=True):
         target = Path(os.path.realpath(path))
         if target.is_dir():
             raise UserError(f"{path} is a folder: name a file to write, or move it away")
-        if target.exists() and not target.is_file():
+        # Behind /dev/stdout there may be a file, but it is not to be replaced.
+        special = re.fullmatch(r"/(dev/[^/]+|dev/fd/.+|proc/.+)", os.path.abspath(path))  # noqa: PTH100
+        if special or (target.exists() and not target.is_file()):
             raise UserError(f"{path} is a device or a pipe: name a file to write")
     with temporary_folder(_prefix(target), target.parent) as folder:
         try:
             yield folder / target.name, target
         except OSError as error:
-            ours = Path(str(error.filename or folder)).is_relative_to(folder)
+            ours = Path(str(_culprit(error) or folder)).is_relative_to(folder)
             line = describe_error(error, path if ours else None, ours or None)
             raise UserError(line) from None
 

@@ -8,7 +8,7 @@ import hashlib
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +41,12 @@ class TestFolder:
     def gt(self) -> Path:
         """The folder with the true labels of the test photos."""
         return self.input.with_name(self.input.name[: -len("input")] + "gt")
+
+    @property
+    def files(self) -> Iterator[Path]:
+        """The tables and photos of the test, which no command may replace."""
+        yield from (self.gt / "gt.csv", self.input / "train" / "gt.csv")
+        yield from self.input.glob("*/images/*")
 
     @property
     def check(self) -> Path:

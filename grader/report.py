@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from course import marks
+from course.cli import printable
 from course.environment import unknown_packages
 from course.files import atomic_write
 from grader.hints import hint
@@ -33,11 +34,7 @@ def say(text: str) -> None:
     """Print a text at once, even into a pipe; control codes are shown, not obeyed."""
     if sys.stderr.isatty():  # there may be a line of progress
         print(CLEAR, end="", file=sys.stderr, flush=True)
-    print("".join(c if c in "\n\t" or c.isprintable() else _escaped(c) for c in text), flush=True)
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape", "replace").decode()
+    print(printable(text, keep="\n\t"), flush=True)
 
 
 def say_indented(text: str) -> None:

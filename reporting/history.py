@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -75,7 +76,7 @@ def write_history(
         validation=asdict(network.validation) if network.validation else None,
         architecture=architecture_of(network, checkpoint["preprocessing"]["input_size"]),
         photo_sizes=dict(Counter(_size(images / name) for name in labels).most_common()),
-        images=str(images.resolve()),
+        images=os.path.realpath(images),
         seconds=seconds,
         threads=torch.get_num_threads(),
         machine=_processor(),

@@ -1,12 +1,15 @@
 """Files that are whole, the course's csv files, marks and intervals."""
 
+import argparse
 import json
 import math
 import os
+from pathlib import Path
 
 import pytest
 
-from course.files import UserError, atomic_write, write_json
+from course.cli import natural
+from course.files import UserError, atomic_write, check_outputs, check_writable, write_json
 from course.layout import CheckerError, find_tests, read_csv, save_csv
 from course.marks import (
     THRESHOLDS,
@@ -98,6 +101,55 @@ def test_a_folder_in_the_place_of_a_file_is_the_users_error(tmp_path, write):
     with pytest.raises(UserError, match="is a folder"):
         write(tmp_path / "results")
     assert [p.name for p in tmp_path.iterdir()] == ["results"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="devices of POSIX")
+@pytest.mark.parametrize("name", ["/dev/fd/{}", "/proc/self/fd/{}", "-"])
+def test_a_stream_is_no_file_to_replace(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with (tmp_path / "redirected").open("w") as file:
+        with pytest.raises(UserError, match=r"is a device or a pipe|- is stdout"):
+            write_json(Path(name.format(file.fileno())), [1])
+        file.write("printed")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["printed"]
+
+
+def test_room_for_what_will_be_written_is_asked_for(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("pathlib.Path.write_bytes", lambda path, data: asked.append(len(data)))
+    check_writable(tmp_path / "file", 12345)
+    assert asked == [12345]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links of POSIX")
+@pytest.mark.parametrize(
+    ("outputs", "inputs", "cause"),
+    [
+        (["a"], ["b", "a"], "a is read by this command"),
+        (["link"], ["a"], "link is read by this command"),
+        (["a"], ["link"], "a is read by this command"),
+        (["a", "here/../a"], [], "here/../a would be written twice"),
+        (["loop", "loop"], ["a"], "loop would be written twice"),
+        (["a", "b"], ["c", "loop"], None),
+    ],
+)
+def test_an_output_replaces_no_input_and_no_other_output(tmp_path, outputs, inputs, cause):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "link").symlink_to("a")
+    (tmp_path / "loop").symlink_to("loop")
+    outputs, inputs = ([tmp_path / name for name in names] for names in (outputs, inputs))
+    if cause is None:
+        check_outputs(outputs, inputs)
+    else:
+        with pytest.raises(UserError, match=cause):
+            check_outputs(outputs, inputs)
+
+
+@pytest.mark.parametrize(("text", "most"), [("-1", None), ("9" * 5000, None), ("5", 4), ("", 9)])
+def test_numbers_out_of_range_are_no_arguments(text, most):
+    assert natural("4", 1, most) == 4
+    with pytest.raises(argparse.ArgumentTypeError, match="is no whole number from 0 "):
+        natural(text, most=most)
 
 
 def test_table_is_the_one_of_the_assignment():

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from subprocess import PIPE
@@ -197,6 +198,15 @@ def test_an_empty_argument_is_no_folder(out):
 
 
 @needs_shell
+def test_a_current_folder_that_is_gone_is_one_line(out):
+    """torch would say that it cannot load a library."""
+    status, _, error = finish(probe(out, first="mkdir gone; cd gone; rmdir ../gone", cwd=out))
+    assert status == 2
+    assert error == "Error: the current folder is gone; cd to one that exists\n"
+    assert list(out.iterdir()) == []
+
+
+@needs_shell
 def test_who_has_read_enough_ends_no_work(out):
     read, write = os.pipe()
     os.close(read)
@@ -239,6 +249,9 @@ def test_a_command_works_in_all_that_is_odd_at_once(name, given, out, tmp_path):
         (FileExistsError(errno.EEXIST, "", "a"), "Error: a cannot be written: something of that"),
         (OSError(errno.EFBIG, "", "a"), "Error: a cannot be written: it grows too large"),
         (OSError(errno.ESTALE, "stale", "a"), "Error: a cannot be read: stale; check its path"),
+        (OSError(errno.ENOSPC, "", "a", None, "b"), "Error: b cannot be written: the disk is full"),
+        (OSError(errno.EACCES, "", "a", None, "b"), "Error: a cannot be read: no permission to"),
+        (OSError(errno.ENOENT, "", "a\x1b[2J"), "Error: a\\x1b[2J cannot be read: no such file"),
         (ModuleNotFoundError("no", name="timm"), "Error: timm is not installed; pip install"),
         (ValueError("two\nlines"), None),
     ],
@@ -247,6 +260,13 @@ def test_what_goes_wrong_has_a_remedy_or_is_a_bug(error, line, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     found = one_line(error)
     assert found is None if line is None else found.startswith(line)
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_a_full_disk_of_temporary_files_has_its_own_remedy(written):
+    file = f"{tempfile.gettempdir()}/grader/model.pt"
+    line = one_line(OSError(errno.ENOSPC, "", *((file,) if written else ("a", None, "b"))))
+    assert line.endswith("or set TMPDIR to a folder on another disk") == written
 
 
 # --- Disks and permissions ------------------------------------------------------------------------

@@ -507,6 +507,36 @@ def test_checker_mode_fails_aloud(course, monkeypatch, main):
     assert "MODE DATA_DIR OUTPUT_DIR" in errors
 
 
+@pytest.mark.parametrize(
+    ("words", "cause"),
+    [
+        ("--pack good/birds_model.pt", "good/birds_model.pt is read by this command"),
+        ("--json good/solution.py", "good/solution.py is read by this command"),
+        ("--errors tests/00_test_img_gt/gt.csv", "gt.csv is read by this command"),
+        ("--errors tests/00_test_img_input/train/images/photo_0.png", "is read by this command"),
+        ("--json same --errors ./same", "same would be written twice"),
+        ("--json tests/results.json", "results.json would be written twice"),
+        ("--json -", "- is stdout"),
+        ("--pack large.zip", "large.zip cannot be written: the disk is full"),
+    ],
+)
+def test_an_output_that_would_do_harm_is_told_before_the_work(
+    words, cause, course, grade, monkeypatch
+):
+    def full(path, content):
+        if len(content) > 2**20:
+            raise OSError(28, "No space left on device", str(path))
+
+    (course / "good/birds_model.pt").write_bytes(bytes(2**20))
+    monkeypatch.chdir(course)
+    monkeypatch.setattr(Path, "write_bytes", full)
+    before = sorted(course.rglob("*"))
+    status, lines, error = grade(*words.split())
+    assert (status, lines, error.count("\n")) == (2, [], 0), error
+    assert cause in error
+    assert sorted(course.rglob("*")) == before
+
+
 # ---- without course data ----
 
 

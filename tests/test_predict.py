@@ -1,6 +1,7 @@
 """`python predict.py PHOTO_OR_FOLDER`: what is printed, written and drawn, and how sure it is."""
 
 import csv
+import os
 
 import numpy as np
 import pytest
@@ -113,6 +114,20 @@ def test_any_photo_is_classified_and_a_file_that_is_none_is_told(model, tmp_path
     assert predict.main([str(folder / "a.jpg"), "--model", model()]) == 1
 
 
+@pytest.mark.skipif(os.name != "posix", reason="links and names of POSIX")
+def test_a_file_that_cannot_be_opened_has_the_remedy_of_its_cause(model, tmp_path, capsys):
+    """And control codes of its name are shown, not obeyed."""
+    link = tmp_path / "photos" / "loop\x1b[31m.jpg"
+    link.parent.mkdir()
+    link.symlink_to(link)
+    draw_photo(link.with_name("a\nb\x1b.jpg"), 0, seed=0)
+    assert predict.main([str(link.parent), "--model", model()]) == 1
+    told = capsys.readouterr()
+    cause = "cannot be read: its links lead round in a circle; remove one"
+    assert told.err.splitlines()[0] == rf"{link.parent}/loop\x1b[31m.jpg {cause}"
+    assert told.out.splitlines()[0] == rf"{link.parent}/a\nb\x1b.jpg"
+
+
 @pytest.mark.parametrize(
     ("arguments", "cause"),
     [
@@ -122,7 +137,10 @@ def test_any_photo_is_classified_and_a_file_that_is_none_is_told(model, tmp_path
         (["photos", "--show", "out.png"], "draws one photo"),
         (["photos", "--csv", "photos"], "photos is a folder"),
         (["photos", "--csv", "photos/00.png/out.csv"], "00.png cannot be written"),
-        (["photos", "--csv", "empty/../photos/00.png"], "00.png is one of the photos"),
+        (["photos", "--csv", "empty/../photos/00.png"], "00.png is read by this command"),
+        (["photos", "--csv", "model.pt"], "model.pt is read by this command"),
+        (["photos", "--csv", "a", "--show", "./a"], "a would be written twice"),
+        (["photos", "--csv", "-"], "- is stdout"),
     ],
 )
 def test_mistakes_are_told_in_one_line(arguments, cause, model, tmp_path, monkeypatch, capsys):
