@@ -26,11 +26,12 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))  # for python -P
 
 from course import cli  # noqa: E402
-from course.files import UserError, atomic_write, check_writable  # noqa: E402
+from course.files import UserError, atomic_write, check_outputs, check_writable  # noqa: E402
 
 if TYPE_CHECKING:
     from solution import BirdNet, EpochRow, Settings
 
+NEEDED = 2**24  # bytes on the disk: of the model 9 MB, of its report at most a few
 HEADER = (
     "Validation in this table is by the whole photo alone; at the end, by all views.\n"
     "run             epoch    loss  accuracy  val loss  val accuracy  rate    seconds"
@@ -76,6 +77,9 @@ def fetch_weights(weights: str) -> None:
     import solution
 
     file = solution.weights_file(weights)
+    if file == Path(weights):  # a path, which nobody publishes
+        solution.load_file(file)
+        return
     with suppress(solution.SubmissionError):
         solution.load_file(file)
         return
@@ -119,13 +123,19 @@ def save(content: Any, out: Path) -> None:
 
 def train(options: argparse.Namespace) -> None:
     """Read the sample, train, calibrate; write the model and its history."""
-    check_writable(options.out)  # fails early, before the long imports
+    report = [options.report / name for name in ("history.json", "report.html")]
+    check_writable(options.out, NEEDED)  # fails early, before the long imports
+    for path in report:
+        check_writable(path, NEEDED // 4)
     import solution
-    from course.layout import load_training_set
+    from course.layout import find_tests, load_training_set
     from reporting.history import write_history
 
     start, changed = time.perf_counter(), changes(options.set)
     settings = solution.Settings(**changed)
+    inputs = [options.tests_dir / "species.csv"]
+    inputs += (path for test in find_tests(options.tests_dir) for path in test.files)
+    check_outputs([options.out, *report], inputs)
     training = load_training_set(options.tests_dir, solution.may_be_photo)
     fetch_weights(settings.weights)
     print(f"{len(training.gt)} photos of {len(set(training.gt.values()))} species", end=" ")
@@ -198,6 +208,24 @@ def verdict(validation: dict[str, Any] | None) -> str:
 # ---- The command ---------------------------------------------------------------------------------
 
 
+# The least and the greatest value of each setting that is a number.
+BOUNDS = {
+    **dict.fromkeys(("input_size", "first_size"), (32, 2048)),  # the network halves maps five times
+    **dict.fromkeys(("box_threshold", "whole_share", "layer_decay", "warmup"), (0, 1)),
+    **dict.fromkeys(("final_rate", "weight_decay", "label_smoothing", "cutmix"), (0, 1)),
+    **dict.fromkeys(("colour_jitter", "class_balance", "average_decay"), (0, 1)),
+    **dict.fromkeys(("head_learning_rate", "backbone_learning_rate"), (0, 1)),
+    "box_margin": (0, 4),
+    "unfrozen_blocks": (0, 19),  # all blocks
+    "epochs": (1, 1000),
+    "batch_size": (1, 1024),
+    "tightest_crop": (0.1, 2),
+    "crop_stretch": (1, 4),
+    "validation_share": (0, 0.5),  # of two photos of a species, one is trained on
+    "seed": (0, 2**32 - 1),  # scikit-learn's
+}
+
+
 def changes(texts: Sequence[str]) -> dict[str, Any]:
     """Return settings from NAME=VALUE, each with the type of its default. Raises UserError."""
     from solution import Settings
@@ -210,6 +238,9 @@ def changes(texts: Sequence[str]) -> dict[str, Any]:
         except (KeyError, ValueError) as error:
             reason = f"the settings are {', '.join(defaults)}" if name not in defaults else error
             raise UserError(f"--set {text}: no NAME=VALUE; {reason}") from None
+        if name != "weights" and not BOUNDS[name][0] <= found[name] <= BOUNDS[name][1]:
+            limits = "from {} to {}".format(*BOUNDS[name])
+            raise UserError(f"--set {text}: {name} is a number {limits}")
     return found
 
 

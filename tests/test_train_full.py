@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from urllib.error import URLError
@@ -59,19 +60,15 @@ def whole(photos, init, tmp_path_factory):
 def test_it_trains_and_says_what_it_wrote(
     command, tests_dir, photos, tmp_path, capsys, monkeypatch
 ):
-    """From a table with semicolons, another spelling of a name, and photos and labels alone.
-
-    A report that cannot be written leaves the model.
-    """
+    """From a table with semicolons, another spelling of a name, and photos and labels alone."""
     table = tests_dir / "00_test_img_input/train/gt.csv"
     text = table.read_text().replace("05.jpg", "05.JPG").replace("07.jpg,3", "gone.jpg,3")
     table.write_text(text.replace(",", ";"))
     monkeypatch.setattr("torch.hub.download_url_to_file", None)  # nothing is fetched with --init
-    out, report = tmp_path / "model.pt", tmp_path / "file"
-    report.write_text("a file in the way")
-    assert command("--report", report) == 1
+    out, report = tmp_path / "model.pt", tmp_path / "other"
+    assert command("--report", report) == 0
     captured = capsys.readouterr()
-    for part in ("script would stop here", "05.JPG for 05.jpg", "gone.jpg", f"Error: {report}"):
+    for part in ("script would stop here", "05.JPG for 05.jpg", "gone.jpg"):
         assert part in captured.err
     lines = captured.out.splitlines()
     assert "" not in lines
@@ -82,6 +79,7 @@ def test_it_trains_and_says_what_it_wrote(
     rows = [line.split() for line in lines if " run " in line and "epoch" not in line]
     assert [row[:3] for row in rows] == [["validation", "run", "1"], ["final", "run", "1"]]
     assert [row[5:7].count("-") for row in rows] == [0, 2], "no validation of the final run"
+    assert lines.pop() == f"Wrote {report}/report.html"
     assert lines[-4].startswith("Validation accuracy 0.")
     assert "mark " in lines[-4]
     assert lines[-3] == "Left out: 1 labels without a photo, such as 'gone.jpg'"
@@ -196,6 +194,11 @@ def test_a_folder_without_tests_is_one_line_and_status_1(command, tests_dir, cap
         ("epochs", "no NAME=VALUE"),
         ("epochs=many", "'many'"),
         ("epochs=1.5", "'1.5'"),
+        ("epochs=0", "epochs is a number from 1 to 1000"),
+        ("unfrozen_blocks=20", "from 0 to 19"),
+        ("seed=-1", "from 0 to 4294967295"),
+        ("head_learning_rate=nan", "from 0 to 1"),
+        ("validation_share=0.6", "from 0 to 0.5"),
     ],
 )
 def test_changes_that_are_none_are_named(text, cause):
@@ -204,19 +207,63 @@ def test_changes_that_are_none_are_named(text, cause):
     assert str(error.value).startswith(f"--set {text}: ")
 
 
+def test_every_number_among_the_settings_has_bounds():
+    numbers = {k: v for k, v in asdict(solution.Settings()).items() if not isinstance(v, str)}
+    assert numbers.keys() == train_full.BOUNDS.keys()
+    for name, value in numbers.items():
+        least, most = train_full.BOUNDS[name]
+        assert least <= value <= most, name
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_the_ends_of_the_bounds_can_be_trained(which, photos, tiny):
+    """Of all settings at once but the sizes, which would take time, and zero rates at one end."""
+    ends = {name: bounds[which] for name, bounds in train_full.BOUNDS.items()}
+    ends |= {"epochs": 1, "first_size": 64, "input_size": 32 * (which + 1)}
+    network = solution.train_classifier(*photos, settings=replace(tiny, **ends))
+    assert network.validation is not None
+
+
 def test_changes_take_the_type_of_their_setting():
     found = train_full.changes(["epochs=3", "layer_decay=1", "weights=x=y"])
     assert repr(found) == "{'epochs': 3, 'layer_decay': 1.0, 'weights': 'x=y'}"
 
 
 def test_a_file_that_cannot_be_written_is_told_before_the_training(
-    command, tmp_path, capsys, monkeypatch
+    command, tests_dir, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setattr(solution, "train_classifier", None)
-    (tmp_path / "file").write_text("")
-    for out, culprit in ((tmp_path, tmp_path), (tmp_path / "file/m.pt", tmp_path / "file")):
-        assert command("--out", out) == 1
+    file, gt = tmp_path / "file", tests_dir / "00_test_img_input/train/gt.csv"
+    file.write_text("")
+    for option, path, culprit in (
+        ("--out", tmp_path, tmp_path),
+        ("--out", file / "m.pt", file),
+        ("--out", gt, gt),
+        ("--report", file, file),
+    ):
+        assert command(option, path) == 1
         assert capsys.readouterr().err.startswith(f"Error: {culprit}")
+
+
+@pytest.mark.parametrize(("largest", "culprit"), [(10 * 2**20, "model.pt"), (9, "history.json")])
+def test_a_disk_with_less_room_than_the_result_is_told_before_the_training(
+    largest, culprit, command, tmp_path, capsys, monkeypatch
+):
+    def full(path, content):
+        if len(content) > largest and path.name == culprit:
+            raise OSError(errno.ENOSPC, "No space left", str(path))
+
+    monkeypatch.setattr(solution, "train_classifier", None)
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert command() == 1
+    error = capsys.readouterr().err
+    assert re.fullmatch(rf"Error: \S*/{culprit} cannot be written: the disk is full; .*\n", error)
+
+
+def test_a_model_may_be_trained_in_its_own_place(whole, tests_dir, tmp_path):
+    model = shutil.copy(whole[0] / "model.pt", tmp_path)
+    assert trained(tests_dir, model, model) == 0
+    assert (tmp_path / "report/history.json").is_file()
 
 
 # ---- Pretrained weights --------------------------------------------------------------------------
@@ -296,6 +343,19 @@ def test_weights_of_timm_are_fetched_by_their_name(cached_weights, monkeypatch):
     assert asked == [("mobilenetv2_100.ra_in1k", True)]
     state = torch.load(folder / "mobilenetv2_100.ra_in1k.pth", weights_only=True)
     assert state.keys() == {"weight", "bias"}
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_path_is_no_name_to_fetch(there, command, tmp_path, capsys):
+    path = tmp_path / "mistyped.pt"
+    if there:
+        path.write_text("no checkpoint")
+    assert command("--init", path) == 1
+    told = "cannot be read, truncated, or no checkpoint" if there else "no file"
+    error = capsys.readouterr().err
+    assert told in error
+    assert "fetched" not in error
+    assert path.exists() == there
 
 
 def test_a_name_that_nobody_publishes_is_an_error(command, tests_dir, capsys):
