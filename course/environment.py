@@ -3,8 +3,8 @@
 import re
 import sys
 from collections.abc import Iterable
-from functools import cache
 from contextlib import suppress
+from functools import cache
 from importlib import metadata
 
 PYTHON = (3, 12)  # 3.12.3 there
