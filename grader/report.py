@@ -1,6 +1,7 @@
 """What the student sees: the testing system's lines, and below each what they do not say."""
 
 import csv
+import io
 import sys
 import textwrap
 import time
@@ -243,8 +244,10 @@ def write_errors(path: Path, results: Sequence[TestResult], names: Mapping[int, 
     """Write all misclassified photos of all tests as csv, and say how many."""
     rows = [(r.test.number, *row) for r in results for row in _misclassified(r, names)]
     header = ("test", "filename", "class_id", "answer", "species", "answered_species")
-    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([header, *rows])
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows([header, *rows])
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(table.getvalue().encode(errors="surrogateescape"))
     say(f"{path}: {len(rows)} misclassified photos")
 
 

@@ -25,7 +25,7 @@ from course.layout import TestFolder
 from grader.outcome import Outcome, Phase
 from grader.pack import PackError, files_to_pack, pack
 from grader.process import run
-from grader.report import Progress, say, show_errors, show_result
+from grader.report import Progress, say, show_errors, show_result, write_errors
 from grader.sandbox import why_no_sandbox
 from grader.session import TestResult
 from grader.staging import Submission
@@ -403,6 +403,12 @@ def test_the_most_frequent_confusions_are_told_first(capsys):
         ["c.png", "Wren", "class", "3"],
         ["a.png", "class", "0", "class", "2"],
     ]
+
+
+def test_all_misclassified_photos_are_written_whatever_their_names(tmp_path):
+    name = os.fsdecode(b"\xff.png")
+    write_errors(tmp_path / "errors.csv", [TestResult(TEST, Outcome(), {name: 1}, {name: 0})], {})
+    assert b"\n00,\xff.png,0,1," in (tmp_path / "errors.csv").read_bytes()
 
 
 def test_costs_are_told_in_their_units_and_a_busy_machine_is_named_once(course, capsys):
