@@ -20,10 +20,10 @@ from typing import Any, NamedTuple, TypeVar
 from rich.console import Console
 from rich.progress import track
 
-from birddata.findings import Findings
+from birddata.findings import GUESSED, Findings
 from birddata.writing import STAGING_PREFIX
 from course.files import WHEN_WRITING, UserError, describe_error
-from course.tables import decode_russian
+from course.tables import SURROGATE, decode_surely
 from solution import DETAIL, Settings, may_be_photo, read_photo
 
 TABLE_SUFFIXES = {".csv", ".tsv", ".txt"}
@@ -154,7 +154,7 @@ def unpack(source: Path, folder: Path, found: Findings) -> Files:
     links: dict[str, str] = {}
     members: set[str] = set()
     room = MAX_UNPACKED_BYTES
-    for member in (zip_members if zipfile.is_zipfile(source) else tar_members)(source):
+    for member in (zip_members if zipfile.is_zipfile(source) else tar_members)(source, found):
         name = member.name
         members.add(name)
         room -= member.size
@@ -233,7 +233,7 @@ def link(name: str, target: str, source: Path) -> Member:
     return Member(name, target=normalise(path, source))
 
 
-def zip_members(source: Path) -> Iterator[Member]:
+def zip_members(source: Path, found: Findings) -> Iterator[Member]:
     """Yield the members of a zip in order."""
     with zipfile.ZipFile(source) as archive:
         for member in archive.infolist():
@@ -241,7 +241,7 @@ def zip_members(source: Path) -> Iterator[Member]:
                 raise UserError(f"{source} has a password; unpack it yourself and give the folder")
             if member.is_dir():
                 continue
-            name = normalise(zip_name(member), source)
+            name = normalise(zip_name(member, found), source)
             kind = stat.S_IFMT(member.external_attr >> 16)
             if stat.S_ISLNK(kind):
                 yield link(name, archive.read(member).decode(errors="replace"), source)
@@ -251,22 +251,35 @@ def zip_members(source: Path) -> Iterator[Member]:
                 yield Member(name, member.file_size, partial(archive.open, member))
 
 
-def zip_name(member: zipfile.ZipInfo) -> str:
+def zip_name(member: zipfile.ZipInfo, found: Findings) -> str:
     """Return the path of a zip's member as its maker wrote it, with slashes.
 
-    Names without the flag for UTF-8 are read as code page 437 by zipfile, but macOS writes UTF-8,
-    and a Russian Windows code page 866, which we believe where it gives Russian letters.
+    A path in Unicode may stand in an extra field. Other names without the flag for UTF-8 are read
+    as code page 437 by zipfile, but macOS writes UTF-8, and a Russian Windows code page 866.
     """
     name = member.orig_filename
     if not member.flag_bits & 0x800:
-        with suppress(UnicodeError):
-            read = name.encode("cp437").decode(errors="surrogateescape")
-            read = decode_russian(read, "cp866")
-            name = read if read.isprintable() else name
+        raw = name.encode("cp437")
+        read = unicode_path(member.extra, raw) or raw.decode(errors="surrogateescape")
+        read = decode_surely(read, ("cp866", "cp1251"))
+        if SURROGATE.search(read):
+            found.add("guessed-name", name.replace("\\", "/"), GUESSED)
+        else:
+            name = read
     return name.replace("\\", "/")
 
 
-def tar_members(source: Path) -> Iterator[Member]:
+def unicode_path(extra: bytes, raw: bytes) -> str | None:
+    """Return Info-ZIP's Unicode Path of a member, if it is that of its raw name."""
+    while len(extra) > 4:
+        kind, size = struct.unpack_from("<HH", extra)
+        field, extra = extra[4 : 4 + size], extra[4 + size :]
+        if kind == 0x7075 and field[1:5] == struct.pack("<L", zlib.crc32(raw)):
+            return field[5:].decode()
+    return None
+
+
+def tar_members(source: Path, _: Findings) -> Iterator[Member]:
     """Yield the members of a tar in order; each is to be read before the next."""
     with tarfile.open(source) as archive:
         for member in archive:

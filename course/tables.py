@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +27,7 @@ FILE_COLUMNS = (
 LABEL_COLUMNS = ("class_id", "label", "labels", "class", "species", "breed", "category", "target")
 WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.0*)?")
 NAME = re.compile(r"[^\0\r\n]+")  # a line end in a name comes from a quote that was left open
+SURROGATE = re.compile("[\udc80-\udcff]")  # a byte that is no UTF-8
 MAX_SHOWN = 80  # characters of a bad row
 
 
@@ -138,7 +140,7 @@ def read_species(path: Path) -> dict[int, str]:
         raise UserError(
             f"{path} must have the header {SPECIES_HEADER} and a row per species; correct it"
         )
-    return {k: decode_russian(n).encode(errors="replace").decode() for k, n in names.items()}
+    return {class_id: decode_name(name) for class_id, name in names.items()}
 
 
 def species_bytes(species: Mapping[int, str], source: str = "") -> bytes:
@@ -147,23 +149,49 @@ def species_bytes(species: Mapping[int, str], source: str = "") -> bytes:
     rows = [[*row, *more] for row in sorted(species.items())]
     header = [*SPECIES_HEADER.split(","), *(["source"] if source else [])]
     csv.writer(file, lineterminator="\n").writerows([header, *rows])
-    return file.getvalue().encode(errors="surrogateescape")
+    return file.getvalue().encode()
 
 
 # ---- Names of photos -----------------------------------------------------------------------------
 
 
-def decode_russian(name: str, codec: str = "cp1251") -> str:
-    """Return a name with bytes that are no UTF-8 as a Russian Windows meant it; others as is."""
-    if not re.search("[\udc80-\udcff]", name):
+def decode_name(name: str) -> str:
+    """Return a name, whose bytes that are no UTF-8 are surrogates, as people mean it, without them.
+
+    What is no UTF-8 and no Russian is Western, or shows its bytes if it cannot be that either.
+    """
+    name = decode_surely(name)
+    if not SURROGATE.search(name):
         return name
-    text = name.encode(errors="surrogateescape").decode(codec, "replace")
-    return text if re.fullmatch("[\x00-\x7fа-яёА-ЯЁ]*", text) else name
+    content = name.encode(errors="surrogateescape")
+    try:
+        return content.decode("cp1252")
+    except UnicodeDecodeError:
+        return content.decode(errors="backslashreplace")
+
+
+def decode_surely(name: str, codecs: Iterable[str] = ("cp1251", "cp866")) -> str:
+    """Return a name that is UTF-8 or Russian without surrogates, another as it is.
+
+    An ASCII system takes the letters of UTF-8 for such bytes. Russian is believed if its letters
+    make whole words: two or more, none with Latin letters inside. What may be both is the first.
+    """
+    if not SURROGATE.search(name):
+        return name
+    content = name.encode(errors="surrogateescape")
+    with suppress(UnicodeDecodeError):
+        return content.decode()
+    for text in (content.decode(codec, "replace") for codec in codecs):
+        words = (word for word in re.findall(r"[^\W\d_]+", text) if not word.isascii())
+        symbols = re.sub("[а-яёА-ЯЁ]", "", text)
+        if symbols.isascii() and all(re.fullmatch("[а-яёА-ЯЁ]{2,}", word) for word in words):
+            return text
+    return name
 
 
 def name_key(name: str) -> str:
     """Return what names are compared by: one form of accents, no folders, blanks or case."""
-    name = unicodedata.normalize("NFC", decode_russian(name)).replace("\\", "/").rpartition("/")[2]
+    name = unicodedata.normalize("NFC", decode_name(name)).replace("\\", "/").rpartition("/")[2]
     return name.strip().casefold()
 
 

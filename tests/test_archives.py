@@ -3,8 +3,10 @@
 import io
 import os
 import stat
+import struct
 import tarfile
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -223,18 +225,33 @@ def test_a_name_that_leads_out_is_refused(tmp_path, kind, name, prepared):
 
 
 @pytest.mark.parametrize(
-    ("written", "raw"),
-    [("DrozdDrozd", "Дрозд".encode()), ("drozd", "Дрозд".encode("cp866"))],
-    ids=["a Mac", "a Russian Windows"],
+    ("name", "codec", "note"),
+    [("Дрозд", "utf-8", ""), ("Дрозд", "cp866", ""), ("Grünfink", "cp850", "note: Grünfink/9.JPG")],
+    ids=["a Mac", "a Russian Windows", "a German Windows"],
 )
-def test_names_of_a_zip_without_the_flag_for_utf8(tmp_path, written, raw, prepared):
+def test_names_of_a_zip_without_the_flag_for_utf8(tmp_path, name, codec, note, prepared):
+    raw = name.encode(codec)
+    written = "x" * len(raw)
     members = [(f"{written}/9.JPG", jpeg(9)), ("__MACOSX/Auk/._1.jpg", b""), ("__MACOSX/2", b"")]
     data = pack(tmp_path / "a.zip", *members).read_bytes()
     assert data.count(written.encode()) == 2
     (tmp_path / "a.zip").write_bytes(data.replace(written.encode(), raw))
-    assert prepared(tmp_path / "a.zip").err == "skipped: __MACOSX: hidden folder\n"
-    assert taken(tmp_path) == expected() | {"Дрозд_9.JPG": jpeg(9)}
-    assert "2,Дрозд\n" in (tmp_path / "out/species.csv").read_text(encoding="utf-8")
+    skipped, _, more = prepared(tmp_path / "a.zip").err.partition("\n")
+    assert skipped == "skipped: __MACOSX: hidden folder"
+    assert more.startswith(note) if note else not more
+    assert taken(tmp_path) == expected() | {f"{name}_9.JPG": jpeg(9)}
+    assert f",{name}\n" in (tmp_path / "out/species.csv").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_the_unicode_path_of_a_zip_is_believed_if_its_checksum_fits(tmp_path, right, prepared):
+    member, path = zipfile.ZipInfo("______/9.jpg"), "Дрозд/9.jpg".encode()
+    checksum = zlib.crc32(member.filename.encode()) ^ (not right)
+    other = struct.pack("<HHH", 0x5455, 2, 0)
+    member.extra = other + struct.pack("<HHBL", 0x7075, 5 + len(path), 1, checksum) + path
+    pack(tmp_path / "a.zip", (member, jpeg(9)))
+    prepared(tmp_path / "a.zip")
+    assert ("Дрозд_9.jpg" in taken(tmp_path)) == right
 
 
 def test_a_zip_with_backslashes(tmp_path, prepared):

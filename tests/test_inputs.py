@@ -9,6 +9,7 @@ import json
 import os
 import re
 import sys
+import unicodedata
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ import torch
 from PIL import Image
 
 import solution
-from birddata import dataset_check, prepare
+from birddata import dataset_check, prepare, samples
 from course import layout, tables
 from course.check import check_answer
 from course.files import UserError
@@ -492,10 +493,13 @@ DROZD_1251 = DROZD.encode("cp1251").decode("utf-8", "surrogateescape")
 @pytest.mark.skipif(os.name == "nt", reason="no such names on Windows")
 @pytest.mark.parametrize(
     ("row", "file"),
-    [(DROZD, DROZD_1251), (DROZD_1251, DROZD), (DROZD_1251, DROZD_1251), ("\udcfc.jpg", None)],
+    [
+        *((DROZD, DROZD_1251), (DROZD_1251, DROZD), (DROZD_1251, DROZD_1251)),
+        *(("Gr\udcfcn.jpg", "Gr\u00fcn.jpg"), ("\udcfc\udcf6.jpg", None)),
+    ],
 )
 def test_tables_and_files_in_different_encodings(tmp_path, capsys, row, file):
-    """Russian letters are matched; what else the bytes may mean is refused with the names."""
+    """They are matched by what the bytes mean; others are refused with the names."""
     photos = {file or "\u00fc.jpg": saved("JPEG")}
     source = write_test(tmp_path / "t", photos, layout.gt_bytes({row: 5}))
     status = call(main, source, "--out", tmp_path / "out")
@@ -507,14 +511,57 @@ def test_tables_and_files_in_different_encodings(tmp_path, capsys, row, file):
             layout.load_training_set(source)
     else:
         assert status == 0
-        assert tables.read_labels(tmp_path / "out/00_x_gt/gt.csv") == {DROZD: 5}
+        meant = DROZD if DROZD_1251 in (row, file) else file
+        assert tables.read_labels(tmp_path / "out/00_x_gt/gt.csv") == {meant: 5}
         assert layout.load_training_set(source).gt == {file: 5}
 
 
-def test_names_of_species_in_another_encoding(tmp_path):
-    path = tmp_path / "species.csv"
-    path.write_bytes("class_id,name\n3,\u0414\u0440\u043e\u0437\u0434\n".encode("cp1251"))
-    assert tables.read_species(path) == {3: "\u0414\u0440\u043e\u0437\u0434"}
+# Names, the encoding of the table that holds them, and what they become.
+ENCODED = [
+    ("\u0414\u0440\u043e\u0437\u0434", "cp1251", None),
+    ("\u0427\u0438\u0436", "cp866", None),
+    ("Zaunk\u00f6nig", "utf-8", None),
+    ("M\u00f6nchsgrasm\u00fccke", "cp1252", None),
+    ("Geai bleu \u00e0 t\u00eate", "cp1252", None),
+    ("Pic \u00e0 dos blanc", "cp1252", None),
+    ("Dzi\u0119cio\u0142", "cp1250", "Dzi\u00eacio\u00b3"),
+    ("Grive \u0081", "latin-1", "Grive \\x81"),
+]
+
+
+@pytest.mark.parametrize(("name", "codec", "read"), ENCODED)
+def test_names_of_species_in_another_encoding(tmp_path, name, codec, read, prepared):
+    """What is neither UTF-8 nor Russian is Western, and so said."""
+    path, photos = tmp_path / "species.csv", tmp_path / "photos"
+    path.write_bytes(f"class_id,name\n3,{name}\n".encode(codec))
+    assert tables.read_species(path) == {3: read or name}
+    photos.mkdir()
+    picture().save(photos / "a.jpg")
+    (photos / "labels.csv").write_bytes(f"filename,label\na.jpg,{name}\n".encode(codec))
+    told = prepared(photos).err
+    assert (tmp_path / "out/species.csv").read_text("utf-8") == f"class_id,name\n0,{read or name}\n"
+    guessed = codec in ("cp1250", "cp1252", "latin-1")
+    assert told.startswith(f"note: {read or name}: no UTF-8, so it is read as Western") == guessed
+
+
+def test_names_on_a_system_that_knows_ascii_alone():
+    for name in ("Gr\u00fcnfink", "\u0414\u0440\u043e\u0437\u0434"):
+        listed = name.encode().decode("ascii", "surrogateescape")
+        assert samples.name_for_people(listed) == tables.decode_name(listed) == name
+
+
+@pytest.mark.parametrize("other", ["House_Sparrow", "HOUSE sparrow", "House Sparr\u006f\u0308w"])
+def test_spellings_of_a_species_are_joined(tmp_path, other, prepared):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    name = unicodedata.normalize("NFC", other) if "\u0308" in other else "House Sparrow"
+    for photo in "abc":
+        picture().save(photos / f"{photo}.jpg")
+    rows = f"filename,label\na.jpg,{name}\nb.jpg,{other}\nc.jpg,Auk\n"
+    (photos / "labels.csv").write_text(rows, encoding="utf-8")
+    assert "taken for the same species as" in prepared(photos).err
+    labels = tables.read_labels(tmp_path / "out/00_test_img_gt/gt.csv")
+    assert labels == {"a.jpg": 1, "b.jpg": 1, "c.jpg": 0}
 
 
 # --- HEIC -----------------------------------------------------------------------------------------
