@@ -27,7 +27,7 @@ _KINDS = {
     "error": (
         ("bad-table", "a table of labels that cannot be used",
          f"write it as UTF-8 text: {HEADER} in the first line, then the names that photos have"),
-        ("bad-row", "a row that is not a file name, a comma and an integer", "correct the row"),
+        ("bad-row", "a row that gives no file a label", "correct the row"),
         ("two-ids", "a file with two class ids in one table", "keep the row that is right"),
         ("label-without-file", "a label without a file", "add the file or delete the row"),
         ("unreadable", "a file that cannot be decoded",

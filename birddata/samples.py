@@ -277,7 +277,7 @@ def read_class_folders(
     source: Path, files: Files, known: Mapping[int, str], found: Findings
 ) -> Sample:
     """Read <species>/.../<photo>; class ids are the positions of the folder names in order."""
-    root = class_root(source, list(filterfalse(is_table, files)), found)
+    root = class_root(source, files, found)
     files = below(files, root, found)
     inside = sorted(path for path in files if "/" in path and not is_table(path))
     name_unlabelled(files, inside, root, found, "not in a species' folder")
@@ -298,12 +298,12 @@ def read_class_folders(
     return Sample(f"a tree of class folders{more if deep else ''}", [test], species)
 
 
-def class_root(source: Path, photos: list[str], found: Findings) -> str:
+def class_root(source: Path, files: Files, found: Findings) -> str:
     """Return the folder whose sub-folders are species, as a prefix of paths: "" for SOURCE.
 
     That is the first with photos in several sub-folders, or with one that holds photos itself.
     """
-    root = ""
+    root, photos = "", list(filterfalse(is_table, files))
     for _ in range(MAX_WRAPPING + 1):
         parts = [path[len(root) :].split("/") for path in photos if path.startswith(root)]
         folders = {part[0] for part in parts if len(part) > 1}
@@ -321,8 +321,21 @@ def class_root(source: Path, photos: list[str], found: Findings) -> str:
             raise UserError(f"{source} holds no photo, but {item.files[0]}, {INNER_ARCHIVE}")
     raise UserError(
         f"{source} holds neither NN_<name>_input folders nor <species>/*.jpg nor a table of labels "
-        "beside the photos nor CUB-200-2011; give the folder right above them"
+        f"beside the photos{rejected_table(files)} nor CUB-200-2011; give the folder right above "
+        "them"
     )
+
+
+def rejected_table(files: Files) -> str:
+    """Return why the likeliest of the tables has no labels, in brackets; "" without one."""
+    for path in sorted(filter(is_table, files), key=lambda path: path.endswith(".txt"))[:1]:
+        try:
+            columns, _ = read_as(path, files[path], tables.read_rows)
+        except UserError as error:
+            return f" ({error})"
+        shown = ", ".join(columns)[: tables.MAX_SHOWN]
+        return f" ({path} is none: its columns are {shown!r}, not such as filename and label)"
+    return ""
 
 
 # ---- CUB-200-2011 (Wah et al. 2011, CNS-TR-2011-001) ---------------------------------------------

@@ -349,7 +349,9 @@ def tar_members(source: Path, _: Findings) -> Iterator[Member]:
             if member.size < 0:  # it leads back, perhaps for ever
                 raise tarfile.ReadError("a negative size")
             if member.type == b"M":
-                raise UserError(f"{source} is a part of a tar of several volumes; join them first")
+                raise UserError(
+                    f"{source} is a part of a larger tar; unpack all with tar -xM yourself"
+                )
             if member.issym():
                 yield link(name, member.linkname)
             elif member.islnk():

@@ -6,12 +6,14 @@ would make of a table.
 
 import csv
 import io
+import json
 import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 
 from course.files import UserError, name_errors
@@ -28,6 +30,8 @@ LABEL_COLUMNS = ("class_id", "label", "labels", "class", "species", "breed", "ca
 WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.0*)?")
 NAME = re.compile(r"[^\0\r\n]+")  # a line end in a name comes from a quote that was left open
 SURROGATE = re.compile("[\udc80-\udcff]")  # a byte that is no UTF-8
+# Lines above the header: blank ones, comments, and Excel's word on what separates the columns.
+ABOVE = re.compile(r"\s*(#[^,;|\t]*|sep=[,;|\t:]\s*)?", re.IGNORECASE)
 MAX_SHOWN = 80  # characters of a bad row
 
 
@@ -53,20 +57,24 @@ def read_rows(path: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
         if path.is_fifo() or path.is_char_device():  # opening it would block
             raise UserError(f"{path} is a device or a pipe; give a file")
         content = path.read_bytes()
-    utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
-    text = content.decode(*("utf-16", "replace") if utf16 else ("utf-8-sig", "surrogateescape"))
-    first = text.partition("\n")[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count))
+    codec = json.detect_encoding(content)
+    text = content.decode(codec, "surrogateescape" if codec.startswith("utf-8") else "replace")
+    lines = list(io.StringIO(text.replace("\ufeff", ""), newline=""))
+    above = list(takewhile(ABOVE.fullmatch, lines))
+    first = "".join(lines[len(above) : len(above) + 1])
+    asked = re.search("^sep=(.)", "".join(above), re.IGNORECASE | re.MULTILINE)
+    delimiter = asked[1] if asked else max(",;\t|", key=first.count)
+    reader = csv.reader(lines[len(above) :], delimiter=delimiter)
     try:
         columns = [column.strip().lower() for column in next(reader, [])]
         rows = [
-            (f"line {reader.line_num}", dict(zip(columns, map(str.strip, row), strict=False)))
+            (len(above) + reader.line_num, dict(zip(columns, map(str.strip, row), strict=False)))
             for row in reader
             if any(map(str.strip, row))
         ]
     except csv.Error as error:
         raise UserError(f"{path} is no table: {error}") from None
-    return columns, rows
+    return columns, [(f"line {number}", row) for number, row in rows]
 
 
 def read_table(path: Path, numbers: bool = False) -> Table | None:
@@ -86,7 +94,8 @@ def read_table(path: Path, numbers: bool = False) -> Table | None:
         name, text = row.get(file, ""), row.get(label, "")
         if not NAME.fullmatch(name) or not (WHOLE_NUMBER if numbers else NAME).fullmatch(text):
             shown = ",".join(row.values())
-            table.faults.append(("bad-row", name, f"{line}: {shown[:MAX_SHOWN]!r}"))
+            kind = HEADER if numbers else "a file name and a label"
+            table.faults.append(("bad-row", name, f"{line}: {shown[:MAX_SHOWN]!r} is not {kind}"))
         elif name in table.labels:
             code = "repeated-row" if table.labels[name] == text else "two-ids"
             table.faults.append((code, name, line))
@@ -116,8 +125,8 @@ def read_labels(path: Path) -> dict[str, int]:
     table = read_gt(path)
     for code, name, what in table.faults:
         if code != "repeated-row":
-            fault = f"gives {name} another class id" if code == "two-ids" else f"is not {HEADER}"
-            raise UserError(f"{path}, {what} {fault}; correct it")
+            fault = f" gives {name} another class id" if code == "two-ids" else ""
+            raise UserError(f"{path}, {what}{fault}; correct it")
     return table.ids
 
 

@@ -297,7 +297,12 @@ TABLES = {
     "empty lines": (PLAIN.replace("\n", "\n\n", 1) + "\n\n", SAME),
     "carriage returns": (PLAIN.replace("\n", "\r\n"), SAME),
     "Excel's mark": ("\ufeff" + PLAIN, SAME),
-    "UTF-16": (PLAIN.encode("utf-16"), STOPS),
+    "two marks": ("\ufeff\ufeff" + PLAIN, STOPS),
+    **{f"UTF-{kind}": (PLAIN.encode(f"utf-{kind}"), STOPS) for kind in ("16", "16-le", "32")},
+    "a word on what separates": ("sep=;\n" + PLAIN.replace(",", ";"), STOPS),
+    "a comment and a blank line": ("# my labels\n\n" + PLAIN, STOPS),
+    "a column called #": ("#,filename,class_id\n0,a.jpg,0\n1,b.jpg,3\n", STOPS),
+    "bars": (PLAIN.replace(",", "|"), STOPS),
     "a blank": (PLAIN.replace(",3", ", 3"), SAME),
     "a plus": (PLAIN.replace(",3", ",+3"), SAME),
     "no-break space": (PLAIN.replace(",3", ",\u00a03"), SAME),
@@ -395,7 +400,7 @@ def test_every_command_refuses_a_broken_table_in_one_line(table, prepared):
 def test_what_is_no_row_is_refused_by_all(row, tmp_path):
     gt = tmp_path / "gt.csv"
     gt.write_text(f"{PLAIN}{row}\n")
-    with pytest.raises(Exception, match="line 4"):
+    with pytest.raises(UserError, match=f"line 4: '{row}' is not filename,class_id; correct it"):
         tables.read_labels(gt)
     with pytest.raises(CheckerError, match="line 4"):
         read_csv(gt)
@@ -662,9 +667,14 @@ def test_a_table_beside_photos_gives_the_labels(tmp_path, header, rows, species,
         ("id,breed\nx1,Owl\nx2,Auk\n", "labelled are x1, x2, the photos are train/a.jpg; the"),
         ('id,breed\n"a,Owl\nb,Auk\n', "labels.csv labels no photo; give each a row"),
         ("id,breed\n" + "a,Owl\n" * 3_000_000, "labels.csv is larger than 16 MiB, so it is no tab"),
-        (None, "a table of labels beside the photos"),
+        (
+            "id breed\na Owl\n",
+            "labels.csv is none: its columns are 'id breed', not such as filename",
+        ),
+        ("id,breed\na.jpg,Owl\nb,\n", "line 3: 'b,' is not a file name and a label"),
+        (None, "a table of labels beside the photos nor"),
     ],
-    ids=["other names", "an open quote", "too large", "none"],
+    ids=["other names", "an open quote", "too large", "blanks", "no label", "none"],
 )
 def test_one_folder_of_photos_is_no_species(tmp_path, table, cause, prepared):
     (tmp_path / "source/train").mkdir(parents=True)
