@@ -289,9 +289,9 @@ def zip_members(source: Path, found: Findings) -> Iterator[Member]:
         for member in archive.infolist():
             if member.flag_bits & 0x1:
                 raise UserError(f"{source} has a password; unpack it yourself and give the folder")
-            name = normalise(zip_name(member, found), source)
-            kind = stat.S_IFMT(member.external_attr >> 16)
-            if member.is_dir():
+            path = zip_name(member, found)
+            name, kind = normalise(path, source), stat.S_IFMT(member.external_attr >> 16)
+            if path.endswith("/"):
                 yield Member(name)
             elif stat.S_ISLNK(kind):
                 yield link(name, archive.read(member).decode(errors="replace"))

@@ -183,7 +183,7 @@ def decode_surely(name: str, codecs: Iterable[str] = ("cp1251", "cp866")) -> str
     """Return a name that is UTF-8 or Russian without surrogates, another as it is.
 
     An ASCII system takes the letters of UTF-8 for such bytes. Russian is believed if its letters
-    make whole words: two or more, none with Latin letters inside. What may be both is the first.
+    make whole words, none with Latin letters inside and one longer than the French à.
     """
     if not SURROGATE.search(name):
         return name
@@ -191,17 +191,18 @@ def decode_surely(name: str, codecs: Iterable[str] = ("cp1251", "cp866")) -> str
     with suppress(UnicodeDecodeError):
         return content.decode()
     for text in (content.decode(codec, "replace") for codec in codecs):
-        words = (word for word in re.findall(r"[^\W\d_]+", text) if not word.isascii())
+        words = [word for word in re.findall(r"[^\W\d_]+", text) if not word.isascii()]
         symbols = re.sub("[а-яёА-ЯЁ]", "", text)
-        if symbols.isascii() and all(re.fullmatch("[а-яёА-ЯЁ]{2,}", word) for word in words):
+        whole = all(re.fullmatch("[а-яёА-ЯЁ]+", word) for word in words)
+        if symbols.isascii() and whole and max(map(len, words)) > 1:
             return text
     return name
 
 
 def name_key(name: str) -> str:
     """Return what names are compared by: one form of accents, no folders, blanks or case."""
-    name = unicodedata.normalize("NFC", decode_name(name)).replace("\\", "/").rpartition("/")[2]
-    return name.strip().casefold()
+    name = decode_name(name.replace("\\", "/").rpartition("/")[2])
+    return unicodedata.normalize("NFC", name).strip().casefold()
 
 
 def match_names(named: Iterable[str], there: Iterable[str]) -> dict[str, str]:

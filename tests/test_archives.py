@@ -313,9 +313,13 @@ def test_the_unicode_path_of_a_zip_is_believed_if_its_checksum_fits(tmp_path, ri
 
 
 def test_a_zip_with_backslashes(tmp_path, prepared):
-    members = [("birds\\Auk\\1.jpg", jpeg(1)), ("birds\\Owl\\2.jpg", jpeg(2))]
+    members = [
+        ("birds\\Auk\\", b""),
+        ("birds\\Auk\\1.jpg", jpeg(1)),
+        ("birds\\Owl\\2.jpg", jpeg(2)),
+    ]
     pack(tmp_path / "a.zip", *members, photos=False)
-    prepared(tmp_path / "a.zip")
+    assert prepared(tmp_path / "a.zip").err == ""
     assert taken(tmp_path) == {"Auk_1.jpg": jpeg(1), "Owl_2.jpg": jpeg(2)}
 
 

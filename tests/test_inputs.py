@@ -525,6 +525,7 @@ def test_tables_and_files_in_different_encodings(tmp_path, capsys, row, file):
 ENCODED = [
     ("\u0414\u0440\u043e\u0437\u0434", "cp1251", None),
     ("\u0427\u0438\u0436", "cp866", None),
+    ("\u0427\u0438\u0436 \u0438 Auk", "cp1251", None),
     ("Zaunk\u00f6nig", "utf-8", None),
     ("M\u00f6nchsgrasm\u00fccke", "cp1252", None),
     ("Geai bleu \u00e0 t\u00eate", "cp1252", None),
