@@ -27,7 +27,7 @@ _KINDS = {
     "error": (
         ("bad-table", "a table of labels that cannot be used",
          f"write it as UTF-8 text: {HEADER} in the first line, then the names that photos have"),
-        ("bad-row", "a row that is not a file name, a comma and an integer", "correct the row"),
+        ("bad-row", "a row that gives no file a label", "correct the row"),
         ("two-ids", "a file with two class ids in one table", "keep the row that is right"),
         ("label-without-file", "a label without a file", "add the file or delete the row"),
         ("unreadable", "a file that cannot be decoded",
@@ -94,13 +94,14 @@ class Item(NamedTuple):
 # Why a file or a row is left out, wherever photos are read.
 LEFT_OUT = ("passed-over", "not-an-image", "unreadable", "label-without-file", "file-without-label")
 FATAL = ("bad-table", "bad-row", "two-ids", "no-true-labels")  # tests cannot be written with these
+GUESSED = "no UTF-8, so it is read as Western; if that is wrong, save it as UTF-8"
 
 
 class Findings(defaultdict[str, dict[Item, None]]):
     """What was found, by the code of its kind, in the order in which it was found.
 
-    Two are no kinds: `passed-over`, files that the system made and what is not part of the layout;
-    and `converted`, photos that prepare made JPEG.
+    Some are no kinds: `passed-over`, files that the system made and what is not part of the layout;
+    `converted`, photos that prepare made JPEG; `guessed-name` and `joined-name`, of species.
     """
 
     def __init__(self) -> None:

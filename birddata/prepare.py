@@ -143,7 +143,7 @@ def name_left_out(found: Findings) -> None:
     """Name everything that is left out on stderr, each once."""
     skipped = [found.format_finding(code, item) for code in LEFT_OUT for item in found[code]]
     lines = [f"skipped: {line}" for line in skipped]
-    for code in ("repeated-row", "other-name", "script-differs"):
+    for code in ("guessed-name", "joined-name", "repeated-row", "other-name", "script-differs"):
         if items := list(found[code]):
             more = f" (and {len(items) - 1} more)" if len(items) > 1 else ""
             lines.append(f"note: {found.format_finding(code, items[0])}{more}")

@@ -11,7 +11,7 @@ from itertools import count, filterfalse
 from pathlib import Path
 from typing import TypeVar
 
-from birddata.findings import Findings
+from birddata.findings import GUESSED, Findings
 from birddata.sources import EMPTY_FOLDER, INNER_ARCHIVE, Files, is_table, problem
 from birddata.writing import Photo, Sample, Test
 from course import layout, tables
@@ -127,7 +127,7 @@ def with_names(photos: Iterable[Photo]) -> list[Photo]:
     numbers: dict[str, Iterator[int]] = defaultdict(partial(count, 2))
     named = []
     for photo in photos:
-        text = normal(tables.decode_russian(photo.name))
+        text = normal(tables.decode_name(photo.name))
         name = Path(re.sub(r'[\x00-\x1f\x7f<>:"/\\|?*,\ud800-\udfff]', "_", text))
         room = MAX_NAME_BYTES - len(name.suffix.encode())
         stem = name.stem.encode()[:room].decode(errors="ignore")
@@ -140,18 +140,22 @@ def with_names(photos: Iterable[Photo]) -> list[Photo]:
 
 
 def number_species(
-    labels: Iterable[str], known: Mapping[int, str]
+    labels: Iterable[str], known: Mapping[int, str], found: Findings
 ) -> tuple[dict[str, int], dict[int, str]]:
     """Return class ids by label, and names by class id; names that are `known` keep their ids.
 
-    The others get the ids after them, in sorted order.
+    The others get the ids after them, in sorted order. Names that differ in case, blanks or the
+    form of accents alone are one species.
     """
-    id_of = {tables.name_key(name): class_id for class_id, name in known.items()}
-    ids, species = {}, dict(known)
+    id_of = {name_for_people(name).casefold(): class_id for class_id, name in known.items()}
+    ids, species, spelt = {}, dict(known), dict[int, str]()
     for label in sorted(labels):
         name = name_for_people(label)
-        key = tables.name_key(name) if known else label
-        ids[label] = id_of.setdefault(key, max(id_of.values(), default=-1) + 1)
+        if tables.SURROGATE.search(tables.decode_surely(label)):
+            found.add("guessed-name", name, GUESSED)
+        ids[label] = id_of.setdefault(name.casefold(), max(id_of.values(), default=-1) + 1)
+        if (other := spelt.setdefault(ids[label], label)) != label:
+            found.add("joined-name", label, f"taken for the same species as {other}")
         species[ids[label]] = name
     return ids, species
 
@@ -163,8 +167,8 @@ def without_number(folder: str) -> str:
 
 def name_for_people(folder: str) -> str:
     """Return a species' name, which can be written as UTF-8: Black footed Albatross."""
-    name = re.sub(r"[\x00-\x1f\ud800-\udfff]", "_", without_number(tables.decode_russian(folder)))
-    return normal(name.replace("_", " ").strip() or folder)
+    name = re.sub(r"[\x00-\x1f\ud800-\udfff]", "_", without_number(tables.decode_name(folder)))
+    return normal(name.replace("_", " ").strip() or name)
 
 
 # ---- The course's archive ------------------------------------------------------------------------
@@ -257,7 +261,7 @@ def read_table_beside(
     table, folder = candidates[gt], gt[: gt.rfind("/") + 1]
     below(files, folder, found)  # names what lies elsewhere
     labels = set(table.labels.values())
-    ids, species = number_species(labels, known)
+    ids, species = number_species(labels, known, found)
     if all(tables.WHOLE_NUMBER.fullmatch(label) for label in labels):
         ids, species = {label: tables.class_id(label) for label in labels}, {}
     table.ids = {name: ids[label] for name, label in table.labels.items()}
@@ -273,11 +277,11 @@ def read_class_folders(
     source: Path, files: Files, known: Mapping[int, str], found: Findings
 ) -> Sample:
     """Read <species>/.../<photo>; class ids are the positions of the folder names in order."""
-    root = class_root(source, list(filterfalse(is_table, files)), found)
+    root = class_root(source, files, found)
     files = below(files, root, found)
     inside = sorted(path for path in files if "/" in path and not is_table(path))
     name_unlabelled(files, inside, root, found, "not in a species' folder")
-    ids, species = number_species({normal(path.split("/")[0]) for path in inside}, known)
+    ids, species = number_species({normal(path.split("/")[0]) for path in inside}, known, found)
     photos = []
     for path in inside:
         folder, *_, name = normal(path).split("/")
@@ -294,12 +298,12 @@ def read_class_folders(
     return Sample(f"a tree of class folders{more if deep else ''}", [test], species)
 
 
-def class_root(source: Path, photos: list[str], found: Findings) -> str:
+def class_root(source: Path, files: Files, found: Findings) -> str:
     """Return the folder whose sub-folders are species, as a prefix of paths: "" for SOURCE.
 
     That is the first with photos in several sub-folders, or with one that holds photos itself.
     """
-    root = ""
+    root, photos = "", list(filterfalse(is_table, files))
     for _ in range(MAX_WRAPPING + 1):
         parts = [path[len(root) :].split("/") for path in photos if path.startswith(root)]
         folders = {part[0] for part in parts if len(part) > 1}
@@ -317,8 +321,21 @@ def class_root(source: Path, photos: list[str], found: Findings) -> str:
             raise UserError(f"{source} holds no photo, but {item.files[0]}, {INNER_ARCHIVE}")
     raise UserError(
         f"{source} holds neither NN_<name>_input folders nor <species>/*.jpg nor a table of labels "
-        "beside the photos nor CUB-200-2011; give the folder right above them"
+        f"beside the photos{rejected_table(files)} nor CUB-200-2011; give the folder right above "
+        "them"
     )
+
+
+def rejected_table(files: Files) -> str:
+    """Return why the likeliest of the tables has no labels, in brackets; "" without one."""
+    for path in sorted(filter(is_table, files), key=lambda path: path.endswith(".txt"))[:1]:
+        try:
+            columns, _ = read_as(path, files[path], tables.read_rows)
+        except UserError as error:
+            return f" ({error})"
+        shown = ", ".join(columns)[: tables.MAX_SHOWN]
+        return f" ({path} is none: its columns are {shown!r}, not such as filename and label)"
+    return ""
 
 
 # ---- CUB-200-2011 (Wah et al. 2011, CNS-TR-2011-001) ---------------------------------------------

@@ -11,6 +11,7 @@ import struct
 import tarfile
 import zipfile
 import zlib
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -20,10 +21,10 @@ from typing import Any, NamedTuple, TypeVar
 from rich.console import Console
 from rich.progress import track
 
-from birddata.findings import Findings
+from birddata.findings import GUESSED, Findings
 from birddata.writing import STAGING_PREFIX
 from course.files import WHEN_WRITING, UserError, cause_of, describe_error
-from course.tables import decode_russian
+from course.tables import SURROGATE, decode_surely
 from solution import DETAIL, Settings, may_be_photo, read_photo
 
 TABLE_SUFFIXES = {".csv", ".tsv", ".txt"}
@@ -35,6 +36,7 @@ SYSTEM_FILES = {"__macosx", "thumbs.db", "desktop.ini"}
 
 MAX_UNPACKED_BYTES = 8 * 2**30  # the whole of CUB-200-2011 is 1.2 GB, the course's sample far less
 BLOCK = 2**20  # bytes read at once
+MAX_LINKS = 40  # that lead to one another, as in Linux
 NO_TAR = "damaged, or holds no tar; download it again"
 # What a file is that is neither a zip nor a tar, by its first bytes.
 OTHERS = {
@@ -73,7 +75,7 @@ def read_source(source: Path, unpack_to: Path, found: Findings) -> Files:
     with damage_named(source, unpack_to):
         if not zipfile.is_zipfile(source) and not tarfile.is_tarfile(source):
             with source.open("rb") as file:
-                start = file.read(BLOCK)
+                start = file.read(BLOCK).lstrip(b"\xef\xbb\xbf \t\r\n")
             what = next(what for magic, what in OTHERS.items() if start.startswith(magic))
             raise UserError(f"{source} is {what}")
         return unpack(source, unpack_to, found)
@@ -130,15 +132,17 @@ def walk_folder(source: Path, found: Findings) -> Files:
 
 
 class Member(NamedTuple):
-    """A file of an archive: its path there, with slashes, its size in bytes, and how it is opened.
+    """A member of an archive: its path, with slashes, its size in bytes, and how it is opened.
 
-    A link has the path of another member as its target. What has neither is a device or a pipe.
+    A link has the path of another member as its target. What has neither is a folder, or has a
+    reason why it is passed over.
     """
 
     name: str
     size: int = 0
     opened: Callable[[], Any] | None = None
     target: str | None = None
+    why: str = ""
 
 
 def unpack(source: Path, folder: Path, found: Findings) -> Files:
@@ -153,9 +157,11 @@ def unpack(source: Path, folder: Path, found: Findings) -> Files:
     files: Files = {}
     links: dict[str, str] = {}
     members: set[str] = set()
+    folders: set[str] = set()
     room = MAX_UNPACKED_BYTES
-    for member in (zip_members if zipfile.is_zipfile(source) else tar_members)(source):
+    for member in (zip_members if zipfile.is_zipfile(source) else tar_members)(source, found):
         name = member.name
+        is_folder = not (member.opened or member.target or member.why)
         members.add(name)
         room -= member.size
         if room < 0:
@@ -163,39 +169,78 @@ def unpack(source: Path, folder: Path, found: Findings) -> Files:
                 f"{source} would unpack to more than {MAX_UNPACKED_BYTES / 2**30:g} GiB; if you "
                 "trust it, unpack it yourself and give the folder"
             )
-        if not is_wanted(name, found):
+        if not is_wanted(f"{name}/" if is_folder else name, found):
             continue
-        if name in files or name in links:
+        if is_folder:
+            folders.add(name)
+        elif name in files or name in links:
             found.add("passed-over", f"{name} (again)", "twice in the archive, the first is taken")
-        elif member.target is not None:
+        elif member.target:
             links[name] = member.target
         elif member.opened:
             files[name] = folder / f"{len(files):06d}"
             with member.opened() as packed, files[name].open("wb") as unpacked:
                 shutil.copyfileobj(packed, unpacked, BLOCK)
         else:
-            found.add("passed-over", name, DEVICE)
+            found.add("passed-over", name, member.why)
+    members.discard("")  # the folder itself
+    if not members:
+        raise UserError(f"{source} is empty; download it again, or give another archive")
+    everything = sorted(members)
+    name_empty(sorted(folders & members), everything, found)
+    resolve_links(source, files, links, everything, found)
+    return dict(sorted(files.items()))
+
+
+def name_empty(folders: list[str], members: list[str], found: Findings) -> None:
+    """Name the folders that have no members."""
+    for folder in folders:
+        if not below(folder, members):
+            found.add("passed-over", folder, EMPTY_FOLDER)
+
+
+def below(folder: str, paths: list[str]) -> list[str]:
+    """Return those of the sorted paths that are below a folder."""
+    return paths[bisect_left(paths, f"{folder}/") : bisect_left(paths, f"{folder}0")]  # 0 follows /
+
+
+def resolve_links(
+    source: Path, files: Files, links: dict[str, str], members: list[str], found: Findings
+) -> None:
+    """Add the files that links mean: of a link to a folder, those below it. Raises UserError."""
+    folders = {}
     for name in links:
         target = follow(name, links)
         if target in files:
             files[name] = files[target]
-        elif target in members and target not in links:
+        elif f"{name}/".startswith(f"{target}/".removeprefix("./")):
+            found.add("passed-over", name, "a link to a folder above it")
+        elif below(target, members):
+            folders[name] = target
+        elif target in members:
             found.add("passed-over", name, f"a link to {target}, which is left out")
         else:
             raise UserError(
                 f"{source} is refused: its member {name!r} is a link to {links[name]!r}, which is "
                 "no member; get the archive from its own source"
             )
-    return dict(sorted(files.items()))
+    there, inner = sorted(files), sorted(folders)
+    for name, target in folders.items():
+        for path in below(target, there):
+            files.setdefault(name + path.removeprefix(target), files[path])
+        for path in below(target, inner):
+            found.add("passed-over", name + path.removeprefix(target), "a link in a linked folder")
 
 
-def follow(name: str, links: dict[str, str]) -> str:
-    """Return the member that a link leads to, through others; a link if they form a circle."""
-    for _ in links:
-        if name not in links:
-            break
-        name = links[name]
-    return name
+def follow(path: str, links: dict[str, str]) -> str:
+    """Return where a path leads through links, of its folders, too; "" in a circle."""
+    for _ in range(MAX_LINKS):
+        places = (path[: match.start()] for match in re.finditer("/|$", path))
+        first = next((place for place in places if place in links), None)
+        if first is None:
+            return path
+        path = links[first] + path.removeprefix(first)
+    return ""
 
 
 @contextmanager
@@ -207,6 +252,11 @@ def damage_named(source: Path, folder: Path) -> Iterator[None]:
         raise UserError(
             f"{source} is packed in a way that Python does not know ({error}); unpack it yourself "
             "and give the folder"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{source} is damaged (its name {error.object!r} is said to be UTF-8 and is not); "
+            "pack it anew"
         ) from None
     except (*DAMAGE, OSError) as error:
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
@@ -221,75 +271,119 @@ def normalise(name: str, source: Path) -> str:
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if ".." in parts or re.match(r"/|[A-Za-z]:", name) or "\0" in name:
         raise UserError(
-            f"{source} is refused: its member {name!r} leads out of the folder, or is a link to "
-            "something else than a member; get the archive from its own source"
+            f"{source} is refused: its member {name!r} leads out of the folder; get the archive "
+            "from its own source"
         )
     return "/".join(parts)
 
 
-def link(name: str, target: str, source: Path) -> Member:
+def link(name: str, target: str) -> Member:
     """Return a symbolic link, whose target is a path from its own folder."""
-    path = posixpath.normpath(posixpath.join(posixpath.dirname(name), target))
-    return Member(name, target=normalise(path, source))
+    path = posixpath.join(posixpath.dirname(name), target)
+    return Member(name, target=posixpath.normpath(path))
 
 
-def zip_members(source: Path) -> Iterator[Member]:
+def zip_members(source: Path, found: Findings) -> Iterator[Member]:
     """Yield the members of a zip in order."""
     with zipfile.ZipFile(source) as archive:
         for member in archive.infolist():
             if member.flag_bits & 0x1:
                 raise UserError(f"{source} has a password; unpack it yourself and give the folder")
-            if member.is_dir():
-                continue
-            name = normalise(zip_name(member), source)
-            kind = stat.S_IFMT(member.external_attr >> 16)
-            if stat.S_ISLNK(kind):
-                yield link(name, archive.read(member).decode(errors="replace"), source)
-            elif kind and not stat.S_ISREG(kind):
+            path = zip_name(member, found)
+            name, kind = normalise(path, source), stat.S_IFMT(member.external_attr >> 16)
+            if path.endswith("/"):
                 yield Member(name)
+            elif stat.S_ISLNK(kind):
+                yield link(name, archive.read(member).decode(errors="replace"))
+            elif kind and not stat.S_ISREG(kind):
+                yield Member(name, why=DEVICE)
             else:
                 yield Member(name, member.file_size, partial(archive.open, member))
 
 
-def zip_name(member: zipfile.ZipInfo) -> str:
+def zip_name(member: zipfile.ZipInfo, found: Findings) -> str:
     """Return the path of a zip's member as its maker wrote it, with slashes.
 
-    Names without the flag for UTF-8 are read as code page 437 by zipfile, but macOS writes UTF-8,
-    and a Russian Windows code page 866, which we believe where it gives Russian letters.
+    A path in Unicode may stand in an extra field. Other names without the flag for UTF-8 are read
+    as code page 437 by zipfile, but macOS writes UTF-8, and a Russian Windows code page 866.
     """
     name = member.orig_filename
     if not member.flag_bits & 0x800:
-        with suppress(UnicodeError):
-            read = name.encode("cp437").decode(errors="surrogateescape")
-            read = decode_russian(read, "cp866")
-            name = read if read.isprintable() else name
+        raw = name.encode("cp437")
+        read = unicode_path(member.extra, raw) or raw.decode(errors="surrogateescape")
+        read = decode_surely(read, ("cp866", "cp1251"))
+        if SURROGATE.search(read):
+            found.add("guessed-name", name.replace("\\", "/"), GUESSED)
+        else:
+            name = read
     return name.replace("\\", "/")
 
 
-def tar_members(source: Path) -> Iterator[Member]:
+def unicode_path(extra: bytes, raw: bytes) -> str | None:
+    """Return Info-ZIP's Unicode Path of a member, if it is that of its raw name."""
+    while len(extra) > 4:
+        kind, size = struct.unpack_from("<HH", extra)
+        field, extra = extra[4 : 4 + size], extra[4 + size :]
+        if kind == 0x7075 and field[1:5] == struct.pack("<L", zlib.crc32(raw)):
+            return field[5:].decode()
+    return None
+
+
+class TarInfo(tarfile.TarInfo):
+    """A tar's header; in an old one of GNU tar, what ustar has for folders are times."""
+
+    @classmethod
+    def frombuf(cls, buf: Any, encoding: str, errors: str) -> Any:
+        """Read a header, and check its sum."""
+        member = super().frombuf(buf, encoding, errors)
+        if buf[257:265] == b"ustar  \0":
+            member.name = buf[:100].partition(b"\0")[0].decode(encoding, errors)
+        return member
+
+
+def tar_members(source: Path, _: Findings) -> Iterator[Member]:
     """Yield the members of a tar in order; each is to be read before the next."""
-    with tarfile.open(source) as archive:
+    with tarfile.open(source, tarinfo=TarInfo) as archive:
         for member in archive:
             name = normalise(member.name, source)
             if member.size < 0:  # it leads back, perhaps for ever
                 raise tarfile.ReadError("a negative size")
+            if member.type == b"M":
+                raise UserError(
+                    f"{source} is a part of a larger tar; unpack all with tar -xM yourself"
+                )
             if member.issym():
-                yield link(name, member.linkname, source)
+                yield link(name, member.linkname)
             elif member.islnk():
-                yield Member(name, target=normalise(member.linkname, source))
+                yield Member(name, target=posixpath.normpath(member.linkname))
             elif member.isfile():
                 yield Member(name, member.size, partial(archive.extractfile, member))
-            elif not member.isdir():
+            elif member.isdir() or member.type == b"D":  # GNU tar's incremental backups
                 yield Member(name)
-        # tarfile takes a damaged header for the end, and reads no checksum that follows it.
-        stream: Any = archive.fileobj
-        stream.seek(archive.offset)
-        rest = stream.read(tarfile.BLOCKSIZE)
-        if len(rest) < tarfile.BLOCKSIZE or rest.strip(b"\0"):
-            raise tarfile.ReadError("it ends early" if not rest else "a damaged header")
+            elif member.type != b"V":  # the name of a volume
+                yield Member(name, why=DEVICE if member.isdev() else "no file")
+        check_end(archive, source)
+
+
+def check_end(archive: tarfile.TarFile, source: Path) -> None:
+    """Raise an error unless a tar that was read is whole.
+
+    tarfile takes a damaged header for the end, and reads no checksum that follows it.
+    """
+    stream: Any = archive.fileobj
+    stream.seek(archive.offset)
+    rest = stream.read(tarfile.BLOCKSIZE)
+    if len(rest) < tarfile.BLOCKSIZE or rest.strip(b"\0"):
+        raise tarfile.ReadError("it ends early" if not rest else "a damaged header")
+    try:
         while rest := stream.read(BLOCK):
             if rest.strip(b"\0"):
                 raise tarfile.ReadError("something follows its end")
+    except EOFError:  # Python takes zeros after an xz stream for the start of another
+        with source.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - BLOCK))
+            if not file.read().rstrip(b"\0").endswith(b"YZ"):
+                raise
 
 
 # ---- Photos --------------------------------------------------------------------------------------

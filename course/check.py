@@ -60,6 +60,21 @@ def prepare_check_folder(test: TestFolder) -> Path:
     return output
 
 
+def fault_of(test: TestFolder) -> str | None:
+    """Return what is wrong with the files of a test, for which no submission is to blame."""
+    parts = {test.input / "train" / "gt.csv": "train", test.gt / "gt.csv": "test"}
+    for path, part in parts.items():
+        try:
+            labels, photos = read_csv(path), test.input / part / "images"
+        except CheckerError as error:
+            return str(error)
+        if not labels:
+            return f"{path} holds no row"
+        if missing := next((name for name in labels if not (photos / name).is_file()), None):
+            return f"{path} names {missing}, which is no file in {photos}"
+    return None
+
+
 def copy_truth(test: TestFolder) -> None:
     """Copy the true labels into the check folder, where the check reads them."""
     if not test.gt.is_dir():

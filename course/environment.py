@@ -4,6 +4,7 @@ import re
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import cache
 from importlib import metadata
 
 PYTHON = (3, 12)  # 3.12.3 there
@@ -53,6 +54,7 @@ def python_versions() -> str:
     return f"Python {here} runs here, {there} there"
 
 
+@cache
 def distribution_of(module: str) -> str | None:
     """Return the distribution that a top-level module comes from; None if it is none's."""
     # Python 3.10 finds none of a distribution that does not list its modules, such as torch.

@@ -6,11 +6,14 @@ would make of a table.
 
 import csv
 import io
+import json
 import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 
 from course.files import UserError, name_errors
@@ -26,6 +29,9 @@ FILE_COLUMNS = (
 LABEL_COLUMNS = ("class_id", "label", "labels", "class", "species", "breed", "category", "target")
 WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.0*)?")
 NAME = re.compile(r"[^\0\r\n]+")  # a line end in a name comes from a quote that was left open
+SURROGATE = re.compile("[\udc80-\udcff]")  # a byte that is no UTF-8
+# Lines above the header: blank ones, comments, and Excel's word on what separates the columns.
+ABOVE = re.compile(r"\s*(#[^,;|\t]*|sep=[,;|\t:]\s*)?", re.IGNORECASE)
 MAX_SHOWN = 80  # characters of a bad row
 
 
@@ -51,20 +57,24 @@ def read_rows(path: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
         if path.is_fifo() or path.is_char_device():  # opening it would block
             raise UserError(f"{path} is a device or a pipe; give a file")
         content = path.read_bytes()
-    utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
-    text = content.decode(*("utf-16", "replace") if utf16 else ("utf-8-sig", "surrogateescape"))
-    first = text.partition("\n")[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count))
+    codec = json.detect_encoding(content)
+    text = content.decode(codec, "surrogateescape" if codec.startswith("utf-8") else "replace")
+    lines = list(io.StringIO(text.replace("\ufeff", ""), newline=""))
+    above = list(takewhile(ABOVE.fullmatch, lines))
+    first = "".join(lines[len(above) : len(above) + 1])
+    asked = re.search("^sep=(.)", "".join(above), re.IGNORECASE | re.MULTILINE)
+    delimiter = asked[1] if asked else max(",;\t|", key=first.count)
+    reader = csv.reader(lines[len(above) :], delimiter=delimiter)
     try:
         columns = [column.strip().lower() for column in next(reader, [])]
         rows = [
-            (f"line {reader.line_num}", dict(zip(columns, map(str.strip, row), strict=False)))
+            (len(above) + reader.line_num, dict(zip(columns, map(str.strip, row), strict=False)))
             for row in reader
             if any(map(str.strip, row))
         ]
     except csv.Error as error:
         raise UserError(f"{path} is no table: {error}") from None
-    return columns, rows
+    return columns, [(f"line {number}", row) for number, row in rows]
 
 
 def read_table(path: Path, numbers: bool = False) -> Table | None:
@@ -84,7 +94,8 @@ def read_table(path: Path, numbers: bool = False) -> Table | None:
         name, text = row.get(file, ""), row.get(label, "")
         if not NAME.fullmatch(name) or not (WHOLE_NUMBER if numbers else NAME).fullmatch(text):
             shown = ",".join(row.values())
-            table.faults.append(("bad-row", name, f"{line}: {shown[:MAX_SHOWN]!r}"))
+            kind = HEADER if numbers else "a file name and a label"
+            table.faults.append(("bad-row", name, f"{line}: {shown[:MAX_SHOWN]!r} is not {kind}"))
         elif name in table.labels:
             code = "repeated-row" if table.labels[name] == text else "two-ids"
             table.faults.append((code, name, line))
@@ -114,8 +125,8 @@ def read_labels(path: Path) -> dict[str, int]:
     table = read_gt(path)
     for code, name, what in table.faults:
         if code != "repeated-row":
-            fault = f"gives {name} another class id" if code == "two-ids" else f"is not {HEADER}"
-            raise UserError(f"{path}, {what} {fault}; correct it")
+            fault = f" gives {name} another class id" if code == "two-ids" else ""
+            raise UserError(f"{path}, {what}{fault}; correct it")
     return table.ids
 
 
@@ -138,7 +149,7 @@ def read_species(path: Path) -> dict[int, str]:
         raise UserError(
             f"{path} must have the header {SPECIES_HEADER} and a row per species; correct it"
         )
-    return {k: decode_russian(n).encode(errors="replace").decode() for k, n in names.items()}
+    return {class_id: decode_name(name) for class_id, name in names.items()}
 
 
 def species_bytes(species: Mapping[int, str], source: str = "") -> bytes:
@@ -147,24 +158,51 @@ def species_bytes(species: Mapping[int, str], source: str = "") -> bytes:
     rows = [[*row, *more] for row in sorted(species.items())]
     header = [*SPECIES_HEADER.split(","), *(["source"] if source else [])]
     csv.writer(file, lineterminator="\n").writerows([header, *rows])
-    return file.getvalue().encode(errors="surrogateescape")
+    return file.getvalue().encode()
 
 
 # ---- Names of photos -----------------------------------------------------------------------------
 
 
-def decode_russian(name: str, codec: str = "cp1251") -> str:
-    """Return a name with bytes that are no UTF-8 as a Russian Windows meant it; others as is."""
-    if not re.search("[\udc80-\udcff]", name):
+def decode_name(name: str) -> str:
+    """Return a name, whose bytes that are no UTF-8 are surrogates, as people mean it, without them.
+
+    What is no UTF-8 and no Russian is Western, or shows its bytes if it cannot be that either.
+    """
+    name = decode_surely(name)
+    if not SURROGATE.search(name):
         return name
-    text = name.encode(errors="surrogateescape").decode(codec, "replace")
-    return text if re.fullmatch("[\x00-\x7fа-яёА-ЯЁ]*", text) else name
+    content = name.encode(errors="surrogateescape")
+    try:
+        return content.decode("cp1252")
+    except UnicodeDecodeError:
+        return content.decode(errors="backslashreplace")
+
+
+def decode_surely(name: str, codecs: Iterable[str] = ("cp1251", "cp866")) -> str:
+    """Return a name that is UTF-8 or Russian without surrogates, another as it is.
+
+    An ASCII system takes the letters of UTF-8 for such bytes. Russian is believed if its letters
+    make whole words, none with Latin letters inside and one longer than the French à.
+    """
+    if not SURROGATE.search(name):
+        return name
+    content = name.encode(errors="surrogateescape")
+    with suppress(UnicodeDecodeError):
+        return content.decode()
+    for text in (content.decode(codec, "replace") for codec in codecs):
+        words = [word for word in re.findall(r"[^\W\d_]+", text) if not word.isascii()]
+        symbols = re.sub("[а-яёА-ЯЁ]", "", text)
+        whole = all(re.fullmatch("[а-яёА-ЯЁ]+", word) for word in words)
+        if symbols.isascii() and whole and max(map(len, words)) > 1:
+            return text
+    return name
 
 
 def name_key(name: str) -> str:
     """Return what names are compared by: one form of accents, no folders, blanks or case."""
-    name = unicodedata.normalize("NFC", decode_russian(name)).replace("\\", "/").rpartition("/")[2]
-    return name.strip().casefold()
+    name = decode_name(name.replace("\\", "/").rpartition("/")[2])
+    return unicodedata.normalize("NFC", name).strip().casefold()
 
 
 def match_names(named: Iterable[str], there: Iterable[str]) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """What the student sees: the testing system's lines, and below each what they do not say."""
 
 import csv
+import io
 import sys
 import textwrap
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from course import marks
+from course.check import fault_of
 from course.cli import printable
 from course.environment import unknown_packages
 from course.files import atomic_write
@@ -73,7 +75,7 @@ def show_result(result: TestResult, submission: Submission) -> None:
     outcome, seconds = result.outcome, f"{result.outcome.seconds:.2f}s " if result.ok else ""
     say(f"{result.test.number} {seconds}{result.status}")
     if outcome.problem:
-        _show_failure(outcome.problem, outcome, submission)
+        _show_failure(outcome.problem, result, submission)
     for refusal in outcome.swallowed_refusals:
         say_indented(f"!! {refusal}")
         if result.ok:
@@ -102,13 +104,17 @@ def show_result(result: TestResult, submission: Submission) -> None:
         say("\n".join(f"   | {line}" for line in lines[-3 if result.ok else -20 :]))
 
 
-def _show_failure(problem: Problem, outcome: Outcome, submission: Submission) -> None:
-    failure = outcome.failure
+def _show_failure(problem: Problem, result: TestResult, submission: Submission) -> None:
+    outcome, failure = result.outcome, result.outcome.failure
     traceback = failure.traceback.rstrip() if failure else ""
     if traceback and problem is failure:
         say(traceback)
     say(f"   {problem}")
-    show_hint(problem, outcome, submission)
+    if fault := fault_of(result.test):
+        say_indented(f"Why: the test itself is at fault, not the submission: {fault}")
+        say_indented("What to do: make the tests anew (python public_data/prepare.py)")
+    else:
+        show_hint(problem, outcome, submission)
     if failure and traceback and problem is not failure:
         say(f"   what followed from it in {failure.phase}:\n{traceback}")
 
@@ -235,8 +241,10 @@ def write_errors(path: Path, results: Sequence[TestResult], names: Mapping[int, 
     """Write all misclassified photos of all tests as csv, and say how many."""
     rows = [(r.test.number, *row) for r in results for row in _misclassified(r, names)]
     header = ("test", "filename", "class_id", "answer", "species", "answered_species")
-    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([header, *rows])
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows([header, *rows])
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(table.getvalue().encode(errors="surrogateescape"))
     say(f"{path}: {len(rows)} misclassified photos")
 
 

@@ -3,8 +3,10 @@
 import io
 import os
 import stat
+import struct
 import tarfile
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -93,6 +95,40 @@ def test_an_archive_that_is_damaged_anywhere_is_refused_or_whole(tmp_path, name,
     assert refused >= (35 if "." in name[2:-3] or name == "a.tgz" else 1)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_empty_archive_and_empty_folders_are_said_to_be_so(tmp_path, kind, prepared):
+    pack(tmp_path / kind, photos=False)
+    assert f"{kind} is empty; download it again" in prepared(tmp_path / kind, status=1).err
+    folder = ("Emu/", b"") if kind == "a.zip" else special("Emu", tarfile.DIRTYPE)
+    pack(tmp_path / kind, folder)
+    assert prepared(tmp_path / kind).err == "skipped: Emu: an empty folder\n"
+
+
+@pytest.mark.parametrize("length", [4, 8, 12, 512])
+def test_zeros_after_an_xz_stream_are_padding(tmp_path, length, prepared):
+    with pack(tmp_path / "a.tar.xz").open("ab") as file:
+        file.write(bytes(length))
+    prepared(tmp_path / "a.tar.xz")
+    assert taken(tmp_path) == expected()
+
+
+def test_an_incremental_backup_of_gnu_tar(tmp_path, prepared):
+    """It has times where ustar has a prefix, lists of folders, and perhaps a volume's name."""
+    pack(
+        tmp_path / "a.tar", special("Auk", b"D"), special("Birds", b"V"), format=tarfile.GNU_FORMAT
+    )
+    data = bytearray((tmp_path / "a.tar").read_bytes())
+    with tarfile.open(tmp_path / "a.tar") as archive:
+        starts = [member.offset for member in archive]
+    for start in starts:
+        data[start + 345 : start + 368] = b"14544400200\00014544400200"
+        total = sum(data[start : start + 512]) - sum(data[start + 148 : start + 156]) + 8 * 32
+        data[start + 148 : start + 156] = b"%06o\0 " % total
+    (tmp_path / "a.tar").write_bytes(data)
+    assert prepared(tmp_path / "a.tar").err == ""
+    assert taken(tmp_path) == expected()
+
+
 def replaced(data, place, new) -> bytes:
     return data[:place] + new + data[place + len(new) :]
 
@@ -125,6 +161,11 @@ REFUSED = {
     "the last part of a zip": ("a.zip", lambda data, at: data[len(data) // 2 :], "is damaged"),
     "a password": ("a.zip", in_directory(8, 1), "has a password; unpack it yourself"),
     "an unknown packing": ("a.zip", in_directory(10, 9), "is packed in a way that Python does not"),
+    "a flag that lies": (
+        "a.zip",
+        lambda data, at: in_directory(9, 8)(data.replace(b"Auk", b"\xff\xff\xff"), at),
+        "is damaged (its name b'\\xff\\xff\\xff/0.jpg' is said to be UTF-8 and is not)",
+    ),
     "a size too small": ("a.zip", in_directory(24, 9), "is damaged (Bad CRC-32"),
     **{
         f"{name} cut at {share}": (name, lambda data, at, share=share: cut(data, share), "is ")
@@ -137,6 +178,7 @@ REFUSED = {
             (b"PK\x07\x08PK\x03\x04", "is a part of a split zip; join the parts"),
             (b"PK\x03\x04", "is no whole zip; download it again"),
             (b"<!doctype html>", "is a web page; download the archive again"),
+            (b"\xef\xbb\xbf\n  <html>", "is a web page; download the archive again"),
             (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
             (b"7z\xbc\xaf\x27\x1c", "is a 7z archive; unpack it yourself"),
             (b"\x28\xb5\x2f\xfd", "is packed by Zstandard"),
@@ -166,18 +208,35 @@ def test_what_is_no_whole_archive_is_refused_in_one_line(tmp_path, what, prepare
     assert not (tmp_path / "out").exists()
 
 
+AUK = PHOTOS["Auk/0.jpg"]
+AUKS = {f"Dodo_{number}.jpg": PHOTOS[f"Auk/{number}.jpg"] for number in range(3)}
+
+
 @pytest.mark.parametrize(
-    "link",
+    ("link", "more", "told"),
     [
-        special("Owl/9.jpg", tarfile.LNKTYPE, "Auk/0.jpg"),
-        special("./Owl/9.jpg", tarfile.LNKTYPE, "./Auk/0.jpg"),
-        special("Owl/9.jpg", tarfile.SYMTYPE, "../Auk/0.jpg"),
+        (("Owl/9.jpg", tarfile.LNKTYPE, "Auk/0.jpg"), {"Owl_9.jpg": AUK}, ""),
+        (("./Owl/9.jpg", tarfile.LNKTYPE, "./Auk/0.jpg"), {"Owl_9.jpg": AUK}, ""),
+        (("Owl/9.jpg", tarfile.SYMTYPE, "../Auk/0.jpg"), {"Owl_9.jpg": AUK}, ""),
+        (("Dodo", tarfile.SYMTYPE, "Auk"), AUKS, ""),
+        (("Auk/all", tarfile.SYMTYPE, ".."), {}, "Auk/all: a link to a folder above it"),
+        ((".venv/python", tarfile.SYMTYPE, "/usr/bin/python3"), {}, ".venv: hidden folder"),
     ],
 )
-def test_a_link_to_a_member_is_that_member(tmp_path, link, prepared):
-    pack(tmp_path / "a.tgz", link)
-    prepared(tmp_path / "a.tgz")
-    assert taken(tmp_path) == expected() | {"Owl_9.jpg": PHOTOS["Auk/0.jpg"]}
+def test_a_link_to_a_member_is_that_member(tmp_path, link, more, told, prepared):
+    pack(tmp_path / "a.tgz", special(*link))
+    assert prepared(tmp_path / "a.tgz").err == (f"skipped: {told}\n" if told else "")
+    assert taken(tmp_path) == expected() | more
+
+
+def test_links_lead_through_others(tmp_path, prepared):
+    links = (("Emu", "Dodo"), ("Dodo", "Auk"), ("Owl/9.jpg", "../Emu/0.jpg"), ("Auk/in", "../Owl"))
+    pack(tmp_path / "a.tar", *(special(name, tarfile.SYMTYPE, target) for name, target in links))
+    told = prepared(tmp_path / "a.tar").err.splitlines()
+    assert told == [f"skipped: {name}/in: a link in a linked folder" for name in ("Emu", "Dodo")]
+    got = taken(tmp_path)
+    assert len(got) == 6 + 3 + 3 + 1 + 4  # Emu and Dodo are Auk, Auk/in has all of Owl
+    assert got["Owl_9.jpg"] == got["Emu_0.jpg"] == got["Dodo_0.jpg"] == AUK
 
 
 def test_a_tar_of_what_prepare_wrote_is_taken(tmp_path, prepared):
@@ -194,7 +253,8 @@ def test_a_tar_of_what_prepare_wrote_is_taken(tmp_path, prepared):
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
 def test_a_link_to_anything_else_is_refused(tmp_path, target, kind, prepared):
     pack(tmp_path / "a.tar", special("Owl/9.jpg", kind, target))
-    assert "a.tar is refused: its member" in prepared(tmp_path / "a.tar", status=1).err
+    told = prepared(tmp_path / "a.tar", status=1).err
+    assert "a.tar is refused: its member 'Owl/9.jpg' is a link to '" in told
 
 
 @pytest.mark.parametrize("kind", ["a.zip", "a.tar"])
@@ -223,24 +283,43 @@ def test_a_name_that_leads_out_is_refused(tmp_path, kind, name, prepared):
 
 
 @pytest.mark.parametrize(
-    ("written", "raw"),
-    [("DrozdDrozd", "Дрозд".encode()), ("drozd", "Дрозд".encode("cp866"))],
-    ids=["a Mac", "a Russian Windows"],
+    ("name", "codec", "note"),
+    [("Дрозд", "utf-8", ""), ("Дрозд", "cp866", ""), ("Grünfink", "cp850", "note: Grünfink/9.JPG")],
+    ids=["a Mac", "a Russian Windows", "a German Windows"],
 )
-def test_names_of_a_zip_without_the_flag_for_utf8(tmp_path, written, raw, prepared):
+def test_names_of_a_zip_without_the_flag_for_utf8(tmp_path, name, codec, note, prepared):
+    raw = name.encode(codec)
+    written = "x" * len(raw)
     members = [(f"{written}/9.JPG", jpeg(9)), ("__MACOSX/Auk/._1.jpg", b""), ("__MACOSX/2", b"")]
     data = pack(tmp_path / "a.zip", *members).read_bytes()
     assert data.count(written.encode()) == 2
     (tmp_path / "a.zip").write_bytes(data.replace(written.encode(), raw))
-    assert prepared(tmp_path / "a.zip").err == "skipped: __MACOSX: hidden folder\n"
-    assert taken(tmp_path) == expected() | {"Дрозд_9.JPG": jpeg(9)}
-    assert "2,Дрозд\n" in (tmp_path / "out/species.csv").read_text(encoding="utf-8")
+    skipped, _, more = prepared(tmp_path / "a.zip").err.partition("\n")
+    assert skipped == "skipped: __MACOSX: hidden folder"
+    assert more.startswith(note) if note else not more
+    assert taken(tmp_path) == expected() | {f"{name}_9.JPG": jpeg(9)}
+    assert f",{name}\n" in (tmp_path / "out/species.csv").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_the_unicode_path_of_a_zip_is_believed_if_its_checksum_fits(tmp_path, right, prepared):
+    member, path = zipfile.ZipInfo("______/9.jpg"), "Дрозд/9.jpg".encode()
+    checksum = zlib.crc32(member.filename.encode()) ^ (not right)
+    other = struct.pack("<HHH", 0x5455, 2, 0)
+    member.extra = other + struct.pack("<HHBL", 0x7075, 5 + len(path), 1, checksum) + path
+    pack(tmp_path / "a.zip", (member, jpeg(9)))
+    prepared(tmp_path / "a.zip")
+    assert ("Дрозд_9.jpg" in taken(tmp_path)) == right
 
 
 def test_a_zip_with_backslashes(tmp_path, prepared):
-    members = [("birds\\Auk\\1.jpg", jpeg(1)), ("birds\\Owl\\2.jpg", jpeg(2))]
+    members = [
+        ("birds\\Auk\\", b""),
+        ("birds\\Auk\\1.jpg", jpeg(1)),
+        ("birds\\Owl\\2.jpg", jpeg(2)),
+    ]
     pack(tmp_path / "a.zip", *members, photos=False)
-    prepared(tmp_path / "a.zip")
+    assert prepared(tmp_path / "a.zip").err == ""
     assert taken(tmp_path) == {"Auk_1.jpg": jpeg(1), "Owl_2.jpg": jpeg(2)}
 
 
@@ -260,6 +339,7 @@ def test_what_is_no_photo_is_named_and_counted(tmp_path, prepared):
     members = (
         special("Auk/pipe.jpg", tarfile.FIFOTYPE),
         special("Auk/disk.jpg", tarfile.CHRTYPE),
+        special("Auk/new.jpg", b"Z"),
         ("Auk/inner.zip", b"PK"),
         (".hidden/1.jpg", jpeg(9)),
         special("Auk/to_hidden.jpg", tarfile.LNKTYPE, ".hidden/1.jpg"),
@@ -271,10 +351,11 @@ def test_what_is_no_photo_is_named_and_counted(tmp_path, prepared):
         "skipped: Auk/disk.jpg: a device or a pipe",
         "skipped: Auk/inner.zip: a nested archive, which is not read; unpack it and give its "
         "folder",
+        "skipped: Auk/new.jpg: no file",
         "skipped: Auk/pipe.jpg: a device or a pipe",
         "skipped: Auk/to_hidden.jpg: a link to .hidden/1.jpg, which is left out",
     ]
-    assert "files skipped: 5" in out
+    assert "files skipped: 6" in out
     assert taken(tmp_path) == expected()
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import sys
 import threading
@@ -248,7 +249,7 @@ def check(folder, tmp_path):
 def what(code, item):
     """Return what a finding is about: its files, the row, or the species or test it names."""
     if code == "bad-row":
-        return (*item["files"], item["detail"].split(": ")[1])
+        return (*item["files"], re.split(": | is not ", item["detail"])[1])
     return tuple(item["files"]) or (item["detail"].split(" and ")[0],)
 
 

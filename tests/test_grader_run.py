@@ -25,7 +25,7 @@ from course.layout import TestFolder
 from grader.outcome import Outcome, Phase
 from grader.pack import PackError, files_to_pack, pack
 from grader.process import run
-from grader.report import Progress, say, show_errors, show_result
+from grader.report import Progress, say, show_errors, show_result, write_errors
 from grader.sandbox import why_no_sandbox
 from grader.session import TestResult
 from grader.staging import Submission
@@ -232,6 +232,31 @@ def test_true_labels_of_an_old_run_are_not_checked_with(course, grade):
     assert (status, statuses_of(course / "tests"), errors) == (1, ["Checker error"], "")
 
 
+@pytest.mark.parametrize(
+    ("file", "text", "fault"),
+    [
+        ("gt/gt.csv", None, "no file"),
+        ("gt/gt.csv", "filename,class_id\n", "holds no row"),
+        ("gt/gt.csv", "filename,class_id\nowl.png,1\n", "names owl.png, which is no file in"),
+        ("input/train/gt.csv", None, "no file"),
+        ("input/train/gt.csv", "filename;class_id\nphoto_0.png;1\n", "its header must be"),
+    ],
+)
+def test_a_fault_of_the_test_is_not_told_as_the_submissions(course, grade, file, text, fault):
+    path = course / "tests" / f"00_test_img_{file}"
+    path.unlink()
+    if text is not None:
+        path.write_text(text)
+    status, lines, _ = grade()
+    told = " ".join(line.strip() for line in lines)
+    assert status == 1
+    assert "Why: the test itself is at fault, not the submission" in told
+    assert fault in told
+    assert str(path) in told
+    assert "python public_data/prepare.py" in told
+    assert "let classify return" not in told
+
+
 def test_below_a_required_accuracy_it_fails_and_is_not_packed(course, grade):
     path, constant = course / "upload.zip", Habit(answer="photo.name: 3")
     status, lines, _ = grade("--require", "0.2501", "--pack", path, habit=constant)
@@ -378,6 +403,12 @@ def test_the_most_frequent_confusions_are_told_first(capsys):
         ["c.png", "Wren", "class", "3"],
         ["a.png", "class", "0", "class", "2"],
     ]
+
+
+def test_all_misclassified_photos_are_written_whatever_their_names(tmp_path):
+    name = os.fsdecode(b"\xff.png")
+    write_errors(tmp_path / "errors.csv", [TestResult(TEST, Outcome(), {name: 1}, {name: 0})], {})
+    assert b"\n00,\xff.png,0,1," in (tmp_path / "errors.csv").read_bytes()
 
 
 def test_costs_are_told_in_their_units_and_a_busy_machine_is_named_once(course, capsys):

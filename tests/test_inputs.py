@@ -9,6 +9,7 @@ import json
 import os
 import re
 import sys
+import unicodedata
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ import torch
 from PIL import Image
 
 import solution
-from birddata import dataset_check, prepare
+from birddata import dataset_check, prepare, samples
 from course import layout, tables
 from course.check import check_answer
 from course.files import UserError
@@ -296,7 +297,12 @@ TABLES = {
     "empty lines": (PLAIN.replace("\n", "\n\n", 1) + "\n\n", SAME),
     "carriage returns": (PLAIN.replace("\n", "\r\n"), SAME),
     "Excel's mark": ("\ufeff" + PLAIN, SAME),
-    "UTF-16": (PLAIN.encode("utf-16"), STOPS),
+    "two marks": ("\ufeff\ufeff" + PLAIN, STOPS),
+    **{f"UTF-{kind}": (PLAIN.encode(f"utf-{kind}"), STOPS) for kind in ("16", "16-le", "32")},
+    "a word on what separates": ("sep=;\n" + PLAIN.replace(",", ";"), STOPS),
+    "a comment and a blank line": ("# my labels\n\n" + PLAIN, STOPS),
+    "a column called #": ("#,filename,class_id\n0,a.jpg,0\n1,b.jpg,3\n", STOPS),
+    "bars": (PLAIN.replace(",", "|"), STOPS),
     "a blank": (PLAIN.replace(",3", ", 3"), SAME),
     "a plus": (PLAIN.replace(",3", ",+3"), SAME),
     "no-break space": (PLAIN.replace(",3", ",\u00a03"), SAME),
@@ -394,7 +400,7 @@ def test_every_command_refuses_a_broken_table_in_one_line(table, prepared):
 def test_what_is_no_row_is_refused_by_all(row, tmp_path):
     gt = tmp_path / "gt.csv"
     gt.write_text(f"{PLAIN}{row}\n")
-    with pytest.raises(Exception, match="line 4"):
+    with pytest.raises(UserError, match=f"line 4: '{row}' is not filename,class_id; correct it"):
         tables.read_labels(gt)
     with pytest.raises(CheckerError, match="line 4"):
         read_csv(gt)
@@ -492,10 +498,13 @@ DROZD_1251 = DROZD.encode("cp1251").decode("utf-8", "surrogateescape")
 @pytest.mark.skipif(os.name == "nt", reason="no such names on Windows")
 @pytest.mark.parametrize(
     ("row", "file"),
-    [(DROZD, DROZD_1251), (DROZD_1251, DROZD), (DROZD_1251, DROZD_1251), ("\udcfc.jpg", None)],
+    [
+        *((DROZD, DROZD_1251), (DROZD_1251, DROZD), (DROZD_1251, DROZD_1251)),
+        *(("Gr\udcfcn.jpg", "Gr\u00fcn.jpg"), ("\udcfc\udcf6.jpg", None)),
+    ],
 )
 def test_tables_and_files_in_different_encodings(tmp_path, capsys, row, file):
-    """Russian letters are matched; what else the bytes may mean is refused with the names."""
+    """They are matched by what the bytes mean; others are refused with the names."""
     photos = {file or "\u00fc.jpg": saved("JPEG")}
     source = write_test(tmp_path / "t", photos, layout.gt_bytes({row: 5}))
     status = call(main, source, "--out", tmp_path / "out")
@@ -507,14 +516,58 @@ def test_tables_and_files_in_different_encodings(tmp_path, capsys, row, file):
             layout.load_training_set(source)
     else:
         assert status == 0
-        assert tables.read_labels(tmp_path / "out/00_x_gt/gt.csv") == {DROZD: 5}
+        meant = DROZD if DROZD_1251 in (row, file) else file
+        assert tables.read_labels(tmp_path / "out/00_x_gt/gt.csv") == {meant: 5}
         assert layout.load_training_set(source).gt == {file: 5}
 
 
-def test_names_of_species_in_another_encoding(tmp_path):
-    path = tmp_path / "species.csv"
-    path.write_bytes("class_id,name\n3,\u0414\u0440\u043e\u0437\u0434\n".encode("cp1251"))
-    assert tables.read_species(path) == {3: "\u0414\u0440\u043e\u0437\u0434"}
+# Names, the encoding of the table that holds them, and what they become.
+ENCODED = [
+    ("\u0414\u0440\u043e\u0437\u0434", "cp1251", None),
+    ("\u0427\u0438\u0436", "cp866", None),
+    ("\u0427\u0438\u0436 \u0438 Auk", "cp1251", None),
+    ("Zaunk\u00f6nig", "utf-8", None),
+    ("M\u00f6nchsgrasm\u00fccke", "cp1252", None),
+    ("Geai bleu \u00e0 t\u00eate", "cp1252", None),
+    ("Pic \u00e0 dos blanc", "cp1252", None),
+    ("Dzi\u0119cio\u0142", "cp1250", "Dzi\u00eacio\u00b3"),
+    ("Grive \u0081", "latin-1", "Grive \\x81"),
+]
+
+
+@pytest.mark.parametrize(("name", "codec", "read"), ENCODED)
+def test_names_of_species_in_another_encoding(tmp_path, name, codec, read, prepared):
+    """What is neither UTF-8 nor Russian is Western, and so said."""
+    path, photos = tmp_path / "species.csv", tmp_path / "photos"
+    path.write_bytes(f"class_id,name\n3,{name}\n".encode(codec))
+    assert tables.read_species(path) == {3: read or name}
+    photos.mkdir()
+    picture().save(photos / "a.jpg")
+    (photos / "labels.csv").write_bytes(f"filename,label\na.jpg,{name}\n".encode(codec))
+    told = prepared(photos).err
+    assert (tmp_path / "out/species.csv").read_text("utf-8") == f"class_id,name\n0,{read or name}\n"
+    guessed = codec in ("cp1250", "cp1252", "latin-1")
+    assert told.startswith(f"note: {read or name}: no UTF-8, so it is read as Western") == guessed
+
+
+def test_names_on_a_system_that_knows_ascii_alone():
+    for name in ("Gr\u00fcnfink", "\u0414\u0440\u043e\u0437\u0434"):
+        listed = name.encode().decode("ascii", "surrogateescape")
+        assert samples.name_for_people(listed) == tables.decode_name(listed) == name
+
+
+@pytest.mark.parametrize("other", ["House_Sparrow", "HOUSE sparrow", "House Sparr\u006f\u0308w"])
+def test_spellings_of_a_species_are_joined(tmp_path, other, prepared):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    name = unicodedata.normalize("NFC", other) if "\u0308" in other else "House Sparrow"
+    for photo in "abc":
+        picture().save(photos / f"{photo}.jpg")
+    rows = f"filename,label\na.jpg,{name}\nb.jpg,{other}\nc.jpg,Auk\n"
+    (photos / "labels.csv").write_text(rows, encoding="utf-8")
+    assert "taken for the same species as" in prepared(photos).err
+    labels = tables.read_labels(tmp_path / "out/00_test_img_gt/gt.csv")
+    assert labels == {"a.jpg": 1, "b.jpg": 1, "c.jpg": 0}
 
 
 # --- HEIC -----------------------------------------------------------------------------------------
@@ -615,9 +668,14 @@ def test_a_table_beside_photos_gives_the_labels(tmp_path, header, rows, species,
         ("id,breed\nx1,Owl\nx2,Auk\n", "labelled are x1, x2, the photos are train/a.jpg; the"),
         ('id,breed\n"a,Owl\nb,Auk\n', "labels.csv labels no photo; give each a row"),
         ("id,breed\n" + "a,Owl\n" * 3_000_000, "labels.csv is larger than 16 MiB, so it is no tab"),
-        (None, "a table of labels beside the photos"),
+        (
+            "id breed\na Owl\n",
+            "labels.csv is none: its columns are 'id breed', not such as filename",
+        ),
+        ("id,breed\na.jpg,Owl\nb,\n", "line 3: 'b,' is not a file name and a label"),
+        (None, "a table of labels beside the photos nor"),
     ],
-    ids=["other names", "an open quote", "too large", "none"],
+    ids=["other names", "an open quote", "too large", "blanks", "no label", "none"],
 )
 def test_one_folder_of_photos_is_no_species(tmp_path, table, cause, prepared):
     (tmp_path / "source/train").mkdir(parents=True)

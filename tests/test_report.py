@@ -387,7 +387,10 @@ def test_one_command_makes_the_pictures(history, untrained, photos, tmp_path, mo
     write_json(tmp_path / "report" / HISTORY, asdict(history))
     out = tmp_path / "pictures"
     pictures.main([str(tmp_path / "report"), "--out", str(out)])
+    docs = (*pictures.PICTURES.parent.glob("*.md"), pictures.PICTURES.parent / "../README.md")
+    pages = "".join(page.read_text(encoding="utf-8") for page in docs)
     for name in (path.name for path in pictures.PICTURES.iterdir()):
+        assert f"pictures/{name}" in pages
         with Image.open(out / name) as image:
             assert image.format == "PNG"
             assert min(image.size) > 200
