@@ -26,7 +26,7 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.accelerators import CPUAccelerator
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import LambdaCallback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch import Tensor, nn
 from torch.nn import functional
@@ -331,13 +331,16 @@ def make_trainer(run: Run, folder: Path, flags: Mapping[str, Any]) -> L.Trainer:
     # As save_last=True, which would write a second file.
     how: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
     checkpoint = ModelCheckpoint(folder / "runs" / run.label, "last", **how)
+    ours = signal.getsignal(signal.SIGTERM)  # Lightning's would wait for the other processes
+    hooks = ("on_train_start", "on_validation_start")
+    restore = LambdaCallback(**dict.fromkeys(hooks, lambda *_: signal.signal(signal.SIGTERM, ours)))
     try:
         trainer = L.Trainer(
             **{"precision": precision, **flags},
             max_epochs=run.recipe.epochs,
             logger=loggers,
             log_every_n_steps=0,  # but every epoch
-            callbacks=[checkpoint],
+            callbacks=[checkpoint, restore],
             plugins=[WholeFiles()],
             enable_progress_bar=False,
             enable_model_summary=False,
