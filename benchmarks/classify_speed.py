@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import os
 import resource
+import shutil
 import statistics
 import sys
 import tempfile
@@ -31,11 +31,8 @@ import solution
 from course import cli
 from course.files import UserError
 
-TEXTBOOK_SIDE = 310  # pixels
 TIMES = 4  # as many photos
 ENLARGED, SIDE = 40, 4_000  # photos, pixels of their long side
-
-Run = tuple[float, float]  # seconds, peak memory in MB
 
 
 def textbook() -> Callable[[Path], None]:
@@ -45,17 +42,11 @@ def textbook() -> Callable[[Path], None]:
     validation photos. Random weights take as long as trained ones. It takes one photo at a time, as
     the assignment advises to save memory.
     """
-    from torchvision import models, transforms  # whose memory would count for `classify`, too
+    from torchvision import models  # whose memory would count for `classify`, too
 
     network = models.efficientnet_v2_s(num_classes=50).eval()
-    constants = solution.preprocessing_of(solution.Settings())
-    preprocess = transforms.Compose(
-        [
-            transforms.Resize((TEXTBOOK_SIDE, TEXTBOOK_SIDE)),
-            transforms.ToTensor(),
-            transforms.Normalize(constants["mean"], constants["std"]),
-        ]
-    )
+    weights = models.EfficientNet_V2_S_Weights.IMAGENET1K_V1
+    preprocess = weights.transforms(crop_size=310, resize_size=310)
 
     @torch.no_grad()
     def classify(folder: Path) -> None:
@@ -65,8 +56,8 @@ def textbook() -> Callable[[Path], None]:
     return classify
 
 
-def child(who: str, model: Path, folder: Path, threads: int) -> Run:
-    """Classify the photos of a folder, and measure that and this process."""
+def child(who: str, model: Path, folder: Path, threads: int) -> tuple[float, float]:
+    """Classify the photos of a folder; return the seconds, and this process's peak memory in MB."""
     torch.set_num_threads(threads)
     run = textbook() if who == "textbook" else partial(solution.classify, model)
     start = time.perf_counter()
@@ -76,24 +67,10 @@ def child(who: str, model: Path, folder: Path, threads: int) -> Run:
     return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
-def in_a_process(*arguments: Any) -> Run:
+def in_a_process(*arguments: Any) -> tuple[float, float]:
     """Run `child` in a new process, which imports all anew."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(child, *arguments).result()
-
-
-def repeated(photos: list[Path], folder: Path) -> None:
-    """Fill `folder` with links to the photos, `TIMES` to each."""
-    for number, path in enumerate(photos * TIMES):
-        (folder / f"{number:05}{path.suffix}").symlink_to(os.path.realpath(path))
-
-
-def enlarged(photos: list[Path], folder: Path) -> None:
-    """Fill `folder` with the first photos, their long sides `SIDE` pixels."""
-    for path in photos[:ENLARGED]:
-        with Image.open(path) as photo:
-            large = ImageOps.contain(photo.convert("RGB"), (SIDE, SIDE))
-            large.save(folder / f"{path.stem}.jpg", quality=90)
 
 
 def measured(what: str, who: str, model: Path, folder: Path, threads: int) -> float:
@@ -102,6 +79,20 @@ def measured(what: str, who: str, model: Path, folder: Path, threads: int) -> fl
     seconds, megabytes = in_a_process(who, model, folder, threads)
     print(f"{what:<28} {photos / seconds:7.1f} photos/s {megabytes:6.0f} MB", flush=True)
     return seconds
+
+
+def growth(photos: list[Path], model: Path, threads: int) -> None:
+    """Print rows of `classify` on more photos, and on larger ones."""
+    with tempfile.TemporaryDirectory() as folder:
+        for number, path in enumerate(photos * TIMES):
+            shutil.copy(path, Path(folder, f"{number:05}{path.suffix}"))
+        measured(f"{TIMES} times the photos", "solution", model, Path(folder), threads)
+    with tempfile.TemporaryDirectory() as folder:
+        for path in photos[:ENLARGED]:
+            with Image.open(path) as photo:
+                large = ImageOps.contain(photo.convert("RGB"), (SIDE, SIDE))
+            large.save(Path(folder, f"{path.stem}.jpg"), quality=90)
+        measured(f"{SIDE} px", "solution", model, Path(folder), threads)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -123,10 +114,7 @@ def main(arguments: list[str] | None = None) -> None:
     theirs, ours = map(statistics.median, seconds.values())
     print(f"medians: classify is {theirs / ours:.2f} times as fast as the textbook")
     measured("one thread", "solution", options.model, options.img_dir, 1)
-    for what, fill in ((f"{TIMES} times the photos", repeated), (f"{SIDE} px", enlarged)):
-        with tempfile.TemporaryDirectory() as folder:
-            fill(photos, Path(folder))
-            measured(what, "solution", options.model, Path(folder), threads)
+    growth(photos, options.model, threads)
 
 
 if __name__ == "__main__":
