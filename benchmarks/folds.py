@@ -2,7 +2,7 @@
 
     python -m benchmarks.folds TESTS_DIR --set layer_decay=0.8 --set epochs=20
                                [--views first_size=288] [--folds 0,1,2,3,4] [--seeds 0,1]
-                               [--photos 10,15] [--scratch DIR] [--table FILE]
+                               [--photos 10,15] [--scratch DIR]
 
 Trains as `solution.py` does on four fifths of the first test's photos, for each fold and seed, and
 classifies the other fifth as `classify` does, by all views. `--set` changes a setting of training,
@@ -24,7 +24,6 @@ import hashlib
 import json
 import math
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -47,11 +46,6 @@ from solution import EpochRow, Prediction, Sample, Settings
 from train_full import changes, save
 
 FOLDS = 5
-COLUMNS = (
-    *("changed", "folds", "seeds", "accuracy", "by species", "cross-entropy", "difference"),
-    *("by species", "cross-entropy's", "only changed / only unchanged right", "seconds a fold"),
-)
-HEADER = f"| {' | '.join(COLUMNS)} |\n{'| --- ' * len(COLUMNS)}|\n"
 
 
 class Outcome(NamedTuple):
@@ -68,7 +62,6 @@ class Folds:
     def __init__(self, tests_dir: Path, scratch: Path) -> None:
         training = load_training_set(tests_dir, solution.may_be_photo)
         self.class_ids = sorted(set(training.gt.values()))
-        self.names = [training.species.get(i, f"class {i}") for i in self.class_ids]
         self.paths, self.scratch = training.paths, scratch
         self.labels = torch.tensor([self.class_ids.index(i) for i in training.gt.values()])
         self.start = lru_cache(maxsize=1)(self._start)  # takes a minute, for each settings
@@ -77,12 +70,10 @@ class Folds:
         """Return indices of the photos to train on, so many of each species, and of the fold's."""
         folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
         train, held_out = list(folds.split(self.labels, self.labels))[fold]
-        if photos is not None:
-            shuffled = np.random.default_rng(fold).permutation(train)
-            species = self.labels.numpy()[shuffled]
-            of_each = [shuffled[species == label][:photos] for label in np.unique(species)]
-            train = np.sort(np.concatenate(of_each))
-        return train, held_out
+        shuffled = np.random.default_rng(fold).permutation(train)
+        species = self.labels.numpy()[shuffled]
+        of_each = [shuffled[species == label][:photos] for label in np.unique(species)]
+        return np.sort(np.concatenate(of_each)), held_out
 
     def outcome(self, folds: list[int], settings: list[Settings], **arguments: Any) -> Outcome:
         """Return what is `predicted` with these settings, which differ in the seed alone."""
@@ -169,35 +160,21 @@ def difference(values: Tensor) -> str:
     return f"{values.mean():+.4f} ± {math.sqrt(of_photos + of_seeds):.4f}"
 
 
-def row(what: str, options: argparse.Namespace, new: Outcome, old: Outcome) -> str:
-    """Return a row of the table, in Markdown."""
+def compared(new: Outcome, old: Outcome) -> dict[str, str]:
+    """Return what the table says of changed settings and of the unchanged ones, by column."""
     (right, loss), (right_before, loss_before) = scores(new), scores(old)
     balance = torch.from_numpy(compute_sample_weight("balanced", new.labels.numpy()))  # (photos,)
     change = right - right_before
-    cells = [
-        what,
-        ",".join(map(str, options.folds)),
-        ",".join(map(str, options.seeds)),
-        f"{right.mean():.4f}",
-        f"{(right * balance).mean():.4f}",
-        f"{loss.mean():.4f}",
-        difference(change),
-        difference(change * balance),
-        difference(loss - loss_before),
-        f"{int((change > 0).sum())} / {int((change < 0).sum())}",
-        f"{new.seconds:.0f}",
-    ]
-    return f"| {' | '.join(cells)} |"
-
-
-def common_errors(outcome: Outcome, names: list[str]) -> str:
-    """Return how many photos the networks of all seeds get wrong, and what they mix up most."""
-    predicted, labels = outcome.logits.argmax(2), outcome.labels
-    wrong = (predicted != labels).all(0)  # (photos,)
-    mixed_up = zip(labels[wrong].tolist(), predicted[0, wrong].tolist(), strict=True)
-    pairs = Counter(" / ".join(sorted((names[a], names[b]))) for a, b in mixed_up)
-    most = ", ".join(f"{pair}: {count}" for pair, count in pairs.most_common(5))
-    return f"Wrong with every seed: {int(wrong.sum())} of {len(labels)} photos; most often {most}"
+    return {
+        "accuracy": f"{right.mean():.4f}",
+        "by species": f"{(right * balance).mean():.4f}",
+        "cross-entropy": f"{loss.mean():.4f}",
+        "difference": difference(change),
+        "difference by species": difference(change * balance),
+        "difference of cross-entropy": difference(loss - loss_before),
+        "only changed / only unchanged right": f"{(change > 0).sum()} / {(change < 0).sum()}",
+        "seconds a fold": f"{new.seconds:.0f}",
+    }
 
 
 # ---- The command -----------------------------------------------------------------------------
@@ -220,29 +197,27 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--seeds", type=whole_numbers, default=[0], metavar="0,1")
     add("--photos", type=least_one, default=[None], metavar="10,15", help="a row for each")
     add("--scratch", type=Path, default=Path("report/folds"), metavar="DIR")
-    add("--table", type=Path, metavar="FILE", help="default: table.md in the scratch folder")
     return parser.parse_args(arguments)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Train what is missing, print the rows."""
-    options, rows = parse(arguments), []
-    file = options.table or options.scratch / "table.md"
-    check_writable(file)
+    """Train what is missing, print a table in Markdown."""
+    options = parse(arguments)
+    check_writable(options.scratch / "logits.pt")
     folds, views = Folds(options.tests_dir, options.scratch), changes(options.views)
-
     seeds = [Settings(seed=seed) for seed in options.seeds]
     changed = [replace(settings, **changes(options.set)) for settings in seeds]
     usual = folds.outcome(options.folds, seeds, photos=None, views={})
+    rows = []
     for photos in options.photos:
         new = folds.outcome(options.folds, changed, photos=photos, views=views)
         what = [*options.set, *(f"views {text}" for text in options.views)]
         what += [f"{photos} photos per species"] if photos else []
-        rows.append(row(" ".join(what) or "nothing: the settings", options, new, usual))
-    with file.open("a", encoding="utf-8") as table:
-        table.writelines(f"{line}\n" for line in rows)
-    print(HEADER + "\n".join(rows))
-    print(common_errors(usual, folds.names))
+        row = {"changed": " ".join(what) or "nothing: the settings"}
+        row |= {name: ",".join(map(str, getattr(options, name))) for name in ("folds", "seeds")}
+        rows.append(row | compared(new, usual))
+    for cells in (rows[0], ["---"] * len(rows[0]), *(row.values() for row in rows)):
+        print(f"| {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

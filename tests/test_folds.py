@@ -1,6 +1,5 @@
 """benchmarks/folds.py: trials on folds, paired differences, resuming."""
 
-from argparse import Namespace
 from dataclasses import replace
 
 import numpy as np
@@ -22,19 +21,11 @@ def outcome(*right: list[bool], labels=LABELS) -> folds.Outcome:
     return folds.Outcome(3.0 * functional.one_hot(answers, 2).float(), labels, 1.0)
 
 
-def row_of(new, old) -> dict[str, str]:
-    """The cells of a row by their columns; of two columns with one name, the first."""
-    options = Namespace(folds=[0, 2], seeds=list(range(len(new.logits))))
-    cells = [cell.strip() for cell in folds.row("x", options, new, old).split("|")[1:-1]]
-    return dict(reversed([*zip(folds.COLUMNS, cells, strict=True)])) | {"difference by": cells[7]}
-
-
 def test_a_row_counts_what_only_one_way_answers_right():
     labels = torch.tensor([0, 1, 0, 1, 0, 1, 0, 1])
     new = outcome([True, True, True, True, True, False, True, True], labels=labels)
     old = outcome([True, False, False, True, True, True, True, True], labels=labels)
-    row = row_of(new, old)
-    assert (row["changed"], row["folds"], row["seeds"]) == ("x", "0,2", "0")
+    row = folds.compared(new, old)
     assert row["accuracy"] == "0.8750"
     # differences +1, +1, -1 and five zeros: their standard deviation over the root of 8
     assert row["difference"] == "+0.1250 ± 0.2266"
@@ -44,16 +35,18 @@ def test_a_row_counts_what_only_one_way_answers_right():
 def test_all_species_count_alike_whatever_their_photos():
     labels = torch.tensor([0, 0, 0, 1])
     answers = [True, True, True, False], [True, False, True, True]
-    row = row_of(*(outcome(right, labels=labels) for right in answers))
+    row = folds.compared(*(outcome(right, labels=labels) for right in answers))
     assert (row["accuracy"], row["by species"]) == ("0.7500", "0.5000")
     assert row["difference"].startswith("+0.0000")
-    assert row["difference by"].startswith("-0.3333")  # a third of one species, one whole other
+    assert row["difference by species"].startswith(
+        "-0.3333"
+    )  # a third of one species, one whole other
 
 
 def test_seeds_that_answer_alike_are_no_more_evidence_than_one():
     new, old = [True, True, True, False], [True, False, True, True]
-    one = row_of(outcome(new), outcome(old))
-    two = row_of(outcome(new, new), outcome(old, old))
+    one = folds.compared(outcome(new), outcome(old))
+    two = folds.compared(outcome(new, new), outcome(old, old))
     # differences 0, 1, 0 and -1: their standard deviation over the root of 4
     assert one["difference"] == two["difference"] == "+0.0000 ± 0.4082"
     assert two["seconds a fold"] == "1"
@@ -64,26 +57,17 @@ def test_seeds_that_differ_add_to_the_standard_error():
     old = outcome(*[[True, True, False, False]] * 2)
     # by seed +0.5 and -0.5, whose mean has a standard error of 0.5; by photo -0.5 and +0.5
     error = (0.5**2 + (4 * 0.5**2 / 3) / 4) ** 0.5
-    assert row_of(new, old)["difference"] == f"+0.0000 ± {error:.4f}"
+    assert folds.compared(new, old)["difference"] == f"+0.0000 ± {error:.4f}"
 
 
 def test_cross_entropies_are_compared_at_the_best_temperature_of_each():
     sure = outcome([True, True, True, False])
     louder, worse = sure._replace(logits=2 * sure.logits), outcome([True, False, True, False])
-    equal, better = (row_of(sure, old) for old in (louder, worse))
-    assert float(equal["cross-entropy's"].split(" ± ")[0]) == pytest.approx(0, abs=1e-3)
-    assert float(better["cross-entropy's"].split(" ± ")[0]) < -0.1
+    equal, better = (folds.compared(sure, old) for old in (louder, worse))
+    assert float(equal["difference of cross-entropy"].split(" ± ")[0]) == pytest.approx(0, abs=1e-3)
+    assert float(better["difference of cross-entropy"].split(" ± ")[0]) < -0.1
     # three of four right: at the best temperature, the entropy of three to one
     assert float(equal["cross-entropy"]) == pytest.approx(0.5623, abs=1e-3)
-
-
-def test_common_errors_are_those_of_every_seed_both_ways_together():
-    labels = torch.tensor([0, 0, 1, 2])
-    answers = torch.tensor([[1, 1, 0, 2], [0, 2, 0, 2]])
-    text = folds.common_errors(
-        folds.Outcome(torch.eye(3)[answers], labels, 1.0), ["Wren", "Auk", "Owl"]
-    )
-    assert text == "Wrong with every seed: 2 of 4 photos; most often Auk / Wren: 2"
 
 
 @pytest.fixture
@@ -139,20 +123,16 @@ def test_the_folds_are_the_whole_sample_and_the_same_every_time(sample):
     assert parts[0] == sample.split(0, None)[1].tolist()
 
 
-def test_the_command_prints_its_rows_and_appends_them(
-    tests_dir, init, monkeypatch, capsys, tmp_path
-):
+def test_the_command_prints_a_table(tests_dir, init, monkeypatch, capsys, tmp_path):
     def small(**changes):
         return replace(TINY, weights=str(init), epochs=1, **changes)
 
     monkeypatch.setattr(folds, "Settings", small)
-    scratch = tmp_path / "scratch"
-    arguments = [tests_dir, "--folds", "0", "--seeds", "0,1", "--scratch", scratch]
+    arguments = [tests_dir, "--folds", "0", "--seeds", "0,1", "--scratch", tmp_path / "scratch"]
     assert call(folds.main, *arguments, "--photos", "2", "--set", "batch_size=4") == 0
-    line, errors = capsys.readouterr().out.strip().splitlines()[-2:]
-    assert errors.startswith("Wrong with every seed: ")
-    assert line.startswith("| batch_size=4 2 photos per species | 0 | 0,1 | ")
-    assert (scratch / "table.md").read_text() == line + "\n"
+    header, _, row = capsys.readouterr().out.splitlines()[-3:]
+    assert header.startswith("| changed | folds | seeds | accuracy | by species | ")
+    assert row.startswith("| batch_size=4 2 photos per species | 0 | 0,1 | ")
 
 
 @pytest.mark.parametrize(
