@@ -14,10 +14,8 @@ import argparse
 import io
 import platform
 import sys
-import textwrap
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,40 +27,14 @@ from course import cli  # noqa: E402
 from course.files import UserError, atomic_write, check_outputs, check_writable  # noqa: E402
 
 if TYPE_CHECKING:
+    from course.layout import TrainingSet
     from solution import BirdNet, EpochRow, Settings
 
-NEEDED = 2**24  # bytes on the disk: of the model 9 MB, of its report at most a few
+NEEDED = 2**24  # bytes on the disk, of each file: the model has 9 MB
 HEADER = (
     "Validation in this table is by the whole photo alone; at the end, by all views.\n"
     "run             epoch    loss  accuracy  val loss  val accuracy  rate    seconds"
 )
-
-
-class TrainingTable:
-    """A row an epoch on stdout; on a terminal a bar with the time left below it."""
-
-    def __init__(self, epochs: int) -> None:
-        from rich.console import Console
-        from rich.progress import Progress
-
-        self.console = Console(highlight=False, soft_wrap=True)
-        live = self.console.is_terminal
-        self.bar = Progress(console=self.console, transient=True, disable=not live)
-        self.task = self.bar.add_task("epochs", total=epochs)
-        self.rows: list[EpochRow] = []
-
-    def add(self, row: EpochRow) -> None:
-        """Print the row, and keep it for the report."""
-        if not self.rows:
-            self.console.print(HEADER)
-        self.rows.append(row)
-        self.bar.advance(self.task)
-        measured = (row.val_loss, row.val_accuracy)
-        val_loss, val_accuracy = ("-" if value is None else f"{value:.4f}" for value in measured)
-        self.console.print(
-            f"{row.stage:<15} {row.epoch:>5} {row.loss:>7.4f} {row.accuracy:>9.4f} {val_loss:>9} "
-            f"{val_accuracy:>13} {row.learning_rate:>6.0e} {row.seconds:>9.1f}"
-        )
 
 
 # ---- Pretrained weights --------------------------------------------------------------------------
@@ -77,14 +49,13 @@ def fetch_weights(weights: str) -> None:
     import solution
 
     file = solution.weights_file(weights)
-    if file == Path(weights):  # a path, which nobody publishes
+    try:
         solution.load_file(file)
         return
-    with suppress(solution.SubmissionError):
-        solution.load_file(file)
-        return
-    if file.is_file():
-        print(f"{file} is damaged: it is fetched again", file=sys.stderr)
+    except solution.SubmissionError:
+        if file == Path(weights):  # a path, which nobody publishes
+            raise
+    print(f"fetching {file}", file=sys.stderr)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         _download(weights, file)
@@ -101,8 +72,7 @@ def _download(weights: str, file: Path) -> None:
     from torchvision.models import MobileNet_V2_Weights as Published
 
     if weights in Published.__members__:
-        start_of_hash = file.stem.rpartition("-")[2]  # of the SHA-256, by torch.hub's convention
-        url = Published[weights].url
+        url, start_of_hash = Published[weights].url, file.stem[-8:]  # of the SHA-256
         torch.hub.download_url_to_file(url, str(file), hash_prefix=start_of_hash)
     else:
         save(timm.create_model(weights, pretrained=True).state_dict(), file)
@@ -123,70 +93,92 @@ def save(content: Any, out: Path) -> None:
 
 def train(options: argparse.Namespace) -> None:
     """Read the sample, train, calibrate; write the model and its history."""
-    report = [options.report / name for name in ("history.json", "report.html")]
-    check_writable(options.out, NEEDED)  # fails early, before the long imports
-    for path in report:
-        check_writable(path, NEEDED // 4)
+    outputs = [options.out, options.report / "history.json", options.report / "report.html"]
+    for path in outputs:
+        check_writable(path, NEEDED)  # fails early, before the long imports
     import solution
     from course.layout import find_tests, load_training_set
     from reporting.history import write_history
 
-    start, changed = time.perf_counter(), changes(options.set)
-    settings = solution.Settings(**changed)
+    start, settings = time.perf_counter(), solution.Settings(**changes(options.set))
     inputs = [options.tests_dir / "species.csv"]
     inputs += (path for test in find_tests(options.tests_dir) for path in test.files)
-    check_outputs([options.out, *report], inputs)
+    check_outputs(outputs, inputs)
     training = load_training_set(options.tests_dir, solution.may_be_photo)
     fetch_weights(settings.weights)
     print(f"{len(training.gt)} photos of {len(set(training.gt.values()))} species", end=" ")
-    print(f"in {training.images}\n{described(changed)}\nlocating the birds ...", flush=True)
-    table = TrainingTable(2 * settings.epochs)
-    with table.bar:
-        network = solution.train_classifier(
-            training.gt, training.images, settings=settings, on_epoch=table.add
-        )
-    if names := training.species:
-        network.class_names = [names.get(i, f"class {i}") for i in network.class_ids]
-    there = [path for path in training.paths if path.name not in training.missing]
-    describe(network, settings, training.gt, there)
+    print(f"in {training.images}")
+    print(f"Settings: {', '.join(options.set) or 'those of solution.py'} (the report lists all)")
+    print("locating the birds ...", flush=True)
+    network, rows = train_visibly(training, settings)
+    labels = {name: i for name, i in training.gt.items() if name not in training.missing}
+    describe(network, settings, training, [training.images / name for name in labels])
     print(verdict(network.metadata.get("validation")))
-    for files, what in (
-        (training.missing, "labels without a photo"),
-        (training.unlabelled, "photos without a label"),
-    ):
-        if files:
-            print(f"Left out: {len(files)} {what}, such as {files[0]!a}")
+    left_out = {"labels without a photo": training.missing}
+    left_out["photos without a label"] = training.unlabelled
+    for what, names in left_out.items():
+        if names:
+            print(f"Left out: {len(names)} {what}, such as {names[0]!a}")
     checkpoint = solution.to_checkpoint(network, settings)
     save(checkpoint, options.out)
     size, seconds = options.out.stat().st_size / 1e6, time.perf_counter() - start
     print(f"Wrote {options.out} ({size:.1f} MB) after {seconds:.0f} s.")
-    labels = {path.name: training.gt[path.name] for path in there}
-    write_history(options.report, network, checkpoint, table.rows, labels, training.images, seconds)
+    write_history(options.report, network, checkpoint, rows, labels, training.images, seconds)
 
 
-def described(changed: dict[str, Any]) -> str:
-    """Return the settings that were changed, in lines of 80 columns."""
-    text = ", ".join(f"{name}={value}" for name, value in changed.items()) or "those of solution.py"
-    text = f"Settings: {text} (the report lists all)"
-    return textwrap.fill(
-        text, 80, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+def train_visibly(training: TrainingSet, settings: Settings) -> tuple[BirdNet, list[EpochRow]]:
+    """Return a trained network and the rows of the table.
+
+    They are printed, a row an epoch; on a terminal there is a bar with the time left below.
+    """
+    from rich.progress import Progress
+
+    from solution import train_classifier
+
+    rows: list[EpochRow] = []
+
+    def add(row: EpochRow) -> None:
+        print(*([] if rows else [HEADER]), table_row(row), sep="\n", flush=True)
+        rows.append(row)
+        bar.advance(task)
+
+    with Progress(transient=True, disable=not sys.stdout.isatty()) as bar:
+        task = bar.add_task("epochs", total=2 * settings.epochs)
+        gt, images = training.gt, training.images
+        return train_classifier(gt, images, settings=settings, on_epoch=add), rows
+
+
+def table_row(row: EpochRow) -> str:
+    """Return what the table shows of an epoch, below its header."""
+    measured = (row.val_loss, row.val_accuracy)
+    val_loss, val_accuracy = ("-" if value is None else f"{value:.4f}" for value in measured)
+    return (
+        f"{row.stage:<15} {row.epoch:>5} {row.loss:>7.4f} {row.accuracy:>9.4f} {val_loss:>9} "
+        f"{val_accuracy:>13} {row.learning_rate:>6.0e} {row.seconds:>9.1f}"
     )
 
 
 def describe(
-    network: BirdNet, settings: Settings, gt: dict[str, int], photos: Sequence[Path]
+    network: BirdNet, settings: Settings, training: TrainingSet, photos: Sequence[Path]
 ) -> None:
-    """Add to the network's metadata how it was trained, and its calibration."""
+    """Add to the network the species' names, how it was trained, and its calibration."""
     import torch
     import torchvision
 
     from course.layout import labels_fingerprint, photo_digests
     from reporting.calibration import calibrate
 
-    training = {"photos": len(photos), "photo_digests": photo_digests(photos)}
-    training |= {"labels_sha256": labels_fingerprint(gt), "seed": settings.seed}
-    training |= {"torch": str(torch.__version__), "torchvision": str(torchvision.__version__)}
-    network.metadata["training"] = training | {"python": platform.python_version()}
+    if names := training.species:
+        network.class_names = [names.get(i, f"class {i}") for i in network.class_ids]
+    network.metadata["training"] = {
+        "photos": len(photos),
+        "photo_digests": photo_digests(photos),
+        "labels_sha256": labels_fingerprint(training.gt),
+        "seed": settings.seed,
+        "torch": str(torch.__version__),
+        "torchvision": str(torchvision.__version__),
+        "python": platform.python_version(),
+    }
     if network.validation:
         network.metadata |= calibrate(network.validation, settings.whole_share)
 
@@ -208,13 +200,10 @@ def verdict(validation: dict[str, Any] | None) -> str:
 # ---- The command ---------------------------------------------------------------------------------
 
 
-# The least and the greatest value of each setting that is a number.
+# The least and the greatest value of settings that are numbers; of all others they are 0 and 1.
 BOUNDS = {
-    **dict.fromkeys(("input_size", "first_size"), (32, 2048)),  # the network halves maps five times
-    **dict.fromkeys(("box_threshold", "whole_share", "layer_decay", "warmup"), (0, 1)),
-    **dict.fromkeys(("final_rate", "weight_decay", "label_smoothing", "cutmix"), (0, 1)),
-    **dict.fromkeys(("colour_jitter", "class_balance", "average_decay"), (0, 1)),
-    **dict.fromkeys(("head_learning_rate", "backbone_learning_rate"), (0, 1)),
+    "input_size": (32, 2048),  # the network halves maps five times
+    "first_size": (32, 2048),
     "box_margin": (0, 4),
     "unfrozen_blocks": (0, 19),  # all blocks
     "epochs": (1, 1000),
@@ -238,9 +227,9 @@ def changes(texts: Sequence[str]) -> dict[str, Any]:
         except (KeyError, ValueError) as error:
             reason = f"the settings are {', '.join(defaults)}" if name not in defaults else error
             raise UserError(f"--set {text}: no NAME=VALUE; {reason}") from None
-        if name != "weights" and not BOUNDS[name][0] <= found[name] <= BOUNDS[name][1]:
-            limits = "from {} to {}".format(*BOUNDS[name])
-            raise UserError(f"--set {text}: {name} is a number {limits}")
+        least, most = BOUNDS.get(name, (0, 1))
+        if name != "weights" and not least <= found[name] <= most:
+            raise UserError(f"--set {text}: {name} is a number from {least} to {most}")
     return found
 
 

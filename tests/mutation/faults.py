@@ -134,7 +134,8 @@ FAULTS = [
     ),
     *faults_of(
         "train_full.py", "test_train_full.py",
-        ("Settings(**changed)", "Settings()", "--set and --init", "the_checkpoint_says_how"),
+        ("Settings(**changes(options.set))", "Settings()", "--set and --init",
+         "the_checkpoint_says_how"),
         ("atomic_write(out) as temporary", "contextlib.nullcontext(out) as temporary",
          "the old model on a full disk", "an_interrupt_or_a_full"),
         ("photo_digests(photos)", '""', "photos that are known again", "the_checkpoint_says_how"),
