@@ -11,18 +11,15 @@ from __future__ import annotations
 
 import argparse
 import csv
-import io
-import shutil
 import sys
-import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # for python -P
 
 from course.cli import positive, printable, run
-from course.files import UserError, atomic_write, check_outputs, check_writable, describe_error
+from course.files import UserError, atomic_write, check_outputs, check_writable
 
 if TYPE_CHECKING:
     from solution import Classifier, Prediction
@@ -56,21 +53,25 @@ def find_photos(sources: Sequence[Path]) -> list[Path]:
 
 def predictions_of(
     classifier: Classifier, photos: Sequence[Path], progress: bool
-) -> Iterator[tuple[Path, Prediction | Exception]]:
-    """Yield each photo with its prediction; say which cannot be decoded."""
+) -> Iterator[tuple[Path, Prediction | None]]:
+    """Yield each photo with its prediction; None, and a line on stderr, if it has none."""
     from rich.console import Console
     from rich.progress import track
 
-    pairs = zip(photos, classifier.predictor.predict(photos), strict=True)
-    console = Console(stderr=True)
-    bar: dict[str, Any] = {"console": console, "disable": not (progress and console.is_terminal)}
-    for path, prediction in track(pairs, "photos", len(photos), transient=True, **bar):
+    found = track(
+        classifier.predictor.predict(photos),
+        total=len(photos),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not (progress and sys.stderr.isatty()),
+    )
+    for path, prediction in zip(photos, found, strict=True):
         if isinstance(prediction, Exception):
-            why = f"cannot be decoded: {path} ({prediction}): is it a photo? copy it again"
-            if isinstance(prediction, OSError) and prediction.errno:
-                why = describe_error(prediction, path, writing=False)
+            why = f"cannot be decoded: {path} ({prediction}): may you read it, is it a photo?"
             print(printable(why), file=sys.stderr)
-        yield path, prediction
+            yield path, None
+        else:
+            yield path, prediction
 
 
 def print_prediction(
@@ -82,24 +83,20 @@ def print_prediction(
     probabilities = classifier.probabilities(prediction.logits)
     best = likeliest(probabilities, classifier.class_names, number)
     lines = [str(path), *(f"  {probability:7.2%}  {name}" for probability, name in best)]
-    print(*map(printable, lines), sep="\n")
-    sentences, threshold = [describe_views(prediction)], classifier.confidence_threshold
-    if best[0][0] < threshold:
-        sentences.append(
-            f"uncertain: 95 % of the validation photos got more than {threshold:.0%}; perhaps "
+    lines.append(f"  {describe_views(prediction)}")
+    if best[0][0] < (threshold := classifier.confidence_threshold):
+        lines.append(
+            f"  uncertain: 95 % of the validation photos got more than {threshold:.0%}; perhaps "
             "none of the species it knows, or no bird"
         )
-    wrapper = textwrap.TextWrapper(shutil.get_terminal_size((120, 24)).columns, "  ", "    ")
-    print(*map(wrapper.fill, sentences), sep="\n")
+    print(*map(printable, lines), sep="\n")
 
 
-def csv_row(
-    classifier: Classifier, name: str, prediction: Prediction | Exception
-) -> dict[str, str]:
+def csv_row(classifier: Classifier, name: str, prediction: Prediction | None) -> dict[str, str]:
     """Return a photo's cells by column; no species if it could not be decoded, or has no third."""
     from reporting.drawing import likeliest
 
-    if isinstance(prediction, Exception):
+    if prediction is None:
         return {"file": name}
     probabilities = classifier.probabilities(prediction.logits)
     (probability, species), *others = likeliest(probabilities, classifier.class_names)
@@ -109,21 +106,20 @@ def csv_row(
 
 def write_csv(rows: Iterable[dict[str, str]], out: Path) -> None:
     """Write the table of all photos. Raises UserError."""
-    table = io.StringIO()
-    writer = csv.DictWriter(table, CSV_COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    with atomic_write(out) as temporary:
-        temporary.write_bytes(table.getvalue().encode(errors="surrogateescape"))
+    with (
+        atomic_write(out) as temporary,
+        temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
+        writer = csv.DictWriter(file, CSV_COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def draw(classifier: Classifier, path: Path, prediction: Prediction, out: Path) -> None:
     """Write a picture of what both stages see. Raises UserError."""
     from reporting.drawing import stages_figure
-    from solution import read_pixels
 
-    pixels = read_pixels(path, classifier.predictor.preprocessing)
-    figure = stages_figure(classifier, pixels, prediction)
+    figure = stages_figure(classifier, path, prediction)
     with atomic_write(out) as temporary:
         figure.savefig(temporary, format="png", dpi=100, bbox_inches="tight")
     print(f"Wrote {out}")
@@ -141,21 +137,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     check_outputs(outputs, [options.model, *photos])
     if options.show and len(photos) > 1:
         raise UserError(f"--show draws one photo, but {len(photos)} are named: name one")
-    one_folder, rows, views = len(options.photos) == 1, [], []
-    for path, prediction in predictions_of(classifier, photos, bool(options.csv)):
-        rows.append(csv_row(classifier, path.name if one_folder else str(path), prediction))
-        if isinstance(prediction, Exception):
-            continue
-        views.append(len(prediction.view_logits))
-        if not options.csv:
+    one_folder, rows, undecoded = len(options.photos) == 1, [], 0
+    for path, prediction in predictions_of(classifier, photos, progress=bool(options.csv)):
+        undecoded += prediction is None
+        if options.csv:
+            rows.append(csv_row(classifier, path.name if one_folder else str(path), prediction))
+        elif prediction:
             print_prediction(classifier, path, prediction, options.top)
-        if options.show:
+        if options.show and prediction:
             draw(classifier, path, prediction, options.show)
     if options.csv:
         write_csv(rows, options.csv)
-        mean = f", {sum(views) / len(views):.2f} views a photo" if views else ""
-        print(f"Wrote {options.csv}: {len(rows)} photos{mean}")
-    if (undecoded := len(photos) - len(views)) and len(photos) > 1:
+        print(f"Wrote {options.csv}: {len(rows)} photos")
+    if undecoded and len(photos) > 1:
         why = f"{undecoded} of {len(photos)} photos cannot be decoded: the lines above say why"
         print(why, file=sys.stderr)
     return int(undecoded > 0)

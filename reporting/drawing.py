@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,7 +11,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional
 
-from solution import VIEWS, Box, Classifier, Prediction
+from solution import VIEWS, Box, Classifier, Prediction, read_pixels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,10 +47,11 @@ def describe_views(prediction: Prediction) -> str:
     return f"{count} view{'s' * (count > 1)}: {'; '.join(VIEW_NAMES[:count])}"
 
 
-def stages_figure(classifier: Classifier, pixels: Tensor, prediction: Prediction) -> Figure:
+def stages_figure(classifier: Classifier, photo: Path, prediction: Prediction) -> Figure:
     """Return a figure of both stages: what the whole photo alone says, and all views together."""
     from matplotlib.figure import Figure  # takes longer to import than a photo to classify
 
+    pixels = read_pixels(photo, classifier.predictor.preprocessing)
     shape = min(max(pixels.shape[2] / pixels.shape[1], 0.5), 2)  # width by height
     figure = Figure((4 * shape + 4.4, 5), layout="constrained")
     axes = figure.subplots(1, 2, width_ratios=(shape, 1))
