@@ -7,42 +7,44 @@ needed, and where it is uncertain; with --csv writes a table of all photos inste
 what the network sees in both stages. The exit status is 1 if a photo could not be decoded.
 """
 
-from __future__ import annotations
-
 import argparse
 import csv
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # for python -P
 
-from course.cli import positive, printable, run
-from course.files import UserError, atomic_write, check_outputs, check_writable
-
-if TYPE_CHECKING:
-    from solution import Classifier, Prediction
-
-CSV_COLUMNS = ("file", "species", "probability", "second", "third")
+from course import cli
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(description="Tell the species of the birds on photos.")
     add, model = parser.add_argument, Path(__file__).with_name("birds_model.pt")
     add("photos", type=Path, nargs="+", metavar="PHOTO_OR_FOLDER")
     add("--model", type=Path, default=model, metavar="FILE", help="default: birds_model.pt")
-    add("--top", type=positive, default=5, metavar="N", help="species printed; default: 5")
+    add("--top", type=cli.positive, default=5, metavar="N", help="species printed; default: 5")
     add("--csv", type=Path, metavar="OUT.csv", help="write a table instead: a row for each photo")
     add("--show", type=Path, metavar="OUT.png", help="draw what both stages see of one photo")
     return parser.parse_args(arguments)
 
 
+if __name__ == "__main__":
+    cli.run_module("predict", parse)
+
+from rich.console import Console
+from rich.progress import track
+
+from course.files import UserError, atomic_write, check_outputs, check_writable
+from reporting.drawing import describe_views, likeliest, stages_figure
+from solution import Classifier, Prediction, list_photos, load_classifier
+
+CSV_COLUMNS = ("file", "species", "probability", "second", "third")
+
+
 def find_photos(sources: Sequence[Path]) -> list[Path]:
     """Return the photos named, and those in the folders named. Raises UserError."""
-    from solution import list_photos
-
     if missing := [s for s in sources if not s.is_file() and not s.is_dir()]:  # or a pipe
         raise UserError(f"no photo or folder {missing[0]}: check the path")
     photos = [path for s in sources for path in (list_photos(s) if s.is_dir() else [s])]
@@ -55,9 +57,6 @@ def predictions_of(
     classifier: Classifier, photos: Sequence[Path], progress: bool
 ) -> Iterator[tuple[Path, Prediction | None]]:
     """Yield each photo with its prediction; None, and a line on stderr, if it has none."""
-    from rich.console import Console
-    from rich.progress import track
-
     found = track(
         classifier.predictor.predict(photos),
         total=len(photos),
@@ -68,7 +67,7 @@ def predictions_of(
     for path, prediction in zip(photos, found, strict=True):
         if isinstance(prediction, Exception):
             why = f"cannot be decoded: {path} ({prediction}): may you read it, is it a photo?"
-            print(printable(why), file=sys.stderr)
+            print(cli.printable(why), file=sys.stderr)
             yield path, None
         else:
             yield path, prediction
@@ -78,24 +77,21 @@ def print_prediction(
     classifier: Classifier, path: Path, prediction: Prediction, number: int
 ) -> None:
     """Print the `number` likeliest species of a photo, and what they rest on."""
-    from reporting.drawing import describe_views, likeliest
-
     probabilities = classifier.probabilities(prediction.logits)
+    threshold = classifier.confidence_threshold
     best = likeliest(probabilities, classifier.class_names, number)
     lines = [str(path), *(f"  {probability:7.2%}  {name}" for probability, name in best)]
     lines.append(f"  {describe_views(prediction)}")
-    if best[0][0] < (threshold := classifier.confidence_threshold):
+    if best[0][0] < threshold:
         lines.append(
             f"  uncertain: 95 % of the validation photos got more than {threshold:.0%}; perhaps "
             "none of the species it knows, or no bird"
         )
-    print(*map(printable, lines), sep="\n")
+    print(*map(cli.printable, lines), sep="\n")
 
 
 def csv_row(classifier: Classifier, name: str, prediction: Prediction | None) -> dict[str, str]:
     """Return a photo's cells by column; no species if it could not be decoded, or has no third."""
-    from reporting.drawing import likeliest
-
     if prediction is None:
         return {"file": name}
     probabilities = classifier.probabilities(prediction.logits)
@@ -117,8 +113,6 @@ def write_csv(rows: Iterable[dict[str, str]], out: Path) -> None:
 
 def draw(classifier: Classifier, path: Path, prediction: Prediction, out: Path) -> None:
     """Write a picture of what both stages see. Raises UserError."""
-    from reporting.drawing import stages_figure
-
     figure = stages_figure(classifier, path, prediction)
     with atomic_write(out) as temporary:
         figure.savefig(temporary, format="png", dpi=100, bbox_inches="tight")
@@ -129,10 +123,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
     options = parse(arguments)
     outputs = [path for path in (options.csv, options.show) if path]
-    for out in outputs:  # fails early, before the long imports
+    for out in outputs:
         check_writable(out, 2**20)
-    from solution import load_classifier
-
     classifier, photos = load_classifier(options.model), find_photos(options.photos)
     check_outputs(outputs, [options.model, *photos])
     if options.show and len(photos) > 1:
@@ -153,7 +145,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         why = f"{undecoded} of {len(photos)} photos cannot be decoded: the lines above say why"
         print(why, file=sys.stderr)
     return int(undecoded > 0)
-
-
-if __name__ == "__main__":
-    run(main)

@@ -8,8 +8,6 @@ step: after an interrupt or on a full disk the old file is as it was. Then it wr
 history.json, and drawn from that report.html.
 """
 
-from __future__ import annotations
-
 import argparse
 import io
 import platform
@@ -18,17 +16,50 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))  # for python -P
 
-from course import cli  # noqa: E402
-from course.files import UserError, atomic_write, check_outputs, check_writable  # noqa: E402
+from course import cli
 
-if TYPE_CHECKING:
-    from course.layout import TrainingSet
-    from solution import BirdNet, EpochRow, Settings
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    add, default, model = parser.add_argument, HERE / "public_data", HERE / "birds_model.pt"
+    text = "folder with NN_<name>_input; the first one is trained on (default: public_data)"
+    add("tests_dir", nargs="?", type=Path, default=default, metavar="TESTS_DIR", help=text)
+    add("--out", type=Path, default=model, metavar="FILE", help="default: birds_model.pt, here")
+    text = "change a setting of solution.py, such as epochs=8 or seed=1; may be repeated"
+    add("--set", action="append", default=[], metavar="NAME=VALUE", help=text)
+    text = "start from other weights: a model file, IMAGENET1K_V2, mobilenetv2_100.ra_in1k"
+    weights = "weights={}".format
+    add("--init", dest="set", action="append", type=weights, metavar="WEIGHTS", help=text)
+    add("--report", type=Path, metavar="DIR", help="default: report beside the model file")
+    text = "draw the report anew from its history.json, without training"
+    add("--report-only", action="store_true", help=text)
+    options = parser.parse_args(arguments)
+    options.report = options.report or options.out.parent / "report"
+    return options
+
+
+if __name__ == "__main__":
+    interrupted = "Interrupted: a model file not reported above is as it was."
+    cli.run_module("train_full", parse, interrupted)
+
+import torch
+import torchvision
+from rich.progress import Progress
+from torchvision.models import MobileNet_V2_Weights
+
+import solution
+from course import layout
+from course.files import UserError, atomic_write, check_outputs, check_writable
+from course.marks import accuracy_text, mark_of, wilson_interval
+from reporting import history, report
+from reporting.calibration import calibrate
+from solution import BirdNet, EpochRow, Settings
 
 NEEDED = 2**24  # bytes on the disk, of each file: the model has 9 MB
 HEADER = (
@@ -46,8 +77,6 @@ def fetch_weights(weights: str) -> None:
     What is there and can be read is taken: it may have been put there by hand. Raises UserError
     if none can be had.
     """
-    import solution
-
     file = solution.weights_file(weights)
     try:
         solution.load_file(file)
@@ -67,14 +96,12 @@ def fetch_weights(weights: str) -> None:
 
 
 def _download(weights: str, file: Path) -> None:
-    import timm
-    import torch
-    from torchvision.models import MobileNet_V2_Weights as Published
-
-    if weights in Published.__members__:
-        url, start_of_hash = Published[weights].url, file.stem[-8:]  # of the SHA-256
+    if weights in MobileNet_V2_Weights.__members__:
+        url, start_of_hash = MobileNet_V2_Weights[weights].url, file.stem[-8:]  # of the SHA-256
         torch.hub.download_url_to_file(url, str(file), hash_prefix=start_of_hash)
     else:
+        import timm  # takes long
+
         save(timm.create_model(weights, pretrained=True).state_dict(), file)
 
 
@@ -83,8 +110,6 @@ def _download(weights: str, file: Path) -> None:
 
 def save(content: Any, out: Path) -> None:
     """Write what torch.load reads to `out` in one step: until then the file there is as it was."""
-    import torch
-
     buffer = io.BytesIO()
     torch.save(content, buffer)
     with atomic_write(out) as temporary:
@@ -95,16 +120,12 @@ def train(options: argparse.Namespace) -> None:
     """Read the sample, train, calibrate; write the model and its history."""
     outputs = [options.out, options.report / "history.json", options.report / "report.html"]
     for path in outputs:
-        check_writable(path, NEEDED)  # fails early, before the long imports
-    import solution
-    from course.layout import find_tests, load_training_set
-    from reporting.history import write_history
-
-    start, settings = time.perf_counter(), solution.Settings(**changes(options.set))
+        check_writable(path, NEEDED)  # before the work, not after it
+    start, settings = time.perf_counter(), Settings(**changes(options.set))
     inputs = [options.tests_dir / "species.csv"]
-    inputs += (path for test in find_tests(options.tests_dir) for path in test.files)
+    inputs += (path for test in layout.find_tests(options.tests_dir) for path in test.files)
     check_outputs(outputs, inputs)
-    training = load_training_set(options.tests_dir, solution.may_be_photo)
+    training = layout.load_training_set(options.tests_dir, solution.may_be_photo)
     fetch_weights(settings.weights)
     print(f"{len(training.gt)} photos of {len(set(training.gt.values()))} species", end=" ")
     print(f"in {training.images}")
@@ -123,18 +144,17 @@ def train(options: argparse.Namespace) -> None:
     save(checkpoint, options.out)
     size, seconds = options.out.stat().st_size / 1e6, time.perf_counter() - start
     print(f"Wrote {options.out} ({size:.1f} MB) after {seconds:.0f} s.")
-    write_history(options.report, network, checkpoint, rows, labels, training.images, seconds)
+    images = training.images
+    history.write_history(options.report, network, checkpoint, rows, labels, images, seconds)
 
 
-def train_visibly(training: TrainingSet, settings: Settings) -> tuple[BirdNet, list[EpochRow]]:
+def train_visibly(
+    training: layout.TrainingSet, settings: Settings
+) -> tuple[BirdNet, list[EpochRow]]:
     """Return a trained network and the rows of the table.
 
     They are printed, a row an epoch; on a terminal there is a bar with the time left below.
     """
-    from rich.progress import Progress
-
-    from solution import train_classifier
-
     rows: list[EpochRow] = []
 
     def add(row: EpochRow) -> None:
@@ -145,7 +165,7 @@ def train_visibly(training: TrainingSet, settings: Settings) -> tuple[BirdNet, l
     with Progress(transient=True, disable=not sys.stdout.isatty()) as bar:
         task = bar.add_task("epochs", total=2 * settings.epochs)
         gt, images = training.gt, training.images
-        return train_classifier(gt, images, settings=settings, on_epoch=add), rows
+        return solution.train_classifier(gt, images, settings=settings, on_epoch=add), rows
 
 
 def table_row(row: EpochRow) -> str:
@@ -159,21 +179,15 @@ def table_row(row: EpochRow) -> str:
 
 
 def describe(
-    network: BirdNet, settings: Settings, training: TrainingSet, photos: Sequence[Path]
+    network: BirdNet, settings: Settings, training: layout.TrainingSet, photos: Sequence[Path]
 ) -> None:
     """Add to the network the species' names, how it was trained, and its calibration."""
-    import torch
-    import torchvision
-
-    from course.layout import labels_fingerprint, photo_digests
-    from reporting.calibration import calibrate
-
     if names := training.species:
         network.class_names = [names.get(i, f"class {i}") for i in network.class_ids]
     network.metadata["training"] = {
         "photos": len(photos),
-        "photo_digests": photo_digests(photos),
-        "labels_sha256": labels_fingerprint(training.gt),
+        "photo_digests": layout.photo_digests(photos),
+        "labels_sha256": layout.labels_fingerprint(training.gt),
         "seed": settings.seed,
         "torch": str(torch.__version__),
         "torchvision": str(torchvision.__version__),
@@ -185,8 +199,6 @@ def describe(
 
 def verdict(validation: dict[str, Any] | None) -> str:
     """Return what the validation run lets expect, in a sentence."""
-    from course.marks import accuracy_text, mark_of, wilson_interval
-
     if validation is None:
         return "Validation accuracy: unknown, no species has two photos"
     correct, total = validation["correct"], validation["total"]
@@ -217,8 +229,6 @@ BOUNDS = {
 
 def changes(texts: Sequence[str]) -> dict[str, Any]:
     """Return settings from NAME=VALUE, each with the type of its default. Raises UserError."""
-    from solution import Settings
-
     defaults, found = asdict(Settings()), {}
     for text in texts:
         name, _, value = text.partition("=")
@@ -233,35 +243,9 @@ def changes(texts: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """Return the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    add, default, model = parser.add_argument, HERE / "public_data", HERE / "birds_model.pt"
-    text = "folder with NN_<name>_input; the first one is trained on (default: public_data)"
-    add("tests_dir", nargs="?", type=Path, default=default, metavar="TESTS_DIR", help=text)
-    add("--out", type=Path, default=model, metavar="FILE", help="default: birds_model.pt, here")
-    text = "change a setting of solution.py, such as epochs=8 or seed=1; may be repeated"
-    add("--set", action="append", default=[], metavar="NAME=VALUE", help=text)
-    text = "start from other weights: a model file, IMAGENET1K_V2, mobilenetv2_100.ra_in1k"
-    weights = "weights={}".format
-    add("--init", dest="set", action="append", type=weights, metavar="WEIGHTS", help=text)
-    add("--report", type=Path, metavar="DIR", help="default: report beside the model file")
-    text = "draw the report anew from its history.json, without training"
-    add("--report-only", action="store_true", help=text)
-    options = parser.parse_args(arguments)
-    options.report = options.report or options.out.parent / "report"
-    return options
-
-
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Train, and draw the report."""
     options = parse(arguments)
     if not options.report_only:
         train(options)
-    from reporting import history, report
-
     report.draw(history.read_history(options.report), options.report)
-
-
-if __name__ == "__main__":
-    cli.run(main, "Interrupted: a model file not reported above is as it was.")

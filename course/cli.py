@@ -3,8 +3,8 @@
     if __name__ == "__main__":
         run(main)
 
-What `main` needs that takes long to import, such as torch, is imported inside it: until `run` has
-been called, Ctrl-C ends in a traceback.
+Until `run` has been called, Ctrl-C ends in a traceback. A script that imports much, such as torch,
+calls `run_module` before these imports.
 """
 
 import _thread
@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib import import_module
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
@@ -43,8 +44,8 @@ def run(main: Callable[[], int | None], interrupted: str = INTERRUPTED) -> NoRet
         os.umask(os.umask(0o077) & 0o077)  # what a command writes, it can read again
         set_up_streams()
         set_up_signals(received)
-        if line := refusal():
-            print(f"Error: {line}", file=sys.stderr)
+        if "" in sys.argv[1:]:
+            print("Error: an argument is empty; is a shell variable not set?", file=sys.stderr)
             sys.exit(2)
         status = status_of(main, received)
     except SystemExit as stop:  # argparse's
@@ -62,15 +63,14 @@ def run(main: Callable[[], int | None], interrupted: str = INTERRUPTED) -> NoRet
     sys.exit(status)
 
 
-def refusal() -> str | None:
-    """Return why no command can work as it was called, or None."""
-    if "" in sys.argv[1:]:
-        return "an argument is empty; is a shell variable not set?"
-    try:
-        os.getcwd()  # noqa: PTH109
-    except FileNotFoundError:
-        return "the current folder is gone; cd to one that exists"
-    return None
+def run_module(name: str, parse: Callable[[], Any], interrupted: str = INTERRUPTED) -> NoReturn:
+    """Run `parse`, which tells a wrong call at once; then import a module, and run its `main`."""
+
+    def main() -> int | None:
+        parse()
+        return import_module(name).main()
+
+    run(main, interrupted)
 
 
 def status_of(main: Callable[[], int | None], received: Sequence[int] = ()) -> int:
@@ -107,11 +107,7 @@ def one_line(error: Exception) -> str | None:
 
 def printable(text: str, keep: str = "") -> str:
     """Return a text, as it may hold names of files, with its control codes shown, not obeyed."""
-    return "".join(c if c in keep or c.isprintable() else _escaped(c) for c in text)
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode()
+    return "".join(c if c in keep or c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 # ---- Arguments -----------------------------------------------------------------------------------

@@ -166,21 +166,26 @@ def test_an_interrupt_or_a_full_disk_leaves_the_old_file(trouble, tmp_path, monk
     assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
 
 
-def test_an_interrupted_program_ends_with_one_line(tmp_path):
-    """As the shell calls it."""
-    (tmp_path / "sitecustomize.py").write_text(
-        "import course.files\ndef check(*_):\n    raise KeyboardInterrupt\n"
-        "course.files.check_writable = check\n"  # before the long imports
-    )
+@pytest.mark.parametrize(
+    ("words", "status", "told"),
+    [
+        ([], 130, "Interrupted: a model file not reported above is as it was.\n"),
+        (["--sed"], 2, "error: unrecognized arguments: --sed\n"),
+    ],
+)
+def test_an_interrupt_of_the_long_imports_is_one_line_and_a_wrong_call_is_told_before(
+    words, status, told, tmp_path
+):
+    (tmp_path / "torch.py").write_text("raise KeyboardInterrupt")
     done = subprocess.run(
-        [sys.executable, train_full.__file__, "--out", str(tmp_path / "model.pt")],
-        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{Path(train_full.__file__).parent}"},
+        [sys.executable, train_full.__file__, *words],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,
     )
-    assert (done.returncode, done.stderr) == (
-        130, "Interrupted: a model file not reported above is as it was.\n",
-    )  # fmt: skip
+    assert done.returncode == status
+    assert done.stderr.endswith(told)
+    assert done.stderr == told or words
 
 
 def test_a_folder_without_tests_is_one_line_and_status_1(command, tests_dir, capsys):
@@ -299,7 +304,7 @@ def cached_weights(monkeypatch, tmp_path):
     class Published(WeightsEnum):
         V0 = Weights(served.as_uri(), None, {})
 
-    monkeypatch.setattr("torchvision.models.MobileNet_V2_Weights", Published)
+    monkeypatch.setattr(train_full, "MobileNet_V2_Weights", Published)
     file, named = tmp_path / "checkpoints" / name, solution.weights_file
     monkeypatch.setattr(solution, "weights_file", lambda w: file if w == "V0" else named(w))
     return file, buffer.getvalue(), served
