@@ -47,23 +47,13 @@ def curves(epochs: Sequence[Mapping[str, Any]], key: str, label: str) -> Figure:
     return figure
 
 
-def bars(values: Mapping[str, float], label: str) -> Figure:
-    """Draw a horizontal bar for each value, from the top in the order given."""
-    figure, axes = _figure(WIDTH, 0.9 + 0.22 * len(values))
-    drawn = axes.barh(range(len(values)), list(values.values()), color=COLOURS[0])
-    axes.bar_label(drawn, [f"{value:.3g}" for value in values.values()], padding=3)
-    axes.set_yticks(range(len(values)), shortened(values), parse_math=False)
-    axes.set(xlabel=label, ylim=(len(values) - 0.4, -0.6))
-    axes.margins(x=0.1)
-    return figure
-
-
 def confusion(matrix: np.ndarray, names: Sequence[str]) -> Figure:
     """Draw counts (C, C): row of the true class, column of the predicted one.
 
     Colours are shares of the row: blue for right predictions, red for wrong ones.
     """
-    classes, labels = len(names), shortened(names)
+    classes = len(names)
+    labels = [n if len(n) <= LONGEST_NAME else f"{n[: LONGEST_NAME - 1]}…" for n in names]
     size = 8 if classes > 20 else 10  # of the font, in points
     side = 0.7 + 0.0085 * size * max(map(len, labels)) + 0.2 * classes
     figure, axes = _figure(side, side)
@@ -124,11 +114,6 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray) -> Figure:
     axes.set(xlim=(0, 1), ylim=(0, 1.08))
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     return figure
-
-
-def shortened(names: Mapping[str, float] | Sequence[str]) -> list[str]:
-    """Return names that leave room for what they name."""
-    return [f"{n[: LONGEST_NAME - 1]}…" if len(n) > LONGEST_NAME else n for n in names]
 
 
 def svg(figure: Figure, description: str) -> Markup:

@@ -12,7 +12,6 @@ import io
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
@@ -87,24 +86,12 @@ def settings_comments() -> dict[str, str]:
 # ---- What the network of the validation run predicts ---------------------------------------------
 
 
-@dataclass(frozen=True)
-class Group:
-    """Species that are taken for one another."""
+def look_alikes(matrix: np.ndarray, mass: np.ndarray) -> list[tuple[int, list[int]]]:
+    """Return groups of species taken for one another: how many photos are, and the species.
 
-    classes: list[int]
-    errors: int  # photos of one of them that are taken for another
-
-    def title(self, names: Sequence[str]) -> str:
-        """Return the last words of their names, as in "Gull"."""
-        return ", ".join(dict.fromkeys(names[i].split()[-1] for i in self.classes))
-
-
-def look_alikes(matrix: np.ndarray, mass: np.ndarray) -> list[Group]:
-    """Return the groups of species taken for one another, most errors first.
-
-    Takes counts (C, C) and sums of probabilities (C, C), with a row for each true class. Groups
-    are the communities, by modularity, of the graph of look-alikes (Clauset, Newman and Moore,
-    Physical Review E 70, 2004).
+    The most errors come first. Takes counts (C, C) and sums of probabilities (C, C), with a row for
+    each true class. Groups are the communities, by modularity, of the graph of look-alikes
+    (Clauset, Newman and Moore, Physical Review E 70, 2004).
     """
     confusions, weights = matrix + matrix.T, mass + mass.T  # (C, C)
     alike = np.triu((confusions >= LEAST_CONFUSIONS) & (weights >= LEAST_MASS), 1)
@@ -116,8 +103,8 @@ def look_alikes(matrix: np.ndarray, mass: np.ndarray) -> list[Group]:
     for community in networkx.community.greedy_modularity_communities(graph, weight="weight"):
         classes = sorted(community)
         part = matrix[np.ix_(classes, classes)]
-        groups.append(Group(classes, int(part.sum() - part.trace())))
-    return sorted(groups, key=lambda group: (-group.errors, group.classes))
+        groups.append((int(part.sum() - part.trace()), classes))
+    return sorted(groups, key=lambda group: (-group[0], group[1]))
 
 
 class Outcome:
@@ -167,28 +154,25 @@ class Outcome:
         most = zip(self.wrong.argmax(1), self.wrong.max(1), strict=True)
         return [f"{self.names[other]} ({count})" if count else "–" for other, count in most]
 
-    def recalls(self) -> dict[str, float]:
-        """Return the recall of each validated species, the lowest first."""
-        order = [i for i in np.argsort(self.recall) if self.support[i]]
-        return {f"{self.names[i]} ({self.support[i]})": self.recall[i] for i in order}
-
     def errors(self) -> dict[str, int]:
         """Return how many photos of a species were taken for others, where any, most first."""
         wrong = self.wrong.sum(1)
         return {self.names[i]: wrong[i] for i in np.argsort(-wrong, kind="stable") if wrong[i]}
 
-    def groups(self) -> list[tuple[Group, list[tuple[Pictures, str]]]]:
-        """Return groups of look-alikes, each with a photo of each of its species."""
-        return [
-            (group, [(self._example(i, group), self.names[i]) for i in group.classes])
-            for group in look_alikes(self.matrix, self.mass)
-        ]
+    def groups(self) -> list[tuple[int, list[tuple[Pictures, str]]]]:
+        """Return groups of look-alikes: their errors, and a photo of each species with its name.
 
-    def _example(self, species: int, group: Group) -> Pictures:
-        """Return a photo of a species that was taken for another of its group, else its first."""
-        taken = (self.labels == species) & ~self.right & np.isin(self.predicted, group.classes)
-        first = self.history.first_photos()[species]
-        return _photo(self.history, self.photos[taken.argmax()] if taken.any() else first)
+        The photo was taken for another species of the group, where there is one.
+        """
+        groups, first = [], self.history.first_photos()
+        for errors, classes in look_alikes(self.matrix, self.mass):
+            photos = []
+            for species in classes:
+                taken = (self.labels == species) & np.isin(self.predicted, classes) & ~self.right
+                photo = self.photos[taken.argmax()] if taken.any() else first[species]
+                photos.append((_photo(self.history, photo), self.names[species]))
+            groups.append((errors, photos))
+        return groups
 
     def shown(self, right: bool) -> list[tuple[Pictures, int]]:
         """Return what both stages see of some photos, the surest first, and the photos' indices.
