@@ -1,8 +1,10 @@
 """birds_model.pt: what it says of itself, and what happens to files that are not it."""
 
+import io
 import json
 import os
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -66,24 +68,19 @@ class Bomb:
         return os.mkdir, ("exploded",)
 
 
-@pytest.mark.parametrize("kind", ["empty", "text", "truncated", "pickle", "torch"])
-def test_damaged_files_give_one_line_and_execute_nothing(kind, model_path, tmp_path, monkeypatch):
+def test_damaged_files_give_one_line_and_execute_nothing(model_path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    torch.save({"format": Bomb()}, tmp_path / "bad.pt")
-    content = {
-        "empty": b"",
-        "text": b"not a model\n",
-        "truncated": model_path.read_bytes()[:1_000_000],
-        "pickle": pickle.dumps(Bomb()),
-    }
-    if kind in content:
-        (tmp_path / "bad.pt").write_bytes(content[kind])
-    with pytest.raises(SubmissionError, match=r"no file .*none\.pt: .*train_full.*--init"):
-        load_classifier(tmp_path / "none.pt")
-    with pytest.raises(SubmissionError, match=r"bad\.pt cannot be read") as error:
-        load_classifier(tmp_path / "bad.pt")
-    assert "\n" not in str(error.value)
-    assert not (tmp_path / "exploded").exists()
+    exploding = io.BytesIO()
+    torch.save({"format": Bomb()}, exploding)
+    cut = model_path.read_bytes()[:1_000_000]
+    for content in (b"", b"no model\n", cut, pickle.dumps(Bomb()), exploding.getvalue()):
+        Path("bad.pt").write_bytes(content)
+        with pytest.raises(SubmissionError, match=r"bad\.pt cannot be read") as error:
+            load_classifier("bad.pt")
+        assert "\n" not in str(error.value)
+        assert not Path("exploded").exists()
+    with pytest.raises(SubmissionError, match=r"no file none\.pt: .*train_full.*--init"):
+        load_classifier("none.pt")
 
 
 def spoilt(name, change):

@@ -6,6 +6,7 @@ found, or the tests fail without a fault.
 """
 
 import argparse
+import math
 import os
 import random
 import sys
@@ -13,16 +14,17 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from course.cli import positive
 from tests.mutation.faults import FAULTS, Fault
 from tests.mutation.trial import PASSED, ROOT, run_tests, verdict
 
-MOST_ALIVE = 0.05  # of the faults
+MOST_ALIVE, WORKERS = 0.05, 2  # of the faults; faults tried side by side
 
 
 def chosen(share: int, seed: int, word: str) -> list[Fault]:
     """A seeded one in `share` of the faults with a word in their file or in what is lost."""
     faults = [fault for fault in FAULTS if word in str(fault)]
-    count = min(len(faults), max(1, round(len(faults) / share)))
+    count = math.ceil(len(faults) / share)
     return sorted(random.Random(seed).sample(faults, count), key=FAULTS.index)
 
 
@@ -37,13 +39,10 @@ def judge(fault: Fault) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: see the top of this file."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutation")
-    parser.add_argument("--share", type=int, default=1, metavar="N", help="try one fault in N")
+    parser.add_argument("--share", type=positive, default=1, metavar="N", help="try one in N")
     parser.add_argument("--seed", type=int, default=0, help="of the choice; default: 0")
     parser.add_argument("--only", default="", metavar="WORD", help="in the fault's file or text")
-    parser.add_argument("--workers", type=int, default=2, help="faults side by side; default: 2")
     options = parser.parse_args(arguments)
-    if options.share < 1 or options.workers < 1:
-        parser.error("--share and --workers are 1 or more")
     faults = chosen(options.share, options.seed, options.only)
     if not faults:
         parser.error(f"no fault with {options.only!r} in its file or text")
@@ -58,11 +57,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     seconds = time.perf_counter() - start
     print(f"{len(faults)} faults; their tests pass without them, in {seconds:.0f} s", flush=True)
-    with ThreadPoolExecutor(options.workers) as pool:
+    with ThreadPoolExecutor(WORKERS) as pool:
         words = list(pool.map(judge, faults))
     alive = [f"  {fault}" for fault, word in zip(faults, words, strict=True) if word != "killed"]
-    these = ", but not these:" if alive else ""
-    print(f"{len(faults) - len(alive)} of {len(faults)} faults killed{these}", *alive, sep="\n")
+    print(
+        f"{len(faults) - len(alive)} of {len(faults)} faults killed; the others:", *alive, sep="\n"
+    )
     return 0 if len(alive) <= MOST_ALIVE * len(faults) else 1
 
 
