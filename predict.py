@@ -1,6 +1,6 @@
 """Tell the species of the birds on photos.
 
-    python predict.py PHOTO_OR_FOLDER ... [--model FILE] [--top N] [--csv OUT.csv] [--show OUT.png]
+    python predict.py PHOTO_OR_FOLDER ... [--model FILE] [--csv OUT.csv] [--show OUT.png]
 
 Prints the likeliest species of each photo with their probabilities, the views that the network
 needed, and where it is uncertain; with --csv writes a table of all photos instead. --show draws
@@ -24,7 +24,6 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add, model = parser.add_argument, Path(__file__).with_name("birds_model.pt")
     add("photos", type=Path, nargs="+", metavar="PHOTO_OR_FOLDER")
     add("--model", type=Path, default=model, metavar="FILE", help="default: birds_model.pt")
-    add("--top", type=cli.positive, default=5, metavar="N", help="species printed; default: 5")
     add("--csv", type=Path, metavar="OUT.csv", help="write a table instead: a row for each photo")
     add("--show", type=Path, metavar="OUT.png", help="draw what both stages see of one photo")
     return parser.parse_args(arguments)
@@ -73,13 +72,11 @@ def predictions_of(
             yield path, prediction
 
 
-def print_prediction(
-    classifier: Classifier, path: Path, prediction: Prediction, number: int
-) -> None:
-    """Print the `number` likeliest species of a photo, and what they rest on."""
+def print_prediction(classifier: Classifier, path: Path, prediction: Prediction) -> None:
+    """Print the likeliest five species of a photo, and what they rest on."""
     probabilities = classifier.probabilities(prediction.logits)
     threshold = classifier.confidence_threshold
-    best = likeliest(probabilities, classifier.class_names, number)
+    best = likeliest(probabilities, classifier.class_names, 5)
     lines = [str(path), *(f"  {probability:7.2%}  {name}" for probability, name in best)]
     lines.append(f"  {describe_views(prediction)}")
     if best[0][0] < threshold:
@@ -135,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.csv:
             rows.append(csv_row(classifier, path.name if one_folder else str(path), prediction))
         elif prediction:
-            print_prediction(classifier, path, prediction, options.top)
+            print_prediction(classifier, path, prediction)
         if options.show and prediction:
             draw(classifier, path, prediction, options.show)
     if options.csv:

@@ -1,6 +1,6 @@
 """Time and memory of `classify`: against a textbook's classifier, and how they grow.
 
-    python -m benchmarks.classify_speed IMG_DIR [--model birds_model.pt] [--rounds 3]
+    python -m benchmarks.classify_speed IMG_DIR [--model birds_model.pt]
 
 Every run is a process of its own with its own peak memory, end to end (model, decoding, network);
 imports are not counted in its seconds. The textbook's classifier and `classify` take turns, and
@@ -31,6 +31,7 @@ import solution
 from course import cli
 from course.files import UserError
 
+ROUNDS = 3
 TIMES = 4  # as many photos
 ENLARGED, SIDE = 40, 4_000  # photos, pixels of their long side
 
@@ -101,7 +102,6 @@ def main(arguments: list[str] | None = None) -> None:
     add, model = parser.add_argument, Path(solution.__file__).with_name("birds_model.pt")
     add("img_dir", type=Path, metavar="IMG_DIR")
     add("--model", type=Path, default=model, help="default: birds_model.pt")
-    add("--rounds", type=cli.positive, default=3, help="default: %(default)s")
     options = parser.parse_args(arguments)
     photos, threads = solution.list_photos(options.img_dir), torch.get_num_threads()
     if not photos:
@@ -109,7 +109,7 @@ def main(arguments: list[str] | None = None) -> None:
     solution.load_classifier(options.model)  # or an error, before the work
     print(f"{len(photos)} photos, torch {torch.__version__}, {threads} threads")
     seconds: dict[str, list[float]] = {"textbook": [], "solution": []}
-    for who in [*seconds] * options.rounds:
+    for who in [*seconds] * ROUNDS:
         seconds[who].append(measured(who, who, options.model, options.img_dir, threads))
     theirs, ours = map(statistics.median, seconds.values())
     print(f"medians: classify is {theirs / ours:.2f} times as fast as the textbook")

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor
 
 from course.files import UserError, describe_error, write_json
 from course.tables import read_species
-from solution import BirdNet, EpochRow, open_photo
+from solution import BirdNet, EpochRow
 
 HISTORY = "history.json"
 
@@ -30,8 +29,8 @@ class History:
     epochs: list[dict[str, Any]]  # rows of the training table: solution.EpochRow
     labels: dict[str, int]  # class id by file name
     validation: dict[str, Any] | None  # solution.Validation, numbers rounded to four digits
-    architecture: list[dict[str, Any]]  # blocks in order: see architecture_of
-    photo_sizes: dict[str, int]  # how many photos have a size, such as "500×375"
+    parameters: int
+    trained: int  # of the parameters
     images: str  # the folder of the photos
     seconds: float  # that the training took
     threads: int
@@ -74,8 +73,8 @@ def write_history(
         epochs=[asdict(row) for row in epochs],
         labels=dict(labels),
         validation=asdict(network.validation) if network.validation else None,
-        architecture=architecture_of(network, checkpoint["preprocessing"]["input_size"]),
-        photo_sizes=dict(Counter(_size(images / name) for name in labels).most_common()),
+        parameters=sum(p.numel() for p in network.parameters()),
+        trained=sum(p.numel() for p in network.parameters() if p.requires_grad),
         images=os.path.realpath(images),
         seconds=seconds,
         threads=torch.get_num_threads(),
@@ -86,41 +85,6 @@ def write_history(
 
 def _rounded(values: Tensor) -> list[Any]:
     return (values.double().round(decimals=4) if values.is_floating_point() else values).tolist()
-
-
-def architecture_of(network: BirdNet, side: int) -> list[dict[str, Any]]:
-    """Return the network's parts in order, for one view (1, 3, side, side).
-
-    Each has a name, the shape (C, H, W) of its output, its multiplications with addition, its
-    parameters, and how many of these were trained.
-    """
-    pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), network.head)
-    parts = {f"{i}: {_kind(block)}": block for i, block in enumerate(network.features)}
-    parts["head: global average pooling, linear layer"] = pooled
-    rows, x = [], torch.zeros(1, 3, side, side)
-    for name, part in parts.items():
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            x = part(x)
-        row: dict[str, Any] = {"name": name, "shape": list(x.shape[1:])}
-        row |= {"operations": counter.get_total_flops() // 2}
-        row |= {"parameters": sum(p.numel() for p in part.parameters())}
-        row |= {"trained": sum(p.numel() for p in part.parameters() if p.requires_grad)}
-        rows.append(row)
-    return rows
-
-
-def _kind(block: nn.Module) -> str:
-    if isinstance(block, nn.Sequential):
-        return "convolution"
-    return "inverted residual" + ", with shortcut" * getattr(block, "residual", False)
-
-
-def _size(path: Path) -> str:
-    try:
-        with open_photo(path) as photo:
-            return f"{photo.width}×{photo.height}"
-    except Exception:  # see solution.read_photo
-        return "unreadable"
 
 
 def _processor() -> str:

@@ -75,7 +75,7 @@ def test_a_temperature_changes_probabilities_but_not_the_order(photos, model, ca
 def test_a_folder_prints_each_photo_and_csv_is_a_row_each(photos, model, tmp_path, capsys):
     gt, folder = photos
     path, out = model(), tmp_path / "out.csv"
-    assert predict.main([str(folder), "--model", path, "--top", "1"]) == 0
+    assert predict.main([str(folder), "--model", path]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert [line for line in printed if line.endswith(".jpg")] == [str(folder / n) for n in gt]
     assert predict.main([str(folder), "--model", path, "--csv", str(out)]) == 0

@@ -59,10 +59,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"{len(faults)} faults; their tests pass without them, in {seconds:.0f} s", flush=True)
     with ThreadPoolExecutor(WORKERS) as pool:
         words = list(pool.map(judge, faults))
-    alive = [f"  {fault}" for fault, word in zip(faults, words, strict=True) if word != "killed"]
-    print(
-        f"{len(faults) - len(alive)} of {len(faults)} faults killed; the others:", *alive, sep="\n"
-    )
+    alive = [fault for fault, word in zip(faults, words, strict=True) if word != "killed"]
+    print(f"{len(faults) - len(alive)} of {len(faults)} faults killed")
+    for fault in alive:
+        print(f"not killed: {fault}")
     return 0 if len(alive) <= MOST_ALIVE * len(faults) else 1
 
 
