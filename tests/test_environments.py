@@ -22,7 +22,8 @@ import pytest
 
 from course.cli import one_line
 from course.files import check_writable, temporary_folder
-from course.layout import save_csv
+from public_data.prepare import main as prepare
+from tests.commands import call
 from tests.conftest import draw_photo
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -107,18 +108,11 @@ COMMANDS = {
 def given(tmp_path_factory):
     """photos: two class folders of six; tests: the same photos in the course's layout."""
     folder = tmp_path_factory.mktemp("given")
-    images = folder / "tests/00_x_input/train/images"
-    images.mkdir(parents=True)
-    labels = {}
     for number in range(12):
         path = folder / "photos" / ("Auk", "Owl")[number % 2] / f"{number}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         draw_photo(path, number % 2, seed=number)
-        (images / path.name).hardlink_to(path)
-        labels[path.name] = number % 2
-    save_csv(labels, images.with_name("gt.csv"))
-    save_csv(labels, folder / "tests/00_x_gt/gt.csv")
-    shutil.copytree(images, folder / "tests/00_x_input/test/images")
+    assert call(prepare, folder / "photos", "--out", folder / "tests") == 0
     return folder
 
 

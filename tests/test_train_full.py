@@ -12,7 +12,6 @@ import sys
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from urllib.error import URLError
 
 import pytest
 import torch
@@ -278,19 +277,6 @@ def test_a_model_may_be_trained_in_its_own_place(whole, tests_dir, tmp_path):
 # ---- Pretrained weights --------------------------------------------------------------------------
 
 
-def test_without_network_and_weights_the_error_says_what_to_do(tests_dir, monkeypatch, capsys):
-    def offline(url, file, hash_prefix=None, **_):
-        assert hash_prefix, "what comes is checked"
-        raise URLError("no route")
-
-    monkeypatch.setattr("torch.hub.download_url_to_file", offline)
-    out = tests_dir / "model.pt"
-    assert call(train_full.main, tests_dir, "--out", out) == 1
-    error = capsys.readouterr().err
-    for part in ("no route", "mobilenet_v2-b0353104.pth", "--init"):
-        assert part in error
-
-
 @pytest.fixture
 def cached_weights(monkeypatch, tmp_path):
     """Where the cache would hold a file, what the published one holds, and where it is served."""
@@ -354,21 +340,21 @@ def test_weights_of_timm_are_fetched_by_their_name(cached_weights, monkeypatch):
     assert state.keys() == {"weight", "bias"}
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_a_path_is_no_name_to_fetch(there, command, tmp_path, capsys):
-    path = tmp_path / "mistyped.pt"
-    if there:
-        path.write_text("no checkpoint")
-    assert command("--init", path) == 1
-    told = "cannot be read, truncated, or no checkpoint" if there else "no file"
-    error = capsys.readouterr().err
-    assert told in error
-    assert "fetch" not in error
-    assert path.exists() == there
-
-
-def test_a_name_that_nobody_publishes_is_an_error(command, tests_dir, capsys):
-    assert command("--init", "IMAGENET1K_V9") == 1
-    error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith("Error: no pretrained weights can be fetched")
-    assert "put IMAGENET1K_V9.pth into" in error
+@pytest.mark.parametrize(
+    ("weights", "told"),
+    [
+        ("mistyped.pt", "no file mistyped.pt: "),
+        ("text.pt", "text.pt cannot be read, truncated, or no checkpoint: "),
+        ("IMAGENET1K_V9", "no pretrained weights can be fetched "),
+    ],
+)
+def test_a_path_is_no_name_to_fetch_and_a_name_may_be_nobodys(
+    weights, told, command, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    Path("text.pt").write_text("no checkpoint")
+    assert command("--init", weights) == 1
+    *others, error = capsys.readouterr().err.splitlines()
+    assert error.startswith(f"Error: {told}")
+    assert len(others) == (weights == "IMAGENET1K_V9"), "what is fetched"
+    assert [path.name for path in tmp_path.glob("*.pt")] == ["text.pt"]
