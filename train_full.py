@@ -56,7 +56,7 @@ from torchvision.models import MobileNet_V2_Weights
 import solution
 from course import layout
 from course.files import UserError, atomic_write, check_outputs, check_writable
-from course.marks import accuracy_text, mark_of, wilson_interval
+from course.marks import expectation_lines
 from reporting import history, report
 from reporting.calibration import calibrate
 from solution import BirdNet, EpochRow, Settings
@@ -116,30 +116,39 @@ def save(content: Any, out: Path) -> None:
         temporary.write_bytes(buffer.getbuffer())
 
 
-def train(options: argparse.Namespace) -> None:
-    """Read the sample, train, calibrate; write the model and its history."""
+def read_sample(options: argparse.Namespace) -> layout.TrainingSet:
+    """Return the photos to train on. Raises UserError, also for files that cannot be written."""
     outputs = [options.out, options.report / "history.json", options.report / "report.html"]
     for path in outputs:
-        check_writable(path, NEEDED)  # before the work, not after it
-    start, settings = time.perf_counter(), Settings(**changes(options.set))
+        check_writable(path, NEEDED)
     inputs = [options.tests_dir / "species.csv"]
     inputs += (path for test in layout.find_tests(options.tests_dir) for path in test.files)
     check_outputs(outputs, inputs)
     training = layout.load_training_set(options.tests_dir, solution.may_be_photo)
+    species = len(set(training.gt.values()))
+    print(f"{len(training.gt)} photos of {species} species in {training.images}")
+    if training.missing:
+        print(f"Labels without a photo: {len(training.missing)}, such as {training.missing[0]!a}")
+    if left := training.unlabelled:
+        print(f"Photos without a label, left out: {len(left)}, such as {left[0]!a}")
+    return training
+
+
+def train(options: argparse.Namespace) -> None:
+    """Read the sample, train, calibrate; write the model and its history."""
+    start, settings = time.perf_counter(), Settings(**changes(options.set))
+    training = read_sample(options)
     fetch_weights(settings.weights)
-    print(f"{len(training.gt)} photos of {len(set(training.gt.values()))} species", end=" ")
-    print(f"in {training.images}")
     print(f"Settings: {', '.join(options.set) or 'those of solution.py'} (the report lists all)")
     print("locating the birds ...", flush=True)
     network, rows = train_visibly(training, settings)
     labels = {name: i for name, i in training.gt.items() if name not in training.missing}
     describe(network, settings, training, [training.images / name for name in labels])
-    print(verdict(network.metadata.get("validation")))
-    left_out = {"labels without a photo": training.missing}
-    left_out["photos without a label"] = training.unlabelled
-    for what, names in left_out.items():
-        if names:
-            print(f"Left out: {len(names)} {what}, such as {names[0]!a}")
+    if measured := network.metadata.get("validation"):
+        correct, total = measured["correct"], measured["total"]
+        print(*expectation_lines(correct, total, photos=total), sep="\n")
+    else:
+        print("Validation accuracy: unknown, no species has two photos")
     checkpoint = solution.to_checkpoint(network, settings)
     save(checkpoint, options.out)
     size, seconds = options.out.stat().st_size / 1e6, time.perf_counter() - start
@@ -195,18 +204,6 @@ def describe(
     }
     if network.validation:
         network.metadata |= calibrate(network.validation, settings.whole_share)
-
-
-def verdict(validation: dict[str, Any] | None) -> str:
-    """Return what the validation run lets expect, in a sentence."""
-    if validation is None:
-        return "Validation accuracy: unknown, no species has two photos"
-    correct, total = validation["correct"], validation["total"]
-    accuracy, (low, high) = accuracy_text(correct, total), wilson_interval(correct, total)
-    return (
-        f"Validation accuracy {accuracy}, mark {mark_of(accuracy)} (95 % interval {low:.4f} to "
-        f"{high:.4f}, {total} photos, {validation['mean_views']:.1f} views per photo)"
-    )
 
 
 # ---- The command ---------------------------------------------------------------------------------
