@@ -16,6 +16,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from sklearn.calibration import calibration_curve
 
 WIDTH = 5.6
 # Of runs; legible on white and on black (Paul Tol's bright scheme), like the grey of `FAINT`.
@@ -73,45 +74,25 @@ def confusion(matrix: np.ndarray, names: Sequence[str]) -> Figure:
     return figure
 
 
-def calibration_bins(
-    probabilities: np.ndarray, labels: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return count, accuracy and mean confidence (each (bins,)) of predictions by confidence.
+def expected_calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
+    """Return the mean distance of accuracy and confidence over equal bins, weighted by counts.
 
-    Takes probabilities (N, C) and classes (N,). The bins are the M equal intervals
-    ((m-1)/M, m/M] of Guo et al., On Calibration of Modern Neural Networks, ICML 2017, section 2.
-    An empty bin has accuracy and confidence 0.
+    Takes of each prediction its probability, and whether it is right. The bins are the intervals
+    ((m-1)/M, m/M] of Guo et al., On Calibration of Modern Neural Networks, ICML 2017, equation 3.
     """
-    confidence = probabilities.max(1)  # (N,)
-    right = (probabilities.argmax(1) == labels).astype(float)  # (N,)
-    bins = np.ceil(confidence * CALIBRATION_BINS).clip(1, CALIBRATION_BINS) - 1  # (N,)
-    within = bins == np.arange(CALIBRATION_BINS)[:, None]  # (bins, N)
-    count = within.sum(1)
-    return count, within @ right / count.clip(1), within @ confidence / count.clip(1)
+    bins = np.ceil(confidence * CALIBRATION_BINS).astype(int)
+    return float(np.abs(np.bincount(bins, right - confidence)).sum() / len(bins))
 
 
-def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Return the mean distance of accuracy and confidence over the bins, weighted by counts.
-
-    Takes probabilities (N, C) and classes (N,); Guo et al., 2017, equation 3.
-    """
-    count, accuracy, confidence = calibration_bins(probabilities, labels)
-    return float(np.average(np.abs(accuracy - confidence), weights=count))
-
-
-def reliability(probabilities: np.ndarray, labels: np.ndarray) -> Figure:
-    """Draw accuracy by confidence for probabilities (N, C) and classes (N,), with their counts."""
-    count, accuracy, confidence = calibration_bins(probabilities, labels)
+def reliability(confidence: np.ndarray, right: np.ndarray) -> Figure:
+    """Draw accuracy by confidence: of each prediction its probability, and whether it is right."""
     figure, axes = _figure(WIDTH, 4.4)
-    middles = (np.arange(CALIBRATION_BINS) + 0.5) / CALIBRATION_BINS
-    bars = axes.bar(middles, accuracy, 0.9 / CALIBRATION_BINS, color=COLOURS[0], label="accuracy")
-    axes.bar_label(bars, [str(n or "") for n in count], padding=6, fontsize=9)
+    accuracy, middles = calibration_curve(right, confidence, n_bins=CALIBRATION_BINS)
+    counts, edges = np.histogram(confidence, CALIBRATION_BINS, (0, 1))
+    axes.stairs(counts / len(right), edges, fill=True, color=FAINT, label="share of the photos")
     axes.plot((0, 1), (0, 1), "--", color="grey", label="accuracy = confidence")
-    there = count > 0
-    (points,) = axes.plot(confidence[there], accuracy[there], "o", color=COLOURS[1])
-    points.set(label="mean confidence", clip_on=False)
-    axes.set(xlabel="confidence: probability of the predicted species", ylabel="accuracy")
-    axes.set(xlim=(0, 1), ylim=(0, 1.08))
+    axes.plot(middles, accuracy, "o-", color=COLOURS[0], label="accuracy", clip_on=False)
+    axes.set(xlabel="confidence: probability of the predicted species", ylim=(0, 1), xlim=(0, 1))
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     return figure
 

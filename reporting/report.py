@@ -47,7 +47,7 @@ def draw(history: History, folder: Path) -> None:
 
 
 def render(history: History) -> str:
-    """Return the page. Raises UserError if the species' names cannot be read."""
+    """Return the page."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -121,7 +121,7 @@ class Outcome:
         self.photos: list[str] = stored["photos"]
         self.labels = np.array(stored["labels"])  # (N,), class indices
         self.probabilities = after(self.after_views, views).numpy()  # (N, C)
-        self.uncalibrated = after(logits.softmax(-1), views).numpy()  # (N, C)
+        self.uncalibrated = after(logits.softmax(-1), views).amax(1).numpy()  # (N,)
         ranking = np.argsort(-self.probabilities, axis=1, kind="stable")  # (N, C)
         self.predicted = ranking[:, 0]  # (N,), class indices
         self.in_top3 = (ranking[:, :3] == self.labels[:, None]).sum()
