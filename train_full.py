@@ -57,7 +57,7 @@ import solution
 from course import layout
 from course.files import UserError, atomic_write, check_outputs, check_writable
 from course.marks import expectation_lines
-from reporting import history, report
+from reporting import report
 from reporting.calibration import calibrate
 from solution import BirdNet, EpochRow, Settings
 
@@ -154,7 +154,7 @@ def train(options: argparse.Namespace) -> None:
     size, seconds = options.out.stat().st_size / 1e6, time.perf_counter() - start
     print(f"Wrote {options.out} ({size:.1f} MB) after {seconds:.0f} s.")
     images = training.images
-    history.write_history(options.report, network, checkpoint, rows, labels, images, seconds)
+    report.write_history(options.report, network, checkpoint, rows, labels, images, seconds)
 
 
 def train_visibly(
@@ -245,4 +245,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
     if not options.report_only:
         train(options)
-    report.draw(history.read_history(options.report), options.report)
+    report.draw(report.read_history(options.report), options.report)

@@ -20,7 +20,7 @@ from birddata.drawn_sample import draw_sample
 from course.cli import run
 from course.files import atomic_write
 from course.layout import find_tests
-from reporting import charts, history, report
+from reporting import charts, report
 from solution import list_photos
 
 PICTURES = Path(__file__).resolve().parent.parent / "docs" / "pictures"
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("report_dir", type=Path, metavar="REPORT_DIR", help="with history.json")
     parser.add_argument("--out", type=Path, default=PICTURES, help="default: docs/pictures")
     options = parser.parse_args(arguments)
-    numbers = history.read_history(options.report_dir)
+    numbers = report.read_history(options.report_dir)
     names = numbers.names()
     figure = charts.confusion(report.Outcome(numbers, names).matrix, names)
     with atomic_write(options.out / "confusion.png") as temporary:

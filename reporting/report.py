@@ -1,4 +1,4 @@
-"""The report of a training: one page that needs nothing but itself, drawn from its history.
+"""What a training leaves, history.json, and the report of it: one page that needs nothing else.
 
 The photos are read where they lie; where they are gone, the page says so and leaves them out.
 """
@@ -9,10 +9,16 @@ import base64
 import hashlib
 import inspect
 import io
+import json
+import os
+import platform
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import networkx
@@ -20,15 +26,16 @@ import numpy as np
 import torch
 from PIL import Image
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+from torch import Tensor
 
 from course import marks
-from course.files import atomic_write
+from course.files import UserError, atomic_write, describe_error, write_json
 from reporting import charts
 from reporting.calibration import after, logits_after_views, views_needed
 from reporting.drawing import VIEW_NAMES, draw_stages, likeliest
-from reporting.history import History
-from solution import Settings, read_photo, read_pixels
+from solution import BirdNet, EpochRow, Settings, read_photo, read_pixels
 
+HISTORY = "history.json"
 # Of the photos of two species together, what makes these look-alikes: so many are taken for the
 # other one, and the probabilities of the other one add up to so many photos. Either alone would
 # join species because of two outliers.
@@ -36,6 +43,91 @@ LEAST_CONFUSIONS, LEAST_MASS = 2, 1.0
 PREDICTIONS_SHOWN = 6  # right ones, and wrong ones
 PHOTO_SIDE, STAGE_SIDE = 270, 480  # pixels: of a photo in a strip, of what a stage sees
 Pictures = list[str]  # as `src` of image elements; empty for a photo that cannot be read
+
+
+# ---- What a training leaves ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class History:
+    """The numbers of a training. All that the report shows follows from them and the photos."""
+
+    model: dict[str, Any]  # the checkpoint without its weights: see solution.to_checkpoint
+    epochs: list[dict[str, Any]]  # rows of the training table: solution.EpochRow
+    labels: dict[str, int]  # class id by file name
+    validation: dict[str, Any] | None  # solution.Validation, numbers rounded to four digits
+    parameters: int
+    trained: int  # of the parameters
+    images: str  # the folder of the photos
+    seconds: float  # that the training took
+    threads: int
+    machine: str
+
+    def names(self) -> list[str]:
+        """Return the species' names by class index."""
+        known = self.model["class_names"] or [f"class {i}" for i in self.model["class_ids"]]
+        return [name.replace("_", " ") for name in known]
+
+    def counts(self) -> list[int]:
+        """Return the number of photos by class index."""
+        counts = Counter(self.labels.values())
+        return [counts[class_id] for class_id in self.model["class_ids"]]
+
+    def first_photos(self) -> list[str]:
+        """Return the first photo's name by class index; "" for a species that has none."""
+        first = {class_id: name for name, class_id in sorted(self.labels.items(), reverse=True)}
+        return [first.get(class_id, "") for class_id in self.model["class_ids"]]
+
+
+def write_history(
+    folder: Path,
+    network: BirdNet,
+    checkpoint: Mapping[str, Any],
+    epochs: Sequence[EpochRow],
+    labels: Mapping[str, int],
+    images: Path,
+    seconds: float,
+) -> None:
+    """Write the history of a network that `train_classifier` returned. Raises UserError."""
+    history = History(
+        model={name: value for name, value in checkpoint.items() if name != "state_dict"},
+        epochs=[asdict(row) for row in epochs],
+        labels=dict(labels),
+        validation=asdict(network.validation) if network.validation else None,
+        parameters=sum(p.numel() for p in network.parameters()),
+        trained=sum(p.numel() for p in network.parameters() if p.requires_grad),
+        images=os.path.realpath(images),
+        seconds=seconds,
+        threads=torch.get_num_threads(),
+        machine=_processor(),
+    )
+    write_json(folder / HISTORY, asdict(history), _rounded)
+
+
+def _rounded(values: Tensor) -> list[Any]:
+    return (values.double().round(decimals=4) if values.is_floating_point() else values).tolist()
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    models = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
+
+
+def read_history(folder: Path) -> History:
+    """Return what history.json in a folder holds. Raises UserError if it is missing or damaged."""
+    path = folder / HISTORY
+    try:
+        return History(**json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        cause = describe_error(error, path, writing=False)
+    except (TypeError, ValueError):
+        cause = f"{path} is damaged or of another version"
+    raise UserError(f"{cause}; `python train_full.py` writes it into the folder of --report")
+
+
+# ---- The page ------------------------------------------------------------------------------------
 
 
 def draw(history: History, folder: Path) -> None:
@@ -121,7 +213,6 @@ class Outcome:
         self.photos: list[str] = stored["photos"]
         self.labels = np.array(stored["labels"])  # (N,), class indices
         self.probabilities = after(self.after_views, views).numpy()  # (N, C)
-        self.uncalibrated = after(logits.softmax(-1), views).amax(1).numpy()  # (N,)
         ranking = np.argsort(-self.probabilities, axis=1, kind="stable")  # (N, C)
         self.predicted = ranking[:, 0]  # (N,), class indices
         self.in_top3 = (ranking[:, :3] == self.labels[:, None]).sum()

@@ -23,7 +23,7 @@ from torchvision.models import Weights, WeightsEnum
 import solution
 import train_full
 from course import layout
-from reporting import history
+from reporting import report as reports
 
 CHANGED = {name: getattr(TINY, name) for name in ("input_size", "first_size", "batch_size")}
 CHANGED |= {"unfrozen_blocks": TINY.unfrozen_blocks, "epochs": 1, "seed": 5, "layer_decay": 0.5}
@@ -109,7 +109,7 @@ def test_the_checkpoint_says_how_it_was_trained(whole, init):
     assert checkpoint["temperature"] != 1.0
     assert 0 < checkpoint["confidence_threshold"] < 1
 
-    numbers = history.read_history(folder / "report")
+    numbers = reports.read_history(folder / "report")
     assert [row["stage"] for row in numbers.epochs] == ["validation run", "final run"]
     assert numbers.labels == gt
     assert numbers.model == {k: v for k, v in checkpoint.items() if k != "state_dict"}
