@@ -224,6 +224,9 @@ def test_a_command_works_in_all_that_is_odd_at_once(name, given, out, tmp_path):
     assert_nothing_left(out)
 
 
+FULL = f"{tempfile.gettempdir()}/b cannot be written: the disk is full; free some space"
+
+
 @pytest.mark.parametrize(
     ("error", "line"),
     [
@@ -238,6 +241,7 @@ def test_a_command_works_in_all_that_is_odd_at_once(name, given, out, tmp_path):
         (OSError(errno.EACCES, "", "a", None, "b"), "Error: a cannot be read: no permission to"),
         (OSError(errno.ENOENT, "", "a\x1b[2J"), "Error: a\\x1b[2J cannot be read: no such file"),
         (ModuleNotFoundError("no", name="timm"), "Error: timm is not installed; pip install"),
+        (OSError(errno.ENOSPC, "", f"{tempfile.gettempdir()}/b"), f"Error: {FULL}, or set TMPDIR"),
         (ValueError("two\nlines"), None),
     ],
 )
@@ -245,13 +249,6 @@ def test_what_goes_wrong_has_a_remedy_or_is_a_bug(error, line, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     found = one_line(error)
     assert found is None if line is None else found.startswith(line)
-
-
-@pytest.mark.parametrize("written", [True, False])
-def test_a_full_disk_of_temporary_files_has_its_own_remedy(written):
-    file = f"{tempfile.gettempdir()}/grader/model.pt"
-    line = one_line(OSError(errno.ENOSPC, "", *((file,) if written else ("a", None, "b"))))
-    assert line.endswith("or set TMPDIR to a folder on another disk") == written
 
 
 # --- Disks and permissions ------------------------------------------------------------------------
@@ -288,31 +285,36 @@ def assert_one_line(error, cause, place) -> None:
     assert str(place) in lines[0]
 
 
+def in_a_broken(kind, given, out) -> dict:
+    options = [word.format(out=out, given=given) for word in BROKEN[kind][0].split()]
+    full = f"cat /dev/zero 2>/dev/null >{out}/filler" if kind == "a full disk" else ":"
+    return {"before": boxed("--cap-drop", "ALL", *options), "first": full}
+
+
 @needs_box
-@pytest.mark.parametrize("kind", BROKEN)
-def test_a_broken_disk_is_one_line(kind, given, out):
-    """Whatever the command; the probe shows that, too, what their entry point makes of it."""
-    options, cause = BROKEN[kind]
-    options = [word.format(out=out, given=given) for word in options.split()]
-    how = {"before": boxed("--cap-drop", "ALL", *options)}
-    if kind == "a full disk":
-        how["first"] = f"cat /dev/zero 2>/dev/null >{out}/filler"
-    reading = kind == "no permission to read"
-    calls = {}
+@pytest.mark.parametrize("kind", ["a full disk", "no permission to read"])
+def test_a_broken_disk_is_one_line_of_every_command(kind, given, out):
+    calls, reading = {}, kind == "no permission to read"
     for name, command in COMMANDS.items():
         script, *words = command.at(Path(), given=given, out=out)
         calls[name] = script.removesuffix(".py").replace("/", "."), words
     if reading:
         del calls["coursework"]  # which takes as long as all others
-    status, told, error = finish(launch(["-c", EACH, str(ROOT), json.dumps(calls)], **how))
+    words = ["-c", EACH, str(ROOT), json.dumps(calls)]
+    status, told, error = finish(launch(words, **in_a_broken(kind, given, out)))
     assert status == 0, error
     for name, (status, error) in json.loads(told.splitlines()[-1]).items():
         assert status == COMMANDS[name].refused, name
-        assert_one_line(error, cause, given / COMMANDS[name].reads if reading else out)
-    if not reading:
-        status, _, error = finish(probe(out, **how))
-        assert status == 1
-        assert_one_line(error, cause, out)
+        assert_one_line(error, BROKEN[kind][1], given / COMMANDS[name].reads if reading else out)
+    assert list(out.iterdir()) == []
+
+
+@needs_box
+@pytest.mark.parametrize("kind", [kind for kind in BROKEN if kind != "no permission to read"])
+def test_the_entry_point_tells_a_broken_disk_in_one_line(kind, given, out):
+    status, _, error = finish(probe(out, **in_a_broken(kind, given, out)))
+    assert status == 1
+    assert_one_line(error, BROKEN[kind][1], out)
     assert list(out.iterdir()) == []
 
 
