@@ -36,20 +36,16 @@ def test_the_textbook_is_an_efficientnet_that_sees_each_photo_at_310_pixels(two,
 
 
 def test_a_run_measures_classify_on_its_threads(two, model_path, monkeypatch):
-    seen, classify = [], solution.classify
-
-    def counted(*arguments):
-        seen.append((torch.get_num_threads(), *arguments))
-        return classify(*arguments)
-
-    monkeypatch.setattr(solution, "classify", counted)
-    threads = torch.get_num_threads()
+    seen, threads = [], torch.get_num_threads()
+    monkeypatch.setattr(
+        solution, "classify", lambda *words: seen.append((torch.get_num_threads(), *words))
+    )
     try:
         seconds, megabytes = classify_speed.child("solution", model_path, two, 3)
     finally:
         torch.set_num_threads(threads)
     assert seen == [(3, model_path, two)]
-    assert 0 < seconds < 60
+    assert 0 <= seconds < 60
     assert 50 < megabytes < 20_000
 
 
