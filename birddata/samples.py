@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from birddata.findings import GUESSED, Findings
-from birddata.sources import EMPTY_FOLDER, INNER_ARCHIVE, Files, is_table, problem
+from birddata.sources import EMPTY_FOLDER, Files, is_table, problem
 from birddata.writing import Photo, Sample, Test
 from course import layout, tables
 from course.files import UserError
@@ -277,7 +277,7 @@ def read_class_folders(
     source: Path, files: Files, known: Mapping[int, str], found: Findings
 ) -> Sample:
     """Read <species>/.../<photo>; class ids are the positions of the folder names in order."""
-    root = class_root(source, files, found)
+    root = class_root(source, files)
     files = below(files, root, found)
     inside = sorted(path for path in files if "/" in path and not is_table(path))
     name_unlabelled(files, inside, root, found, "not in a species' folder")
@@ -298,7 +298,7 @@ def read_class_folders(
     return Sample(f"a tree of class folders{more if deep else ''}", [test], species)
 
 
-def class_root(source: Path, files: Files, found: Findings) -> str:
+def class_root(source: Path, files: Files) -> str:
     """Return the folder whose sub-folders are species, as a prefix of paths: "" for SOURCE.
 
     That is the first with photos in several sub-folders, or with one that holds photos itself.
@@ -316,9 +316,6 @@ def class_root(source: Path, files: Files, found: Findings) -> str:
         if species and (len(folders) > 1 or any(len(part) == 2 for part in parts)):
             return root
         root += f"{min(folders, default='')}/"
-    for item in found["not-an-image"]:
-        if item.detail == INNER_ARCHIVE:
-            raise UserError(f"{source} holds no photo, but {item.files[0]}, {INNER_ARCHIVE}")
     raise UserError(
         f"{source} holds neither NN_<name>_input folders nor <species>/*.jpg nor a table of labels "
         f"beside the photos{rejected_table(files)} nor CUB-200-2011; give the folder right above "

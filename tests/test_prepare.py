@@ -528,7 +528,7 @@ MAKE = {
 }
 ODD_PATHS = {  # how it is called, its kind, the cause that is named
     ("{}", "nothing"): "does not exist; give a folder or an archive",
-    ("{}", "a file"): "is neither a folder nor a whole zip or tar; unpack it and give the folder",
+    ("{}", "a file"): "is no whole zip or tar; download it again, or unpack it yourself",
     ("{}", "a flat folder"): "holds neither NN_<name>_input folders nor <species>/*.jpg",
     ("--check {}", "nothing"): "is not a folder",
     ("--check {}", "a file"): "an archive must be unpacked first",
