@@ -145,17 +145,6 @@ def plant_near_copy(sample):
     return [tuple(sample.add(f"near{n}.jpg", 1, image) for n, image in enumerate(altered))]
 
 
-def plant_colour_mode(sample):
-    grey16 = np.asarray(sample.image().convert("L")).astype(np.uint16) * 257
-    images = {
-        "cmyk.jpg": sample.image().convert("CMYK"),
-        "alpha.png": sample.image().convert("RGBA"),
-        "palette.gif": sample.image().quantize(),
-        "deep.png": Image.fromarray(grey16),
-    }
-    return [(sample.add(name, image=image),) for name, image in images.items()]
-
-
 def plant_not_an_image(sample):
     sample.write(f"{TRAIN}/images/.DS_Store", b"hidden, the system's own")
     notes = sample.write(f"{TRAIN}/images/notes.txt", b"Saw an auk.")
@@ -217,18 +206,12 @@ PLANTS = {
         for path in ("images/unknown.jpg", "images/below/deep.jpg", "beside.jpg")
     ],
     "repeated-row": lambda s: [(s.add("again.jpg", 2, more="\nagain.jpg,2"),)],
-    "wrong-extension": lambda s: [
-        (s.add("png.jpg", format="PNG"),),
-        (s.add("photo.dat", format="JPEG"),),
-    ],
     "imbalance": lambda s: [s.add(f"many{n}.jpg", 7) for n in range(60)] and [("class 7 (60)",)],
     "untrained-species": lambda s: [s.ask("dodo.jpg", 9) and ("class 9",)],
     "blank": lambda s: [(s.add("blank.jpg", image=Image.new("RGB", (96, 80), "teal")),)],
     "tiny": lambda s: [(s.add("tiny.jpg", image=s.image((20, 60))),)],
     "lone-species": lambda s: [s.add("lone.jpg", 5) and ("class 5 (1)",)],
     "odd-shape": lambda s: [(s.add("panorama.jpg", image=s.image((240, 40))),)],
-    "odd-size": lambda s: [(s.add("poster.jpg", image=s.image((480, 400))),)],
-    "grey": lambda s: [(s.add("grey.jpg", image=s.image().convert("L")),)],
 }
 
 
@@ -272,10 +255,7 @@ def test_every_kind_but_one_is_planted():
 
 def test_a_sound_set(sample, tmp_path, capsys):
     assert check(sample.root, tmp_path) == (0, {})
-    assert capsys.readouterr().out.splitlines()[1:] == [
-        "Verdict: nothing in the way of training (kinds of findings: 0 of errors, 0 of warnings, "
-        "0 of notes)"
-    ]
+    assert capsys.readouterr().out.splitlines()[1:] == ["Verdict: nothing in the way of training"]
 
 
 @pytest.mark.parametrize("code", PLANTS)
@@ -305,7 +285,6 @@ ALTERATIONS = {
     "brighter": lambda image: ImageEnhance.Brightness(image).enhance(1.2),
     "cropped all round": lambda image: image.crop((3, 2, 93, 78)),
     "cropped on two sides": lambda image: image.crop((0, 2, 93, 80)),
-    "grey": lambda image: image.convert("L"),
     "turned by EXIF": lambda image: image.transpose(Image.Transpose.ROTATE_90),
 }
 
@@ -320,7 +299,7 @@ def test_altered_copies_are_found(sample, tmp_path, name):
     _, found = check(sample.root, tmp_path)
     files = [f"{TRAIN}/images/{name}.jpg" for name in ("altered", "photo")]
     assert [item["files"] for item in found.pop("near-copy")] == [files]
-    assert found.keys() <= {"grey"}
+    assert found == {}
 
 
 def test_look_alikes_are_no_copies(sample, tmp_path):
