@@ -94,7 +94,7 @@ class Findings(defaultdict[str, dict[Item, None]]):
     """What was found, by the code of its kind, in the order in which it was found.
 
     Some are no kinds: `passed-over`, files that the system made and what is not part of the layout;
-    `converted`, photos that prepare made JPEG; `guessed-name` and `joined-name`, of species.
+    `guessed-name` and `joined-name`, of species.
     """
 
     def __init__(self) -> None:

@@ -2,7 +2,6 @@
 
 import sys
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -39,12 +38,12 @@ def prepare(
         sample = usable(sample, scratch, found)
         if holdout is not None:
             sample = hold_out(source, sample, holdout, seed, found)
-        made = build_tests(sample, scratch / "built", out)
+        build_tests(sample, scratch / "built", out)
     finally:
         name_left_out(found)
 
     def report(names: str) -> None:
-        print(*summary(sample, found), f"Wrote {names} in {out} ({made})", sep="\n")
+        print(*summary(sample, found), f"Wrote {names} in {out}", sep="\n")
 
     move_into_place(scratch / "built", out, report)
 
@@ -66,10 +65,9 @@ def usable(sample: Sample, scratch: Path, found: Findings) -> Sample:
     def readable(photos: list[Photo]) -> list[Photo]:
         kept = []
         for photo in photos:
-            if photo.path in jpegs:
-                found.add("converted", photo.origin)
+            if jpeg := jpegs.get(photo.path):
                 name = str(Path(photo.name).with_suffix(".jpg"))
-                kept.append(replace(photo, name=name, path=jpegs[photo.path]))
+                kept.append(replace(photo, name=name, path=jpeg))
             elif photo.path in bad:
                 found.add("unreadable", photo.origin, bad[photo.path])
             else:
@@ -122,16 +120,11 @@ def hold_out(source: Path, sample: Sample, fraction: float, seed: int, found: Fi
         if (kept := first.setdefault(digest_of(photo.path, 64), photo)) is not photo:
             found.add("passed-over", photo.origin, f"the same bytes as {kept.origin}")
     photos = sorted(first.values(), key=lambda photo: photo.name)
-    ids, labels = np.unique([photo.class_id for photo in photos], return_inverse=True)
+    _, labels = np.unique([photo.class_id for photo in photos], return_inverse=True)
     kept_in, kept_out = split_photos(labels, fraction, seed)
     if kept_out is None:
         raise UserError("no species has two photos, so none can be held out; drop --holdout")
     train, held = ([photos[index] for index in part] for part in (kept_in, kept_out))
-    asked = {photo.class_id for photo in held}
-    for class_id, count in zip(ids.tolist(), np.bincount(labels), strict=True):
-        if class_id not in asked:
-            name = sample.name_of(class_id)
-            print(f"not in the holdout: {name} (photos: {count})", file=sys.stderr)
     tests = [Test(ONLY_TEST, train, train), Test("01_holdout", train, held)]
     return replace(sample, tests=tests)
 
@@ -147,9 +140,6 @@ def name_left_out(found: Findings) -> None:
         if items := list(found[code]):
             more = f" (and {len(items) - 1} more)" if len(items) > 1 else ""
             lines.append(f"note: {found.format_finding(code, items[0])}{more}")
-    heic = sum(item.detail == HEIC for item in found["unreadable"])
-    if heic and not find_spec("pillow_heif"):
-        lines.append(f"note: {heic} are HEIC; after `pip install pillow-heif` they become JPEG")
     if lines:
         print("\n".join(lines), file=sys.stderr)
 
@@ -171,8 +161,6 @@ def summary(sample: Sample, found: Findings) -> list[str]:
         lines.append(f"species without a photo to train on: {', '.join(lost)}")
     if sample.species_source:
         lines.append(f"names of the species: {sample.species_source}, see public_data/README.md")
-    if found["converted"]:
-        lines.append(f"HEIC photos that became JPEG: {len(found['converted']):,}")
     why = [f"{len(found[code]):,} {code}" for code in LEFT_OUT if found[code]]
     skipped = f"{sum(len(found[code]) for code in LEFT_OUT):,}"
     skipped += f" ({', '.join(why)})" if why else ""

@@ -91,7 +91,8 @@ def label_photos(
     does not fit is added to the findings. Raises UserError if nothing fits.
     """
     matched = tables.match_names(table.labels, photos)
-    tables.check_match(matched, table.labels, filterfalse(is_table, photos), "it")
+    if table.labels:
+        tables.check_match(matched, table.labels, filterfalse(is_table, photos), "it")
     for code, name, what in table.faults:
         bad_row = code == "bad-row"
         found.add(code, gt if bad_row else f"{folder}{name}", what if bad_row else f"{gt} {what}")
@@ -225,47 +226,48 @@ def read_part(
 # ---- A table beside photos -----------------------------------------------------------------------
 
 
+def find_table(source: Path, files: Files, photos: Files) -> tuple[str, tables.Table] | None:
+    """Return the one table that labels photos at its side or below, None without one.
+
+    Raises UserError if there are several, or if the photos lie in a single folder, so that only a
+    table could name the species, and none of those that are there does.
+    """
+    best, others = [], []
+    for path in sorted(filter(is_table, files)):
+        if path.count("/") > MAX_WRAPPING or path.endswith("species.csv"):
+            continue
+        try:
+            if table := read_as(path, files[path], tables.read_table):
+                beside = below(photos, path[: path.rfind("/") + 1])
+                matched = tables.match_names(table.labels, beside)
+                tables.check_match(matched, table.labels, beside, f"{path} of {source}")
+                best.append((path, table))
+        except UserError as error:
+            others.append(error)
+    if len(best) > 1:
+        names = ", ".join(path for path, _ in best)
+        raise UserError(f"{source} has several tables of labels ({names}); leave one")
+    if others and not best and len({path.rpartition("/")[0] for path in photos}) == 1:
+        raise others[0]
+    return best[0] if best else None
+
+
 def read_table_beside(
     source: Path, files: Files, known: Mapping[int, str], found: Findings
 ) -> Sample | None:
-    """Read a table of files and labels, numbers or names, and the photos at its side or below.
-
-    None if there is none; UserError if there are several, or if only a table could name the
-    species, and it names other photos.
-    """
+    """Read a table of files and labels, numbers or names, and the photos at its side or below."""
     photos = {path: file for path, file in files.items() if not is_table(path)}
-    candidates: dict[str, tables.Table] = {}
-    unusable = []
-    for path in sorted(files.keys() - photos.keys()):
-        if path.count("/") <= MAX_WRAPPING and not path.endswith("species.csv"):
-            try:
-                if table := read_as(path, files[path], tables.read_table):
-                    candidates[path] = table
-            except UserError as error:
-                unusable.append(error)
-    beside = {path: below(photos, path[: path.rfind("/") + 1]) for path in candidates}
-    best = [
-        path for path in candidates if tables.match_names(candidates[path].labels, beside[path])
-    ]
-    if len(best) > 1:
-        raise UserError(f"{source} has several tables of labels ({', '.join(best)}); leave one")
-    if not best:
-        only_a_table = len({path.rpartition("/")[0] for path in photos}) == 1
-        for gt, table in candidates.items() if only_a_table else ():
-            tables.check_match({}, table.labels, beside[gt], f"{gt} of {source}")
-            unusable.append(UserError(f"{gt} labels no photo; give each a row of name and label"))
-        if only_a_table and unusable:
-            raise unusable[0]
+    if (best := find_table(source, files, photos)) is None:
         return None
-    (gt,) = best
-    table, folder = candidates[gt], gt[: gt.rfind("/") + 1]
+    gt, table = best
+    folder = gt[: gt.rfind("/") + 1]
     below(files, folder, found)  # names what lies elsewhere
     labels = set(table.labels.values())
     ids, species = number_species(labels, known, found)
     if all(tables.WHOLE_NUMBER.fullmatch(label) for label in labels):
         ids, species = {label: tables.class_id(label) for label in labels}, {}
     table.ids = {name: ids[label] for name, label in table.labels.items()}
-    read = label_photos(table, gt, beside[gt], folder, found)
+    read = label_photos(table, gt, below(photos, folder), folder, found)
     test = Test("", read, [], set(ids.values()))
     return Sample(f"photos with the table {gt}", [test], species)
 
@@ -293,9 +295,7 @@ def read_class_folders(
         if item.detail == EMPTY_FOLDER and f"{root_of}/".lstrip("/") == root:
             found.add("lone-species", (), f"{name} (0)")
     test = Test("", with_names(photos), [], set(ids.values()))
-    deep = sum(path.count("/") > 1 for path in inside)
-    more = f" (photos in folders further down: {deep:,}; the first folder is the species)"
-    return Sample(f"a tree of class folders{more if deep else ''}", [test], species)
+    return Sample("a tree of class folders", [test], species)
 
 
 def class_root(source: Path, files: Files) -> str:
@@ -317,22 +317,10 @@ def class_root(source: Path, files: Files) -> str:
             return root
         root += f"{min(folders, default='')}/"
     raise UserError(
-        f"{source} holds neither NN_<name>_input folders nor <species>/*.jpg nor a table of labels "
-        f"beside the photos{rejected_table(files)} nor CUB-200-2011; give the folder right above "
-        "them"
+        f"{source} holds neither NN_<name>_input folders nor <species>/*.jpg nor CUB-200-2011 nor "
+        "a table beside photos, with columns such as filename and label; give the folder right "
+        "above them"
     )
-
-
-def rejected_table(files: Files) -> str:
-    """Return why the likeliest of the tables has no labels, in brackets; "" without one."""
-    for path in sorted(filter(is_table, files), key=lambda path: path.endswith(".txt"))[:1]:
-        try:
-            columns, _ = read_as(path, files[path], tables.read_rows)
-        except UserError as error:
-            return f" ({error})"
-        shown = ", ".join(columns)[: tables.MAX_SHOWN]
-        return f" ({path} is none: its columns are {shown!r}, not such as filename and label)"
-    return ""
 
 
 # ---- CUB-200-2011 (Wah et al. 2011, CNS-TR-2011-001) ---------------------------------------------
@@ -371,8 +359,7 @@ def read_cub(files: Files, root: str, seed: int, found: Findings) -> Sample:
         else:
             found.add("label-without-file", f"images/{image}", "in images.txt")
     tests = [Test("00_test_img", train, train), Test("01_hidden", train, held)]
-    others = len(classes) - CUB_SPECIES
-    return Sample(f"CUB-200-2011 ({others} species are not in the course's sample)", tests, species)
+    return Sample("CUB-200-2011", tests, species)
 
 
 def cub_table(files: Files, name: str) -> dict[str, str]:

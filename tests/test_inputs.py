@@ -452,30 +452,18 @@ def test_names_match_where_only_one_photo_can_be_meant():
     assert tables.match_names(named, there) == found
 
 
-def test_labels_take_the_names_of_the_files(tmp_path, capsys):
+def test_labels_take_the_names_of_the_files(tmp_path):
     labels = {"images/00.JPG": 3, "01.jpg": 1, "gone.jpg": 2}
     photos = dict.fromkeys(("00.jpg", "01.jpg", "more.jpg"), b"")
     read = layout.load_training_set(write_test(tmp_path, photos, layout.gt_bytes(labels)))
     assert read.gt == {"00.jpg": 3, "01.jpg": 1, "gone.jpg": 2}
     assert (read.missing, read.unlabelled) == (["gone.jpg"], ["more.jpg"])
-    assert "1 labels name photos differently" in capsys.readouterr().err
 
 
-UNMATCHED = {
-    ("b.png", "a.png", "c.png"): "other extensions, or names that differ in case only",
-    ("bird_a.jpg", "bird_b.jpg", "bird_c.jpg"): "a prefix before the names",
-    ("owl.jpg", "auk.jpg", "emu.jpg"): "labels of other photos, or another folder",
-}
-
-
-@pytest.mark.parametrize("named", UNMATCHED)
 @pytest.mark.parametrize("how", ["training", "prepare", "table beside photos"])
-def test_labels_that_name_no_photo_are_refused_in_one_line(named, how, tmp_path, prepared):
-    photos, gt = (
-        {f"{n}.jpg": saved("JPEG") for n in "abc"},
-        layout.gt_bytes(dict.fromkeys(named, 1)),
-    )
-    source = write_test(tmp_path / "source", photos, gt)
+def test_labels_that_name_no_photo_are_refused_in_one_line(how, tmp_path, prepared):
+    gt = layout.gt_bytes(dict.fromkeys(("owl.jpg", "auk.jpg", "emu.jpg"), 1))
+    source = write_test(tmp_path / "source", {f"{n}.jpg": saved("JPEG") for n in "abc"}, gt)
     if how == "training":
         with pytest.raises(UserError) as stop:
             layout.load_training_set(source)
@@ -483,10 +471,8 @@ def test_labels_that_name_no_photo_are_refused_in_one_line(named, how, tmp_path,
     else:
         source = source if how == "prepare" else source / "00_x_input/train"
         told = prepared(source, status=1).err
-    first, second, _ = sorted(named)
-    assert f"is that of a photo: labelled are {first}, {second}, the photos are " in told
-    assert f"a.jpg, {'images/' if 'beside' in how else ''}b.jpg; the likely cause: " in told
-    assert f"the likely cause: {UNMATCHED[named]}" in told
+    assert "is that of a photo: labelled are auk.jpg, emu.jpg, the photos are " in told
+    assert f"a.jpg, {'images/' if 'beside' in how else ''}b.jpg; correct the names in it" in told
     assert told.startswith("Error: ")
     assert told.count("\n") == 1
 
@@ -591,7 +577,6 @@ def test_heic_becomes_jpeg_where_pillow_heif_is(tmp_path, prepared):
     source = folders_with(tmp_path, (tmp_path / "photo.heic").read_bytes())
     told = prepared(source)
     assert told.err == ""
-    assert "HEIC photos that became JPEG: 1\n" in told.out
     assert "files skipped: 0" in told.out
     labels = tables.read_labels(tmp_path / "out/00_test_img_gt/gt.csv")
     assert labels == {"Auk_1.jpg": 0, "Auk_phone.jpg": 0, "Owl_1.jpg": 1}
@@ -604,8 +589,7 @@ def test_without_pillow_heif_it_is_named(tmp_path, monkeypatch, prepared):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     source = folders_with(tmp_path, b"\0\0\0\x18ftypheic" + bytes(99))
     told = prepared(source)
-    assert "skipped: Auk/phone.heic: HEIC, which Pillow lacks here" in told.err
-    assert "note: 1 are HEIC; after `pip install pillow-heif` they become JPEG\n" in told.err
+    assert "skipped: Auk/phone.heic: HEIC; after `pip install pillow-heif`" in told.err
     assert "files skipped: 1 (1 unreadable)" in told.out
 
 
@@ -665,23 +649,18 @@ def test_a_table_beside_photos_gives_the_labels(tmp_path, header, rows, species,
 @pytest.mark.parametrize(
     ("table", "cause"),
     [
-        ("id,breed\nx1,Owl\nx2,Auk\n", "labelled are x1, x2, the photos are train/a.jpg; the"),
-        ('id,breed\n"a,Owl\nb,Auk\n', "labels.csv labels no photo; give each a row"),
+        ("id,breed\nx1,Owl\nx2,Auk\n", "labelled are x1, x2, the photos are train/a.jpg; correct"),
+        ('id,breed\n"a,Owl\nb,Auk\n', "labelled are none, the photos are train/a.jpg"),
         ("id,breed\n" + "a,Owl\n" * 3_000_000, "labels.csv is larger than 16 MiB, so it is no tab"),
-        (
-            "id breed\na Owl\n",
-            "labels.csv is none: its columns are 'id breed', not such as filename",
-        ),
+        ("id breed\na Owl\n", "nor a table beside photos, with columns such as filename and label"),
         ("id,breed\na.jpg,Owl\nb,\n", "line 3: 'b,' is not a file name and a label"),
-        (None, "a table of labels beside the photos nor"),
     ],
-    ids=["other names", "an open quote", "too large", "blanks", "no label", "none"],
+    ids=["other names", "an open quote", "too large", "blanks", "no label"],
 )
 def test_one_folder_of_photos_is_no_species(tmp_path, table, cause, prepared):
     (tmp_path / "source/train").mkdir(parents=True)
     picture().save(tmp_path / "source/train/a.jpg")
-    if table:
-        (tmp_path / "source/labels.csv").write_text(table)
+    (tmp_path / "source/labels.csv").write_text(table)
     told = prepared(tmp_path / "source", status=1).err
     assert cause in told
     assert told.count("\n") == 1
@@ -691,7 +670,7 @@ def test_the_first_folder_is_the_species_at_any_depth(tmp_path, prepared):
     for path in ("birds/Auk/one/a/1.jpg", "birds/Auk/two/1.jpg", "birds/Owl/three/1.jpg"):
         (tmp_path / path).parent.mkdir(parents=True)
         picture().save(tmp_path / path)
-    assert "further down: 3; the first folder is the species" in prepared(tmp_path / "birds").out
+    prepared(tmp_path / "birds")
     labels = tables.read_labels(tmp_path / "out/00_test_img_gt/gt.csv")
     assert labels == {"Auk_1.jpg": 0, "Auk_1_2.jpg": 0, "Owl_1.jpg": 1}
 
