@@ -17,7 +17,7 @@ from scipy.ndimage import affine_transform
 import solution
 from birddata import findings
 from birddata.findings import Findings, Item
-from birddata.samples import find_sample
+from birddata.samples import IN_TEST, find_sample
 from birddata.sources import SIDE, reason, walk_folder, with_bar
 from birddata.writing import Sample
 from course.cli import print_result, printable
@@ -300,9 +300,8 @@ def check_folder(folder: Path) -> tuple[Findings, int, int]:
     found = Findings()
     sample = find_sample(folder, walk_folder(folder, found), 0, {}, found)
     if sample.tests[0].stem:
-        inside = tuple(f"{test.stem}_{part}/" for test in sample.tests for part in ("input", "gt"))
         for item in found.pop("not-an-image", {}):
-            if item.files[0].removeprefix(sample.root).startswith(inside):
+            if IN_TEST.match(item.files[0]):
                 found.add("not-an-image", *item)
     records = read_records(sample)
     distinct: dict[tuple[str, str], PhotoRecord] = {}

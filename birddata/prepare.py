@@ -57,21 +57,21 @@ def usable(sample: Sample, scratch: Path, found: Findings) -> Sample:
         for item in found[code]:
             raise UserError(found.format_finding(code, item, with_remedy=True))
     every = {photo.path: None for test in sample.tests for photo in (*test.train, *test.test)}
-    bad = {path: why for path in with_bar(list(every)) if (why := problem(path))}
-    heic = (path for path, why in bad.items() if why == HEIC)
-    jpegs = {path: scratch / f"{number}.jpg" for number, path in enumerate(heic)}
-    jpegs = {path: jpeg for path, jpeg in jpegs.items() if as_jpeg(path, jpeg)}
+    read = {}
+    for number, path in enumerate(with_bar(list(every))):
+        why, jpeg = problem(path), scratch / f"{number}.jpg"
+        read[path] = (jpeg, None) if why == HEIC and as_jpeg(path, jpeg) else (path, why)
 
     def readable(photos: list[Photo]) -> list[Photo]:
         kept = []
         for photo in photos:
-            if jpeg := jpegs.get(photo.path):
-                name = str(Path(photo.name).with_suffix(".jpg"))
-                kept.append(replace(photo, name=name, path=jpeg))
-            elif photo.path in bad:
-                found.add("unreadable", photo.origin, bad[photo.path])
+            path, why = read[photo.path]
+            if why:
+                found.add("unreadable", photo.origin, why)
             else:
-                kept.append(photo)
+                jpeg = str(Path(photo.name).with_suffix(".jpg"))
+                name = photo.name if path == photo.path else jpeg
+                kept.append(replace(photo, name=name, path=path))
         return with_names(kept)
 
     tests = [replace(t, train=readable(t.train), test=readable(t.test)) for t in sample.tests]
@@ -146,16 +146,11 @@ def name_left_out(found: Findings) -> None:
 
 def summary(sample: Sample, found: Findings) -> list[str]:
     """Return a line a test, and how many files were skipped and why."""
-    lines = []
-    for test in sample.tests:
-        names = {photo.name for photo in test.train}
-        shared = sum(photo.name in names for photo in test.test)
-        kinds = {0: "all new", len(test.test): "the same"}
-        lines.append(
-            f"{test.stem:<12} {len({photo.class_id for photo in test.train})} species, "
-            f"{len(test.train):,} photos to train on, {len(test.test):,} to classify "
-            f"({kinds.get(shared, f'{shared:,} trained on')})"
-        )
+    lines = [
+        f"{test.stem:<12} {len({photo.class_id for photo in test.train})} species, "
+        f"{len(test.train):,} photos to train on, {len(test.test):,} to classify"
+        for test in sample.tests
+    ]
     trained = {photo.class_id for test in sample.tests for photo in test.train}
     if lost := [name for class_id, name in sample.species.items() if class_id not in trained]:
         lines.append(f"species without a photo to train on: {', '.join(lost)}")

@@ -197,7 +197,7 @@ def read_course(files: Files, root: str, found: Findings) -> Sample:
         species = read_as(f"{root}species.csv", files["species.csv"], tables.read_species)
     elif species := layout.inferred_species(photo.class_id for photo in tests[0].train):
         source = "inferred"
-    return Sample("in the course's layout", tests, species, source, root)
+    return Sample("in the course's layout", tests, species, source)
 
 
 def read_part(

@@ -52,7 +52,6 @@ class Sample:
     tests: list[Test]
     species: dict[int, str] = field(default_factory=dict)
     species_source: str = ""  # inferred, unless they are the photos' own
-    root: str = ""  # of the tests below SOURCE, as a prefix of paths
 
     def name_of(self, class_id: int) -> str:
         """Return what a species is called."""

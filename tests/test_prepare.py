@@ -252,7 +252,7 @@ def test_course_species_and_second_test_are_kept(course, out, prepared):
     assert gt(out, "01_more", "train") == {"x.jpg": 5}
     assert gt(out, "01_more") == {"y.jpg": 70}
     assert species(out)[1:] == [["-3", "Dodo"], ["5", "Auk, little"], ["70", "Wren"]]
-    assert "1 to classify (all new)" in stdout
+    assert "01_more      1 species, 1 photos to train on, 1 to classify\n" in stdout
 
 
 def test_course_mismatches_are_named(course, out, prepared):
@@ -291,7 +291,7 @@ def test_holdout_photos_are_kept_out_of_training(tree, out, prepared):
     assert Counter(held.values()) == {0: 2, 2: 2}
     assert Counter(train.values()) == {0: 6, 1: 1, 2: 6}
     assert stderr == ""
-    assert "13 photos to train on, 4 to classify (all new)" in stdout
+    assert "13 photos to train on, 4 to classify\n" in stdout
 
 
 @pytest.mark.parametrize(
