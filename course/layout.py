@@ -40,7 +40,7 @@ class TestFolder:
     @property
     def gt(self) -> Path:
         """The folder with the true labels of the test photos."""
-        return self.input.with_name(self.input.name[: -len("input")] + "gt")
+        return self.input.with_name(self.input.name.removesuffix("input") + "gt")
 
     @property
     def files(self) -> Iterator[Path]:
@@ -52,7 +52,7 @@ class TestFolder:
     def check(self) -> Path:
         """The folder that the run makes."""
         base = self.check_base or self.input.parent
-        return base / (self.input.name[: -len("input")] + "check")
+        return base / (self.input.name.removesuffix("input") + "check")
 
 
 def find_tests(tests_dir: Path) -> list[TestFolder]:
