@@ -362,12 +362,6 @@ def test_a_device_in_a_zip_is_named(tmp_path, prepared):
     assert prepared(tmp_path / "a.zip").err == "skipped: Auk/pipe.jpg: no file, folder or link\n"
 
 
-def test_a_zip_that_holds_only_an_archive_names_it(tmp_path, prepared):
-    pack(tmp_path / "a.zip", ("photos.tar.gz", b"\x1f\x8b"), photos=False)
-    told = prepared(tmp_path / "a.zip", status=1).err
-    assert "photos.tar.gz: a nested archive, which is not read; unpack it" in told
-
-
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read everything")
 def test_an_archive_without_permission_is_one_line(tmp_path, prepared):
     pack(tmp_path / "a.zip").chmod(0)
