@@ -1,7 +1,5 @@
 """Report what is wrong with a training set before an hour is lost on it: prepare.py --check."""
 
-import json
-import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -20,7 +18,7 @@ from birddata.findings import Findings, Item
 from birddata.samples import IN_TEST, find_sample
 from birddata.sources import SIDE, reason, walk_folder, with_bar
 from birddata.writing import Sample
-from course.cli import print_result, printable
+from course.cli import printable
 from course.files import UserError, check_outputs, write_json
 from course.layout import digest_of
 
@@ -298,7 +296,7 @@ def check_folder(folder: Path) -> tuple[Findings, int, int]:
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; give one, an archive must be unpacked first")
     found = Findings()
-    sample = find_sample(folder, walk_folder(folder, found), 0, {}, found)
+    sample = find_sample(folder, walk_folder(folder, found), 0, found)
     if sample.tests[0].stem:
         for item in found.pop("not-an-image", {}):
             if IN_TEST.match(item.files[0]):
@@ -333,14 +331,11 @@ def example(item: Item) -> str:
     return printable(" ".join(filter(None, [" = ".join(names), detail])))
 
 
-def run(folder: Path, json_to: str | None = None) -> int:
-    """Check a folder and print the summary; returns the exit status.
-
-    `json_to` is a file for the details, or - for stdout, and then the summary goes to stderr.
-    """
+def run(folder: Path, json_to: Path | None = None) -> int:
+    """Check a folder and print the summary, and the details to a file; returns the exit status."""
     start = time.monotonic()
-    if json_to not in (None, "-"):
-        check_outputs([Path(json_to)], walk_folder(folder, Findings()).values())
+    if json_to:
+        check_outputs([json_to], walk_folder(folder, Findings()).values())
     found, photos, species = check_folder(folder)
     seconds = round(time.monotonic() - start, 1)
     result: dict[str, Any] = {"folder": str(folder), "photos": photos, "species": species}
@@ -348,10 +343,8 @@ def run(folder: Path, json_to: str | None = None) -> int:
     for kind in found.kinds():
         items = [item._asdict() for item in found[kind.code]]
         result["findings"].append({**kind._asdict(), "count": len(items), "items": items})
-    if json_to == "-":
-        print_result(json.dumps(result, indent=1))
-    elif json_to is not None:
-        write_json(Path(json_to), result)
-    head = f"Checked {photos:,} photos of {species} species in {folder} in {seconds} s"
-    print("\n".join([head, *summary(found)]), file=sys.stderr if json_to == "-" else sys.stdout)
+    if json_to:
+        write_json(json_to, result)
+    print(f"Checked {photos:,} photos of {species} species in {folder} in {seconds} s")
+    print("\n".join(summary(found)))
     return EXIT_STATUS[found.worst()]

@@ -10,7 +10,6 @@ from birddata.findings import FATAL, LEFT_OUT, Findings
 from birddata.samples import find_sample, with_names
 from birddata.sources import HEIC, problem, read_source, with_bar
 from birddata.writing import Photo, Sample, Test, build_tests, move_into_place
-from course import tables
 from course.files import UserError
 from course.layout import digest_of
 from solution import split_photos
@@ -18,24 +17,16 @@ from solution import split_photos
 ONLY_TEST = "00_test_img"  # what the course calls it
 
 
-def prepare(
-    source: Path, scratch: Path, out: Path, holdout: float | None, seed: int, ids: Path | None
-) -> None:
+def prepare(source: Path, scratch: Path, out: Path, holdout: float | None, seed: int) -> None:
     """Do the whole job: read SOURCE, write its tests below `out`, print what was written.
 
-    They are built in `scratch`, a folder in `out`. `ids` is a species.csv whose class ids are kept.
+    They are built in `scratch`, a folder in `out`.
     """
     found = Findings()
-    known = tables.read_species(ids) if ids else {}
-    if ids and not known:
-        raise UserError(f"{ids} names no species; give the species.csv of an earlier sample")
     print(f"Reading {source}", flush=True)
     try:
         files = read_source(source, scratch / "unpacked", found)
-        sample = find_sample(source, files, seed, known, found)
-        if known and (sample.tests[0].stem or not sample.species):
-            raise UserError("--ids goes with class folders or names in a table, not class ids")
-        sample = usable(sample, scratch, found)
+        sample = usable(find_sample(source, files, seed, found), scratch, found)
         if holdout is not None:
             sample = hold_out(source, sample, holdout, seed, found)
         build_tests(sample, scratch / "built", out)

@@ -4,7 +4,7 @@ import random
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import count, filterfalse
@@ -31,10 +31,8 @@ T = TypeVar("T")
 normal = partial(unicodedata.normalize, "NFC")  # a Mac's accents are letters of their own
 
 
-def find_sample(
-    source: Path, files: Files, seed: int, known: Mapping[int, str], found: Findings
-) -> Sample:
-    """Recognise the layout of SOURCE and read it; `known` are names whose class ids are kept."""
+def find_sample(source: Path, files: Files, seed: int, found: Findings) -> Sample:
+    """Recognise the layout of SOURCE and read it."""
     tests = {match[1] for path in files if (match := IN_TEST.match(path))}
     if (root := choose_root(tests, "tests", source)) is not None:
         return read_course(below(files, root, found), root, found)
@@ -43,9 +41,9 @@ def find_sample(
     several = {folder for folder, number in cub.items() if number > 1}
     if (root := choose_root(several, "CUB archives", source)) is not None:
         return read_cub(below(files, root), root, seed, found)
-    if (sample := read_table_beside(source, files, known, found)) is not None:
+    if (sample := read_table_beside(source, files, found)) is not None:
         return sample
-    return read_class_folders(source, files, known, found)
+    return read_class_folders(source, files, found)
 
 
 def choose_root(roots: set[str], what: str, source: Path) -> str | None:
@@ -140,21 +138,19 @@ def with_names(photos: Iterable[Photo]) -> list[Photo]:
     return named
 
 
-def number_species(
-    labels: Iterable[str], known: Mapping[int, str], found: Findings
-) -> tuple[dict[str, int], dict[int, str]]:
-    """Return class ids by label, and names by class id; names that are `known` keep their ids.
+def number_species(labels: Iterable[str], found: Findings) -> tuple[dict[str, int], dict[int, str]]:
+    """Return class ids by label, and names by class id, from 0 in the sorted order of the labels.
 
-    The others get the ids after them, in sorted order. Names that differ in case, blanks or the
-    form of accents alone are one species.
+    Names that differ in case, blanks or the form of accents alone are one species.
     """
-    id_of = {name_for_people(name).casefold(): class_id for class_id, name in known.items()}
-    ids, species, spelt = {}, dict(known), dict[int, str]()
+    ids, species = {}, {}
+    id_of: dict[str, int] = {}
+    spelt: dict[int, str] = {}
     for label in sorted(labels):
         name = name_for_people(label)
         if tables.SURROGATE.search(tables.decode_surely(label)):
             found.add("guessed-name", name, GUESSED)
-        ids[label] = id_of.setdefault(name.casefold(), max(id_of.values(), default=-1) + 1)
+        ids[label] = id_of.setdefault(name.casefold(), len(id_of))
         if (other := spelt.setdefault(ids[label], label)) != label:
             found.add("joined-name", label, f"taken for the same species as {other}")
         species[ids[label]] = name
@@ -252,9 +248,7 @@ def find_table(source: Path, files: Files, photos: Files) -> tuple[str, tables.T
     return best[0] if best else None
 
 
-def read_table_beside(
-    source: Path, files: Files, known: Mapping[int, str], found: Findings
-) -> Sample | None:
+def read_table_beside(source: Path, files: Files, found: Findings) -> Sample | None:
     """Read a table of files and labels, numbers or names, and the photos at its side or below."""
     photos = {path: file for path, file in files.items() if not is_table(path)}
     if (best := find_table(source, files, photos)) is None:
@@ -263,7 +257,7 @@ def read_table_beside(
     folder = gt[: gt.rfind("/") + 1]
     below(files, folder, found)  # names what lies elsewhere
     labels = set(table.labels.values())
-    ids, species = number_species(labels, known, found)
+    ids, species = number_species(labels, found)
     if all(tables.WHOLE_NUMBER.fullmatch(label) for label in labels):
         ids, species = {label: tables.class_id(label) for label in labels}, {}
     table.ids = {name: ids[label] for name, label in table.labels.items()}
@@ -275,15 +269,13 @@ def read_table_beside(
 # ---- Class folders -------------------------------------------------------------------------------
 
 
-def read_class_folders(
-    source: Path, files: Files, known: Mapping[int, str], found: Findings
-) -> Sample:
+def read_class_folders(source: Path, files: Files, found: Findings) -> Sample:
     """Read <species>/.../<photo>; class ids are the positions of the folder names in order."""
     root = class_root(source, files)
     files = below(files, root, found)
     inside = sorted(path for path in files if "/" in path and not is_table(path))
     name_unlabelled(files, inside, root, found, "not in a species' folder")
-    ids, species = number_species({normal(path.split("/")[0]) for path in inside}, known, found)
+    ids, species = number_species({normal(path.split("/")[0]) for path in inside}, found)
     photos = []
     for path in inside:
         folder, *_, name = normal(path).split("/")

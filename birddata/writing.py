@@ -68,10 +68,7 @@ def new_tests(out: Path) -> Iterator[Path]:
         raise UserError(f"{out} is a file; give a folder")
     for path in sorted(out.iterdir()) if out.exists() else []:
         if re.match(r"[0-9]{2}_", path.name) or path.name == "species.csv":
-            raise UserError(
-                f"{path} exists already; move or delete it, or give another folder (--ids keeps "
-                "the class ids of a species.csv)"
-            )
+            raise UserError(f"{path} exists already; move or delete it, or give another folder")
     with temporary_folder(STAGING_PREFIX, out) as scratch:
         yield scratch
 

@@ -223,7 +223,7 @@ def sample(tmp_path):
 
 def check(folder, tmp_path):
     """Return the exit status and the findings, items by the code of their kind."""
-    status = dataset_check.run(folder, str(tmp_path / "found.json"))
+    status = dataset_check.run(folder, tmp_path / "found.json")
     result = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
     return status, {kind["code"]: kind["items"] for kind in result["findings"]}
 
@@ -431,14 +431,15 @@ def test_a_bar_is_shown_on_a_terminal_that_can_redraw_a_line(sample, monkeypatch
     assert bar or sys.stderr.getvalue() == ""
 
 
-def test_json_on_stdout(sample, capsys):
-    """Then the summary goes to stderr; nothing is changed."""
+def test_json_holds_what_is_summed_up(sample, tmp_path, capsys):
+    """And nothing is changed."""
     plant_near_copy(sample)
     before = sorted(sample.root.rglob("*"))
-    assert main(["--check", str(sample.root), "--json", "-"]) == 3
-    out, error = capsys.readouterr()
-    result = json.loads(out)
-    assert error.splitlines()[-1].startswith("Verdict: training will run; see the")
+    assert main(["--check", str(sample.root), "--json", str(tmp_path / "found.json")]) == 3
+    result = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
+    assert (
+        capsys.readouterr().out.splitlines()[-1].startswith("Verdict: training will run; see the")
+    )
     assert (result["photos"], result["species"], result["verdict"]) == (24, 3, "warning")
     assert [finding["count"] for finding in result["findings"]] == [1]
     assert sorted(sample.root.rglob("*")) == before

@@ -229,9 +229,7 @@ def test_prepare_takes_what_training_takes(kinds, tmp_path, prepared):
 
 
 def test_the_check_finds_what_training_leaves_out_and_nothing_else(kinds, tmp_path):
-    assert (
-        dataset_check.run(kinds, str(tmp_path / "found.json")) == dataset_check.EXIT_STATUS["error"]
-    )
+    assert dataset_check.run(kinds, tmp_path / "found.json") == dataset_check.EXIT_STATUS["error"]
     findings = json.loads((tmp_path / "found.json").read_text())["findings"]
     found = {
         kind["code"]: {Path(file).name for item in kind["items"] for file in item["files"]}
@@ -339,7 +337,7 @@ def test_every_command_reads_the_same_labels(table, tmp_path, prepared):
     assert matched == {"a.jpg": 0, "b.jpg": 3}
     prepared(root)
     assert tables.read_labels(tmp_path / "out/00_x_input/train/gt.csv") == matched
-    dataset_check.run(root, str(tmp_path / "found.json"))
+    dataset_check.run(root, tmp_path / "found.json")
     codes = {k["code"] for k in json.loads((tmp_path / "found.json").read_text())["findings"]}
     assert not codes & {"bad-table", "bad-row", "label-without-file", "file-without-label"}
     tidied = any(mark in gt.read_text(errors="ignore") for mark in ('"', " b.jpg"))

@@ -431,22 +431,6 @@ def test_class_folders_of_cub_get_names_for_people(tmp_path, out, prepared):
 # --- class ids and names --------------------------------------------------------------------------
 
 
-def test_ids_of_an_earlier_sample_are_kept(tree, tmp_path, out, prepared):
-    """Positions in sorted order would shift: Bee-eater comes before Dodo and Wren."""
-    first = tmp_path / "first"
-    prepared(tree, to=first)
-    draw(tree / "Bee-eater" / "0.jpg")
-    prepared(tree, "--ids", first / "species.csv")
-    assert gt(out, "00_test_img") == gt(first, "00_test_img") | {"Bee-eater_0.jpg": 3}
-    assert species(out) == [*species(first), ["3", "Bee-eater"]]
-
-
-def test_ids_that_cannot_be_kept_are_refused(course, tree, tmp_path, refused):
-    refused(tree, "--ids", tmp_path / "none.csv", causes=["none.csv names no species"])
-    (tmp_path / "names.csv").write_text("class_id,name\n0,Auk\n")
-    refused(course, "--ids", tmp_path / "names.csv", causes=["--ids goes with class folders"])
-
-
 def test_the_courses_sample_gets_the_inferred_names(tmp_path, out, prepared):
     source = tmp_path / "course"
     names = [f"{number:04d}.jpg" for number in range(2500)]
@@ -526,7 +510,6 @@ ODD_PATHS = {  # how it is called, its kind, the cause that is named
     ("{tree} --out {}", "a file"): "is a file; give a folder",
     ("{tree} --out {}", "a link to nothing"): "something of that name is there already; move it",
     ("{tree} --out {}", "a link to itself"): "its links lead round in a circle; remove one",
-    ("{tree} --ids {}", "a pipe"): "names no species",
     ("--check {tree} --json {}", "a pipe"): "is a device or a pipe: name a file to write",
     ("--check {tree} --json {tree}/Auk/001.jpg", "an input"): "is read by this command",
     ("--check {tree} --json {}", "a path too long"): "its name is too long; take a shorter one",
