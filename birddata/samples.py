@@ -143,16 +143,16 @@ def number_species(labels: Iterable[str], found: Findings) -> tuple[dict[str, in
 
     Names that differ in case, blanks or the form of accents alone are one species.
     """
-    ids, species = {}, {}
-    id_of: dict[str, int] = {}
-    spelt: dict[int, str] = {}
+    ids: dict[str, int] = {}
+    species = {}
+    first: dict[str, str] = {}  # the label that is seen first of each species
     for label in sorted(labels):
         name = name_for_people(label)
         if tables.SURROGATE.search(tables.decode_surely(label)):
             found.add("guessed-name", name, GUESSED)
-        ids[label] = id_of.setdefault(name.casefold(), len(id_of))
-        if (other := spelt.setdefault(ids[label], label)) != label:
+        if (other := first.setdefault(name.casefold(), label)) != label:
             found.add("joined-name", label, f"taken for the same species as {other}")
+        ids[label] = ids.get(other, len(first) - 1)
         species[ids[label]] = name
     return ids, species
 
@@ -338,9 +338,9 @@ def read_cub(files: Files, root: str, seed: int, found: Findings) -> Sample:
     public, hidden = [], []
     for class_id, label in enumerate(fitting[:CUB_SPECIES]):
         species[class_id] = name_for_people(classes[label])
-        mixed = mix.sample(images_of[label], CUB_PHOTOS)
-        public += [(class_id, image) for image in mixed[:CUB_PUBLIC]]
-        hidden += [(class_id, image) for image in mixed[CUB_PUBLIC:]]
+        mixed = [(class_id, image) for image in mix.sample(images_of[label], CUB_PHOTOS)]
+        public += mixed[:CUB_PUBLIC]
+        hidden += mixed[CUB_PUBLIC:]
     numbered = mix.sample(public, len(public)) + mix.sample(hidden, len(hidden))
     train: list[Photo] = []
     held: list[Photo] = []

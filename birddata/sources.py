@@ -12,7 +12,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -62,8 +62,10 @@ def read_source(source: Path, unpack_to: Path, found: Findings) -> Files:
         what = f"is {DEVICE}" if source.exists() else "does not exist"
         raise UserError(f"{source} {what}; give a folder or an archive")
     unpack_to.mkdir()
-    with damage_named(source, unpack_to):
+    try:
         return unpack(source, unpack_to, found)
+    except (*DAMAGE, OSError) as error:
+        raise UserError(describe_damage(error, source, unpack_to)) from None
 
 
 def is_table(path: str) -> bool:
@@ -98,8 +100,11 @@ def is_wanted(path: str, found: Findings) -> bool:
 def walk_folder(source: Path, found: Findings) -> Files:
     """List the files below a folder in sorted order; links to folders are followed."""
     files: Files = {}
-    errors: list[OSError] = []
-    for place, folders, names in os.walk(source, followlinks=True, onerror=errors.append):
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for place, folders, names in os.walk(source, followlinks=True, onerror=fail):
         here = Path(place)
         below = "" if here == source else f"{here.relative_to(source).as_posix()}/"
         above = [folder for folder in here.parents if folder.is_relative_to(source)]
@@ -116,8 +121,6 @@ def walk_folder(source: Path, found: Findings) -> Files:
                 found.add("passed-over", path, DEVICE)
             elif is_wanted(path, found):
                 files[path] = file
-    for error in errors:
-        raise error
     return files
 
 
@@ -241,20 +244,15 @@ def follow(path: str, links: dict[str, str]) -> str:
     return ""
 
 
-@contextmanager
-def damage_named(source: Path, folder: Path) -> Iterator[None]:
-    """Turn what damage makes the libraries raise, and what a disk does, into a UserError."""
-    try:
-        yield
-    except (*DAMAGE, OSError) as error:
-        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
-            writing = error.errno in WHEN_WRITING
-            line = describe_error(error, folder if writing else source, writing)
-            raise UserError(line) from None
-        raise UserError(
-            f"{source} cannot be unpacked ({error}): download it again, or unpack it yourself and "
-            "give the folder"
-        ) from None
+def describe_damage(error: Exception, source: Path, folder: Path) -> str:
+    """Return a line on what damage makes the libraries raise, or what a disk does."""
+    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+        writing = error.errno in WHEN_WRITING
+        return describe_error(error, folder if writing else source, writing)
+    return (
+        f"{source} cannot be unpacked ({error}): download it again, or unpack it yourself and give "
+        "the folder"
+    )
 
 
 def zip_members(source: Path, found: Findings) -> Iterator[Member]:
