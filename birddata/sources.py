@@ -208,9 +208,8 @@ def resolve_links(
     files |= {name: files[target] for name, target in targets.items() if target in files}
     there, others = dict(files), targets.keys() - files.keys()
     for name in sorted(others):
-        target = targets[name]
-        inside = [path for path in (*there, *others) if path.startswith(f"{target}/")]
-        if f"{name}/".startswith(f"{target}/".removeprefix("./")):
+        target, folder = targets[name], f"{targets[name]}/"
+        if f"{name}/".startswith(folder.removeprefix("./")):
             found.add("passed-over", name, "a link to a folder above it")
             continue
         if target not in members:
@@ -218,6 +217,7 @@ def resolve_links(
                 f"{source} is refused: its member {name!r} is a link to {links[name]!r}, which is "
                 "no member; get the archive from its own source"
             )
+        inside = [path for path in (*there, *others) if path.startswith(folder)]
         if not inside:
             found.add("passed-over", name, f"a link to {target}, which is left out")
         for path in inside:

@@ -161,9 +161,7 @@ def inferred_species(class_ids: Iterable[int | None]) -> dict[int, str]:
     return names if Counter(class_ids) == dict.fromkeys(names, 50) else {}
 
 
-def load_training_set(
-    tests_dir: Path, may_be_photo: Callable[[str], bool] = lambda name: name[0] != "."
-) -> TrainingSet:
+def load_training_set(tests_dir: Path, may_be_photo: Callable[[str], bool]) -> TrainingSet:
     """Read the training photos of the first test in a folder, with tolerance for people's tables.
 
     `may_be_photo` decides by the name which files count. What the course's script would read

@@ -355,11 +355,19 @@ def test_what_is_no_photo_is_named_and_counted(tmp_path, prepared):
     assert taken(tmp_path) == expected()
 
 
-def test_a_device_in_a_zip_is_named(tmp_path, prepared):
-    device = zipfile.ZipInfo("Auk/pipe.jpg")
-    device.external_attr = (stat.S_IFIFO | 0o644) << 16
-    pack(tmp_path / "a.zip", (device, b""))
-    assert prepared(tmp_path / "a.zip").err == "skipped: Auk/pipe.jpg: no file, folder or link\n"
+@pytest.mark.parametrize(
+    ("kind", "content", "told", "more"),
+    [
+        (stat.S_IFIFO, b"", "skipped: Auk/9.jpg: no file, folder or link\n", {}),
+        (stat.S_IFLNK, b"../Auk/0.jpg", "", {"Auk_9.jpg": AUK}),
+    ],
+)
+def test_links_and_devices_in_a_zip(tmp_path, kind, content, told, more, prepared):
+    member = zipfile.ZipInfo("Auk/9.jpg")
+    member.external_attr = (kind | 0o644) << 16
+    pack(tmp_path / "a.zip", (member, content))
+    assert prepared(tmp_path / "a.zip").err == told
+    assert taken(tmp_path) == expected() | more
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read everything")

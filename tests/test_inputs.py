@@ -337,7 +337,7 @@ BROKEN_TABLES = {
 def test_every_command_refuses_a_broken_table_in_one_line(table, prepared):
     root, _ = table
     with pytest.raises(UserError) as stop:
-        layout.load_training_set(root)
+        layout.load_training_set(root, solution.may_be_photo)
     assert "gt.csv" in str(stop.value)
     error = prepared(root, status=1).err.splitlines()[-1]
     for line in (str(stop.value), error):
@@ -408,7 +408,9 @@ def test_names_match_where_only_one_photo_can_be_meant():
 def test_labels_take_the_names_of_the_files(tmp_path):
     labels = {"images/00.JPG": 3, "01.jpg": 1, "gone.jpg": 2}
     photos = dict.fromkeys(("00.jpg", "01.jpg", "more.jpg"), b"")
-    read = layout.load_training_set(write_test(tmp_path, photos, layout.gt_bytes(labels)))
+    read = layout.load_training_set(
+        write_test(tmp_path, photos, layout.gt_bytes(labels)), solution.may_be_photo
+    )
     assert read.gt == {"00.jpg": 3, "01.jpg": 1, "gone.jpg": 2}
     assert (read.missing, read.unlabelled) == (["gone.jpg"], ["more.jpg"])
 
@@ -419,7 +421,7 @@ def test_labels_that_name_no_photo_are_refused_in_one_line(how, tmp_path, prepar
     source = write_test(tmp_path / "source", {f"{n}.jpg": saved("JPEG") for n in "abc"}, gt)
     if how == "training":
         with pytest.raises(UserError) as stop:
-            layout.load_training_set(source)
+            layout.load_training_set(source, solution.may_be_photo)
         told = f"Error: {stop.value}\n"
     else:
         source = source if how == "prepare" else source / "00_x_input/train"
@@ -452,12 +454,12 @@ def test_tables_and_files_in_different_encodings(tmp_path, capsys, row, file):
         assert status == 1
         assert "00_x_input/train/gt.csv: no name in it is that of a photo: labelled are" in told
         with pytest.raises(UserError, match="is that of a photo: labelled are"):
-            layout.load_training_set(source)
+            layout.load_training_set(source, solution.may_be_photo)
     else:
         assert status == 0
         meant = DROZD if DROZD_1251 in (row, file) else file
         assert tables.read_labels(tmp_path / "out/00_x_gt/gt.csv") == {meant: 5}
-        assert layout.load_training_set(source).gt == {file: 5}
+        assert layout.load_training_set(source, solution.may_be_photo).gt == {file: 5}
 
 
 # Names, the encoding of the table that holds them, and what they become.

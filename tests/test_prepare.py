@@ -450,7 +450,7 @@ def test_the_courses_sample_gets_the_inferred_names(tmp_path, out, prepared):
     assert header == ["class_id", "name", "source"]
     assert first == ["0", "Black footed Albatross", "inferred"]
     for folder in (source, out):
-        assert len(layout.load_training_set(folder).species) == 50
+        assert len(layout.load_training_set(folder, solution.may_be_photo).species) == 50
     assert layout.inferred_species(number % 50 for number in range(2450)) == {}
 
 
