@@ -28,7 +28,7 @@ def prepare(source: Path, scratch: Path, out: Path, holdout: float | None, seed:
         files = read_source(source, scratch / "unpacked", found)
         sample = usable(find_sample(source, files, seed, found), scratch, found)
         if holdout is not None:
-            sample = hold_out(source, sample, holdout, seed, found)
+            sample = hold_out(sample, holdout, seed, found)
         build_tests(sample, scratch / "built", out)
     finally:
         name_left_out(found)
@@ -88,7 +88,7 @@ def as_jpeg(heic: Path, jpeg: Path) -> bool:
     return True
 
 
-def hold_out(source: Path, sample: Sample, fraction: float, seed: int, found: Findings) -> Sample:
+def hold_out(sample: Sample, fraction: float, seed: int, found: Findings) -> Sample:
     """Split the training photos: test 00 keeps the larger part, test 01 asks for the rest.
 
     Both tests have the same training photos, so a network trained from either has seen none of
@@ -97,9 +97,7 @@ def hold_out(source: Path, sample: Sample, fraction: float, seed: int, found: Fi
     are left out, or one might be trained on and the other held out.
     """
     if len(sample.tests) > 1:
-        raise UserError(
-            f"{source} has {len(sample.tests)} tests; --holdout splits an archive of one test"
-        )
+        raise UserError("--holdout splits one test, and SOURCE has several; drop --holdout")
     (only,) = sample.tests
     names = {photo.name for photo in only.train}
     for photo in only.test:

@@ -44,7 +44,7 @@ DAMAGE = (
 )
 
 SIDE = DETAIL * Settings.input_size  # pixels, as training and classify read photos
-HEIC = "HEIC; after `pip install pillow-heif` prepare.py makes it JPEG"
+HEIC = "HEIC, which prepare.py makes JPEG if it is whole, after `pip install pillow-heif`"
 HEIC_BRANDS = {b"ftyp" + brand for brand in (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"heif")}
 
 T = TypeVar("T")

@@ -544,7 +544,8 @@ def test_without_pillow_heif_it_is_named(tmp_path, monkeypatch, prepared):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     source = folders_with(tmp_path, b"\0\0\0\x18ftypheic" + bytes(99))
     told = prepared(source)
-    assert "skipped: Auk/phone.heic: HEIC; after `pip install pillow-heif`" in told.err
+    assert "skipped: Auk/phone.heic: HEIC, which prepare.py makes JPEG" in told.err
+    assert "`pip install pillow-heif`" in told.err
     assert "files skipped: 1 (1 unreadable)" in told.out
 
 
