@@ -1,5 +1,6 @@
 """Report what is wrong with a training set before an hour is lost on it: prepare.py --check."""
 
+import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from scipy.ndimage import affine_transform
 import solution
 from birddata import findings
 from birddata.findings import Findings, Item
-from birddata.samples import IN_TEST, find_sample
+from birddata.samples import find_sample
 from birddata.sources import SIDE, reason, walk_folder, with_bar
 from birddata.writing import Sample
 from course.cli import printable
@@ -299,7 +300,7 @@ def check_folder(folder: Path) -> tuple[Findings, int, int]:
     sample = find_sample(folder, walk_folder(folder, found), 0, found)
     if sample.tests[0].stem:
         for item in found.pop("not-an-image", {}):
-            if IN_TEST.match(item.files[0]):
+            if re.match(r"(.+/)?[0-9]{2}_[^/]+_(input|gt)/", item.files[0]):
                 found.add("not-an-image", *item)
     records = read_records(sample)
     distinct: dict[tuple[str, str], PhotoRecord] = {}
