@@ -1,13 +1,12 @@
 """Report what is wrong with a training set before an hour is lost on it: prepare.py --check."""
 
-import json
-import sys
+import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -20,7 +19,7 @@ from birddata.findings import Findings, Item
 from birddata.samples import find_sample
 from birddata.sources import SIDE, reason, walk_folder, with_bar
 from birddata.writing import Sample
-from course.cli import print_result, printable
+from course.cli import printable
 from course.files import UserError, check_outputs, write_json
 from course.layout import digest_of
 
@@ -46,43 +45,45 @@ MIN_OVERLAP = 0.6  # of the thumbnail
 
 
 @dataclass
-class PhotoRecord:
-    """A photo in one part of a test, and what its bytes decode to: nothing if it has a problem."""
+class Content:
+    """What the bytes of a photo decode to; nothing if there is a problem."""
 
-    digest: str
+    digest: str = ""
     problem: str | None = None
     damage: tuple[str, str] | None = None  # code and cause, of a photo that is read nevertheless
-    format: str = ""
-    mode: str = ""
     size: tuple[int, int] = (0, 0)  # pixels, width and height
     thumb: Any = None  # (THUMB, THUMB), uint8, grey
-    origin: str = ""
-    name: str = ""  # identifies it in its part; tests that share photos share their names
-    label: str | None = None
-    test: str = ""  # what comes before `_input`; "" where there are no tests
-    role: str = ""  # train or test
 
 
-def examine(path: Path, known: dict[str, PhotoRecord]) -> PhotoRecord:
+class PhotoRecord(NamedTuple):
+    """A photo in one part of a test."""
+
+    content: Content
+    origin: str
+    name: str  # identifies it in its part; tests that share photos share their names
+    label: str | None
+    test: str  # what comes before `_input`; "" where there are no tests
+    role: str  # train or test
+
+
+def examine(path: Path, known: dict[str, Content]) -> Content:
     """Read a photo as training does, and note what a stricter reader would not take.
 
     Bytes that are `known` by their digest are not decoded again.
     """
+    content = Content()
     try:
-        record = PhotoRecord(digest_of(path, 64))
-    except OSError as error:
-        return PhotoRecord("", problem=reason(error, path))
-    if record.digest in known:
-        return known[record.digest]
-    known[record.digest] = record
-    try:
+        content.digest = digest_of(path, 64)
+        if content.digest in known:
+            return known[content.digest]
+        known[content.digest] = content
         with solution.open_photo(path) as header:
-            record.format, record.mode, record.size = header.format or "", header.mode, header.size
-        photo, record.damage = read_photo(path)
-        record.thumb = thumbnail(photo)
-    except Exception as error:
-        record.problem = reason(error, path)
-    return record
+            content.size = header.size
+        photo, content.damage = read_photo(path)
+        content.thumb = thumbnail(photo)
+    except Exception as error:  # a damaged photo makes Pillow raise nearly anything
+        content.problem = reason(error, path)
+    return content
 
 
 def read_photo(path: Path) -> tuple[Image.Image, tuple[str, str] | None]:
@@ -93,7 +94,7 @@ def read_photo(path: Path) -> tuple[Image.Image, tuple[str, str] | None]:
         solution.open_photo(path).close()
         code = "truncated"
         return solution.read_photo(path, SIDE), None
-    except Exception as error:  # a damaged photo makes Pillow raise nearly anything
+    except Exception as error:
         damage = code, reason(error, path)
     finally:
         ImageFile.LOAD_TRUNCATED_IMAGES = True
@@ -113,55 +114,36 @@ def read_records(sample: Sample) -> list[PhotoRecord]:
         for role, photos in (("train", test.train), ("test", test.test))
         for photo in photos
     ]
-    known: dict[str, PhotoRecord] = {}
+    known: dict[str, Content] = {}
     records = []
     for photo, test, role in with_bar(parts):
         label = None if photo.class_id is None else sample.name_of(photo.class_id)
-        record = replace(examine(photo.path, known), origin=photo.origin, name=photo.name)
-        records.append(replace(record, label=label, test=test, role=role))
+        content = examine(photo.path, known)
+        records.append(PhotoRecord(content, photo.origin, photo.name, label, test, role))
     return records
 
 
 def check_file(record: PhotoRecord, found: Findings) -> bool:
     """Check one file by itself; returns whether it is a whole photo."""
-    path = record.origin
-    if record.problem:
-        found.add("unreadable", path, record.problem)
+    path, content = record.origin, record.content
+    if content.problem:
+        found.add("unreadable", path, content.problem)
         return False
-    if record.damage:
-        found.add(record.damage[0], path, record.damage[1])
-        if record.damage[0] == "truncated":
+    if content.damage:
+        found.add(content.damage[0], path, content.damage[1])
+        if content.damage[0] == "truncated":
             return False
-    kind = record.format.replace("MPO", "JPEG")
-    if Image.registered_extensions().get(Path(path).suffix.lower()) != kind:
-        found.add("wrong-extension", path, f"it is {kind}")
-    if record.mode in {"1", "L"}:
-        found.add("grey", path)
-    elif record.mode != "RGB":
-        found.add("colour-mode", path, record.mode)
-    if record.thumb.std() < BLANK:
+    if content.thumb.std() < BLANK:
         found.add("blank", path)
+    width, height = content.size
+    if min(width, height) < findings.MIN_SIDE:
+        found.add("tiny", path, f"{width} x {height} pixels")
+    elif max(width, height) > findings.MAX_ASPECT * min(width, height):
+        found.add("odd-shape", path, f"{width} x {height} pixels")
     return True
 
 
-# ---- Sizes and species ---------------------------------------------------------------------------
-
-
-def check_sizes(photos: Sequence[PhotoRecord], found: Findings) -> None:
-    """Find photos of odd size, each for one reason."""
-    median = float(np.median([np.sqrt(np.prod(record.size)) for record in photos]))
-    for record in photos:
-        width, height = record.size
-        side = np.sqrt(width * height)
-        if min(width, height) < findings.MIN_SIDE:
-            code = "tiny"
-        elif max(width, height) > findings.MAX_ASPECT * min(width, height):
-            code = "odd-shape"
-        elif max(side / median, median / side) > findings.OUTLIER:
-            code = "odd-size"
-        else:
-            continue
-        found.add(code, record.origin, f"{width} x {height} pixels")
+# ---- Species and copies --------------------------------------------------------------------------
 
 
 def check_species(photos: Sequence[PhotoRecord], sample: Sample, found: Findings) -> None:
@@ -184,38 +166,34 @@ def check_species(photos: Sequence[PhotoRecord], sample: Sample, found: Findings
             found.add("untrained-species", (), sample.name_of(class_id))
 
 
-# ---- Copies --------------------------------------------------------------------------------------
-
-
 def check_copies(photos: Sequence[PhotoRecord], found: Findings) -> None:
     """Find duplicate photos, byte-identical or altered."""
-    parts: dict[tuple[str, str], set[tuple[str, str]]] = defaultdict(set)
     by_digest: dict[str, list[PhotoRecord]] = defaultdict(list)
     for record in photos:
-        parts[record.test, record.role].add((record.name, record.digest))
-        by_digest[record.digest].append(record)
-    trained_tests = []  # that ask only for their own training photos, as the course's sample does
-    for test, role in sorted(parts):
-        if role == "test" and parts[test, "test"] <= parts[test, "train"]:
-            trained_tests.append(test)
-            found.add("trained-test", (), test)
+        by_digest[record.content.digest].append(record)
+    trained = {(r.test, r.name, r.content.digest) for r in photos if r.role == "train"}
+    asked = [record for record in photos if record.role == "test"]
+    # The tests that ask for more than their own training photos, as the course's sample does not.
+    fresh = {r.test for r in asked if (r.test, r.name, r.content.digest) not in trained}
+    for test in sorted({record.test for record in asked} - fresh):
+        found.add("trained-test", (), test)
     for group in by_digest.values():
-        report_copies(group, "", trained_tests, found)
-    textured = [group for group in by_digest.values() if group[0].thumb.std() >= BLANK]
-    for alike in same_photos([group[0].thumb for group in textured], found):
+        report_copies(group, "", fresh, found)
+    textured = [group for group in by_digest.values() if group[0].content.thumb.std() >= BLANK]
+    for alike in same_photos([group[0].content.thumb for group in textured], found):
         group = [record for i in alike for record in textured[i]]
-        report_copies(group, "near-", trained_tests, found)
+        report_copies(group, "near-", fresh, found)
 
 
 def report_copies(
-    records: Sequence[PhotoRecord], near: str, trained_tests: Sequence[str], found: Findings
+    records: Sequence[PhotoRecord], near: str, fresh: set[str], found: Findings
 ) -> None:
     """Add a group of copies to the findings, once; tests may share their photos."""
     reported = set()
     for test in sorted({record.test for record in records}):
         here = [record for record in records if record.test == test]
         train = [record for record in here if record.role == "train"]
-        asked = [record for record in here if record.role == "test" and test not in trained_tests]
+        asked = [record for record in here if record.role == "test" and test in fresh]
         if len({record.label for record in here} - {None}) > 1:
             code, here = "two-species", list({(s.name, s.label): s for s in here[::-1]}.values())
         elif train and asked:
@@ -319,18 +297,17 @@ def check_folder(folder: Path) -> tuple[Findings, int, int]:
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; give one, an archive must be unpacked first")
     found = Findings()
-    sample = find_sample(folder, walk_folder(folder, found), 0, {}, found)
+    sample = find_sample(folder, walk_folder(folder, found), 0, found)
     if sample.tests[0].stem:
-        inside = tuple(f"{test.stem}_{part}/" for test in sample.tests for part in ("input", "gt"))
         for item in found.pop("not-an-image", {}):
-            if item.files[0].removeprefix(sample.root).startswith(inside):
+            if re.match(r"(.+/)?[0-9]{2}_[^/]+_(input|gt)/", item.files[0]):
                 found.add("not-an-image", *item)
     records = read_records(sample)
-    distinct = {(record.name, record.digest): record for record in reversed(records)}
-    whole = [record for record in list(distinct.values())[::-1] if check_file(record, found)]
-    if whole:
-        check_sizes(whole, found)
-    photos = [record for record in records if record.problem is None]
+    distinct: dict[tuple[str, str], PhotoRecord] = {}
+    for record in records:
+        distinct.setdefault((record.name, record.content.digest), record)
+    whole = [record for record in distinct.values() if check_file(record, found)]
+    photos = [record for record in records if record.content.problem is None]
     check_species(photos, sample, found)
     check_copies(photos, found)
     return found, len(whole), len({record.label for record in records} - {None})
@@ -338,14 +315,13 @@ def check_folder(folder: Path) -> tuple[Findings, int, int]:
 
 def summary(found: Findings) -> list[str]:
     """Return a line for each kind of finding, most severe first, and one with the verdict."""
-    lines, count = [], Counter(kind.severity for kind in found.kinds())
+    lines = []
     for kind in found.kinds():
         shown = [example(item) for item in found[kind.code]]
         examples = ", ".join([*shown[:SHOWN], *["..."] * (len(shown) > SHOWN)])
         line = f"{kind.severity:<7}  {kind.code:<18} {len(shown):>5,}  {examples} -> {kind.remedy}"
         lines.append(line)
-    kinds_of = ", ".join(f"{count[severity]} of {severity}s" for severity in EXIT_STATUS)
-    return [*lines, f"Verdict: {VERDICTS[found.worst()]} (kinds of findings: {kinds_of})"]
+    return [*lines, f"Verdict: {VERDICTS[found.worst()]}"]
 
 
 def example(item: Item) -> str:
@@ -356,14 +332,11 @@ def example(item: Item) -> str:
     return printable(" ".join(filter(None, [" = ".join(names), detail])))
 
 
-def run(folder: Path, json_to: str | None = None) -> int:
-    """Check a folder and print the summary; returns the exit status.
-
-    `json_to` is a file for the details, or - for stdout, and then the summary goes to stderr.
-    """
+def run(folder: Path, json_to: Path | None = None) -> int:
+    """Check a folder and print the summary, and the details to a file; returns the exit status."""
     start = time.monotonic()
-    if json_to not in (None, "-"):
-        check_outputs([Path(json_to)], walk_folder(folder, Findings()).values())
+    if json_to:
+        check_outputs([json_to], walk_folder(folder, Findings()).values())
     found, photos, species = check_folder(folder)
     seconds = round(time.monotonic() - start, 1)
     result: dict[str, Any] = {"folder": str(folder), "photos": photos, "species": species}
@@ -371,10 +344,8 @@ def run(folder: Path, json_to: str | None = None) -> int:
     for kind in found.kinds():
         items = [item._asdict() for item in found[kind.code]]
         result["findings"].append({**kind._asdict(), "count": len(items), "items": items})
-    if json_to == "-":
-        print_result(json.dumps(result, indent=1))
-    elif json_to is not None:
-        write_json(Path(json_to), result)
-    head = f"Checked {photos:,} photos of {species} species in {folder} in {seconds} s"
-    print("\n".join([head, *summary(found)]), file=sys.stderr if json_to == "-" else sys.stdout)
+    if json_to:
+        write_json(json_to, result)
+    print(f"Checked {photos:,} photos of {species} species in {folder} in {seconds} s")
+    print("\n".join(summary(found)))
     return EXIT_STATUS[found.worst()]

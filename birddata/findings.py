@@ -11,7 +11,6 @@ FEW_PHOTOS = 5  # a species with fewer is named
 IMBALANCE = 10  # times as many photos in the largest species as in the smallest
 MIN_SIDE = 32  # pixels
 MAX_ASPECT = 4  # longer side by shorter side
-OUTLIER = 4  # times as large or as small as the median, in sqrt(width * height)
 
 
 class Kind(NamedTuple):
@@ -61,18 +60,12 @@ _KINDS = {
     "note": (
         ("odd-metadata", "a photo with damage beside its pixels, which is passed over",
          "none needed"),
-        ("colour-mode", "a photo that is neither RGB nor grey, and is converted", "none needed"),
-        ("wrong-extension", "a photo whose extension is not that of its format",
-         "none needed here; rename it for other programs"),
         ("other-name", "a photo that its table calls a little differently",
          "none needed; the testing system's script compares names exactly"),
         ("script-differs", "a table that the testing system's script would read otherwise",
          f"write it as UTF-8 text, {HEADER} in the first line and no quotes or blanks"),
         ("few-photos", f"a species with fewer than {FEW_PHOTOS} training photos", "add photos"),
         ("odd-shape", f"a photo over {MAX_ASPECT} times as long as wide", "crop it"),
-        ("odd-size", f"a photo over {OUTLIER} times as large or small as the median",
-         "see whether it belongs here"),
-        ("grey", "a photo without colour", "none needed"),
         ("look-alikes", "more pairs have similar hashes than are compared closely",
          "none needed; altered copies may have been missed"),
         ("trained-test", "a test that asks only for photos of its training set",
@@ -101,7 +94,7 @@ class Findings(defaultdict[str, dict[Item, None]]):
     """What was found, by the code of its kind, in the order in which it was found.
 
     Some are no kinds: `passed-over`, files that the system made and what is not part of the layout;
-    `converted`, photos that prepare made JPEG; `guessed-name` and `joined-name`, of species.
+    `guessed-name` and `joined-name`, of species.
     """
 
     def __init__(self) -> None:

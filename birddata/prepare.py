@@ -2,7 +2,6 @@
 
 import sys
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,6 @@ from birddata.findings import FATAL, LEFT_OUT, Findings
 from birddata.samples import find_sample, with_names
 from birddata.sources import HEIC, problem, read_source, with_bar
 from birddata.writing import Photo, Sample, Test, build_tests, move_into_place
-from course import tables
 from course.files import UserError
 from course.layout import digest_of
 from solution import split_photos
@@ -19,32 +17,24 @@ from solution import split_photos
 ONLY_TEST = "00_test_img"  # what the course calls it
 
 
-def prepare(
-    source: Path, scratch: Path, out: Path, holdout: float | None, seed: int, ids: Path | None
-) -> None:
+def prepare(source: Path, scratch: Path, out: Path, holdout: float | None, seed: int) -> None:
     """Do the whole job: read SOURCE, write its tests below `out`, print what was written.
 
-    They are built in `scratch`, a folder in `out`. `ids` is a species.csv whose class ids are kept.
+    They are built in `scratch`, a folder in `out`.
     """
     found = Findings()
-    known = tables.read_species(ids) if ids else {}
-    if ids and not known:
-        raise UserError(f"{ids} names no species; give the species.csv of an earlier sample")
     print(f"Reading {source}", flush=True)
     try:
         files = read_source(source, scratch / "unpacked", found)
-        sample = find_sample(source, files, seed, known, found)
-        if known and (sample.tests[0].stem or not sample.species):
-            raise UserError("--ids goes with class folders or names in a table, not class ids")
-        sample = usable(sample, scratch, found)
+        sample = usable(find_sample(source, files, seed, found), scratch, found)
         if holdout is not None:
-            sample = hold_out(source, sample, holdout, seed, found)
-        made = build_tests(sample, scratch / "built", out)
+            sample = hold_out(sample, holdout, seed, found)
+        build_tests(sample, scratch / "built", out)
     finally:
         name_left_out(found)
 
     def report(names: str) -> None:
-        print(*summary(sample, found), f"Wrote {names} in {out} ({made})", sep="\n")
+        print(*summary(sample, found), f"Wrote {names} in {out}", sep="\n")
 
     move_into_place(scratch / "built", out, report)
 
@@ -58,22 +48,21 @@ def usable(sample: Sample, scratch: Path, found: Findings) -> Sample:
         for item in found[code]:
             raise UserError(found.format_finding(code, item, with_remedy=True))
     every = {photo.path: None for test in sample.tests for photo in (*test.train, *test.test)}
-    bad = {path: why for path in with_bar(list(every)) if (why := problem(path))}
-    heic = (path for path, why in bad.items() if why == HEIC)
-    jpegs = {path: scratch / f"{number}.jpg" for number, path in enumerate(heic)}
-    jpegs = {path: jpeg for path, jpeg in jpegs.items() if as_jpeg(path, jpeg)}
+    read = {}
+    for number, path in enumerate(with_bar(list(every))):
+        why, jpeg = problem(path), scratch / f"{number}.jpg"
+        read[path] = (jpeg, None) if why == HEIC and as_jpeg(path, jpeg) else (path, why)
 
     def readable(photos: list[Photo]) -> list[Photo]:
         kept = []
         for photo in photos:
-            if photo.path in jpegs:
-                found.add("converted", photo.origin)
-                name = str(Path(photo.name).with_suffix(".jpg"))
-                kept.append(replace(photo, name=name, path=jpegs[photo.path]))
-            elif photo.path in bad:
-                found.add("unreadable", photo.origin, bad[photo.path])
+            path, why = read[photo.path]
+            if why:
+                found.add("unreadable", photo.origin, why)
             else:
-                kept.append(photo)
+                jpeg = str(Path(photo.name).with_suffix(".jpg"))
+                name = photo.name if path == photo.path else jpeg
+                kept.append(replace(photo, name=name, path=path))
         return with_names(kept)
 
     tests = [replace(t, train=readable(t.train), test=readable(t.test)) for t in sample.tests]
@@ -99,7 +88,7 @@ def as_jpeg(heic: Path, jpeg: Path) -> bool:
     return True
 
 
-def hold_out(source: Path, sample: Sample, fraction: float, seed: int, found: Findings) -> Sample:
+def hold_out(sample: Sample, fraction: float, seed: int, found: Findings) -> Sample:
     """Split the training photos: test 00 keeps the larger part, test 01 asks for the rest.
 
     Both tests have the same training photos, so a network trained from either has seen none of
@@ -108,9 +97,7 @@ def hold_out(source: Path, sample: Sample, fraction: float, seed: int, found: Fi
     are left out, or one might be trained on and the other held out.
     """
     if len(sample.tests) > 1:
-        raise UserError(
-            f"{source} has {len(sample.tests)} tests; --holdout splits an archive of one test"
-        )
+        raise UserError("--holdout splits one test, and SOURCE has several; drop --holdout")
     (only,) = sample.tests
     names = {photo.name for photo in only.train}
     for photo in only.test:
@@ -122,16 +109,11 @@ def hold_out(source: Path, sample: Sample, fraction: float, seed: int, found: Fi
         if (kept := first.setdefault(digest_of(photo.path, 64), photo)) is not photo:
             found.add("passed-over", photo.origin, f"the same bytes as {kept.origin}")
     photos = sorted(first.values(), key=lambda photo: photo.name)
-    ids, labels = np.unique([photo.class_id for photo in photos], return_inverse=True)
+    _, labels = np.unique([photo.class_id for photo in photos], return_inverse=True)
     kept_in, kept_out = split_photos(labels, fraction, seed)
     if kept_out is None:
         raise UserError("no species has two photos, so none can be held out; drop --holdout")
     train, held = ([photos[index] for index in part] for part in (kept_in, kept_out))
-    asked = {photo.class_id for photo in held}
-    for class_id, count in zip(ids.tolist(), np.bincount(labels), strict=True):
-        if class_id not in asked:
-            name = sample.name_of(class_id)
-            print(f"not in the holdout: {name} (photos: {count})", file=sys.stderr)
     tests = [Test(ONLY_TEST, train, train), Test("01_holdout", train, held)]
     return replace(sample, tests=tests)
 
@@ -147,32 +129,22 @@ def name_left_out(found: Findings) -> None:
         if items := list(found[code]):
             more = f" (and {len(items) - 1} more)" if len(items) > 1 else ""
             lines.append(f"note: {found.format_finding(code, items[0])}{more}")
-    heic = sum(item.detail == HEIC for item in found["unreadable"])
-    if heic and not find_spec("pillow_heif"):
-        lines.append(f"note: {heic} are HEIC; after `pip install pillow-heif` they become JPEG")
     if lines:
         print("\n".join(lines), file=sys.stderr)
 
 
 def summary(sample: Sample, found: Findings) -> list[str]:
     """Return a line a test, and how many files were skipped and why."""
-    lines = []
-    for test in sample.tests:
-        names = {photo.name for photo in test.train}
-        shared = sum(photo.name in names for photo in test.test)
-        kinds = {0: "all new", len(test.test): "the same"}
-        lines.append(
-            f"{test.stem:<12} {len({photo.class_id for photo in test.train})} species, "
-            f"{len(test.train):,} photos to train on, {len(test.test):,} to classify "
-            f"({kinds.get(shared, f'{shared:,} trained on')})"
-        )
+    lines = [
+        f"{test.stem:<12} {len({photo.class_id for photo in test.train})} species, "
+        f"{len(test.train):,} photos to train on, {len(test.test):,} to classify"
+        for test in sample.tests
+    ]
     trained = {photo.class_id for test in sample.tests for photo in test.train}
     if lost := [name for class_id, name in sample.species.items() if class_id not in trained]:
         lines.append(f"species without a photo to train on: {', '.join(lost)}")
     if sample.species_source:
         lines.append(f"names of the species: {sample.species_source}, see public_data/README.md")
-    if found["converted"]:
-        lines.append(f"HEIC photos that became JPEG: {len(found['converted']):,}")
     why = [f"{len(found[code]):,} {code}" for code in LEFT_OUT if found[code]]
     skipped = f"{sum(len(found[code]) for code in LEFT_OUT):,}"
     skipped += f" ({', '.join(why)})" if why else ""

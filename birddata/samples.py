@@ -4,7 +4,7 @@ import random
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import count, filterfalse
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from birddata.findings import GUESSED, Findings
-from birddata.sources import EMPTY_FOLDER, INNER_ARCHIVE, Files, is_table, problem
+from birddata.sources import EMPTY_FOLDER, Files, is_table, problem
 from birddata.writing import Photo, Sample, Test
 from course import layout, tables
 from course.files import UserError
@@ -31,10 +31,8 @@ T = TypeVar("T")
 normal = partial(unicodedata.normalize, "NFC")  # a Mac's accents are letters of their own
 
 
-def find_sample(
-    source: Path, files: Files, seed: int, known: Mapping[int, str], found: Findings
-) -> Sample:
-    """Recognise the layout of SOURCE and read it; `known` are names whose class ids are kept."""
+def find_sample(source: Path, files: Files, seed: int, found: Findings) -> Sample:
+    """Recognise the layout of SOURCE and read it."""
     tests = {match[1] for path in files if (match := IN_TEST.match(path))}
     if (root := choose_root(tests, "tests", source)) is not None:
         return read_course(below(files, root, found), root, found)
@@ -43,9 +41,9 @@ def find_sample(
     several = {folder for folder, number in cub.items() if number > 1}
     if (root := choose_root(several, "CUB archives", source)) is not None:
         return read_cub(below(files, root), root, seed, found)
-    if (sample := read_table_beside(source, files, known, found)) is not None:
+    if (sample := read_table_beside(source, files, found)) is not None:
         return sample
-    return read_class_folders(source, files, known, found)
+    return read_class_folders(source, files, found)
 
 
 def choose_root(roots: set[str], what: str, source: Path) -> str | None:
@@ -91,7 +89,8 @@ def label_photos(
     does not fit is added to the findings. Raises UserError if nothing fits.
     """
     matched = tables.match_names(table.labels, photos)
-    tables.check_match(matched, table.labels, filterfalse(is_table, photos), "it")
+    if table.labels:
+        tables.check_match(matched, table.labels, filterfalse(is_table, photos), "it")
     for code, name, what in table.faults:
         bad_row = code == "bad-row"
         found.add(code, gt if bad_row else f"{folder}{name}", what if bad_row else f"{gt} {what}")
@@ -139,23 +138,21 @@ def with_names(photos: Iterable[Photo]) -> list[Photo]:
     return named
 
 
-def number_species(
-    labels: Iterable[str], known: Mapping[int, str], found: Findings
-) -> tuple[dict[str, int], dict[int, str]]:
-    """Return class ids by label, and names by class id; names that are `known` keep their ids.
+def number_species(labels: Iterable[str], found: Findings) -> tuple[dict[str, int], dict[int, str]]:
+    """Return class ids by label, and names by class id, from 0 in the sorted order of the labels.
 
-    The others get the ids after them, in sorted order. Names that differ in case, blanks or the
-    form of accents alone are one species.
+    Names that differ in case, blanks or the form of accents alone are one species.
     """
-    id_of = {name_for_people(name).casefold(): class_id for class_id, name in known.items()}
-    ids, species, spelt = {}, dict(known), dict[int, str]()
+    ids: dict[str, int] = {}
+    species = {}
+    first: dict[str, str] = {}  # the label that is seen first of each species
     for label in sorted(labels):
         name = name_for_people(label)
         if tables.SURROGATE.search(tables.decode_surely(label)):
             found.add("guessed-name", name, GUESSED)
-        ids[label] = id_of.setdefault(name.casefold(), max(id_of.values(), default=-1) + 1)
-        if (other := spelt.setdefault(ids[label], label)) != label:
+        if (other := first.setdefault(name.casefold(), label)) != label:
             found.add("joined-name", label, f"taken for the same species as {other}")
+        ids[label] = ids.get(other, len(first) - 1)
         species[ids[label]] = name
     return ids, species
 
@@ -196,7 +193,7 @@ def read_course(files: Files, root: str, found: Findings) -> Sample:
         species = read_as(f"{root}species.csv", files["species.csv"], tables.read_species)
     elif species := layout.inferred_species(photo.class_id for photo in tests[0].train):
         source = "inferred"
-    return Sample("in the course's layout", tests, species, source, root)
+    return Sample("in the course's layout", tests, species, source)
 
 
 def read_part(
@@ -225,47 +222,46 @@ def read_part(
 # ---- A table beside photos -----------------------------------------------------------------------
 
 
-def read_table_beside(
-    source: Path, files: Files, known: Mapping[int, str], found: Findings
-) -> Sample | None:
-    """Read a table of files and labels, numbers or names, and the photos at its side or below.
+def find_table(source: Path, files: Files, photos: Files) -> tuple[str, tables.Table] | None:
+    """Return the one table that labels photos at its side or below, None without one.
 
-    None if there is none; UserError if there are several, or if only a table could name the
-    species, and it names other photos.
+    Raises UserError if there are several, or if the photos lie in a single folder, so that only a
+    table could name the species, and none of those that are there does.
     """
-    photos = {path: file for path, file in files.items() if not is_table(path)}
-    candidates: dict[str, tables.Table] = {}
-    unusable = []
-    for path in sorted(files.keys() - photos.keys()):
-        if path.count("/") <= MAX_WRAPPING and not path.endswith("species.csv"):
-            try:
-                if table := read_as(path, files[path], tables.read_table):
-                    candidates[path] = table
-            except UserError as error:
-                unusable.append(error)
-    beside = {path: below(photos, path[: path.rfind("/") + 1]) for path in candidates}
-    best = [
-        path for path in candidates if tables.match_names(candidates[path].labels, beside[path])
-    ]
+    best, others = [], []
+    for path in sorted(filter(is_table, files)):
+        if path.count("/") > MAX_WRAPPING or path.endswith("species.csv"):
+            continue
+        try:
+            if table := read_as(path, files[path], tables.read_table):
+                beside = below(photos, path[: path.rfind("/") + 1])
+                matched = tables.match_names(table.labels, beside)
+                tables.check_match(matched, table.labels, beside, f"{path} of {source}")
+                best.append((path, table))
+        except UserError as error:
+            others.append(error)
     if len(best) > 1:
-        raise UserError(f"{source} has several tables of labels ({', '.join(best)}); leave one")
-    if not best:
-        only_a_table = len({path.rpartition("/")[0] for path in photos}) == 1
-        for gt, table in candidates.items() if only_a_table else ():
-            tables.check_match({}, table.labels, beside[gt], f"{gt} of {source}")
-            unusable.append(UserError(f"{gt} labels no photo; give each a row of name and label"))
-        if only_a_table and unusable:
-            raise unusable[0]
+        names = ", ".join(path for path, _ in best)
+        raise UserError(f"{source} has several tables of labels ({names}); leave one")
+    if others and not best and len({path.rpartition("/")[0] for path in photos}) == 1:
+        raise others[0]
+    return best[0] if best else None
+
+
+def read_table_beside(source: Path, files: Files, found: Findings) -> Sample | None:
+    """Read a table of files and labels, numbers or names, and the photos at its side or below."""
+    photos = {path: file for path, file in files.items() if not is_table(path)}
+    if (best := find_table(source, files, photos)) is None:
         return None
-    (gt,) = best
-    table, folder = candidates[gt], gt[: gt.rfind("/") + 1]
+    gt, table = best
+    folder = gt[: gt.rfind("/") + 1]
     below(files, folder, found)  # names what lies elsewhere
     labels = set(table.labels.values())
-    ids, species = number_species(labels, known, found)
+    ids, species = number_species(labels, found)
     if all(tables.WHOLE_NUMBER.fullmatch(label) for label in labels):
         ids, species = {label: tables.class_id(label) for label in labels}, {}
     table.ids = {name: ids[label] for name, label in table.labels.items()}
-    read = label_photos(table, gt, beside[gt], folder, found)
+    read = label_photos(table, gt, below(photos, folder), folder, found)
     test = Test("", read, [], set(ids.values()))
     return Sample(f"photos with the table {gt}", [test], species)
 
@@ -273,15 +269,13 @@ def read_table_beside(
 # ---- Class folders -------------------------------------------------------------------------------
 
 
-def read_class_folders(
-    source: Path, files: Files, known: Mapping[int, str], found: Findings
-) -> Sample:
+def read_class_folders(source: Path, files: Files, found: Findings) -> Sample:
     """Read <species>/.../<photo>; class ids are the positions of the folder names in order."""
-    root = class_root(source, files, found)
+    root = class_root(source, files)
     files = below(files, root, found)
     inside = sorted(path for path in files if "/" in path and not is_table(path))
     name_unlabelled(files, inside, root, found, "not in a species' folder")
-    ids, species = number_species({normal(path.split("/")[0]) for path in inside}, known, found)
+    ids, species = number_species({normal(path.split("/")[0]) for path in inside}, found)
     photos = []
     for path in inside:
         folder, *_, name = normal(path).split("/")
@@ -293,12 +287,10 @@ def read_class_folders(
         if item.detail == EMPTY_FOLDER and f"{root_of}/".lstrip("/") == root:
             found.add("lone-species", (), f"{name} (0)")
     test = Test("", with_names(photos), [], set(ids.values()))
-    deep = sum(path.count("/") > 1 for path in inside)
-    more = f" (photos in folders further down: {deep:,}; the first folder is the species)"
-    return Sample(f"a tree of class folders{more if deep else ''}", [test], species)
+    return Sample("a tree of class folders", [test], species)
 
 
-def class_root(source: Path, files: Files, found: Findings) -> str:
+def class_root(source: Path, files: Files) -> str:
     """Return the folder whose sub-folders are species, as a prefix of paths: "" for SOURCE.
 
     That is the first with photos in several sub-folders, or with one that holds photos itself.
@@ -316,26 +308,11 @@ def class_root(source: Path, files: Files, found: Findings) -> str:
         if species and (len(folders) > 1 or any(len(part) == 2 for part in parts)):
             return root
         root += f"{min(folders, default='')}/"
-    for item in found["not-an-image"]:
-        if item.detail == INNER_ARCHIVE:
-            raise UserError(f"{source} holds no photo, but {item.files[0]}, {INNER_ARCHIVE}")
     raise UserError(
-        f"{source} holds neither NN_<name>_input folders nor <species>/*.jpg nor a table of labels "
-        f"beside the photos{rejected_table(files)} nor CUB-200-2011; give the folder right above "
-        "them"
+        f"{source} holds neither NN_<name>_input folders nor <species>/*.jpg nor CUB-200-2011 nor "
+        "a table beside photos, with columns such as filename and label; give the folder right "
+        "above them"
     )
-
-
-def rejected_table(files: Files) -> str:
-    """Return why the likeliest of the tables has no labels, in brackets; "" without one."""
-    for path in sorted(filter(is_table, files), key=lambda path: path.endswith(".txt"))[:1]:
-        try:
-            columns, _ = read_as(path, files[path], tables.read_rows)
-        except UserError as error:
-            return f" ({error})"
-        shown = ", ".join(columns)[: tables.MAX_SHOWN]
-        return f" ({path} is none: its columns are {shown!r}, not such as filename and label)"
-    return ""
 
 
 # ---- CUB-200-2011 (Wah et al. 2011, CNS-TR-2011-001) ---------------------------------------------
@@ -361,9 +338,9 @@ def read_cub(files: Files, root: str, seed: int, found: Findings) -> Sample:
     public, hidden = [], []
     for class_id, label in enumerate(fitting[:CUB_SPECIES]):
         species[class_id] = name_for_people(classes[label])
-        mixed = mix.sample(images_of[label], CUB_PHOTOS)
-        public += [(class_id, image) for image in mixed[:CUB_PUBLIC]]
-        hidden += [(class_id, image) for image in mixed[CUB_PUBLIC:]]
+        mixed = [(class_id, image) for image in mix.sample(images_of[label], CUB_PHOTOS)]
+        public += mixed[:CUB_PUBLIC]
+        hidden += mixed[CUB_PUBLIC:]
     numbered = mix.sample(public, len(public)) + mix.sample(hidden, len(hidden))
     train: list[Photo] = []
     held: list[Photo] = []
@@ -374,8 +351,7 @@ def read_cub(files: Files, root: str, seed: int, found: Findings) -> Sample:
         else:
             found.add("label-without-file", f"images/{image}", "in images.txt")
     tests = [Test("00_test_img", train, train), Test("01_hidden", train, held)]
-    others = len(classes) - CUB_SPECIES
-    return Sample(f"CUB-200-2011 ({others} species are not in the course's sample)", tests, species)
+    return Sample("CUB-200-2011", tests, species)
 
 
 def cub_table(files: Files, name: str) -> dict[str, str]:

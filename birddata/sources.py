@@ -11,12 +11,12 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import track
@@ -29,7 +29,6 @@ from solution import DETAIL, Settings, may_be_photo, read_photo
 
 TABLE_SUFFIXES = {".csv", ".tsv", ".txt"}
 ARCHIVE_SUFFIXES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".7z", ".rar"}
-INNER_ARCHIVE = "a nested archive, which is not read; unpack it and give its folder"
 EMPTY_FOLDER = "an empty folder"
 DEVICE = "a device or a pipe"
 SYSTEM_FILES = {"__macosx", "thumbs.db", "desktop.ini"}
@@ -37,31 +36,22 @@ SYSTEM_FILES = {"__macosx", "thumbs.db", "desktop.ini"}
 MAX_UNPACKED_BYTES = 8 * 2**30  # the whole of CUB-200-2011 is 1.2 GB, the course's sample far less
 BLOCK = 2**20  # bytes read at once
 MAX_LINKS = 40  # that lead to one another, as in Linux
-NO_TAR = "damaged, or holds no tar; download it again"
-# What a file is that is neither a zip nor a tar, by its first bytes.
-OTHERS = {
-    **dict.fromkeys((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x5d\0\0"), NO_TAR),
-    b"PK\x07\x08": "a part of a split zip; join the parts (zip -s 0 IT.zip --out WHOLE.zip)",
-    b"PK": "no whole zip; download it again, or join it if it is a part of a split one",
-    b"7z\xbc\xaf": "a 7z archive; unpack it yourself and give the folder",
-    b"Rar!": "a RAR archive; unpack it yourself and give the folder",
-    b"\x28\xb5\x2f\xfd": "packed by Zstandard; unpack it yourself and give the folder",
-    b"<": "a web page; download the archive again, in a browser",
-    b"version https://git-lfs": "a Git LFS pointer; `git lfs pull` fetches the archive",
-    b"": "neither a folder nor a whole zip or tar; unpack it and give the folder",
-}
+MAX_TARGET = 4096  # bytes of the path that a link holds, as in Linux
+# What zipfile, tarfile and the decompressors raise for damage, or an unknown method.
 DAMAGE = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error, EOFError),
-    *(ValueError, LookupError, OverflowError),  # of sizes and places that make no sense
+    *(ValueError, LookupError, OverflowError, NotImplementedError),
 )
 
 SIDE = DETAIL * Settings.input_size  # pixels, as training and classify read photos
-HEIC = "HEIC, which Pillow lacks here"
+HEIC = "HEIC, which prepare.py makes JPEG if it is whole, after `pip install pillow-heif`"
 HEIC_BRANDS = {b"ftyp" + brand for brand in (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"heif")}
 
 T = TypeVar("T")
 # Where the files lie that may matter, by their path below the folder that is read, with slashes.
 Files = dict[str, Path]
+# A member of an archive, also of a zip, as a tar describes it; and what opens its content.
+Member = tuple[tarfile.TarInfo, Callable[[], Any]]
 
 
 def read_source(source: Path, unpack_to: Path, found: Findings) -> Files:
@@ -72,13 +62,10 @@ def read_source(source: Path, unpack_to: Path, found: Findings) -> Files:
         what = f"is {DEVICE}" if source.exists() else "does not exist"
         raise UserError(f"{source} {what}; give a folder or an archive")
     unpack_to.mkdir()
-    with damage_named(source, unpack_to):
-        if not zipfile.is_zipfile(source) and not tarfile.is_tarfile(source):
-            with source.open("rb") as file:
-                start = file.read(BLOCK).lstrip(b"\xef\xbb\xbf \t\r\n")
-            what = next(what for magic, what in OTHERS.items() if start.startswith(magic))
-            raise UserError(f"{source} is {what}")
+    try:
         return unpack(source, unpack_to, found)
+    except (*DAMAGE, OSError) as error:
+        raise UserError(describe_damage(error, source, unpack_to)) from None
 
 
 def is_table(path: str) -> bool:
@@ -86,27 +73,38 @@ def is_table(path: str) -> bool:
     return Path(path).suffix.lower() in TABLE_SUFFIXES
 
 
+def prefixes(path: str) -> list[str]:
+    """Return the folders that a path leads through, and the path itself: a, a/b, a/b/c."""
+    return list(accumulate(path.split("/"), "{}/{}".format))
+
+
 def is_wanted(path: str, found: Findings) -> bool:
     """Tell whether a file, or a folder/, may hold photos or labels; otherwise name it."""
-    *folders, name = path.split("/")
-    for depth, part in enumerate((*folders, name), start=1):
-        if part.startswith(".") or part.lower() in SYSTEM_FILES:
-            if not part.startswith(STAGING_PREFIX):
-                why = "hidden" if depth > len(folders) else "hidden folder"
-                found.add("passed-over", "/".join(path.split("/")[:depth]), why)
+    for part in prefixes(path):
+        name = posixpath.basename(part)
+        if name.startswith(".") or name.lower() in SYSTEM_FILES:
+            if not name.startswith(STAGING_PREFIX):
+                found.add("passed-over", part, "hidden" if part == path else "hidden folder")
             return False
-    inner = Path(name).suffix.lower() in ARCHIVE_SUFFIXES
-    if not inner and (is_table(path) or may_be_photo(name)):
+    name = posixpath.basename(path)
+    if Path(name).suffix.lower() in ARCHIVE_SUFFIXES:
+        why = "a nested archive, which is not read; unpack it and give its folder"
+    elif is_table(path) or may_be_photo(name):
         return True
-    found.add("not-an-image", path, INNER_ARCHIVE if inner else "not an image")
+    else:
+        why = "not an image"
+    found.add("not-an-image", path, why)
     return False
 
 
 def walk_folder(source: Path, found: Findings) -> Files:
     """List the files below a folder in sorted order; links to folders are followed."""
     files: Files = {}
-    errors: list[OSError] = []
-    for place, folders, names in os.walk(source, followlinks=True, onerror=errors.append):
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for place, folders, names in os.walk(source, followlinks=True, onerror=fail):
         here = Path(place)
         below = "" if here == source else f"{here.relative_to(source).as_posix()}/"
         above = [folder for folder in here.parents if folder.is_relative_to(source)]
@@ -123,182 +121,158 @@ def walk_folder(source: Path, found: Findings) -> Files:
                 found.add("passed-over", path, DEVICE)
             elif is_wanted(path, found):
                 files[path] = file
-    for error in errors:
-        raise error
     return files
 
 
 # ---- Archives ------------------------------------------------------------------------------------
 
 
-class Member(NamedTuple):
-    """A member of an archive: its path, with slashes, its size in bytes, and how it is opened.
-
-    A link has the path of another member as its target. What has neither is a folder, or has a
-    reason why it is passed over.
-    """
-
-    name: str
-    size: int = 0
-    opened: Callable[[], Any] | None = None
-    target: str | None = None
-    why: str = ""
-
-
 def unpack(source: Path, folder: Path, found: Findings) -> Files:
     """Unpack what is wanted of an archive into numbered files: no member's name becomes a path.
 
-    A link is the member that it means. Raises UserError for what is refused, and for too much:
-    no member has more bytes than it declares, and also a skipped one of a tar has to be unpacked.
-
-    At its end the archive is whole: nothing is missing, and the checksums are right of all that
-    was read of a zip, and of all of a tar.
+    A link is the member that it means. Raises UserError for what is refused. At its end the archive
+    is whole: nothing is missing, and the checksums are right of all that was read of a zip, and of
+    all of a tar.
     """
     files: Files = {}
     links: dict[str, str] = {}
-    members: set[str] = set()
     folders: set[str] = set()
-    room = MAX_UNPACKED_BYTES
-    for member in (zip_members if zipfile.is_zipfile(source) else tar_members)(source, found):
+    members: set[str] = set()  # their paths, and those of the folders that these lead through
+    for member, opened in read_members(source, found):
         name = member.name
-        is_folder = not (member.opened or member.target or member.why)
-        members.add(name)
+        members.update(prefixes(name))
+        if not is_wanted(f"{name}/" if member.isdir() else name, found):
+            continue
+        if member.isdir():
+            folders.add(name)
+        elif name in files or name in links:
+            found.add("passed-over", f"{name} (again)", "twice in the archive, the first is taken")
+        elif member.issym() or member.islnk():
+            links[name] = link_target(member)
+        elif member.isfile():
+            files[name] = folder / f"{len(files):06d}"
+            with opened() as packed, files[name].open("wb") as unpacked:
+                shutil.copyfileobj(packed, unpacked, BLOCK)
+        else:
+            found.add("passed-over", name, "no file, folder or link")
+    if not members:
+        raise UserError(f"{source} is empty; download it again, or give another archive")
+    for name in sorted(folders - set(map(posixpath.dirname, members))):
+        found.add("passed-over", name, EMPTY_FOLDER)
+    resolve_links(source, files, links, members, found)
+    return dict(sorted(files.items()))
+
+
+def read_members(source: Path, found: Findings) -> Iterator[Member]:
+    """Yield the members of a zip or a tar in order, each to be read before the next.
+
+    Raises UserError for another file, for a path that leads out, and for too much: no member has
+    more bytes than it declares, and also a skipped one of a tar has to be unpacked.
+    """
+    if zipfile.is_zipfile(source):
+        members = zip_members(source, found)
+    elif tarfile.is_tarfile(source):
+        members = tar_members(source)
+    else:
+        raise UserError(
+            f"{source} is no whole zip or tar; download it again, or unpack it yourself and give "
+            "the folder"
+        )
+    room = MAX_UNPACKED_BYTES
+    for member, opened in members:
         room -= member.size
         if room < 0:
             raise UserError(
                 f"{source} would unpack to more than {MAX_UNPACKED_BYTES / 2**30:g} GiB; if you "
                 "trust it, unpack it yourself and give the folder"
             )
-        if not is_wanted(f"{name}/" if is_folder else name, found):
-            continue
-        if is_folder:
-            folders.add(name)
-        elif name in files or name in links:
-            found.add("passed-over", f"{name} (again)", "twice in the archive, the first is taken")
-        elif member.target:
-            links[name] = member.target
-        elif member.opened:
-            files[name] = folder / f"{len(files):06d}"
-            with member.opened() as packed, files[name].open("wb") as unpacked:
-                shutil.copyfileobj(packed, unpacked, BLOCK)
-        else:
-            found.add("passed-over", name, member.why)
-    members.discard("")  # the folder itself
-    if not members:
-        raise UserError(f"{source} is empty; download it again, or give another archive")
-    everything = sorted(members)
-    name_empty(sorted(folders & members), everything, found)
-    resolve_links(source, files, links, everything, found)
-    return dict(sorted(files.items()))
-
-
-def name_empty(folders: list[str], members: list[str], found: Findings) -> None:
-    """Name the folders that have no members."""
-    for folder in folders:
-        if not below(folder, members):
-            found.add("passed-over", folder, EMPTY_FOLDER)
-
-
-def below(folder: str, paths: list[str]) -> list[str]:
-    """Return those of the sorted paths that are below a folder."""
-    return paths[bisect_left(paths, f"{folder}/") : bisect_left(paths, f"{folder}0")]  # 0 follows /
+        parts = [part for part in member.name.split("/") if part not in ("", ".")]
+        if ".." in parts or re.match(r"/|[A-Za-z]:", member.name) or "\0" in member.name:
+            raise UserError(
+                f"{source} is refused: its member {member.name!r} leads out of the folder; get the "
+                "archive from its own source"
+            )
+        if parts:  # otherwise it is the folder itself
+            member.name = "/".join(parts)
+            yield member, opened
 
 
 def resolve_links(
-    source: Path, files: Files, links: dict[str, str], members: list[str], found: Findings
+    source: Path, files: Files, links: dict[str, str], members: set[str], found: Findings
 ) -> None:
-    """Add the files that links mean: of a link to a folder, those below it. Raises UserError."""
-    folders = {}
-    for name in links:
-        target = follow(name, links)
-        if target in files:
-            files[name] = files[target]
-        elif f"{name}/".startswith(f"{target}/".removeprefix("./")):
+    """Add the files that links mean: of a link to a folder, those below it.
+
+    Raises UserError for a link to something else than a member, or a folder of one.
+    """
+    targets = {name: follow(name, links) for name in links}
+    files |= {name: files[target] for name, target in targets.items() if target in files}
+    there, others = dict(files), targets.keys() - files.keys()
+    for name in sorted(others):
+        target, folder = targets[name], f"{targets[name]}/"
+        if f"{name}/".startswith(folder.removeprefix("./")):
             found.add("passed-over", name, "a link to a folder above it")
-        elif below(target, members):
-            folders[name] = target
-        elif target in members:
-            found.add("passed-over", name, f"a link to {target}, which is left out")
-        else:
+            continue
+        if target not in members:
             raise UserError(
                 f"{source} is refused: its member {name!r} is a link to {links[name]!r}, which is "
                 "no member; get the archive from its own source"
             )
-    there, inner = sorted(files), sorted(folders)
-    for name, target in folders.items():
-        for path in below(target, there):
-            files.setdefault(name + path.removeprefix(target), files[path])
-        for path in below(target, inner):
-            found.add("passed-over", name + path.removeprefix(target), "a link in a linked folder")
+        inside = [path for path in (*there, *others) if path.startswith(folder)]
+        if not inside:
+            found.add("passed-over", name, f"a link to {target}, which is left out")
+        for path in inside:
+            linked = name + path.removeprefix(target)
+            if path in there:
+                files.setdefault(linked, there[path])
+            else:
+                found.add("passed-over", linked, "a link in a linked folder")
+
+
+def link_target(member: tarfile.TarInfo) -> str:
+    """Return the path that a link means: a symbolic one counts from its own folder."""
+    folder = posixpath.dirname(member.name) if member.issym() else ""
+    return posixpath.normpath(posixpath.join(folder, member.linkname))
 
 
 def follow(path: str, links: dict[str, str]) -> str:
     """Return where a path leads through links, of its folders, too; "" in a circle."""
     for _ in range(MAX_LINKS):
-        places = (path[: match.start()] for match in re.finditer("/|$", path))
-        first = next((place for place in places if place in links), None)
+        first = next((part for part in prefixes(path) if part in links), None)
         if first is None:
             return path
         path = links[first] + path.removeprefix(first)
     return ""
 
 
-@contextmanager
-def damage_named(source: Path, folder: Path) -> Iterator[None]:
-    """Turn what damage makes the libraries raise, and what a disk does, into a UserError."""
-    try:
-        yield
-    except NotImplementedError as error:
-        raise UserError(
-            f"{source} is packed in a way that Python does not know ({error}); unpack it yourself "
-            "and give the folder"
-        ) from None
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{source} is damaged (its name {error.object!r} is said to be UTF-8 and is not); "
-            "pack it anew"
-        ) from None
-    except (*DAMAGE, OSError) as error:
-        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
-            writing = error.errno in WHEN_WRITING
-            line = describe_error(error, folder if writing else source, writing)
-            raise UserError(line) from None
-        raise UserError(f"{source} is damaged ({error}); download it again") from None
-
-
-def normalise(name: str, source: Path) -> str:
-    """Return a member's path without empty parts. Raises UserError if it leads out."""
-    parts = [part for part in name.split("/") if part not in ("", ".")]
-    if ".." in parts or re.match(r"/|[A-Za-z]:", name) or "\0" in name:
-        raise UserError(
-            f"{source} is refused: its member {name!r} leads out of the folder; get the archive "
-            "from its own source"
-        )
-    return "/".join(parts)
-
-
-def link(name: str, target: str) -> Member:
-    """Return a symbolic link, whose target is a path from its own folder."""
-    path = posixpath.join(posixpath.dirname(name), target)
-    return Member(name, target=posixpath.normpath(path))
+def describe_damage(error: Exception, source: Path, folder: Path) -> str:
+    """Return a line on what damage makes the libraries raise, or what a disk does."""
+    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+        writing = error.errno in WHEN_WRITING
+        return describe_error(error, folder if writing else source, writing)
+    return (
+        f"{source} cannot be unpacked ({error}): download it again, or unpack it yourself and give "
+        "the folder"
+    )
 
 
 def zip_members(source: Path, found: Findings) -> Iterator[Member]:
     """Yield the members of a zip in order."""
     with zipfile.ZipFile(source) as archive:
-        for member in archive.infolist():
-            if member.flag_bits & 0x1:
-                raise UserError(f"{source} has a password; unpack it yourself and give the folder")
-            path = zip_name(member, found)
-            name, kind = normalise(path, source), stat.S_IFMT(member.external_attr >> 16)
-            if path.endswith("/"):
-                yield Member(name)
+        for entry in archive.infolist():
+            if entry.flag_bits & 0x1:
+                raise zipfile.BadZipFile("it has a password")
+            member = tarfile.TarInfo(zip_name(entry, found))
+            member.size = entry.file_size
+            kind = stat.S_IFMT(entry.external_attr >> 16)
+            if member.name.endswith("/"):
+                member.type = tarfile.DIRTYPE
             elif stat.S_ISLNK(kind):
-                yield link(name, archive.read(member).decode(errors="replace"))
+                member.type = tarfile.SYMTYPE
+                with archive.open(entry) as file:
+                    member.linkname = file.read(MAX_TARGET).decode(errors="replace")
             elif kind and not stat.S_ISREG(kind):
-                yield Member(name, why=DEVICE)
-            else:
-                yield Member(name, member.file_size, partial(archive.open, member))
+                member.type = tarfile.FIFOTYPE
+            yield member, partial(archive.open, entry)
 
 
 def zip_name(member: zipfile.ZipInfo, found: Findings) -> str:
@@ -341,27 +315,18 @@ class TarInfo(tarfile.TarInfo):
         return member
 
 
-def tar_members(source: Path, _: Findings) -> Iterator[Member]:
+def tar_members(source: Path) -> Iterator[Member]:
     """Yield the members of a tar in order; each is to be read before the next."""
     with tarfile.open(source, tarinfo=TarInfo) as archive:
         for member in archive:
-            name = normalise(member.name, source)
             if member.size < 0:  # it leads back, perhaps for ever
                 raise tarfile.ReadError("a negative size")
             if member.type == b"M":
-                raise UserError(
-                    f"{source} is a part of a larger tar; unpack all with tar -xM yourself"
-                )
-            if member.issym():
-                yield link(name, member.linkname)
-            elif member.islnk():
-                yield Member(name, target=posixpath.normpath(member.linkname))
-            elif member.isfile():
-                yield Member(name, member.size, partial(archive.extractfile, member))
-            elif member.isdir() or member.type == b"D":  # GNU tar's incremental backups
-                yield Member(name)
-            elif member.type != b"V":  # the name of a volume
-                yield Member(name, why=DEVICE if member.isdev() else "no file")
+                raise tarfile.ReadError("a part of a larger tar; tar -xM unpacks them all")
+            if member.type == b"D":  # a folder in an incremental backup of GNU tar
+                member.type = tarfile.DIRTYPE
+            if member.type != b"V":  # the name of a volume
+                yield member, partial(archive.extractfile, member)
         check_end(archive, source)
 
 

@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -53,7 +52,6 @@ class Sample:
     tests: list[Test]
     species: dict[int, str] = field(default_factory=dict)
     species_source: str = ""  # inferred, unless they are the photos' own
-    root: str = ""  # of the tests below SOURCE, as a prefix of paths
 
     def name_of(self, class_id: int) -> str:
         """Return what a species is called."""
@@ -70,21 +68,17 @@ def new_tests(out: Path) -> Iterator[Path]:
         raise UserError(f"{out} is a file; give a folder")
     for path in sorted(out.iterdir()) if out.exists() else []:
         if re.match(r"[0-9]{2}_", path.name) or path.name == "species.csv":
-            raise UserError(
-                f"{path} exists already; move or delete it, or give another folder (--ids keeps "
-                "the class ids of a species.csv)"
-            )
+            raise UserError(f"{path} exists already; move or delete it, or give another folder")
     with temporary_folder(STAGING_PREFIX, out) as scratch:
         yield scratch
 
 
-def build_tests(sample: Sample, built: Path, out: Path) -> str:
-    """Write all tests and species.csv to a new folder; returns how many links and copies that took.
+def build_tests(sample: Sample, built: Path, out: Path) -> None:
+    """Write all tests and species.csv to a new folder.
 
     Raises UserError, which names `out`, where the file system fails.
     """
     placed: dict[Path, Path] = {}
-    linked: Counter[bool] = Counter()
     with name_errors(out, writing=True):
         built.mkdir()
         for test in sample.tests:
@@ -94,32 +88,29 @@ def build_tests(sample: Sample, built: Path, out: Path) -> str:
                 (test.test, of / "test/images", built / f"{test.stem}_gt"),
             ):
                 images.mkdir(parents=True)
-                linked.update(link_or_copy(p.path, images / p.name, placed) for p in photos)
+                for photo in photos:
+                    link_or_copy(photo.path, images / photo.name, placed)
                 gt.mkdir(exist_ok=True)
                 (gt / "gt.csv").write_bytes(layout.gt_bytes({p.name: p.class_id for p in photos}))
         if sample.species:
-            (built / "species.csv").write_bytes(
-                tables.species_bytes(sample.species, sample.species_source)
-            )
-    return f"{linked[True]:,} hard links, {linked[False]:,} copies"
+            names = tables.species_bytes(sample.species, sample.species_source)
+            (built / "species.csv").write_bytes(names)
 
 
-def link_or_copy(source: Path, target: Path, placed: dict[Path, Path]) -> bool:
-    """Hard-link a file, or copy it where that fails; tell whether it is a link.
+def link_or_copy(source: Path, target: Path, placed: dict[Path, Path]) -> None:
+    """Hard-link a file, or copy it where that fails.
 
     `placed` maps a source to its first target: when SOURCE is on another disk, the photos of the
     second folder can still be links to those of the first.
     """
-    origin = Path(os.path.realpath(placed.get(source, source)))
-    placed.setdefault(source, target)
+    origin = Path(os.path.realpath(placed.setdefault(source, source)))
+    placed[source] = target
     try:
         target.hardlink_to(origin)
     except (OSError, NotImplementedError):
         with name_errors(origin), origin.open("rb"):  # it may be gone by now
             pass
         shutil.copyfile(origin, target)
-        return False
-    return True
 
 
 @uninterrupted

@@ -22,7 +22,7 @@ from types import FrameType
 from typing import Any, NoReturn, TextIO
 
 from course import files
-from course.files import UserError, describe_error
+from course.files import describe_error
 
 INTERRUPTED = "Interrupted: what was not reported above as written is as it was."
 SIGNALS = [
@@ -206,13 +206,6 @@ class Sink(io.FileIO):
         except OSError as error:
             self.failure = self.failure or error
         return len(data)
-
-
-def print_result(text: str) -> None:
-    """Print what a command was called for. Raises UserError if it is lost on a full device."""
-    print(text)
-    if lost := _lost_output():
-        raise UserError(lost)
 
 
 def _lost_output() -> str | None:

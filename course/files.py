@@ -19,7 +19,7 @@ _IN_THE_WAY = "something of that name is there already; move it away, or name an
 REMEDIES = {
     errno.ENOSPC: "the disk is full; free some space",
     errno.EDQUOT: "the quota of the disk is used up; free some space",
-    errno.EFBIG: "it grows too large for this disk, or for `ulimit -f`; name another disk",
+    errno.EFBIG: "it grows too large for this disk; name another disk",
     errno.EROFS: "the file system is read-only; name a folder that can be written",
     errno.EACCES: _PERMISSION,
     errno.EPERM: _PERMISSION,
@@ -30,8 +30,6 @@ REMEDIES = {
     errno.ENOTEMPTY: _IN_THE_WAY,
     errno.ENAMETOOLONG: "its name is too long; take a shorter one",
     errno.ELOOP: "its links lead round in a circle; remove one",
-    errno.EMFILE: "too many files are open; raise the limit (ulimit -n)",
-    errno.EIO: "the disk reports an error; check it, and copy what can be read",
 }
 
 WHEN_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EEXIST}
@@ -59,20 +57,14 @@ def describe_error(
     if writing is None:
         writing = error.errno in WHEN_WRITING or os.access(file, os.R_OK)
     cause = cause_of(error, writing)
-    if not file:
-        return cause
-    if error.errno not in REMEDIES:
-        cause = f"{cause}; check its path and its disk"
-    temporary = tempfile.tempdir and Path(file).is_relative_to(tempfile.tempdir)
-    if temporary and writing and not path:
-        cause = f"{cause}, or set TMPDIR to a folder on another disk"
-    return f"{file} cannot be {'written' if writing else 'read'}: {cause}"
+    return f"{file} cannot be {'written' if writing else 'read'}: {cause}" if file else cause
 
 
 def cause_of(error: OSError, writing: bool = False) -> str:
     """Return the cause of an error of the file system, and its remedy, without the file."""
-    cause = REMEDIES.get(error.errno or 0, error.strerror or str(error) or type(error).__name__)
-    return cause.format(do="write" if writing else "read")
+    if cause := REMEDIES.get(error.errno or 0):
+        return cause.format(do="write" if writing else "read")
+    return f"{error.strerror or error or type(error).__name__}; check its path and its disk"
 
 
 def _culprit(error: OSError) -> Any:

@@ -40,7 +40,7 @@ class TestFolder:
     @property
     def gt(self) -> Path:
         """The folder with the true labels of the test photos."""
-        return self.input.with_name(self.input.name[: -len("input")] + "gt")
+        return self.input.with_name(self.input.name.removesuffix("input") + "gt")
 
     @property
     def files(self) -> Iterator[Path]:
@@ -52,7 +52,7 @@ class TestFolder:
     def check(self) -> Path:
         """The folder that the run makes."""
         base = self.check_base or self.input.parent
-        return base / (self.input.name[: -len("input")] + "check")
+        return base / (self.input.name.removesuffix("input") + "check")
 
 
 def find_tests(tests_dir: Path) -> list[TestFolder]:
@@ -161,9 +161,7 @@ def inferred_species(class_ids: Iterable[int | None]) -> dict[int, str]:
     return names if Counter(class_ids) == dict.fromkeys(names, 50) else {}
 
 
-def load_training_set(
-    tests_dir: Path, may_be_photo: Callable[[str], bool] = lambda name: name[0] != "."
-) -> TrainingSet:
+def load_training_set(tests_dir: Path, may_be_photo: Callable[[str], bool]) -> TrainingSet:
     """Read the training photos of the first test in a folder, with tolerance for people's tables.
 
     `may_be_photo` decides by the name which files count. What the course's script would read
@@ -184,7 +182,9 @@ def load_training_set(
         raise UserError(f"no folder {images}: it holds the photos that {table} labels")
     files = (path for path in images.iterdir() if may_be_photo(path.name))
     there = sorted(path.name for path in files if path.is_file() or path.is_symlink())
-    gt = _by_file(labels, there, table)
+    matched = tables.match_names(sorted(labels), there)
+    tables.check_match(matched, labels, there, str(table))
+    gt = {matched.get(name, name): class_id for name, class_id in labels.items()}
     species = tables.read_species(tests_dir / "species.csv")
     if not species and (species := inferred_species(gt.values())):
         print("note: the names of the species are inferred, no species.csv", file=sys.stderr)
@@ -195,13 +195,3 @@ def load_training_set(
         missing=sorted(gt.keys() - set(there)),
         unlabelled=[name for name in there if name not in gt],
     )
-
-
-def _by_file(labels: Mapping[str, int], there: list[str], table: Path) -> dict[str, int]:
-    """Return the labels by the names of the files; what no file has the name of stays."""
-    matched = tables.match_names(sorted(labels), there)
-    tables.check_match(matched, labels, there, str(table))
-    if other := {name: file for name, file in matched.items() if name != file}:
-        example = " for ".join(min(other.items()))
-        print(f"{len(other)} labels name photos differently, such as {example}", file=sys.stderr)
-    return {matched.get(name, name): class_id for name, class_id in labels.items()}

@@ -40,7 +40,7 @@ class Table:
     """The labels of a table as they are written, by file name, and what is wrong with its rows."""
 
     labels: dict[str, str] = field(default_factory=dict)
-    faults: list[tuple[str, str, str]] = field(default_factory=list)  # code, file, line or row
+    faults: list[tuple[str, str, str]] = field(default_factory=list)  # code, file, row
     ids: dict[str, int] = field(default_factory=dict)  # class ids by file name, once known
 
 
@@ -98,7 +98,7 @@ def read_table(path: Path, numbers: bool = False) -> Table | None:
             table.faults.append(("bad-row", name, f"{line}: {shown[:MAX_SHOWN]!r} is not {kind}"))
         elif name in table.labels:
             code = "repeated-row" if table.labels[name] == text else "two-ids"
-            table.faults.append((code, name, line))
+            table.faults.append((code, name, f"{line} labels {name} again"))
         else:
             table.labels[name] = text
     return table
@@ -107,10 +107,8 @@ def read_table(path: Path, numbers: bool = False) -> Table | None:
 def read_gt(path: Path) -> Table:
     """Return a table of labels that are whole numbers. Raises UserError for another one."""
     table = read_table(path, numbers=True)
-    if table is None:
-        raise UserError(f"{path} must start with the line {HEADER}")
-    if not table.labels and not table.faults:
-        raise UserError(f"{path} labels no photo; add a row {HEADER} for each")
+    if table is None or not (table.labels or table.faults):
+        raise UserError(f"{path} must start with the line {HEADER}, and have a row for each photo")
     table.ids = {name: class_id(text) for name, text in table.labels.items()}
     return table
 
@@ -123,10 +121,9 @@ def class_id(text: str) -> int:
 def read_labels(path: Path) -> dict[str, int]:
     """Return class ids by file name from a gt.csv. Raises UserError for a fault in it."""
     table = read_gt(path)
-    for code, name, what in table.faults:
+    for code, _, what in table.faults:
         if code != "repeated-row":
-            fault = f" gives {name} another class id" if code == "two-ids" else ""
-            raise UserError(f"{path}, {what}{fault}; correct it")
+            raise UserError(f"{path}, {what}; correct it")
     return table.ids
 
 
@@ -137,18 +134,14 @@ def read_species(path: Path) -> dict[int, str]:
     """Return names by class id, none if there is no such file. Raises UserError for another."""
     if not path.is_file():
         return {}
-    columns, rows = read_rows(path)
     names: dict[int, str] = {}
-    for line, row in rows:
-        key, name = row.get("class_id", ""), row.get("name")
-        if not WHOLE_NUMBER.fullmatch(key) or name is None:
-            columns = []
-        elif names.setdefault(class_id(key), name) != name:
-            raise UserError(f"{path}, {line} gives class id {key} another name; correct it")
-    if not {"class_id", "name"} <= set(columns):
-        raise UserError(
-            f"{path} must have the header {SPECIES_HEADER} and a row per species; correct it"
-        )
+    for line, row in read_rows(path)[1]:
+        key, name = row.get("class_id", ""), row.get("name", "")
+        whole = "name" in row and WHOLE_NUMBER.fullmatch(key)
+        if not whole or names.setdefault(class_id(key), name) != name:
+            raise UserError(
+                f"{path}, {line} is not {SPECIES_HEADER}, or gives an id another name; correct it"
+            )
     return {class_id: decode_name(name) for class_id, name in names.items()}
 
 
@@ -223,19 +216,10 @@ def match_names(named: Iterable[str], there: Iterable[str]) -> dict[str, str]:
 
 
 def check_match(matched: Mapping, named: Iterable[str], there: Iterable[str], table: str) -> None:
-    """Raise UserError, with examples and the likely cause, if no name in a table fits a photo."""
-    if matched or not (named := sorted(named)):
-        return
-    there = sorted(there)
-    stems, others = ({name_key(Path(name).stem) for name in names} for names in (named, there))
-    first = name_key(Path(named[0]).stem)
-    if stems & others:
-        cause = "other extensions, or names that differ in case only"
-    elif any(other.endswith(first) or first.endswith(other) for other in others):
-        cause = "a prefix before the names"
-    else:
-        cause = "labels of other photos, or another folder"
-    raise UserError(
-        f"no name in {table} is that of a photo: labelled are {', '.join(named[:2])}, the photos "
-        f"are {', '.join(there[:2]) or 'missing'}; the likely cause: {cause}"
-    )
+    """Raise UserError, with examples, if no name in a table is that of a photo."""
+    if not matched:
+        labelled, photos = (", ".join(sorted(names)[:2]) or "none" for names in (named, there))
+        raise UserError(
+            f"no name in {table} is that of a photo: labelled are {labelled}, the photos are "
+            f"{photos}; correct the names in it, or give the photos that it labels"
+        )

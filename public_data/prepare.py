@@ -47,13 +47,10 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add("--out", type=Path, metavar="DIR", default=HERE,
         help="where to write (default: %(default)s)")
     add("--seed", type=seed, default=0, metavar="N", help="of a split (default: 0)")
-    add("--ids", type=Path, metavar="SPECIES.csv",
-        help="keep the class ids of the species named there; others get the ids after them")
     add("--check", type=Path, metavar="DIR",
         help="write no tests, but report what is wrong with those in DIR (or with a folder of "
         "gt.csv and images, or class folders); the exit status is 4 with errors, 3 with warnings")
-    add("--json", metavar="FILE",
-        help="with --check: write all findings there; - is stdout")
+    add("--json", type=Path, metavar="FILE", help="with --check: write all findings there")
     # fmt: on
     options = parser.parse_args(arguments)
     if (options.source is None) == (options.check is None):
@@ -77,15 +74,15 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; unwritable outputs are reported before torch is imported."""
     options = parse_arguments(arguments)
     if options.check:
-        if options.json not in (None, "-"):
-            check_writable(Path(options.json))
+        if options.json:
+            check_writable(options.json)
         from birddata import dataset_check
 
         return dataset_check.run(options.check, options.json)
     with new_tests(options.out) as scratch:
         from birddata.prepare import prepare
 
-        prepare(options.source, scratch, options.out, options.holdout, options.seed, options.ids)
+        prepare(options.source, scratch, options.out, options.holdout, options.seed)
     return 0
 
 

@@ -145,46 +145,42 @@ def that_leads_back() -> bytes:
     return member.tobuf(tarfile.GNU_FORMAT)
 
 
+BROKEN = "cannot be unpacked ("
+NO_ARCHIVE = "is no whole zip or tar; download it again, or unpack it yourself and give the folder"
 # An archive's name, what is made of its bytes (at: where the members of a tar start), the cause.
 REFUSED = {
     "a tar without its end": (
-        *("a.tar", lambda data, at: data[: at[-1]], "is damaged (it ends early"),
+        *("a.tar", lambda data, at: data[: at[-1]], BROKEN + "it ends early): download it again"),
     ),
     "a damaged header": (
         *("a.tar", lambda data, at: replaced(data, at[3] + 5, b"\xff")),
-        "is damaged (a damaged header)",
+        BROKEN + "a damaged header)",
     ),
     "a tar in a circle": (
         *("a.tar", lambda data, at: data[: at[1]] + that_leads_back() + data[at[1] :]),
-        "is damaged",
+        BROKEN,
     ),
-    "the last part of a zip": ("a.zip", lambda data, at: data[len(data) // 2 :], "is damaged"),
-    "a password": ("a.zip", in_directory(8, 1), "has a password; unpack it yourself"),
-    "an unknown packing": ("a.zip", in_directory(10, 9), "is packed in a way that Python does not"),
+    "a part of a tar": (
+        *("a.tar", lambda data, at: special("Auk/9.jpg", b"M")[0].tobuf() + data),
+        BROKEN + "a part of a larger tar",
+    ),
+    "the last part of a zip": ("a.zip", lambda data, at: data[len(data) // 2 :], BROKEN),
+    "a password": ("a.zip", in_directory(8, 1), BROKEN + "it has a password)"),
+    "an unknown packing": ("a.zip", in_directory(10, 9), BROKEN + "That compression method"),
     "a flag that lies": (
         "a.zip",
         lambda data, at: in_directory(9, 8)(data.replace(b"Auk", b"\xff\xff\xff"), at),
-        "is damaged (its name b'\\xff\\xff\\xff/0.jpg' is said to be UTF-8 and is not)",
+        BROKEN + "'utf-8' codec",
     ),
-    "a size too small": ("a.zip", in_directory(24, 9), "is damaged (Bad CRC-32"),
+    "a size too small": ("a.zip", in_directory(24, 9), BROKEN + "Bad CRC-32"),
     **{
-        f"{name} cut at {share}": (name, lambda data, at, share=share: cut(data, share), "is ")
+        f"{name} cut at {share}": (name, lambda data, at, share=share: cut(data, share), "")
         for name in KINDS
         for share in (0.02, 0.3, 0.6, 0.9)
     },
     **{
-        repr(start): ("a.zip", lambda data, at, start=start: start, cause)
-        for start, cause in (
-            (b"PK\x07\x08PK\x03\x04", "is a part of a split zip; join the parts"),
-            (b"PK\x03\x04", "is no whole zip; download it again"),
-            (b"<!doctype html>", "is a web page; download the archive again"),
-            (b"\xef\xbb\xbf\n  <html>", "is a web page; download the archive again"),
-            (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
-            (b"7z\xbc\xaf\x27\x1c", "is a 7z archive; unpack it yourself"),
-            (b"\x28\xb5\x2f\xfd", "is packed by Zstandard"),
-            (b"\x1f\x8bgarbage", "is damaged"),
-            (b"", "is neither a folder nor a whole zip or tar"),
-        )
+        repr(start): ("a.zip", lambda data, at, start=start: start, NO_ARCHIVE)
+        for start in (b"PK\x03\x04", b"<!doctype html>", b"")
     },
 }
 
@@ -233,7 +229,9 @@ def test_links_lead_through_others(tmp_path, prepared):
     links = (("Emu", "Dodo"), ("Dodo", "Auk"), ("Owl/9.jpg", "../Emu/0.jpg"), ("Auk/in", "../Owl"))
     pack(tmp_path / "a.tar", *(special(name, tarfile.SYMTYPE, target) for name, target in links))
     told = prepared(tmp_path / "a.tar").err.splitlines()
-    assert told == [f"skipped: {name}/in: a link in a linked folder" for name in ("Emu", "Dodo")]
+    assert sorted(told) == [
+        f"skipped: {name}/in: a link in a linked folder" for name in ("Dodo", "Emu")
+    ]
     got = taken(tmp_path)
     assert len(got) == 6 + 3 + 3 + 1 + 4  # Emu and Dodo are Auk, Auk/in has all of Owl
     assert got["Owl_9.jpg"] == got["Emu_0.jpg"] == got["Dodo_0.jpg"] == AUK
@@ -245,7 +243,7 @@ def test_a_tar_of_what_prepare_wrote_is_taken(tmp_path, prepared):
     prepared(tmp_path / "a.zip", to=tmp_path / "first")
     with tarfile.open(tmp_path / "b.tgz", "w:gz") as archive:
         archive.add(tmp_path / "first", "first")
-    assert "(12 hard links" in prepared(tmp_path / "b.tgz").out
+    prepared(tmp_path / "b.tgz")
     assert taken(tmp_path) == expected()
 
 
@@ -338,8 +336,7 @@ def test_an_archive_that_unpacks_to_too_much(tmp_path, kind, room, monkeypatch, 
 def test_what_is_no_photo_is_named_and_counted(tmp_path, prepared):
     members = (
         special("Auk/pipe.jpg", tarfile.FIFOTYPE),
-        special("Auk/disk.jpg", tarfile.CHRTYPE),
-        special("Auk/new.jpg", b"Z"),
+        special("Auk/disk.jpg", b"Z"),
         ("Auk/inner.zip", b"PK"),
         (".hidden/1.jpg", jpeg(9)),
         special("Auk/to_hidden.jpg", tarfile.LNKTYPE, ".hidden/1.jpg"),
@@ -348,28 +345,29 @@ def test_what_is_no_photo_is_named_and_counted(tmp_path, prepared):
     out, error = prepared(tmp_path / "a.tar")
     assert sorted(error.splitlines()) == [
         "skipped: .hidden: hidden folder",
-        "skipped: Auk/disk.jpg: a device or a pipe",
+        "skipped: Auk/disk.jpg: no file, folder or link",
         "skipped: Auk/inner.zip: a nested archive, which is not read; unpack it and give its "
         "folder",
-        "skipped: Auk/new.jpg: no file",
-        "skipped: Auk/pipe.jpg: a device or a pipe",
+        "skipped: Auk/pipe.jpg: no file, folder or link",
         "skipped: Auk/to_hidden.jpg: a link to .hidden/1.jpg, which is left out",
     ]
-    assert "files skipped: 6" in out
+    assert "files skipped: 5" in out
     assert taken(tmp_path) == expected()
 
 
-def test_a_device_in_a_zip_is_named(tmp_path, prepared):
-    device = zipfile.ZipInfo("Auk/pipe.jpg")
-    device.external_attr = (stat.S_IFIFO | 0o644) << 16
-    pack(tmp_path / "a.zip", (device, b""))
-    assert prepared(tmp_path / "a.zip").err == "skipped: Auk/pipe.jpg: a device or a pipe\n"
-
-
-def test_a_zip_that_holds_only_an_archive_names_it(tmp_path, prepared):
-    pack(tmp_path / "a.zip", ("photos.tar.gz", b"\x1f\x8b"), photos=False)
-    told = prepared(tmp_path / "a.zip", status=1).err
-    assert "a.zip holds no photo, but photos.tar.gz, a nested archive" in told
+@pytest.mark.parametrize(
+    ("kind", "content", "told", "more"),
+    [
+        (stat.S_IFIFO, b"", "skipped: Auk/9.jpg: no file, folder or link\n", {}),
+        (stat.S_IFLNK, b"../Auk/0.jpg", "", {"Auk_9.jpg": AUK}),
+    ],
+)
+def test_links_and_devices_in_a_zip(tmp_path, kind, content, told, more, prepared):
+    member = zipfile.ZipInfo("Auk/9.jpg")
+    member.external_attr = (kind | 0o644) << 16
+    pack(tmp_path / "a.zip", (member, content))
+    assert prepared(tmp_path / "a.zip").err == told
+    assert taken(tmp_path) == expected() | more
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read everything")

@@ -1,11 +1,10 @@
 """birddata/dataset_check.py: planted defects are named, all of them and nothing else."""
 
+import io
 import json
-import os
 import re
 import shutil
 import sys
-import threading
 import zlib
 from pathlib import Path
 
@@ -145,17 +144,6 @@ def plant_near_copy(sample):
     return [tuple(sample.add(f"near{n}.jpg", 1, image) for n, image in enumerate(altered))]
 
 
-def plant_colour_mode(sample):
-    grey16 = np.asarray(sample.image().convert("L")).astype(np.uint16) * 257
-    images = {
-        "cmyk.jpg": sample.image().convert("CMYK"),
-        "alpha.png": sample.image().convert("RGBA"),
-        "palette.gif": sample.image().quantize(),
-        "deep.png": Image.fromarray(grey16),
-    }
-    return [(sample.add(name, image=image),) for name, image in images.items()]
-
-
 def plant_not_an_image(sample):
     sample.write(f"{TRAIN}/images/.DS_Store", b"hidden, the system's own")
     notes = sample.write(f"{TRAIN}/images/notes.txt", b"Saw an auk.")
@@ -217,18 +205,12 @@ PLANTS = {
         for path in ("images/unknown.jpg", "images/below/deep.jpg", "beside.jpg")
     ],
     "repeated-row": lambda s: [(s.add("again.jpg", 2, more="\nagain.jpg,2"),)],
-    "wrong-extension": lambda s: [
-        (s.add("png.jpg", format="PNG"),),
-        (s.add("photo.dat", format="JPEG"),),
-    ],
     "imbalance": lambda s: [s.add(f"many{n}.jpg", 7) for n in range(60)] and [("class 7 (60)",)],
     "untrained-species": lambda s: [s.ask("dodo.jpg", 9) and ("class 9",)],
     "blank": lambda s: [(s.add("blank.jpg", image=Image.new("RGB", (96, 80), "teal")),)],
     "tiny": lambda s: [(s.add("tiny.jpg", image=s.image((20, 60))),)],
     "lone-species": lambda s: [s.add("lone.jpg", 5) and ("class 5 (1)",)],
     "odd-shape": lambda s: [(s.add("panorama.jpg", image=s.image((240, 40))),)],
-    "odd-size": lambda s: [(s.add("poster.jpg", image=s.image((480, 400))),)],
-    "grey": lambda s: [(s.add("grey.jpg", image=s.image().convert("L")),)],
 }
 
 
@@ -241,7 +223,7 @@ def sample(tmp_path):
 
 def check(folder, tmp_path):
     """Return the exit status and the findings, items by the code of their kind."""
-    status = dataset_check.run(folder, str(tmp_path / "found.json"))
+    status = dataset_check.run(folder, tmp_path / "found.json")
     result = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
     return status, {kind["code"]: kind["items"] for kind in result["findings"]}
 
@@ -272,10 +254,7 @@ def test_every_kind_but_one_is_planted():
 
 def test_a_sound_set(sample, tmp_path, capsys):
     assert check(sample.root, tmp_path) == (0, {})
-    assert capsys.readouterr().out.splitlines()[1:] == [
-        "Verdict: nothing in the way of training (kinds of findings: 0 of errors, 0 of warnings, "
-        "0 of notes)"
-    ]
+    assert capsys.readouterr().out.splitlines()[1:] == ["Verdict: nothing in the way of training"]
 
 
 @pytest.mark.parametrize("code", PLANTS)
@@ -305,7 +284,6 @@ ALTERATIONS = {
     "brighter": lambda image: ImageEnhance.Brightness(image).enhance(1.2),
     "cropped all round": lambda image: image.crop((3, 2, 93, 78)),
     "cropped on two sides": lambda image: image.crop((0, 2, 93, 80)),
-    "grey": lambda image: image.convert("L"),
     "turned by EXIF": lambda image: image.transpose(Image.Transpose.ROTATE_90),
 }
 
@@ -320,7 +298,7 @@ def test_altered_copies_are_found(sample, tmp_path, name):
     _, found = check(sample.root, tmp_path)
     files = [f"{TRAIN}/images/{name}.jpg" for name in ("altered", "photo")]
     assert [item["files"] for item in found.pop("near-copy")] == [files]
-    assert found.keys() <= {"grey"}
+    assert found == {}
 
 
 def test_look_alikes_are_no_copies(sample, tmp_path):
@@ -437,42 +415,31 @@ def test_prepared_tests_are_sound(sample, tmp_path, capsys):
 # --- command line --------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not hasattr(os, "openpty"), reason="this system has no pseudo-terminals")
-@pytest.mark.parametrize(
-    ("terminal", "term", "bar"),
-    [(True, "xterm", True), (True, "dumb", False), (False, "xterm", False)],
-)
-def test_a_bar_is_shown_on_a_terminal_alone(sample, monkeypatch, terminal, term, bar):
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(("term", "bar"), [("xterm", True), ("dumb", False)])
+def test_a_bar_is_shown_on_a_terminal_that_can_redraw_a_line(sample, monkeypatch, term, bar):
     for name in ("FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", term)
-    reader, writer = os.openpty() if terminal else os.pipe()
-    shown = bytearray()
-
-    def read_until_done() -> None:  # meanwhile, as a terminal holds only 4 kB
-        while not shown.endswith(b"Done."):
-            shown.extend(os.read(reader, 4096))
-
-    with os.fdopen(reader, "rb", 0), os.fdopen(writer, "w") as stderr:
-        monkeypatch.setattr(sys, "stderr", stderr)
-        reading = threading.Thread(target=read_until_done)
-        reading.start()
-        assert dataset_check.run(sample.root) == 0
-        stderr.write("Done.")
-        stderr.flush()
-        reading.join()
-    assert (b"Reading photos" in shown) == bar
-    assert bar or shown == b"Done."
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    assert dataset_check.run(sample.root) == 0
+    assert ("Reading photos" in sys.stderr.getvalue()) == bar
+    assert bar or sys.stderr.getvalue() == ""
 
 
-def test_json_on_stdout(sample, capsys):
-    """Then the summary goes to stderr; nothing is changed."""
+def test_json_holds_what_is_summed_up(sample, tmp_path, capsys):
+    """And nothing is changed."""
     plant_near_copy(sample)
     before = sorted(sample.root.rglob("*"))
-    assert main(["--check", str(sample.root), "--json", "-"]) == 3
-    out, error = capsys.readouterr()
-    result = json.loads(out)
-    assert error.splitlines()[-1].startswith("Verdict: training will run; see the")
+    assert main(["--check", str(sample.root), "--json", str(tmp_path / "found.json")]) == 3
+    result = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
+    assert (
+        capsys.readouterr().out.splitlines()[-1].startswith("Verdict: training will run; see the")
+    )
     assert (result["photos"], result["species"], result["verdict"]) == (24, 3, "warning")
     assert [finding["count"] for finding in result["findings"]] == [1]
     assert sorted(sample.root.rglob("*")) == before
