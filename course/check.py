@@ -1,13 +1,12 @@
 """The testing system's check: the folder of a run, its answer against the truth, the grade."""
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from course.files import UserError
+from course.files import UserError, check_writable, name_errors
 from course.layout import CheckerError, TestFolder, read_csv
 from course.marks import accuracy_text, grade_results
 
@@ -45,27 +44,23 @@ def ok_status(correct: int, total: int) -> str:
 
 
 def prepare_check_folder(test: TestFolder) -> Path:
-    """Make NN_name_check without an old answer in it, and return its folder for the output."""
-    output = test.check / "output"
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        (output / "output.csv").unlink(missing_ok=True)
-        shutil.rmtree(test.check / "gt", ignore_errors=True)
-        if not os.access(output, os.W_OK):
-            raise PermissionError(0, "it cannot be written to")
-    except OSError as error:
-        raise UserError(
-            f"{test.check}, which the run makes, is in the way ({error.strerror}): move it away"
-        ) from None
-    return output
+    """Remove an old answer and its truth, and return the folder that the run's answer goes to.
+
+    Raises UserError if it cannot be written there.
+    """
+    answer = test.check / "output" / "output.csv"
+    check_writable(answer)
+    answer.unlink(missing_ok=True)
+    shutil.rmtree(test.check / "gt", ignore_errors=True)
+    return answer.parent
 
 
 def fault_of(test: TestFolder) -> str | None:
     """Return what is wrong with the files of a test, for which no submission is to blame."""
-    parts = {test.input / "train" / "gt.csv": "train", test.gt / "gt.csv": "test"}
-    for path, part in parts.items():
+    for path, part in ((test.input / "train" / "gt.csv", "train"), (test.gt / "gt.csv", "test")):
+        photos = test.input / part / "images"
         try:
-            labels, photos = read_csv(path), test.input / part / "images"
+            labels = read_csv(path)
         except CheckerError as error:
             return str(error)
         if not labels:
@@ -77,8 +72,6 @@ def fault_of(test: TestFolder) -> str | None:
 
 def copy_truth(test: TestFolder) -> None:
     """Copy the true labels into the check folder, where the check reads them."""
-    if not test.gt.is_dir():
-        raise CheckerError(f"no folder {test.gt}")
     try:
         shutil.copytree(test.gt, test.check / "gt", dirs_exist_ok=True)
     except (OSError, shutil.Error) as error:
@@ -88,13 +81,9 @@ def copy_truth(test: TestFolder) -> None:
 def grade(data_dir: Path) -> dict[str, Any]:
     """Return the grade, from DATA_DIR/results.json."""
     path = data_dir / "results.json"
-    if path.is_fifo():  # whoever opens it waits for ever
-        raise UserError(f"{path} is a pipe: move it away")
+    with name_errors(path):
+        text = path.read_text(encoding="utf-8")
     try:
-        return grade_results(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise UserError(f"no file {path}: run the tests first") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}): move it away") from None
+        return grade_results(json.loads(text))
     except (ValueError, AttributeError, KeyError, TypeError):
         raise UserError(f"{path} is not a list of results: run the tests again") from None

@@ -38,7 +38,8 @@ def run_single_test(data_dir, output_dir):
     train_gt = read_csv(os.path.join(data_dir, "train", "gt.csv"))
     train_images = os.path.join(data_dir, "train", "images")
     audit("grader.phase", "fast_train")
-    audit("grader.trained", train_classifier(train_gt, train_images, fast_train=True) is None)
+    if train_classifier(train_gt, train_images, fast_train=True) is None:
+        audit("grader.warning", "train_classifier returns None; the assignment wants the network")
     _classify(classify, data_dir, output_dir)
 
 

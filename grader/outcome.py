@@ -77,6 +77,7 @@ class Outcome:
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     foreign: list[str] = field(default_factory=list)  # what the testing system does not have
+    made: list[str] = field(default_factory=list)  # by libraries, in scratch
     modules: list[str] = field(default_factory=list)  # imported from the submission's folder
     imported: list[str] = field(default_factory=list)  # packages that the submission imports
     log: str = ""

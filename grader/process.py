@@ -61,12 +61,7 @@ class Run:
         self.phase, self.began = Phase("import", self.limits["import"]), time.monotonic()
         self.cpu = self.cpu_before = 0.0  # seconds of all processes: now, when the phase began
         self.peak = 0  # bytes: the most that one of the processes was seen to hold
-        self.photos: dict[int, int] = {}  # opened in this phase, by process
-        self.total = 0  # of how many
         self.printed, self.tail = 0, bytearray()  # bytes of output, and the last of them
-        outcome, made = self.outcome, list[str]()  # by libraries, in scratch
-        self.lines = {"warning": outcome.warnings, "note": outcome.notes}
-        self.lines |= {"foreign": outcome.foreign, "made": made}
 
     def go(self, output: Path, keep_caches: bool) -> Outcome:
         """Start it, listen to it, end it; a run that kept the rules leaves its file in `output`."""
@@ -118,7 +113,7 @@ class Run:
             del self.tail[-len(LEFT) :]
             text = "a process that the submission started outlived the test and was ended"
             self.outcome.warnings.append(text)
-        for path in () if self.stage.boxed else map(Path, self.lines["made"]):
+        for path in () if self.stage.boxed else map(Path, self.outcome.made):
             if path.parent == Path("/dev/shm"):  # the other folders go as a whole
                 shutil.rmtree(path, ignore_errors=True)
                 path.unlink(missing_ok=True)
@@ -144,8 +139,7 @@ class Run:
                 if self.peak > self.memory and sys.platform != "linux":
                     self._fail(f"MemoryError: over {self.limits['memory']:g} GiB")
                 if self.watch:
-                    photos = sum(self.photos.values())
-                    self.watch(self.stage.data.name, self.phase, photos, self.total)
+                    self.watch(self.stage.data.name, self.phase)
             time.sleep(POLL)
         return None
 
@@ -179,33 +173,27 @@ class Run:
         match event:
             case "start":
                 self._start_phase(**facts)
-            case "end":
-                self._end_phase(**facts)
-            case "progress":
-                self.photos[facts["process"]] = int(facts["photos"])
             case "refusal":
                 self._add_refusal(Refusal(**facts))
             case "failure":
                 refusal = facts.pop("refusal")
+                self.peak = max(self.peak, facts.pop("memory"))
                 self._fail(**facts, refusal=refusal and Refusal(**refusal))
             case "modules":
                 self.outcome.modules, self.outcome.imported = facts["own"], facts["imported"]
-            case kind if facts["text"] not in self.lines[kind]:
-                self.lines[kind].append(str(facts["text"]))
+            case _ if facts["text"] not in (lines := getattr(self.outcome, event)):
+                lines.append(str(facts["text"]))
 
-    def _start_phase(self, phase: str) -> None:
-        self.phase = Phase(phase, self.limits[phase])
-        self.began, self.cpu_before, self.photos = time.monotonic(), self.cpu, {}
-        part = "test" if phase == "classify" else "train"
-        self.total = len(list(self.stage.data.glob(f"{part}/images/*")))
-        if phase != "exit":
-            self.outcome.phases.append(self.phase)
-
-    def _end_phase(self, memory: int) -> None:
+    def _start_phase(self, phase: str, memory: int) -> None:
+        """End the phase before and begin this one."""
         self.peak = max(self.peak, memory)
         self._sample()
         if self.phase.verdict == "running":
             self.phase.verdict = "ok"
+        self.phase = Phase(phase, self.limits[phase])
+        self.began, self.cpu_before = time.monotonic(), self.cpu
+        if phase != "exit":
+            self.outcome.phases.append(self.phase)
 
     def _add_refusal(self, refusal: Refusal) -> None:
         self.outcome.refusals.append(refusal)

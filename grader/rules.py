@@ -10,7 +10,6 @@ imported could not be replaced by a file beside the code, as it is in the testin
 
 import os
 import sys
-import time
 from _thread import get_ident
 from errno import ENETUNREACH, ENOENT, EROFS
 
@@ -24,13 +23,13 @@ NETWORK, FILES, ACCELERATOR = "no internet", "no file written", "no accelerator"
 # Who made a call: a line of the submission, a library that such a line called, a library by itself.
 DIRECT, VIA_LIBRARY, LIBRARY_INTERNAL = "direct", "via library", "library internal"
 
-PHASE, TRAINED, FAILURE = "grader.phase", "grader.trained", "grader.failure"  # script.py's events
+# The events of course/script.py.
+PHASE, WARNING, FAILURE = "grader.phase", "grader.warning", "grader.failure"
 # A semaphore of multiprocessing is a "file" of 32 bytes in shared memory: zero would forbid it.
 FILE_SIZE_LIMIT = 64  # bytes
 
 _MOST_REPORTS = 100  # refusals, warnings and foreign files of a process
 _TEXT_LIMIT = 20_000  # characters of a traceback
-_PROGRESS = 0.5  # seconds between two reports of how many photos have been opened
 
 _HIDDEN = ("<", globals().get("__file__", "<grader>"))  # frames that are nobody's
 _STANDARD = os.path.dirname(os.__file__) + os.sep
@@ -92,19 +91,17 @@ class Rules:
         self.scratch = tuple(folder + os.sep for folder in config["scratch"])
         known = [*config["known"], config["data"], config["base"], *map(str, sys.path)]
         self.known = tuple({os.path.join(path, "") for path in known if path}) + self.roots
-        self.phase, self.images = "", ""  # "": nothing is refused
+        self.phase = ""  # nothing is refused
         self.saving = False  # the script writes the answer, or the model
         self.busy: set[int] = set()  # threads that are in the hook: what it does is not judged
         self.reported: set[str] = set()
         self.imported: set[str] = set()  # top-level names that the submission's lines import
-        self.opened: set[str] = set()  # photos, in this phase
-        self.progress = 0.0
         self.made: set[str] = set()  # announced in scratch, so no matter of native code
         self.resource = _import_hidden("resource") if config["limit_files"] else None
         self.handlers: dict[str, Any] = {
             PHASE: lambda event, args: self.begin(*args),
-            TRAINED: self._on_trained,
-            FAILURE: self._on_failure,
+            WARNING: lambda event, args: self.tell("warnings", *args),
+            FAILURE: lambda event, args: self.fail(*args),
             "open": self._on_open,
             "import": self._on_import,
             "urllib.Request": self._on_url,
@@ -129,7 +126,7 @@ class Rules:
             if hasattr(error, "_refusal") or isinstance(error, MemoryError):
                 raise
             text = f"{self.phase}: the hook failed at {event}: {_message(error)}"
-            self.report("note", text, text=text)
+            self.report("notes", text, text=text)
         finally:
             self.busy.discard(get_ident())
 
@@ -146,7 +143,7 @@ class Rules:
             pass
 
     def tell(self, kind: str, text: str) -> None:
-        """Report a line for the student: "warning", "note", or "foreign" to the testing system."""
+        """Report a line for one of the lists of an Outcome: "warnings", "notes", "foreign"."""
         text, where = f"{self.phase}: {text}", self.find_origin()[0]["where"]
         self.report(kind, text, text=text + (f" ({where})" if where else ""))
 
@@ -162,34 +159,27 @@ class Rules:
         """End the phase before and begin this one; a fork of the submission's reports nothing."""
         if os.getpid() != self.pid:
             return
-        part = {"fast_train": "train", "train": "train", "classify": "test"}.get(phase)
-        self.limit_files(FILE_SIZE_LIMIT if part else None)
+        self.limit_files(FILE_SIZE_LIMIT if phase in ("fast_train", "train", "classify") else None)
         self.saving = phase in ("answer", "save")  # the end of classify, of train
         if self.saving:
             return
         if self.phase:
             self._clear_scratch()
-            self.send("end", memory=_peak_memory())
         if phase == "exit":
             self._send_modules()
-        self.phase, self.opened = phase, set()
-        self.images = os.path.join(self.config["data"], part, "images", "") if part else ""
-        self.send("start", phase=phase)
+        self.phase = phase
+        self.send("start", phase=phase, memory=_peak_memory())
 
-    def _on_trained(self, _event: str, args: tuple[Any, ...]) -> None:
-        if args[0]:
-            self.tell("warning", "train_classifier returns None; the assignment wants the network")
-
-    def _on_failure(self, _event: str, args: tuple[BaseException]) -> None:
-        [error] = args
+    def fail(self, error: BaseException) -> None:
+        """Report the exception that ends the script, unless a fork of the submission's fails."""
         if os.getpid() != self.pid:
             return
         self.limit_files()
         self._send_modules()
-        self.send("end", memory=_peak_memory())
         self.send(
             "failure",
-            message=(self.saving and _answer_problem(error)) or _message(error),
+            message=("the result cannot be written: " if self.saving else "") + _message(error),
+            memory=_peak_memory(),
             where=self._line_of(error),
             traceback=self._format(error),
             refusal=_refusal_behind(error),
@@ -215,12 +205,6 @@ class Rules:
         return self._judge(event, (path, mode), [real])
 
     def _on_read(self, name: str) -> None:
-        if self.images and name.startswith(self.images):
-            self.opened.add(name)
-            if time.monotonic() - self.progress >= _PROGRESS:
-                self.progress = time.monotonic()
-                self.send("progress", process=os.getpid(), photos=len(self.opened))
-            return
         if name.startswith(self.known) and ".." not in name and not name.startswith(self.roots[1]):
             return
         real = os.path.realpath(name)
@@ -266,7 +250,7 @@ class Rules:
         origin, values = self.find_origin()
         given = any(self._is_given(path, values) for path in paths)
         if given and origin["kind"] == LIBRARY_INTERNAL:  # in another thread
-            origin |= {"kind": VIA_LIBRARY, "where": self._line_elsewhere()}
+            origin["kind"] = VIA_LIBRARY
         if given or origin["kind"] == DIRECT:
             self._report(FILES, event, args, origin, breach=True)
 
@@ -301,7 +285,7 @@ class Rules:
                 if os.path.lexists(path):
                     os.remove(path)
                 text = f"{name}, which native code or a program left in the temporary folder"
-                self.tell("note", f"{text}, was removed at the phase's end")
+                self.tell("notes", f"{text}, was removed at the phase's end")
 
     def limit_files(self, limit: int | None = None) -> None:
         """Let files of this process grow to `limit` bytes; None: to any size."""
@@ -361,13 +345,13 @@ class Rules:
         harmless = program.replace("\\", "/").rpartition("/")[2] in _HARMLESS_PROGRAMS
         if not harmless and self.find_origin()[0]["kind"] != LIBRARY_INTERNAL:
             text = f"starts another program ({program}), which the audit hook cannot watch"
-            self.tell("warning", text)
+            self.tell("warnings", text)
 
     def _on_worker(self, _event: str, _args: tuple[Any, ...]) -> None:
         """Note worker processes: `classify` should have none, and they share memory in files."""
         self.limit_files()
         if self.phase == "classify":
-            self.tell("warning", "worker processes: the course advises against them in classify")
+            self.tell("warnings", "worker processes: the course advises against them in classify")
 
     def _send_modules(self) -> None:
         """Report the submission's files that were imported, and the packages that it imports."""
@@ -435,12 +419,6 @@ class Rules:
             values += constants
             codes += [constant for constant in constants if hasattr(constant, "co_consts")]
         return values
-
-    def _line_elsewhere(self) -> str:
-        """Return the submission's line that another thread is at, such as one that waits."""
-        frames = (frame for last in sys._current_frames().values() for frame in _linked(last))
-        lines = ((self.line_name(frame.f_code.co_filename), frame.f_lineno) for frame in frames)
-        return next((f"{name}:{line}" for name, line in lines if name), "")
 
     def _passes_on(self, file: str, function: str) -> bool:
         """Tell whether a frame does what it is told, unlike a library.
@@ -595,22 +573,6 @@ def _message(error: BaseException) -> str:
     except Exception:
         text = ""
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def _answer_problem(error: BaseException) -> str:
-    """Say what classify returned, where the script could not write it down; "" if unknown."""
-    try:
-        links = _linked(error.__traceback__, "tb_next")
-        names = [n for link in links if "answer" in (n := link.tb_frame.f_locals)][-1]
-        answer = names["answer"]
-        if not hasattr(answer, "keys"):
-            what = "None" if answer is None else f"a {type(answer).__name__}"
-            return f"TypeError: classify returned {what}, not a dict from file name to class id"
-        value, key = answer[names["name"]], names["name"]
-        kind = f"{type(value).__module__}.{type(value).__name__}".removeprefix("builtins.")
-        return f"TypeError: classify returned {value!r:.80} ({kind}) for {key!r:.80}, not an int"
-    except Exception:
-        return ""
 
 
 # ---- Names and addresses ----

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import course
-from course.files import UserError, describe_error
+from course.files import UserError
 from grader.sandbox import sandboxed, why_no_sandbox
 
 MODULES = ("solution", "classification")  # of the code: this project's, the 2024 edition's
@@ -68,8 +68,6 @@ class Submission:
     def at(cls, folder: Path, model: Path | None = None, **options: Any) -> "Submission":
         """Return the submission in a folder. Raises UserError if there is none."""
         folder = Path(os.path.abspath(folder))  # noqa: PTH100 - a link stays one
-        if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):
-            raise UserError(f"{folder} cannot be read: no permission; change its mode or owner")
         codes = [name for module in MODULES for name in (f"{module}/__init__.py", f"{module}.py")]
         code = next((name for name in codes if (folder / name).is_file()), None)
         if code is None:
@@ -80,10 +78,7 @@ class Submission:
 
 
 class Stage:
-    """The folders of one run, all below `base`, and what its process is started with.
-
-    Raises UserError if the submission cannot be read.
-    """
+    """The folders of one run, all below `base`, and what its process is started with."""
 
     def __init__(self, base: Path, submission: Submission, data: Path) -> None:
         self.base, self.submission, self.data = base, submission, data
@@ -103,10 +98,7 @@ class Stage:
             os.mkfifo(self.channel)
         else:
             self.channel.touch()
-        try:
-            _copy_code(submission.folder, self.code, submission.model)
-        except OSError as error:
-            raise UserError(describe_error(error)) from None
+        _copy_code(submission.folder, self.code, submission.model)
         self._add_script()
         for folder in (self.code, self.current, self.home):
             folder.chmod(stat.S_IRUSR | stat.S_IXUSR)

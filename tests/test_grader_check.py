@@ -1,8 +1,5 @@
 """The check of an answer, the grade, the limits."""
 
-import os
-from pathlib import Path
-
 import pytest
 
 from course.check import check_answer, grade, prepare_check_folder
@@ -20,17 +17,12 @@ def test_check_counts_rows_of_the_truth_only():
         check_answer({"a": 1}, {})
 
 
-@pytest.mark.parametrize("content", ["{", '{"a": 1}', "[1]", '"Ok"', "none", "a folder", "a pipe"])
+@pytest.mark.parametrize("content", ["{", '{"a": 1}', "[1]", '"Ok"', None])
 def test_a_results_file_that_cannot_be_read_is_no_grade(tmp_path, content):
-    path = tmp_path / "results.json"
-    if content == "a folder":
-        path.mkdir()
-    elif content == "a pipe":
-        getattr(os, "mkfifo", Path.mkdir)(path)
-    elif content != "none":
-        path.write_text(content)
-    texts = {"none": "run the tests first", "a folder": "move it away", "a pipe": "move it away"}
-    with pytest.raises(UserError, match=texts.get(content, "is not a list of results")):
+    if content:
+        (tmp_path / "results.json").write_text(content)
+    text = "is not a list of results" if content else "no such file"
+    with pytest.raises(UserError, match=text):
         grade(tmp_path)
 
 
@@ -38,7 +30,7 @@ def test_a_results_file_that_cannot_be_read_is_no_grade(tmp_path, content):
 def test_a_file_in_the_place_of_the_check_folder_is_the_users_error(tmp_path, file):
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_text("")
-    with pytest.raises(UserError, match="in the way"):
+    with pytest.raises(UserError, match="a part of its path is a file"):
         prepare_check_folder(TestFolder(tmp_path / "00_a_input"))
 
 

@@ -104,7 +104,7 @@ def test_a_submission_gets_exactly_its_result(name, habit, layer, tmp_path, monk
     all_like(outcome.notes, want.notes)
     all_like(foreign_lines(outcome), want.foreign)
     if outcome.problem:
-        assert want.remedy in hint(outcome.problem, outcome, submission)[1]
+        assert want.remedy in hint(outcome.problem, submission)[1]
     assert ("time" in result.entry()) == result.ok
     assert (test.check / "output" / "output.csv").exists() == (result.status != "Runtime error")
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before

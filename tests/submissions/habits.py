@@ -230,14 +230,13 @@ PLAIN = {
     ),
     "a list": Habit(
         classify="return [0, 1, 2, 3]",
-        message="classify: TypeError: classify returned a list, not a dict from file name to class "
-        "id",
+        message="classify: the result cannot be written: AttributeError: 'list' object has no *",
+        remedy="a dict from file name to class id",
     ),
     "a named tuple of one": Habit(
         top="from collections import namedtuple\nId = namedtuple('Id', 'value')",
         answer=f"photo.name: Id({INT})",
-        message="classify: TypeError: classify returned Id(value=0) (solution.Id) for "
-        "'photo_0.png', not an int",
+        message="classify: the result cannot be written: TypeError: %d format: *",
     ),
     "numbers and names of many kinds": Habit(
         top="""
@@ -590,7 +589,7 @@ RULES = {
             pool.submit(np.save, "/dev/shm/birds_late", np.arange(100)).result()
         """,
         classify="assert np.load('/dev/shm/birds_late.npy')[-1] == 99",
-        message=wrote("open('/dev/shm/birds_late.npy', 'w')", "fast_train"),
+        message="fast_train: broke the rule 'no file written': open('/dev/shm/birds_late.npy'*",
         box=OK,
         litter="/dev/shm/birds_late.npy",
     ),
