@@ -27,7 +27,6 @@ if __name__ == "__main__":  # what follows is imported by the entry point, where
 
     cli.run(_main, "Interrupted: the tests that were not finished count as failed.")
 
-from course.check import check_test, grade  # noqa: E402
 from course.files import (  # noqa: E402
     UserError,
     check_outputs,
@@ -42,9 +41,9 @@ from grader import report  # noqa: E402
 from grader.model import Metadata  # noqa: E402
 from grader.pack import PackError, files_to_pack, imported_files, pack  # noqa: E402
 from grader.process import run  # noqa: E402
-from grader.report import Progress, say  # noqa: E402
+from grader.report import say, show_progress  # noqa: E402
 from grader.reproduce import find_test, reproduce  # noqa: E402
-from grader.session import TestResult, grade_tests  # noqa: E402
+from grader.session import TestResult, check_test, grade, grade_tests  # noqa: E402
 from grader.staging import LIMITS, NAMES, Submission  # noqa: E402
 
 __all__ = ["main", "read_csv", "save_csv"]  # submissions may import the last two
@@ -134,8 +133,8 @@ def run_as_checker(argv: Sequence[str]) -> int:
 
 def run_locally(options: argparse.Namespace) -> int:
     """Grade all tests of a folder, or a drawn sample if public_data holds none."""
-    limits = LIMITS | dict(options.limit)
-    submission = Submission.at(options.submission, options.model, limits=limits, watch=Progress())
+    how = {"limits": LIMITS | dict(options.limit), "watch": show_progress}
+    submission = Submission.at(options.submission, options.model, **how)
     if options.model and not options.model.is_file():
         raise UserError(f"no model file {options.model}: check --model")
     check_files(options, submission)

@@ -44,7 +44,8 @@ ERRORS: tuple[tuple[str, str, str], ...] = (
         rf"^{CHECK}$",
         "the check compares the answers with all true labels, by file name",
         "let classify return an answer for every file of its folder, under the file's name: "
-        "path.name, which is no path, has its ending, and is no bytes",
+        "path.name, which is no path, has its ending, and is no bytes; for a name that is no file "
+        "there, make the tests anew (python public_data/prepare.py)",
     ),
     (
         r"^the result cannot be written",

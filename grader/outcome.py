@@ -33,7 +33,6 @@ class Refusal:
     where: str = ""
     through: tuple[str, ...] = ()
     breach: bool = False  # makes the run a runtime error even if the submission goes on
-    in_worker: bool = False
 
     @property
     def wants_weights(self) -> bool:

@@ -207,9 +207,6 @@ class Run:
     ) -> None:
         name = self.phase.name
         self._sample()
-        # What a worker process raises comes back as a text, without what it was raised from.
-        in_workers = (r for r in self.outcome.swallowed_refusals if r.in_worker and r.phase == name)
-        refusal = refusal or next(in_workers, None)
         if refusal and not refusal.where:  # it was in another thread
             refusal = replace(refusal, where=where)
         self.phase.verdict = "rule broken" if refusal or self.outcome.problem else "error"

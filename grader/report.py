@@ -2,14 +2,12 @@
 
 import sys
 import textwrap
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from course import marks
-from course.check import fault_of
 from course.cli import printable
 from course.environment import unknown_packages
 from grader.hints import hint
@@ -20,7 +18,6 @@ from grader.session import TestResult
 from grader.staging import Submission
 
 ERRORS_SHOWN = 10
-PLAIN_LINE = 30.0  # seconds between two lines of progress where there is no terminal
 CLEAR = "\r\x1b[2K"  # erases a terminal's line
 DEMONSTRATION = (
     "this model is a demonstration, trained on other photos than the sample at hand: whoever "
@@ -42,24 +39,14 @@ def say_indented(text: str) -> None:
     say(wrapper.fill(text))
 
 
-class Progress:
-    """How far a run is: a line that lives on a terminal, now and then a plain one otherwise.
+def show_progress(test: str, phase: Phase) -> None:
+    """Show how far a phase is, in a line of its own, on a terminal.
 
-    On stderr: stdout holds what the testing system says.
+    On stderr: stdout holds what the testing system says. `test` begins with its number.
     """
-
-    def __init__(self) -> None:
-        self.shown = time.monotonic()
-
-    def __call__(self, test: str, phase: Phase) -> None:
-        """Show a phase that goes on, if it is time for it; `test` begins with its number."""
+    if sys.stderr.isatty():
         costs = f"{phase.wall:.0f} s of {phase.limit:.0f} s, CPU {phase.cpu:.0f} s"
-        line = f"{test[:2]} {phase.name}, {costs}"
-        if sys.stderr.isatty():
-            print(f"{CLEAR}{line}", end="", file=sys.stderr, flush=True)
-        elif time.monotonic() - self.shown >= PLAIN_LINE:
-            self.shown = time.monotonic()
-            print(line, file=sys.stderr, flush=True)
+        print(f"{CLEAR}{test[:2]} {phase.name}, {costs}", end="", file=sys.stderr, flush=True)
 
 
 # ---- A test --------------------------------------------------------------------------------------
@@ -69,8 +56,11 @@ def show_result(result: TestResult, submission: Submission) -> None:
     """Print the testing system's line for a test, then its costs, accuracy, warnings."""
     outcome, seconds = result.outcome, f"{result.outcome.seconds:.2f}s " if result.ok else ""
     say(f"{result.test.number} {seconds}{result.status}")
-    if outcome.problem:
-        _show_failure(outcome.problem, result, submission)
+    if problem := outcome.problem:
+        if outcome.failure and outcome.failure.traceback:
+            say(outcome.failure.traceback.rstrip())
+        say(f"   {problem}")
+        show_hint(problem, submission)
     for refusal in outcome.swallowed_refusals:
         say_indented(f"!! {refusal}")
         if result.ok:
@@ -96,21 +86,6 @@ def show_result(result: TestResult, submission: Submission) -> None:
     if lines := outcome.log.splitlines():  # such as how many photos could not be read
         say("   the end of what it printed:")
         say("\n".join(f"   | {line}" for line in lines[-3 if result.ok else -20 :]))
-
-
-def _show_failure(problem: Problem, result: TestResult, submission: Submission) -> None:
-    failure = result.outcome.failure
-    traceback = failure.traceback.rstrip() if failure else ""
-    if traceback and problem is failure:
-        say(traceback)
-    say(f"   {problem}")
-    if fault := fault_of(result.test):
-        say_indented(f"Why: the test itself is at fault, not the submission: {fault}")
-        say_indented("What to do: make the tests anew (python public_data/prepare.py)")
-    else:
-        show_hint(problem, submission)
-    if failure and traceback and problem is not failure:
-        say(f"   what followed from it in {failure.phase}:\n{traceback}")
 
 
 def show_hint(problem: Problem, submission: Submission) -> None:

@@ -104,7 +104,6 @@ class Rules:
             FAILURE: lambda event, args: self.fail(*args),
             "open": self._on_open,
             "import": self._on_import,
-            "urllib.Request": self._on_url,
             "ctypes.dlopen": self._on_library,
             "sqlite3.connect": self._on_database,
             **dict.fromkeys(_CHANGES, self._on_change),
@@ -314,13 +313,6 @@ class Rules:
         if not _is_this_machine(host) and (event in _REVERSE_LOOK_UPS or not _is_number(host)):
             raise self._refusal(NETWORK, event, args, _unknown_host())
 
-    def _on_url(self, event: str, args: tuple[Any, ...]) -> None:
-        url = sys.modules["urllib.parse"].urlsplit(str(args[0]))
-        known = _is_this_machine(url.hostname) or _is_number(url.hostname)
-        if url.scheme in ("http", "https", "ftp") and not known:
-            error = sys.modules["urllib.error"].URLError(_unknown_host())
-            raise self._refusal(NETWORK, event, args, error)
-
     # ---- Libraries, programs, workers, threads ----
 
     def _on_import(self, event: str, args: tuple[Any, ...]) -> None:
@@ -375,7 +367,7 @@ class Rules:
 
     def _report(self, rule: str, event: str, args: Any, origin: Any, breach: bool) -> Any:
         facts = {"phase": self.phase, "rule": rule, "call": f"{event}({_shown(args)})", **origin}
-        facts |= {"breach": breach, "in_worker": os.getpid() != self.pid}
+        facts |= {"breach": breach}
         self.report("refusal", f"{rule} {facts['where']} {facts['call']}", **facts)
         return facts
 

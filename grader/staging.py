@@ -140,8 +140,7 @@ class Stage:
             for name, value in os.environ.items()
             if keep_caches or name.upper() in _KEPT or name.upper().startswith(_KEPT_PREFIXES)
         }
-        temporary = ("TMPDIR",) if os.name == "posix" else ("TEMP", "TMP")
-        names = dict.fromkeys(temporary, str(self.temporary)) | {"CHECKER": "1"}
+        names = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(self.temporary)) | {"CHECKER": "1"}
         if not keep_caches:
             names["HOME" if os.name == "posix" else "USERPROFILE"] = str(self.home)
             if site.ENABLE_USER_SITE and Path(site.getuserbase()).is_dir():

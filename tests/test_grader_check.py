@@ -2,9 +2,9 @@
 
 import pytest
 
-from course.check import check_answer, grade, prepare_check_folder
 from course.files import UserError
 from course.layout import CheckerError, TestFolder
+from grader.session import check_answer, grade, prepare_check_folder
 from grader.staging import LIMITS
 from run_tests import parse
 

@@ -18,13 +18,12 @@ import pytest
 from submissions.course import FIXTURES, make_test, processes_of
 from submissions.habits import HABITS, RULES
 
-from course.check import check_test
 from course.layout import CheckerError, find_tests
 from grader.hints import hint
 from grader.process import run as run_submission
 from grader.report import foreign_lines
 from grader.sandbox import why_no_sandbox
-from grader.session import grade_tests
+from grader.session import check_test, grade_tests
 from grader.staging import _KEPT_PREFIXES, LIMITS, Submission
 
 

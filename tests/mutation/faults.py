@@ -216,7 +216,7 @@ FAULTS = [
          "results_are_there_whatever_ends"),
     ),
     *faults_of(
-        "course/check.py", "test_grader_run.py",
+        "grader/session.py", "test_grader_run.py",
         ('shutil.rmtree(test.check / "gt", ignore_errors=True)', "pass", "true labels of this test",
          "true_labels_of_an_old"),
         ("answer.unlink(missing_ok=True)", "pass", "an answer of this run",
@@ -237,7 +237,7 @@ FAULTS = [
     ),
     Fault("solution.py", "= True, None", "= False, None", "what is there of a truncated photo",
           "test_inputs.py::classify_answers_every_kind"),
-    Fault("course/check.py", "truth.keys() - answer.keys()", "answer.keys() - truth.keys()",
+    Fault("grader/session.py", "truth.keys() - answer.keys()", "answer.keys() - truth.keys()",
           "an error where an answer is missing",
           "test_grader_check.py::check_counts_rows_of_the_truth"),
     Fault("course/layout.py", "sorted(labels.items())", "labels.items()", "rows in order",

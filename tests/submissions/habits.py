@@ -705,8 +705,7 @@ RULES = {
                 pass
         """,
         refusals=(
-            "fast_train: broke the rule 'no internet': urllib.Request('https://birds.invalid/', "
-            "'GET') (solution.py:*)",
+            "fast_train: broke the rule 'no internet': socket.getaddrinfo('birds.invalid'*) (*",
             "classify: broke the rule 'no internet': socket.connect('/run/docker.sock') (*",
         ),
     ),
@@ -717,8 +716,8 @@ RULES = {
     "weights that are downloaded": Habit(
         top="from urllib.request import urlopen",
         train="urlopen('https://weights.invalid/mobilenet_v2.pth')",
-        message="fast_train: broke the rule 'no internet': urllib.Request("
-        "'https://weights.invalid/mobilenet_v2.pth', 'GET') (solution.py:11)",
+        message="fast_train: broke the rule 'no internet': socket.getaddrinfo('weights.invalid'*) "
+        "(solution.py:11)",
     ),
     "pretrained weights": Habit(
         top="from torchvision.models import mobilenet_v2",
