@@ -13,7 +13,7 @@ from importlib.util import resolve_name
 from itertools import accumulate
 from pathlib import Path, PurePosixPath
 
-from course.files import atomic_write, name_errors, temporary_folder
+from course.files import atomic_write, temporary_folder
 from course.layout import TestFolder
 from grader.session import TestResult, grade_tests
 from grader.staging import OFFERED, Submission
@@ -112,6 +112,4 @@ def _write_zip(path: Path, files: Mapping[str, Path]) -> None:
             # Stored: weights hardly shrink, and another zlib would give other bytes.
             entry = zipfile.ZipInfo(name, _EPOCH)
             entry.create_system, entry.external_attr = 3, 0o100644 << 16
-            with name_errors(source):  # it was there when it was imported
-                content = source.read_bytes()
-            archive.writestr(entry, content)
+            archive.writestr(entry, source.read_bytes())

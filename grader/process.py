@@ -30,20 +30,18 @@ AFTER_FAILURE = 3.0  # seconds in which a process that has failed ends by itself
 _POSIX = os.name == "posix"
 
 
-def run(
-    task: str, submission: Submission, data: Path, output: Path, keep_caches: bool = False
-) -> Outcome:
+def run(task: str, submission: Submission, data: Path, output: Path) -> Outcome:
     """Run a mode of course/script.py, the `task`, in a process of its own, to its end or its limit.
 
     `data` and `output` are the course's DATA_DIR and OUTPUT_DIR; that gets the file of a run that
-    kept the rules. `keep_caches` lets it have this user's variables and caches.
+    kept the rules.
     """
     if not submission.model.is_file():  # reported before the training, not after
         return Outcome(failure=Failure("start", f"no model file {submission.model}"))
     with temporary_folder("grader-") as folder:
         stage = Stage(folder.resolve(), submission, data.absolute())
         try:
-            return Run(task, stage).go(output, keep_caches)
+            return Run(task, stage).go(output)
         finally:
             stage.make_removable()
 
@@ -63,7 +61,7 @@ class Run:
         self.peak = 0  # bytes: the most that one of the processes was seen to hold
         self.printed, self.tail = 0, bytearray()  # bytes of output, and the last of them
 
-    def go(self, output: Path, keep_caches: bool) -> Outcome:
+    def go(self, output: Path) -> Outcome:
         """Start it, listen to it, end it; a run that kept the rules leaves its file in `output`."""
         self.process = process = subprocess.Popen(
             self.stage.command(self.task, self.memory),
@@ -71,7 +69,7 @@ class Run:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             cwd=self.stage.current,
-            env=self.stage.environment(keep_caches),
+            env=self.stage.environment(self.task),
             start_new_session=_POSIX,
             creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )

@@ -112,8 +112,7 @@ def _judge(submitted: Score, retrained: Score, allowed: float) -> bool:
 def _answers_of_retrained(submission: Submission, test: TestFolder) -> dict[str, int]:
     """Train anew, and return what that model answers. Raises RunFailed."""
     with temporary_folder("grader-model-") as folder:
-        # The caches stay visible: whoever retrains has pretrained weights to begin with.
-        training = run("train", submission, test.input, folder, keep_caches=True)
+        training = run("train", submission, test.input, folder)
         show_phases(training)
         if training.problem:
             raise RunFailed(str(training.problem))

@@ -133,8 +133,12 @@ class Stage:
         readable += [self.data, self.base]
         return sandboxed(command, [self.output], readable, [self.temporary], size=memory)
 
-    def environment(self, keep_caches: bool) -> dict[str, str]:
-        """Return the variables of the submission's process; `keep_caches`: with the user's own."""
+    def environment(self, task: str) -> dict[str, str]:
+        """Return the variables of the submission's process.
+
+        "train" has the user's own: whoever retrains has pretrained weights in a cache.
+        """
+        keep_caches = task == "train"
         kept = {
             name: value
             for name, value in os.environ.items()

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from course.script import save_csv
 from grader.rules import ACCELERATOR, DIRECT, FILES, LIBRARY_INTERNAL, NETWORK, VIA_LIBRARY, Rules
 from grader.sandbox import sandboxed, why_no_sandbox
 
@@ -192,17 +191,6 @@ def test_a_file_that_only_this_machine_has_is_named(watch, told, tmp_path_factor
     [(kind, facts)] = told
     assert kind == "foreign"
     assert facts["text"].startswith(f"classify: reads {path} (test_grader_rules.py:")
-
-
-@pytest.mark.parametrize("value", [None, "0", (0,), {"id": 0}, float("nan")])
-def test_an_answer_that_cannot_be_written_down_is_named(watched, told, tmp_path, value):
-    watched.saving = True
-    try:
-        save_csv({"a.png": value}, tmp_path / "output.csv")
-    except Exception as error:
-        watched.watch("grader.failure", (error,))
-    [message] = [facts["message"] for event, facts in told if event == "failure"]
-    assert message.startswith("the result cannot be written: ")
 
 
 # ---- who made the call ----

@@ -102,18 +102,7 @@ def model(name):
     return lambda path: shutil.copyfile(Path(__file__).parent / "models" / name, path)
 
 
-SHADOWS = [
-    "birddata",
-    "copy",
-    "course",
-    "grader",
-    "hook",
-    "inspect",
-    "psutil",
-    "random",
-    "resource",
-]
-SHADOWS += ["rules", "run_tests", "supervisor"]
+SHADOWS = ["copy", "course", "grader", "inspect", "psutil", "random", "resource", "run_tests"]
 INT = "int(photo.read_text())"
 ENDLESS = "while True: time.sleep(0.1)"
 ONE_SECOND = {"exit": 1}
@@ -208,11 +197,7 @@ PLAIN = {
             words.add_argument(name)
         words = words.parse_args()
         assert words.mode == "run_single_test" and len(sys.argv) == 4
-        assert os.path.samefile(sys.argv[0], __main__.__file__)
-        assert os.path.basename(sys.argv[0]) == "run.py"
         assert os.path.dirname(os.path.abspath(__file__)) == sys.path[0]
-        assert sys.stdout.encoding == "utf-8" and sys.flags.utf8_mode
-        assert __main__.read_csv and not [n for n in vars(__main__) if "grader" in n]
         assert Path(sys.argv[0]).with_name("birds_model.pt").is_file()
         assert os.environ["CHECKER"] and not sys.gettrace() and not sys.dont_write_bytecode
         from run import read_csv
@@ -412,7 +397,7 @@ PLAIN = {
         }
     ),
     # ---- what only this machine has ----
-    "a release that differs from the course's": Habit(
+    "a package that the course lacks": Habit(
         top="import psutil",
         answer="photo.name: psutil.cpu_count(nonsense=True)",
         message="classify: TypeError: *nonsense* (solution.py:*)",
@@ -712,12 +697,6 @@ RULES = {
     "a call home": Habit(  # 192.0.2.1 is nobody's address (RFC 5737)
         classify="socket.create_connection(('192.0.2.1', 80))",
         message="classify: broke the rule 'no internet': socket.connect(('192.0.2.1', 80)) (*",
-    ),
-    "weights that are downloaded": Habit(
-        top="from urllib.request import urlopen",
-        train="urlopen('https://weights.invalid/mobilenet_v2.pth')",
-        message="fast_train: broke the rule 'no internet': socket.getaddrinfo('weights.invalid'*) "
-        "(solution.py:11)",
     ),
     "pretrained weights": Habit(
         top="from torchvision.models import mobilenet_v2",
