@@ -130,7 +130,10 @@ class Run:
             elif self.printed > LOG_LIMIT:
                 self._fail(f"more than {LOG_LIMIT >> 20} MiB of output")
             elif time.monotonic() - self.began > self.phase.limit:
-                self._over_time()
+                exiting = self.phase.name == "exit"
+                how = ": the process does not end after its answer" if exiting else ""
+                self._fail(f"over its time limit of {self.phase.limit:g} s{how}")
+                self.phase.verdict = "over time"
             elif time.monotonic() - sampled > SAMPLE:
                 sampled = time.monotonic()
                 self._sample()
@@ -211,11 +214,6 @@ class Run:
         self.outcome.failure = Failure(name, message, where, traceback, refusal)
         if self.phase not in self.outcome.phases:  # the exit, or before the script has begun
             self.outcome.phases.append(self.phase)
-
-    def _over_time(self) -> None:
-        after = ": the process does not end after its answer" if self.phase.name == "exit" else ""
-        self._fail(f"over its time limit of {self.phase.limit:g} s{after}")
-        self.phase.verdict = "over time"
 
     def _judge_end(self, status: int) -> None:
         """Judge how the process ended: as the testing system does, by its exit status."""

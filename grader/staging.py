@@ -92,7 +92,8 @@ class Stage:
         self.channel = base / "channel"  # for the hook's reports: a pipe, or a file on Windows
         users = [site.getuserbase()] if site.ENABLE_USER_SITE else []
         self.python = [sys.prefix, sys.base_prefix, sys.exec_prefix, *users]
-        for folder in (self.code, self.current, self.temporary, self.output, self.home):
+        self.read_only = (self.code, self.current, self.home)
+        for folder in (*self.read_only, self.temporary, self.output):
             folder.mkdir()
         if os.name == "posix":
             os.mkfifo(self.channel)
@@ -100,12 +101,12 @@ class Stage:
             self.channel.touch()
         _copy_code(submission.folder, self.code, submission.model)
         self._add_script()
-        for folder in (self.code, self.current, self.home):
+        for folder in self.read_only:
             folder.chmod(stat.S_IRUSR | stat.S_IXUSR)
 
     def make_removable(self) -> None:
         """Let what is read-only be removed."""
-        for folder in (self.code, self.current, self.home):
+        for folder in self.read_only:
             folder.chmod(stat.S_IRWXU)
 
     def with_original_path(self, text: str) -> str:

@@ -21,13 +21,14 @@ from submissions.habits import HABITS, Habit
 
 import run_tests
 from course.files import UserError
-from course.layout import TestFolder
+from course.layout import CheckerError, TestFolder
 from grader.outcome import Outcome, Phase
 from grader.pack import PackError, files_to_pack, pack
 from grader.report import say, show_errors, show_progress, show_result
 from grader.sandbox import why_no_sandbox
-from grader.session import TestResult
-from grader.staging import Submission
+from grader.session import TestResult, check_answer, prepare_check_folder
+from grader.session import grade as grade_of
+from grader.staging import LIMITS, Submission
 
 SCRIPT = Path(run_tests.__file__)
 PATIENCE = 600  # seconds: what never ends fails, what a busy machine slows down does not
@@ -70,18 +71,17 @@ def grade(course, main):
     return grade
 
 
-def call(*words, script=SCRIPT, options=(), before=(), **environment):
+def call(*words, script=SCRIPT, options=(), **environment):
     """Run the script in a process of its own; returns its status, its lines, and stderr."""
     done = subprocess.run(
-        [*before, sys.executable, *options, str(script), *map(str, words)],
+        [sys.executable, *options, str(script), *map(str, words)],
         capture_output=True,
+        text=True,
         env={**os.environ, **environment},
         timeout=PATIENCE,
         check=False,
     )
-    encoding = environment.get("PYTHONIOENCODING", "utf-8")
-    out, errors = done.stdout.decode(encoding), done.stderr.decode(encoding)
-    return done.returncode, out.splitlines(), errors
+    return done.returncode, done.stdout.splitlines(), done.stderr
 
 
 def without_progress(errors):
@@ -250,10 +250,6 @@ def test_another_model_file(course, grade, monkeypatch):
     [
         ("{tests} --submission {tests}", "no solution.py"),
         ("{good} --submission {good}", "no NN_*_input folder"),
-        (
-            "{tests} --submission {good} --limit speed=1",
-            "for one of import, fast_train",
-        ),
         ("{tests} --submission {good} --require 88", "88 is no accuracy"),
         ("{tests} --submission {good} --reproduce", "--holdout"),
         ("{tests} --submission {good} --json {tests}/species.csv/a", "written"),
@@ -682,3 +678,45 @@ def test_a_module_that_vanished_is_one_line(course):
     with pytest.raises(UserError, match=r"gone\.py cannot be read"):
         pack(course / "upload.zip", files, Submission.at(course / "good"), [])
     assert not (course / "upload.zip").exists()
+
+
+# ---- the check, the grade, the limits ----
+
+
+def test_check_counts_rows_of_the_truth_only():
+    assert check_answer({"a": 1, "b": 2, "c": 3}, {"a": 1, "b": 0}) == (1, 2)
+    with pytest.raises(CheckerError, match="lacks 'a' and 1 more"):
+        check_answer({}, {"b": 1, "a": 1})
+    with pytest.raises(CheckerError, match="no row"):
+        check_answer({"a": 1}, {})
+
+
+@pytest.mark.parametrize("content", ["{", '{"a": 1}', "[1]", '"Ok"', None])
+def test_a_results_file_that_cannot_be_read_is_no_grade(tmp_path, content):
+    if content:
+        (tmp_path / "results.json").write_text(content)
+    text = "is not a list of results" if content else "no such file"
+    with pytest.raises(UserError, match=text):
+        grade_of(tmp_path)
+
+
+@pytest.mark.parametrize("file", ["00_a_check", "00_a_check/output"])
+def test_a_file_in_the_place_of_the_check_folder_is_the_users_error(tmp_path, file):
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text("")
+    with pytest.raises(UserError, match="a part of its path is a file"):
+        prepare_check_folder(TestFolder(tmp_path / "00_a_input"))
+
+
+def test_the_limits_are_those_of_the_assignment_and_of_a_laptop():
+    assert {LIMITS[phase] for phase in ("fast_train", "classify")} == {15 * 60}
+    assert LIMITS["memory"] == 8  # GiB, so that a machine of 16 stays alive
+
+
+@pytest.mark.parametrize(
+    "change", ["clasify=60", "classify=0", "classify=-1", "classify", "classify=x", "classify=nan"]
+)
+def test_a_wrong_limit_is_refused(change, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        run_tests.parse(["--limit", change])
+    assert "argument --limit" in capsys.readouterr().err

@@ -239,7 +239,7 @@ FAULTS = [
           "test_inputs.py::classify_answers_every_kind"),
     Fault("grader/session.py", "truth.keys() - answer.keys()", "answer.keys() - truth.keys()",
           "an error where an answer is missing",
-          "test_grader_check.py::check_counts_rows_of_the_truth"),
+          "test_grader_run.py::check_counts_rows_of_the_truth"),
     Fault("course/layout.py", "sorted(labels.items())", "labels.items()", "rows in order",
           "test_course.py::csv_is_written_sorted"),
     Fault("birddata/dataset_check.py", "0.28", "0.01", "altered copies",
