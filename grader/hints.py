@@ -43,9 +43,9 @@ ERRORS: tuple[tuple[str, str, str], ...] = (
     (
         rf"^{CHECK}$",
         "the check compares the answers with all true labels, by file name",
-        "let classify return an answer for every file of its folder, under the file's name: "
-        "path.name, which is no path, has its ending, and is no bytes; for a name that is no file "
-        "there, make the tests anew (python public_data/prepare.py)",
+        "let classify return an answer for every file of its folder, under the file's name as a "
+        "text (path.name); if the true labels name a photo that is not there, make the tests anew "
+        "(python public_data/prepare.py)",
     ),
     (
         r"^the result cannot be written",

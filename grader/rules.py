@@ -311,7 +311,9 @@ class Rules:
         host = args[0][0] if isinstance(args[0], tuple) else args[0]
         # A number needs no look-up, but for its name.
         if not _is_this_machine(host) and (event in _REVERSE_LOOK_UPS or not _is_number(host)):
-            raise self._refusal(NETWORK, event, args, _unknown_host())
+            socket = sys.modules["_socket"]
+            error = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+            raise self._refusal(NETWORK, event, args, error)
 
     # ---- Libraries, programs, workers, threads ----
 
@@ -541,11 +543,6 @@ def _marked(error: Exception, refusal: dict[str, Any] | None) -> Exception:
 
 def _error(number: int, name: str | None = None) -> OSError:
     return OSError(number, os.strerror(number), name)
-
-
-def _unknown_host() -> OSError:
-    socket = sys.modules["_socket"]
-    return socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 
 
 def _refusal_behind(error: BaseException | None) -> dict[str, Any] | None:
