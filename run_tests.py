@@ -5,6 +5,7 @@ Exit status: 0 if every test is Ok (and --require is met), 1 if not, 2 for a wro
 
 import argparse
 import json
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -26,7 +27,6 @@ if __name__ == "__main__":  # what follows is imported by the entry point, where
 
     cli.run(_main, "Interrupted: the tests that were not finished count as failed.")
 
-from course.check import check_test, grade  # noqa: E402
 from course.files import (  # noqa: E402
     UserError,
     check_outputs,
@@ -41,9 +41,9 @@ from grader import report  # noqa: E402
 from grader.model import Metadata  # noqa: E402
 from grader.pack import PackError, files_to_pack, imported_files, pack  # noqa: E402
 from grader.process import run  # noqa: E402
-from grader.report import Progress, say  # noqa: E402
+from grader.report import say, show_progress  # noqa: E402
 from grader.reproduce import find_test, reproduce  # noqa: E402
-from grader.session import TestResult, grade_tests  # noqa: E402
+from grader.session import TestResult, check_test, grade, grade_tests  # noqa: E402
 from grader.staging import LIMITS, NAMES, Submission  # noqa: E402
 
 __all__ = ["main", "read_csv", "save_csv"]  # submissions may import the last two
@@ -75,11 +75,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     text = f"folder of {' or '.join(NAMES)}"
     add("--submission", type=Path, default=ROOT, metavar="DIR", help=text)
     add("--model", type=Path, metavar="FILE", help="model file (default: birds_model.pt there)")
-    add("--require", type=_share, metavar="ACC", help="fail below this accuracy in the last test")
+    text = "fail below this accuracy in the last test"
+    add("--require", type=_accuracy, metavar="ACC", help=text)
     text = "change a limit"
     add("--limit", action="append", type=_limit, default=[], metavar="NAME=VALUE", help=text)
     add("--json", type=Path, metavar="FILE", help="write the whole report as JSON")
-    add("--errors", type=Path, metavar="FILE", help="write all misclassified photos as csv")
     add("--reproduce", action="store_true", help="retrain, and compare with the submitted model")
     add("--pack", type=Path, metavar="FILE", help="after a passing run: write the upload as a zip")
     add("--as", dest="code", choices=NAMES, help="name of the code in the zip (default: as it is)")
@@ -88,23 +88,20 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _number(text: str, least: float, most: float, problem: str) -> float:
+def _accuracy(text: str) -> float:
     with suppress(ValueError):
-        if least <= float(text) <= most:
+        if 0 <= float(text) <= 1:
             return float(text)
-    raise argparse.ArgumentTypeError(problem)
-
-
-def _share(text: str) -> float:
-    return _number(text, 0, 1, f"{text} is no accuracy: give one from 0 to 1, as 0.88")
+    raise argparse.ArgumentTypeError(f"{text} is no accuracy: give one from 0 to 1, as 0.88")
 
 
 def _limit(change: str) -> tuple[str, float]:
     name, _, text = change.partition("=")
-    if name not in LIMITS:
-        raise argparse.ArgumentTypeError(f"no limit {name!r}: there are {', '.join(LIMITS)}")
-    problem = f"{change}: give a positive number, such as {name}=60"
-    return name, _number(text, sys.float_info.min, sys.float_info.max, problem)
+    with suppress(ValueError):
+        if name in LIMITS and 0 < float(text) < math.inf:
+            return name, float(text)
+    names = ", ".join(LIMITS)
+    raise argparse.ArgumentTypeError(f"{change}: give a positive number for one of {names}")
 
 
 def run_as_checker(argv: Sequence[str]) -> int:
@@ -136,8 +133,8 @@ def run_as_checker(argv: Sequence[str]) -> int:
 
 def run_locally(options: argparse.Namespace) -> int:
     """Grade all tests of a folder, or a drawn sample if public_data holds none."""
-    limits = LIMITS | dict(options.limit)
-    submission = Submission.at(options.submission, options.model, limits=limits, watch=Progress())
+    how = {"limits": LIMITS | dict(options.limit), "watch": show_progress}
+    submission = Submission.at(options.submission, options.model, **how)
     if options.model and not options.model.is_file():
         raise UserError(f"no model file {options.model}: check --model")
     check_files(options, submission)
@@ -153,7 +150,7 @@ def run_locally(options: argparse.Namespace) -> int:
 
 def check_files(options: argparse.Namespace, submission: Submission) -> None:
     """Raise UserError for an output that cannot be written, or would replace what is read."""
-    outputs = [path for path in (options.json, options.errors, options.pack) if path]
+    outputs = [path for path in (options.json, options.pack) if path]
     model, code = submission.model, imported_files(submission.folder, submission.code)
     inputs = [model, options.tests / "species.csv", *(submission.folder / name for name in code)]
     inputs += (path for test in find_tests(options.tests) for path in test.files)
@@ -198,9 +195,7 @@ def grade_folder(submission: Submission, options: argparse.Namespace) -> int:
         results.append(result)
     metadata = Metadata.of(submission.model)
     report.show_model(metadata, results)
-    report.show_errors(results, names)
-    if options.errors:
-        report.write_errors(options.errors, results, names)
+    report.show_errors(results[-1], names)
     if options.json:
         write_json(options.json, report.as_json(metadata, results))
     passed = all(result.ok for result in results) and _reaches(results[-1], options.require)

@@ -5,6 +5,6 @@ cli     the entry point of all commands: streams, signals, errors in one line, e
 tables  tables of labels, read tolerantly
 layout  test folders, and gt.csv as strictly as the course's script
 marks   from an accuracy to a mark, and how sure an accuracy is
-script  what the testing system runs, step by step; check: how it judges an answer
-environment  the testing system's Python and packages
+script  what the testing system runs, step by step
+environment  the testing system's packages
 """

@@ -4,7 +4,6 @@ SciPy is imported where it is needed: the course's script, which submissions may
 """
 
 import bisect
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -57,36 +56,3 @@ def mark_probabilities(correct: int, total: int, photos: int) -> dict[int, float
     for right, chance in enumerate(chances.tolist()):
         probabilities[mark_of(accuracy_text(right, photos))] += chance
     return probabilities
-
-
-def expectation_lines(correct: int, total: int, photos: int) -> list[str]:
-    """Return the stored validation accuracy, and the mark to expect on so many hidden photos."""
-    low, high = wilson_interval(correct, total)
-    chances = mark_probabilities(correct, total, photos)
-    ranked = sorted(chances.items(), key=lambda item: -item[1])
-    mark, chance = ranked[0]
-    others = ", ".join(f"{m} ({p:.2f})" for m, p in ranked[1:4] if p >= 0.01)
-    return [
-        f"validation accuracy stored in the model: {accuracy_text(correct, total)} "
-        f"(95 % interval {low:.4f} to {high:.4f}, {correct} of {total})",
-        f"mark to expect on {photos} hidden photos: {mark}, probability {chance:.2f}"
-        + (f"; else {others}" if others else ""),
-    ]
-
-
-def accuracy_error(*measured: tuple[float, int]) -> float:
-    """Return the standard error of an accuracy, given as (share, photos).
-
-    Of two on different photos it is that of their difference: the variances add up.
-    """
-    return math.sqrt(sum(share * (1 - share) / photos for share, photos in measured))
-
-
-def paired_error(differences: Sequence[float]) -> float:
-    """Return the standard error of a mean difference on the same photos, one value for each.
-
-    Between answers that are right (1) or not (0) it is McNemar's (1947).
-    """
-    from scipy.stats import sem
-
-    return float(sem(differences, ddof=0))

@@ -8,7 +8,7 @@ What it announces by `sys.audit` is heard by the hook in grader/rules.py alone. 
 grader's own: "train" saves what `fast_train=False` trains, "classify" does nothing else.
 """
 
-# ruff: noqa: ANN001, ANN201, ANN202, PTH100, PTH118, PTH120, PTH123, UP031
+# ruff: noqa: ANN001, ANN201, PTH100, PTH118, PTH120, PTH123, UP031
 
 import os
 import sys
@@ -30,19 +30,17 @@ def save_csv(answer, filename):
             print("%s,%d" % (name, answer[name]), file=file)
 
 
-def run_single_test(data_dir, output_dir):
+def run_single_test(data_dir, output_dir, with_training=True):
     """Train, drop the result, classify, write the answer."""
     audit("grader.phase", "import")
     from solution import classify, train_classifier
 
-    train_gt = read_csv(os.path.join(data_dir, "train", "gt.csv"))
-    train_images = os.path.join(data_dir, "train", "images")
-    audit("grader.phase", "fast_train")
-    audit("grader.trained", train_classifier(train_gt, train_images, fast_train=True) is None)
-    _classify(classify, data_dir, output_dir)
-
-
-def _classify(classify, data_dir, output_dir):
+    if with_training:
+        train_gt = read_csv(os.path.join(data_dir, "train", "gt.csv"))
+        train_images = os.path.join(data_dir, "train", "images")
+        audit("grader.phase", "fast_train")
+        if train_classifier(train_gt, train_images, fast_train=True) is None:
+            audit("grader.warning", "train_classifier returns None; the assignment wants a network")
     audit("grader.phase", "classify")
     code_dir = os.path.dirname(os.path.abspath(__file__))
     model_path = os.path.join(code_dir, "birds_model.pt")
@@ -53,10 +51,7 @@ def _classify(classify, data_dir, output_dir):
 
 def classify_only(data_dir, output_dir):
     """Classify with the model at hand, without training."""
-    audit("grader.phase", "import")
-    from solution import classify
-
-    _classify(classify, data_dir, output_dir)
+    run_single_test(data_dir, output_dir, with_training=False)
 
 
 def train(data_dir, output_dir):

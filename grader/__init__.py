@@ -2,7 +2,7 @@
 
 Its parts, below the command line run_tests.py:
 
-    session.py      all tests of a folder, one after another
+    session.py      all tests of a folder, one after another, and their check
     process.py      one run: start it, listen to its hook, see it end
     staging.py      the surroundings of a run: the code beside the script, folders, variables
     rules.py        the audit hook in that process: what is refused, who made the call

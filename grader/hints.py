@@ -5,10 +5,8 @@ Nothing is decided here: the verdict is known already. A hint is a pair (why, re
 
 import re
 from pathlib import Path
-from typing import Any
 
-from course.environment import VERSIONS, differing_versions, python_versions
-from grader.outcome import CHECK, Failure, Outcome, Problem
+from grader.outcome import CHECK, Failure, Problem
 from grader.rules import ACCELERATOR, FILES, NETWORK
 from grader.staging import Submission
 
@@ -39,26 +37,20 @@ LIGHTNING: Hint = (
     "Lightning keeps logs and checkpoints in files unless that is disabled",
     "give the Trainer logger=False, enable_checkpointing=False",
 )
-# By the name that is imported, where it is another.
-PACKAGES = {"cv2": "opencv-python-headless", "sklearn": "scikit-learn", "PIL": "pillow"}
-PACKAGES |= {"skimage": "scikit-image"}
-UNREADABLE = "copy or download it again, or train it (python train_full.py)"
-COMPARED = "the check compares the answers with all true labels, by file name"
 # By a pattern in the lines of the phase and the error; the first that is found counts. Its groups,
-# and the words of `_words`, fill the braces.
+# the phase and the memory limit fill the braces.
 ERRORS: tuple[tuple[str, str, str], ...] = (
-    # A missing name is compared with a superfluous one.
-    (r"; it has .b'", COMPARED, "the keys are bytes: decode them, name.decode()"),
-    (r"; it has .*[/\\]", COMPARED, "the keys are paths: use path.name, or os.path.basename(path)"),
-    (
-        r"lacks '[^']*\.\w+'.*; it has '[^.]*'$",
-        COMPARED,
-        "the keys lack the file's ending: use path.name, not path.stem",
-    ),
     (
         rf"^{CHECK}$",
-        COMPARED,
-        "let classify return an answer for every file of its folder, under the file's name",
+        "the check compares the answers with all true labels, by file name",
+        "let classify return an answer for every file of its folder, under the file's name as a "
+        "text (path.name); if the true labels name a photo that is not there, make the tests anew "
+        "(python public_data/prepare.py)",
+    ),
+    (
+        r"^the result cannot be written",
+        "the testing system writes it with '%s,%d' % (name, answer[name])",
+        "let classify return a dict from file name to class id, an int: int(...)",
     ),
     (
         r"MemoryError|[Cc]an(no|')t allocate memory|bad_alloc",
@@ -84,14 +76,10 @@ ERRORS: tuple[tuple[str, str, str], ...] = (
         "take smaller batches, close other programs, or give the container more memory",
     ),
     (
-        r"ended .* after its answer",
-        "the answer was complete, but the process failed at shutdown, and its exit status counts",
+        r"^SystemExit|the process ended",
+        "the process ended by itself: before it had answered, or with an exit status that counts",
+        "take out sys.exit, exit, os._exit, and parse_args: the command line is the script's; "
         "check atexit handlers, and threads of libraries that still run at the end",
-    ),
-    (
-        r"^SystemExit|exit status 0, without",
-        "the process ended by itself before it had answered",
-        "take out sys.exit, exit, os._exit, and parse_args: the command line is the script's",
     ),
     (
         r"Can't get attribute '(?P<name>\w+)' on <module '__main__'",
@@ -114,100 +102,66 @@ ERRORS: tuple[tuple[str, str, str], ...] = (
     (
         r"No module named '(?P<name>[^'.]+)",
         "{name} is neither Python's, nor installed, nor beside the code",
-        "{module}",
+        "install it if the testing system has it (requirements-course.txt), else do without it",
     ),
     (
-        r"Non-UTF-8 code|\(unicode error\)",
-        "Python reads code as UTF-8, and this file is in another encoding",
-        "save it as UTF-8 in your editor",
+        r"^(SyntaxError|IndentationError|TabError)",
+        "it is not valid Python; the testing system has Python 3.12, and reads code as UTF-8",
+        "correct the line named above; a notebook's lines that begin with % or ! are not Python",
     ),
-    (r"^(SyntaxError|IndentationError|TabError)", "it is not valid Python; {python}", "{syntax}"),
     (
         r"cannot import name '(?P<name>train_classifier|classify)'",
         "the testing system imports both functions, train_classifier and classify",
         "define {name} in the file that is imported, with this spelling",
     ),
     (
-        r"invalid load key|not a ZIP|central directory|magic number|PytorchStreamReader|Unpickling",
-        "birds_model.pt is damaged, or no file that torch.save has written",
-        UNREADABLE,
+        r"^no model file|invalid load key|not a ZIP|central directory|magic number"
+        r"|PytorchStreamReader|Unpickling",
+        "birds_model.pt, which lies beside the code, is missing, damaged, or no file that "
+        "torch.save has written",
+        "copy or download it again (with Git LFS: git lfs pull), train it (python train_full.py), "
+        "or name another with --model",
     ),
     (
-        r"^no model file",
-        "classify gets the model that lies beside the code",
-        "train it (python train_full.py), or name another with --model",
+        r"^(TypeError|AttributeError|ImportError)",
+        "an exception that leaves the submission is a runtime error there, too, if the library's "
+        "release is the same",
+        "correct the line named above, in a way that the releases of the testing system take as "
+        "well (requirements-course.txt)",
     ),
 )
-# What lies in place of a model, by its first bytes in lower case.
-NO_MODELS: tuple[tuple[str, str, str], ...] = (
-    (r"$", "empty", UNREADABLE),
-    (r"version https://git-lfs", "a pointer of Git LFS, not the file itself", "git lfs pull"),
-    (r"\s*<(!doctype|html)", "an HTML page, as a failed download leaves it", UNREADABLE),
-    (r"[\s -~]+$", "a text", UNREADABLE),
+ANY_ERROR: Hint = (
+    "an exception that leaves the submission is a runtime error there, too",
+    "correct what the message and the traceback name",
 )
 
 
-def hint(problem: Problem, outcome: Outcome, submission: Submission) -> Hint:
+def hint(problem: Problem, submission: Submission) -> Hint:
     """Return why the testing system would refuse a problem, and what to do."""
     if isinstance(problem, Failure):
-        known = _about_file(problem, submission) or _about_error(problem, submission)
-        return known or _about_any(problem, outcome)
+        return _about_path(problem, submission) or _about_error(problem, submission)
     if problem.wants_weights:
         return WEIGHTS
     lightning = any("lightning" in name.partition(".")[0] for name in problem.through)
     return LIGHTNING if lightning and problem.rule == FILES else RULES[problem.rule]
 
 
-def _about_file(failure: Failure, submission: Submission) -> Hint | None:
-    """Say what lies in place of the model, or that a path is relative to the wrong folder."""
-    if failure.phase == "classify" and "torch" in failure.traceback:
-        with submission.model.open("rb") as file:
-            start = file.read(200).decode("latin-1").lower()
-        for pattern, what, remedy in NO_MODELS:
-            if re.match(pattern, start):
-                return f"{submission.model.name} is {what}", remedy
+def _about_path(failure: Failure, submission: Submission) -> Hint | None:
+    """Say that a path is relative to the wrong folder, if it is."""
     missing = re.search(r"FileNotFoundError: .*'(?P<name>[^']+)'$", failure.message)
     name = Path(missing["name"] if missing else "/")
-    if not name.is_absolute() and (submission.folder / name).exists():
-        return (
-            "it lies beside the code, but the folder that the testing system starts in is unknown",
-            f"write Path(__file__).parent / {name.as_posix()!r}; classify gets the model's path",
-        )
-    return None
+    if name.is_absolute() or not (submission.folder / name).exists():
+        return None
+    return (
+        "it lies beside the code, but the folder that the testing system starts in is unknown",
+        f"write Path(__file__).parent / {name.as_posix()!r}; classify gets the model's path",
+    )
 
 
-def _about_error(failure: Failure, submission: Submission) -> Hint | None:
+def _about_error(failure: Failure, submission: Submission) -> Hint:
     for pattern, why, remedy in ERRORS:
         if found := re.search(pattern, f"{failure.phase}\n{failure.message}", re.MULTILINE):
-            words = _words(failure, submission, **found.groupdict())
+            words = {"memory": submission.limits["memory"], "phase": failure.phase}
+            words |= found.groupdict()
             return why.format(**words), remedy.format(**words)
-    return None
-
-
-def _words(failure: Failure, submission: Submission, name: str = "") -> dict[str, Any]:
-    package = PACKAGES.get(name, name.replace("_", "-"))
-    module = f"install what the course has: pip install {package}"
-    if package not in VERSIONS:
-        module = "do without it: the testing system has what requirements-course.txt lists"
-    magic = re.search(r"^\s*[%!] ?\w", failure.traceback, re.MULTILINE)
-    notebook = "take out the notebook's lines that begin with % or !: they are not Python"
-    return {
-        **{"name": name, "module": module, "python": python_versions()},
-        **{"memory": submission.limits["memory"], "phase": failure.phase},
-        "syntax": notebook if magic else "correct the line named above",
-    }
-
-
-def _about_any(failure: Failure, outcome: Outcome) -> Hint:
-    """Return the general hint; the error may depend on a library's release."""
-    remedy = "correct the line named above" if failure.where else "see the traceback and the output"
-    differing = differing_versions(outcome.imported)
-    text = f"{failure.message}\n{failure.traceback}"
-    blamed = [words for words in differing if words.split()[0] in text] or differing
-    if blamed and re.match(r"TypeError|AttributeError|ImportError|ValueError", failure.message):
-        return (
-            "an exception that leaves the submission is a runtime error; this one may come from "
-            f"the release: {', '.join(blamed[:3])}",
-            f"{remedy}, in a way that both releases take",
-        )
-    return "an exception that leaves the submission is a runtime error there, too", remedy
+    return ANY_ERROR

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from course.layout import TestFolder, digest_of
-from course.marks import accuracy_text, wilson_interval
 
 _DIGITS = 8  # of the digest of each photo
 
@@ -54,12 +53,6 @@ class Metadata(dict[str, Any]):
         return cls((name, checkpoint.get(name)) for name in ("training", "validation", "class_ids"))
 
     @property
-    def training(self) -> dict[str, Any]:
-        """The record of its training; {} if it holds none."""
-        training = self.get("training")
-        return training if isinstance(training, dict) else {}
-
-    @property
     def validation(self) -> tuple[int, int] | None:
         """Right answers and photos of the stored validation; None if it cannot be used."""
         with suppress(TypeError, KeyError, ValueError):
@@ -67,50 +60,23 @@ class Metadata(dict[str, Any]):
             return (correct, total) if 0 <= correct <= total and total else None
         return None
 
-    @property
-    def digests(self) -> set[str] | None:
-        """The digests of the photos that the model was trained on; None if it keeps none."""
-        text = self.training.get("photo_digests")
-        if not isinstance(text, str) or not text:
-            return None
-        return {text[start : start + _DIGITS] for start in range(0, len(text), _DIGITS)}
-
     def trained_photos(self, test: TestFolder, part: str = "test") -> set[str] | None:
         """Return which photos of a test the model was trained on, by what is in the files.
 
         None if the model does not say: names tell nothing, since every sample starts at 0000.jpg.
         """
-        if (trained := self.digests) is None:
+        training = self.get("training")
+        kept = training.get("photo_digests") if isinstance(training, dict) else None
+        if not isinstance(kept, str) or not kept:
             return None
+        trained = {kept[start : start + _DIGITS] for start in range(0, len(kept), _DIGITS)}
         photos = digests_in(test.input / part / "images")
         return {name for name, digest in photos.items() if digest in trained}
 
     def is_demonstration(self, tests: Sequence[TestFolder]) -> bool:
         """Tell whether the model says that it was trained on other photos than those at hand."""
         found = [self.trained_photos(test, part) for test in tests for part in ("train", "test")]
-        return self.digests is not None and not any(found)
-
-    def mismatch(self, asked: set[int], correct: int, total: int, trained_on: bool) -> str:
-        """Return why the stored validation accuracy cannot hold on these photos; "" if it may.
-
-        It was `asked` for these class ids, and may have been `trained_on` some of the photos.
-        """
-        known = self.get("class_ids")
-        unknown = sorted(asked - set(known)) if isinstance(known, list) else []
-        if unknown:
-            return (
-                f"the model knows other species than the test asks for: {len(unknown)} of "
-                f"{len(asked)} class ids are unknown to it, such as {unknown[0]}"
-            )
-        if self.validation is None or not trained_on:
-            return ""
-        if wilson_interval(correct, total)[1] >= wilson_interval(*self.validation)[0]:
-            return ""
-        return (
-            f"accuracy {accuracy_text(correct, total)} here, {accuracy_text(*self.validation)} in "
-            "its validation: the same class ids seem to mean other species, or the photos differ "
-            "in kind"
-        )
+        return None not in found and not any(found)
 
 
 @functools.cache

@@ -33,7 +33,6 @@ class Refusal:
     where: str = ""
     through: tuple[str, ...] = ()
     breach: bool = False  # makes the run a runtime error even if the submission goes on
-    in_worker: bool = False
 
     @property
     def wants_weights(self) -> bool:
@@ -77,6 +76,7 @@ class Outcome:
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     foreign: list[str] = field(default_factory=list)  # what the testing system does not have
+    made: list[str] = field(default_factory=list)  # by libraries, in scratch
     modules: list[str] = field(default_factory=list)  # imported from the submission's folder
     imported: list[str] = field(default_factory=list)  # packages that the submission imports
     log: str = ""

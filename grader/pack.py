@@ -13,7 +13,7 @@ from importlib.util import resolve_name
 from itertools import accumulate
 from pathlib import Path, PurePosixPath
 
-from course.files import atomic_write, name_errors, temporary_folder
+from course.files import atomic_write, temporary_folder
 from course.layout import TestFolder
 from grader.session import TestResult, grade_tests
 from grader.staging import OFFERED, Submission
@@ -35,33 +35,25 @@ def files_to_pack(
     """
     folder, code = submission.folder, submission.code
     names = imported_files(folder, code).union(*(result.outcome.modules for result in results))
-    # A module may lie in an archive beside the code, which is taken whole.
-    others = {_existing(folder, name) for name in names} - {code, *OFFERED}
-    for name in others:
-        if not (folder / name).resolve().is_relative_to(folder.resolve()):
-            text = f"{name} leads out of {folder}: copy it beside the code, the upload has it"
-            raise PackError(text)
     files = {code: folder / code, "birds_model.pt": submission.model}
-    files |= {name: folder / name for name in sorted(others)}
+    for name in sorted(names - {code, *OFFERED}):
+        files[name] = folder / name
+        if not files[name].resolve().is_relative_to(folder.resolve()):
+            raise PackError(f"{name} leads out of {folder}: copy it beside the code")
     own = rf"^{submission.module}\b"
     return {re.sub(own, module, name): file for name, file in files.items()}
 
 
 def imported_files(folder: Path, code: str) -> set[str]:
     """Return the files in the folder that the code imports, itself included, wherever in it."""
-    found: set[str] = set()
-    todo = [code]
-    while todo:
-        name = todo.pop()
-        if name in found:
-            continue
-        found.add(name)
+    found = [code]
+    for name in found:  # which grows meanwhile
         package = ".".join(PurePosixPath(name).parent.parts)
         # An error may be that of a branch never taken.
         with suppress(OSError, SyntaxError, ValueError, ImportError):
             for module in _imports(ast.parse((folder / name).read_bytes()), package):
-                todo += _files_of(folder, module)
-    return found
+                found += [file for file in _files_of(folder, module) if file not in found]
+    return set(found)
 
 
 def _imports(tree: ast.AST, package: str) -> Iterator[str]:
@@ -85,12 +77,6 @@ def _files_of(folder: Path, module: str) -> Iterator[str]:
     for path in accumulate(module.split("."), "{}/{}".format):
         names = (f"{path}/__init__.py", f"{path}.py")
         yield from [name for name in names if (folder / name).is_file()][:1]
-
-
-def _existing(folder: Path, name: str) -> str:
-    """Return the file or archive that holds a module."""
-    around = [*map(str, reversed(PurePosixPath(name).parents)), name]
-    return next((path for path in around if (folder / path).is_file()), name)
 
 
 def pack(
@@ -126,6 +112,4 @@ def _write_zip(path: Path, files: Mapping[str, Path]) -> None:
             # Stored: weights hardly shrink, and another zlib would give other bytes.
             entry = zipfile.ZipInfo(name, _EPOCH)
             entry.create_system, entry.external_attr = 3, 0o100644 << 16
-            with name_errors(source):  # it was there when it was imported
-                content = source.read_bytes()
-            archive.writestr(entry, content)
+            archive.writestr(entry, source.read_bytes())

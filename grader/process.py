@@ -30,20 +30,18 @@ AFTER_FAILURE = 3.0  # seconds in which a process that has failed ends by itself
 _POSIX = os.name == "posix"
 
 
-def run(
-    task: str, submission: Submission, data: Path, output: Path, keep_caches: bool = False
-) -> Outcome:
+def run(task: str, submission: Submission, data: Path, output: Path) -> Outcome:
     """Run a mode of course/script.py, the `task`, in a process of its own, to its end or its limit.
 
     `data` and `output` are the course's DATA_DIR and OUTPUT_DIR; that gets the file of a run that
-    kept the rules. `keep_caches` lets it have this user's variables and caches.
+    kept the rules.
     """
     if not submission.model.is_file():  # reported before the training, not after
         return Outcome(failure=Failure("start", f"no model file {submission.model}"))
     with temporary_folder("grader-") as folder:
         stage = Stage(folder.resolve(), submission, data.absolute())
         try:
-            return Run(task, stage).go(output, keep_caches)
+            return Run(task, stage).go(output)
         finally:
             stage.make_removable()
 
@@ -61,14 +59,9 @@ class Run:
         self.phase, self.began = Phase("import", self.limits["import"]), time.monotonic()
         self.cpu = self.cpu_before = 0.0  # seconds of all processes: now, when the phase began
         self.peak = 0  # bytes: the most that one of the processes was seen to hold
-        self.photos: dict[int, int] = {}  # opened in this phase, by process
-        self.total = 0  # of how many
         self.printed, self.tail = 0, bytearray()  # bytes of output, and the last of them
-        outcome, made = self.outcome, list[str]()  # by libraries, in scratch
-        self.lines = {"warning": outcome.warnings, "note": outcome.notes}
-        self.lines |= {"foreign": outcome.foreign, "made": made}
 
-    def go(self, output: Path, keep_caches: bool) -> Outcome:
+    def go(self, output: Path) -> Outcome:
         """Start it, listen to it, end it; a run that kept the rules leaves its file in `output`."""
         self.process = process = subprocess.Popen(
             self.stage.command(self.task, self.memory),
@@ -76,7 +69,7 @@ class Run:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             cwd=self.stage.current,
-            env=self.stage.environment(keep_caches),
+            env=self.stage.environment(self.task),
             start_new_session=_POSIX,
             creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
@@ -118,7 +111,7 @@ class Run:
             del self.tail[-len(LEFT) :]
             text = "a process that the submission started outlived the test and was ended"
             self.outcome.warnings.append(text)
-        for path in () if self.stage.boxed else map(Path, self.lines["made"]):
+        for path in () if self.stage.boxed else map(Path, self.outcome.made):
             if path.parent == Path("/dev/shm"):  # the other folders go as a whole
                 shutil.rmtree(path, ignore_errors=True)
                 path.unlink(missing_ok=True)
@@ -137,15 +130,17 @@ class Run:
             elif self.printed > LOG_LIMIT:
                 self._fail(f"more than {LOG_LIMIT >> 20} MiB of output")
             elif time.monotonic() - self.began > self.phase.limit:
-                self._over_time()
+                exiting = self.phase.name == "exit"
+                how = ": the process does not end after its answer" if exiting else ""
+                self._fail(f"over its time limit of {self.phase.limit:g} s{how}")
+                self.phase.verdict = "over time"
             elif time.monotonic() - sampled > SAMPLE:
                 sampled = time.monotonic()
                 self._sample()
                 if self.peak > self.memory and sys.platform != "linux":
                     self._fail(f"MemoryError: over {self.limits['memory']:g} GiB")
                 if self.watch:
-                    photos = sum(self.photos.values())
-                    self.watch(self.stage.data.name, self.phase, photos, self.total)
+                    self.watch(self.stage.data.name, self.phase)
             time.sleep(POLL)
         return None
 
@@ -179,33 +174,27 @@ class Run:
         match event:
             case "start":
                 self._start_phase(**facts)
-            case "end":
-                self._end_phase(**facts)
-            case "progress":
-                self.photos[facts["process"]] = int(facts["photos"])
             case "refusal":
                 self._add_refusal(Refusal(**facts))
             case "failure":
                 refusal = facts.pop("refusal")
+                self.peak = max(self.peak, facts.pop("memory"))
                 self._fail(**facts, refusal=refusal and Refusal(**refusal))
             case "modules":
                 self.outcome.modules, self.outcome.imported = facts["own"], facts["imported"]
-            case kind if facts["text"] not in self.lines[kind]:
-                self.lines[kind].append(str(facts["text"]))
+            case _ if facts["text"] not in (lines := getattr(self.outcome, event)):
+                lines.append(str(facts["text"]))
 
-    def _start_phase(self, phase: str) -> None:
-        self.phase = Phase(phase, self.limits[phase])
-        self.began, self.cpu_before, self.photos = time.monotonic(), self.cpu, {}
-        part = "test" if phase == "classify" else "train"
-        self.total = len(list(self.stage.data.glob(f"{part}/images/*")))
-        if phase != "exit":
-            self.outcome.phases.append(self.phase)
-
-    def _end_phase(self, memory: int) -> None:
+    def _start_phase(self, phase: str, memory: int) -> None:
+        """End the phase before and begin this one."""
         self.peak = max(self.peak, memory)
         self._sample()
         if self.phase.verdict == "running":
             self.phase.verdict = "ok"
+        self.phase = Phase(phase, self.limits[phase])
+        self.began, self.cpu_before = time.monotonic(), self.cpu
+        if phase != "exit":
+            self.outcome.phases.append(self.phase)
 
     def _add_refusal(self, refusal: Refusal) -> None:
         self.outcome.refusals.append(refusal)
@@ -219,20 +208,12 @@ class Run:
     ) -> None:
         name = self.phase.name
         self._sample()
-        # What a worker process raises comes back as a text, without what it was raised from.
-        in_workers = (r for r in self.outcome.swallowed_refusals if r.in_worker and r.phase == name)
-        refusal = refusal or next(in_workers, None)
         if refusal and not refusal.where:  # it was in another thread
             refusal = replace(refusal, where=where)
         self.phase.verdict = "rule broken" if refusal or self.outcome.problem else "error"
         self.outcome.failure = Failure(name, message, where, traceback, refusal)
         if self.phase not in self.outcome.phases:  # the exit, or before the script has begun
             self.outcome.phases.append(self.phase)
-
-    def _over_time(self) -> None:
-        after = ": the process does not end after its answer" if self.phase.name == "exit" else ""
-        self._fail(f"over its time limit of {self.phase.limit:g} s{after}")
-        self.phase.verdict = "over time"
 
     def _judge_end(self, status: int) -> None:
         """Judge how the process ended: as the testing system does, by its exit status."""

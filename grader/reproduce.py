@@ -3,16 +3,19 @@
 docs/grader.md says what this proves and what it cannot.
 """
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from course.files import UserError, temporary_folder
 from course.layout import CheckerError, TestFolder, read_csv
-from course.marks import accuracy_error, accuracy_text, paired_error
+from course.marks import accuracy_text
 from grader.model import Metadata
 from grader.process import run
 from grader.report import say, show_phases
 from grader.staging import Submission
+
+Score = tuple[int, int]  # right answers, of how many
 
 # How much worse a second training may be for its own randomness (seed, order of the photos,
 # threads). A choice: it is the least distance between two marks.
@@ -24,55 +27,18 @@ class RunFailed(Exception):
     """A run that the comparison needs gave nothing to compare."""
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Two models' right answers and photos, and the standard error of the difference."""
-
-    submitted: tuple[int, int]
-    retrained: tuple[int, int]
-    standard_error: float
-    basis: str
-
-    @property
-    def drop(self) -> float:
-        """How much worse the retrained model is."""
-        (a, n), (b, m) = self.submitted, self.retrained
-        return a / n - b / m
-
-    @property
-    def allowed(self) -> float:
-        """The drop that chance explains: between trainings, and in the choice of the photos."""
-        return TOLERANCE + Z_ONE_SIDED * self.standard_error
-
-    @property
-    def reproduced(self) -> bool:
-        """Whether the training function reaches the submitted model's accuracy."""
-        return self.drop <= self.allowed
-
-    def lines(self) -> list[str]:
-        """Return the finding, for people."""
-        verdict = "reproduced" if self.reproduced else "NOT reproduced"
-        (a, n), (b, m) = self.submitted, self.retrained
-        return [
-            f"compared on {self.basis}",
-            f"submitted model {accuracy_text(a, n)} ({a} of {n}), "
-            f"retrained model {accuracy_text(b, m)} ({b} of {m})",
-            f"{verdict}: {self.drop:+.4f} lost, allowed {self.allowed:.4f} "
-            f"({TOLERANCE} for the randomness of training, the rest for that of the photos)",
-        ]
+def allowed_drop(submitted: Score, retrained: Score) -> float:
+    """Return the drop that chance explains on different photos: the variances add up."""
+    variance = sum(k / n * (1 - k / n) / n for k, n in (submitted, retrained))
+    return TOLERANCE + Z_ONE_SIDED * math.sqrt(variance)
 
 
-def paired(submitted: Sequence[bool], retrained: Sequence[bool], basis: str) -> Comparison:
-    """Compare on the same photos: only those that one model gets right count (McNemar 1947)."""
-    error = paired_error([int(a) - int(b) for a, b in zip(submitted, retrained, strict=True)])
-    n = len(submitted)
-    return Comparison((sum(submitted), n), (sum(retrained), n), error, basis)
+def allowed_drop_paired(submitted: Sequence[bool], retrained: Sequence[bool]) -> float:
+    """Return it on the same photos: only those that one model gets right count (McNemar 1947)."""
+    from scipy.stats import sem
 
-
-def unpaired(submitted: tuple[int, int], retrained: tuple[int, int], basis: str) -> Comparison:
-    """Compare on different photos: the two proportions' variances add up."""
-    error = accuracy_error(*((k / n, n) for k, n in (submitted, retrained)))
-    return Comparison(submitted, retrained, error, basis)
+    differences = [int(a) - int(b) for a, b in zip(submitted, retrained, strict=True)]
+    return TOLERANCE + Z_ONE_SIDED * float(sem(differences, ddof=0))
 
 
 def find_test(tests: Sequence[TestFolder]) -> tuple[TestFolder, dict[str, int]]:
@@ -99,19 +65,6 @@ def reproduce(
 ) -> bool:
     """Retrain, compare, and say what was found; returns whether the accuracy is reached."""
     say("Reproduction: training anew with fast_train=False")
-    try:
-        comparison = _retrain_and_compare(submission, metadata, test, truth)
-    except RunFailed as failure:
-        say(f"   NOT reproduced: {failure}")
-        return False
-    for line in comparison.lines():
-        say(f"   {line}")
-    return comparison.reproduced
-
-
-def _retrain_and_compare(
-    submission: Submission, metadata: Metadata, test: TestFolder, truth: dict[str, int]
-) -> Comparison:
     trained = metadata.trained_photos(test)
     photos = {n: i for n, i in truth.items() if trained is not None and n not in trained}
     if trained and not photos and not metadata.validation:
@@ -119,26 +72,51 @@ def _retrain_and_compare(
             "the submitted model was trained on the test photos too, and stores no validation "
             "accuracy: there is nothing to compare a second training with"
         )
+    try:
+        answers = _answers_of_retrained(submission, test)
+        if not photos and metadata.validation:
+            was = "may have been" if trained is None else "was"
+            say(
+                f"   compared on different photos: the submitted model {was} trained on these "
+                f"{len(truth)} too, so the validation accuracy that it stores stands for it"
+            )
+            score = _score(_right(answers, truth))
+            return _judge(metadata.validation, score, allowed_drop(metadata.validation, score))
+        whose = "neither model was trained on"
+        if not photos:
+            photos, whose = truth, "the submitted model may have been trained on: it has no record"
+        first, second = _right(_answers(submission, test), photos), _right(answers, photos)
+    except RunFailed as failure:
+        say(f"   NOT reproduced: {failure}")
+        return False
+    say(f"   compared on {len(photos)} photos that {whose}")
+    return _judge(_score(first), _score(second), allowed_drop_paired(first, second))
+
+
+def _judge(submitted: Score, retrained: Score, allowed: float) -> bool:
+    """Say whether the retrained model loses no more than is allowed."""
+    (a, n), (b, m) = submitted, retrained
+    lost = a / n - b / m
+    say(
+        f"   submitted model {accuracy_text(a, n)} ({a} of {n}), "
+        f"retrained model {accuracy_text(b, m)} ({b} of {m})"
+    )
+    say(
+        f"   {'reproduced' if lost <= allowed else 'NOT reproduced'}: {lost:+.4f} lost, allowed "
+        f"{allowed:.4f} ({TOLERANCE} for the randomness of training, the rest for that of the "
+        "photos)"
+    )
+    return lost <= allowed
+
+
+def _answers_of_retrained(submission: Submission, test: TestFolder) -> dict[str, int]:
+    """Train anew, and return what that model answers. Raises RunFailed."""
     with temporary_folder("grader-model-") as folder:
-        # The caches stay visible: whoever retrains has pretrained weights to begin with.
-        training = run("train", submission, test.input, folder, keep_caches=True)
+        training = run("train", submission, test.input, folder)
         show_phases(training)
         if training.problem:
             raise RunFailed(str(training.problem))
-        retrained = _answers(replace(submission, model=folder / "birds_model.pt"), test)
-    if not photos and metadata.validation:
-        was = "may have been" if trained is None else "was"
-        basis = (
-            f"different photos: the submitted model {was} trained on these {len(truth)} too, so "
-            "the validation accuracy that it stores stands for it"
-        )
-        right = sum(_right(retrained, truth))
-        return unpaired(metadata.validation, (right, len(truth)), basis)
-    whose = "neither model was trained on"
-    if not photos:
-        photos, whose = truth, "the submitted model may have been trained on: it keeps no record"
-    submitted = _right(_answers(submission, test), photos)
-    return paired(submitted, _right(retrained, photos), f"{len(photos)} photos that {whose}")
+        return _answers(replace(submission, model=folder / "birds_model.pt"), test)
 
 
 def _answers(submission: Submission, test: TestFolder) -> dict[str, int]:
@@ -155,3 +133,7 @@ def _answers(submission: Submission, test: TestFolder) -> dict[str, int]:
 
 def _right(answer: Mapping[str, int], truth: Mapping[str, int]) -> list[bool]:
     return [answer.get(name) == class_id for name, class_id in truth.items()]
+
+
+def _score(right: Sequence[bool]) -> Score:
+    return sum(right), len(right)

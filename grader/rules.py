@@ -10,7 +10,6 @@ imported could not be replaced by a file beside the code, as it is in the testin
 
 import os
 import sys
-import time
 from _thread import get_ident
 from errno import ENETUNREACH, ENOENT, EROFS
 
@@ -24,13 +23,13 @@ NETWORK, FILES, ACCELERATOR = "no internet", "no file written", "no accelerator"
 # Who made a call: a line of the submission, a library that such a line called, a library by itself.
 DIRECT, VIA_LIBRARY, LIBRARY_INTERNAL = "direct", "via library", "library internal"
 
-PHASE, TRAINED, FAILURE = "grader.phase", "grader.trained", "grader.failure"  # script.py's events
+# The events of course/script.py.
+PHASE, WARNING, FAILURE = "grader.phase", "grader.warning", "grader.failure"
 # A semaphore of multiprocessing is a "file" of 32 bytes in shared memory: zero would forbid it.
 FILE_SIZE_LIMIT = 64  # bytes
 
 _MOST_REPORTS = 100  # refusals, warnings and foreign files of a process
 _TEXT_LIMIT = 20_000  # characters of a traceback
-_PROGRESS = 0.5  # seconds between two reports of how many photos have been opened
 
 _HIDDEN = ("<", globals().get("__file__", "<grader>"))  # frames that are nobody's
 _STANDARD = os.path.dirname(os.__file__) + os.sep
@@ -92,22 +91,19 @@ class Rules:
         self.scratch = tuple(folder + os.sep for folder in config["scratch"])
         known = [*config["known"], config["data"], config["base"], *map(str, sys.path)]
         self.known = tuple({os.path.join(path, "") for path in known if path}) + self.roots
-        self.phase, self.images = "", ""  # "": nothing is refused
+        self.phase = ""  # nothing is refused
         self.saving = False  # the script writes the answer, or the model
         self.busy: set[int] = set()  # threads that are in the hook: what it does is not judged
         self.reported: set[str] = set()
         self.imported: set[str] = set()  # top-level names that the submission's lines import
-        self.opened: set[str] = set()  # photos, in this phase
-        self.progress = 0.0
         self.made: set[str] = set()  # announced in scratch, so no matter of native code
         self.resource = _import_hidden("resource") if config["limit_files"] else None
         self.handlers: dict[str, Any] = {
             PHASE: lambda event, args: self.begin(*args),
-            TRAINED: self._on_trained,
-            FAILURE: self._on_failure,
+            WARNING: lambda event, args: self.tell("warnings", *args),
+            FAILURE: lambda event, args: self.fail(*args),
             "open": self._on_open,
             "import": self._on_import,
-            "urllib.Request": self._on_url,
             "ctypes.dlopen": self._on_library,
             "sqlite3.connect": self._on_database,
             **dict.fromkeys(_CHANGES, self._on_change),
@@ -129,7 +125,7 @@ class Rules:
             if hasattr(error, "_refusal") or isinstance(error, MemoryError):
                 raise
             text = f"{self.phase}: the hook failed at {event}: {_message(error)}"
-            self.report("note", text, text=text)
+            self.report("notes", text, text=text)
         finally:
             self.busy.discard(get_ident())
 
@@ -146,7 +142,7 @@ class Rules:
             pass
 
     def tell(self, kind: str, text: str) -> None:
-        """Report a line for the student: "warning", "note", or "foreign" to the testing system."""
+        """Report a line for one of the lists of an Outcome: "warnings", "notes", "foreign"."""
         text, where = f"{self.phase}: {text}", self.find_origin()[0]["where"]
         self.report(kind, text, text=text + (f" ({where})" if where else ""))
 
@@ -162,34 +158,27 @@ class Rules:
         """End the phase before and begin this one; a fork of the submission's reports nothing."""
         if os.getpid() != self.pid:
             return
-        part = {"fast_train": "train", "train": "train", "classify": "test"}.get(phase)
-        self.limit_files(FILE_SIZE_LIMIT if part else None)
+        self.limit_files(FILE_SIZE_LIMIT if phase in ("fast_train", "train", "classify") else None)
         self.saving = phase in ("answer", "save")  # the end of classify, of train
         if self.saving:
             return
         if self.phase:
             self._clear_scratch()
-            self.send("end", memory=_peak_memory())
         if phase == "exit":
             self._send_modules()
-        self.phase, self.opened = phase, set()
-        self.images = os.path.join(self.config["data"], part, "images", "") if part else ""
-        self.send("start", phase=phase)
+        self.phase = phase
+        self.send("start", phase=phase, memory=_peak_memory())
 
-    def _on_trained(self, _event: str, args: tuple[Any, ...]) -> None:
-        if args[0]:
-            self.tell("warning", "train_classifier returns None; the assignment wants the network")
-
-    def _on_failure(self, _event: str, args: tuple[BaseException]) -> None:
-        [error] = args
+    def fail(self, error: BaseException) -> None:
+        """Report the exception that ends the script, unless a fork of the submission's fails."""
         if os.getpid() != self.pid:
             return
         self.limit_files()
         self._send_modules()
-        self.send("end", memory=_peak_memory())
         self.send(
             "failure",
-            message=(self.saving and _answer_problem(error)) or _message(error),
+            message=("the result cannot be written: " if self.saving else "") + _message(error),
+            memory=_peak_memory(),
             where=self._line_of(error),
             traceback=self._format(error),
             refusal=_refusal_behind(error),
@@ -215,12 +204,6 @@ class Rules:
         return self._judge(event, (path, mode), [real])
 
     def _on_read(self, name: str) -> None:
-        if self.images and name.startswith(self.images):
-            self.opened.add(name)
-            if time.monotonic() - self.progress >= _PROGRESS:
-                self.progress = time.monotonic()
-                self.send("progress", process=os.getpid(), photos=len(self.opened))
-            return
         if name.startswith(self.known) and ".." not in name and not name.startswith(self.roots[1]):
             return
         real = os.path.realpath(name)
@@ -266,7 +249,7 @@ class Rules:
         origin, values = self.find_origin()
         given = any(self._is_given(path, values) for path in paths)
         if given and origin["kind"] == LIBRARY_INTERNAL:  # in another thread
-            origin |= {"kind": VIA_LIBRARY, "where": self._line_elsewhere()}
+            origin["kind"] = VIA_LIBRARY
         if given or origin["kind"] == DIRECT:
             self._report(FILES, event, args, origin, breach=True)
 
@@ -301,7 +284,7 @@ class Rules:
                 if os.path.lexists(path):
                     os.remove(path)
                 text = f"{name}, which native code or a program left in the temporary folder"
-                self.tell("note", f"{text}, was removed at the phase's end")
+                self.tell("notes", f"{text}, was removed at the phase's end")
 
     def limit_files(self, limit: int | None = None) -> None:
         """Let files of this process grow to `limit` bytes; None: to any size."""
@@ -328,13 +311,8 @@ class Rules:
         host = args[0][0] if isinstance(args[0], tuple) else args[0]
         # A number needs no look-up, but for its name.
         if not _is_this_machine(host) and (event in _REVERSE_LOOK_UPS or not _is_number(host)):
-            raise self._refusal(NETWORK, event, args, _unknown_host())
-
-    def _on_url(self, event: str, args: tuple[Any, ...]) -> None:
-        url = sys.modules["urllib.parse"].urlsplit(str(args[0]))
-        known = _is_this_machine(url.hostname) or _is_number(url.hostname)
-        if url.scheme in ("http", "https", "ftp") and not known:
-            error = sys.modules["urllib.error"].URLError(_unknown_host())
+            socket = sys.modules["_socket"]
+            error = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
             raise self._refusal(NETWORK, event, args, error)
 
     # ---- Libraries, programs, workers, threads ----
@@ -361,13 +339,13 @@ class Rules:
         harmless = program.replace("\\", "/").rpartition("/")[2] in _HARMLESS_PROGRAMS
         if not harmless and self.find_origin()[0]["kind"] != LIBRARY_INTERNAL:
             text = f"starts another program ({program}), which the audit hook cannot watch"
-            self.tell("warning", text)
+            self.tell("warnings", text)
 
     def _on_worker(self, _event: str, _args: tuple[Any, ...]) -> None:
         """Note worker processes: `classify` should have none, and they share memory in files."""
         self.limit_files()
         if self.phase == "classify":
-            self.tell("warning", "worker processes: the course advises against them in classify")
+            self.tell("warnings", "worker processes: the course advises against them in classify")
 
     def _send_modules(self) -> None:
         """Report the submission's files that were imported, and the packages that it imports."""
@@ -391,7 +369,7 @@ class Rules:
 
     def _report(self, rule: str, event: str, args: Any, origin: Any, breach: bool) -> Any:
         facts = {"phase": self.phase, "rule": rule, "call": f"{event}({_shown(args)})", **origin}
-        facts |= {"breach": breach, "in_worker": os.getpid() != self.pid}
+        facts |= {"breach": breach}
         self.report("refusal", f"{rule} {facts['where']} {facts['call']}", **facts)
         return facts
 
@@ -435,12 +413,6 @@ class Rules:
             values += constants
             codes += [constant for constant in constants if hasattr(constant, "co_consts")]
         return values
-
-    def _line_elsewhere(self) -> str:
-        """Return the submission's line that another thread is at, such as one that waits."""
-        frames = (frame for last in sys._current_frames().values() for frame in _linked(last))
-        lines = ((self.line_name(frame.f_code.co_filename), frame.f_lineno) for frame in frames)
-        return next((f"{name}:{line}" for name, line in lines if name), "")
 
     def _passes_on(self, file: str, function: str) -> bool:
         """Tell whether a frame does what it is told, unlike a library.
@@ -573,11 +545,6 @@ def _error(number: int, name: str | None = None) -> OSError:
     return OSError(number, os.strerror(number), name)
 
 
-def _unknown_host() -> OSError:
-    socket = sys.modules["_socket"]
-    return socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
-
-
 def _refusal_behind(error: BaseException | None) -> dict[str, Any] | None:
     """Return the refusal that an error comes from: its own, or that of one it was raised from."""
     seen: set[int] = set()
@@ -595,22 +562,6 @@ def _message(error: BaseException) -> str:
     except Exception:
         text = ""
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def _answer_problem(error: BaseException) -> str:
-    """Say what classify returned, where the script could not write it down; "" if unknown."""
-    try:
-        links = _linked(error.__traceback__, "tb_next")
-        names = [n for link in links if "answer" in (n := link.tb_frame.f_locals)][-1]
-        answer = names["answer"]
-        if not hasattr(answer, "keys"):
-            what = "None" if answer is None else f"a {type(answer).__name__}"
-            return f"TypeError: classify returned {what}, not a dict from file name to class id"
-        value, key = answer[names["name"]], names["name"]
-        kind = f"{type(value).__module__}.{type(value).__name__}".removeprefix("builtins.")
-        return f"TypeError: classify returned {value!r:.80} ({kind}) for {key!r:.80}, not an int"
-    except Exception:
-        return ""
 
 
 # ---- Names and addresses ----

@@ -1,13 +1,18 @@
-"""All tests of a folder: run the submission, check its answer, keep results.json."""
+"""All tests of a folder: run the submission, check its answer, keep results.json.
 
+The testing system's own check, of a folder with an answer and the truth, is `check_test`.
+"""
+
+import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from course.check import check_answer, copy_truth, ok_status, prepare_check_folder, read_answer
-from course.files import write_json
-from course.layout import CheckerError, TestFolder
+from course.files import UserError, check_writable, name_errors, write_json
+from course.layout import CheckerError, TestFolder, read_csv
+from course.marks import accuracy_text, grade_results
 from grader.outcome import CHECK, Failure, Outcome
 from grader.process import run
 from grader.staging import Submission
@@ -41,7 +46,7 @@ class TestResult:
         """The testing system's text for it."""
         if problem := self.outcome.problem:
             return CHECKER_ERROR if problem.phase == CHECK else RUNTIME_ERROR
-        return ok_status(*self.score)
+        return _ok_status(*self.score)
 
     def entry(self) -> dict[str, Any]:
         """Its entry in results.json; a failed test has no time."""
@@ -52,32 +57,6 @@ class TestResult:
         """Return the misclassified photos: name, true class, answer."""
         rows = ((name, true, self.answer[name]) for name, true in self.truth.items())
         return [row for row in rows if row[1] != row[2]]
-
-
-def grade_test(submission: Submission, test: TestFolder) -> TestResult:
-    """Run and check one test, with the testing system's files in its check folder."""
-    output = prepare_check_folder(test)
-    result = TestResult(test, run("run_single_test", submission, test.input, output))
-    if not result.ok:
-        return result
-    try:
-        copy_truth(test)
-        result.answer, result.truth = read_answer(test.check)
-        check_answer(result.answer, result.truth)
-        result.outcome.warnings += _oddities(result.answer, result.truth)
-    except CheckerError as error:
-        result.outcome.failure = Failure(CHECK, str(error))
-    return result
-
-
-def _oddities(answer: Mapping[str, int], truth: Mapping[str, int]) -> list[str]:
-    """Return what the check lets pass, and a student would want to know."""
-    odd = []
-    if extra := sorted(answer.keys() - truth.keys()):  # the check ignores them
-        odd.append(f"the answer has {len(extra)} file names that the test lacks: {extra[0]!r}")
-    if len(answer) > 1 and len(set(answer.values())) == 1:
-        odd.append(f"all {len(answer)} photos got the same class, {str(min(answer.values()))[:20]}")
-    return odd
 
 
 def grade_tests(
@@ -95,3 +74,92 @@ def grade_tests(
         entries[number] = result.entry()
         write_json(results_file, entries)
         yield result
+
+
+def grade_test(submission: Submission, test: TestFolder) -> TestResult:
+    """Run and check one test, with the testing system's files in its check folder."""
+    output = prepare_check_folder(test)
+    result = TestResult(test, run("run_single_test", submission, test.input, output))
+    if not result.ok:
+        return result
+    try:
+        _copy_truth(test)
+        result.answer, result.truth = _read_answer(test.check)
+        check_answer(result.answer, result.truth)
+        result.outcome.warnings += _oddities(result.answer, result.truth)
+    except CheckerError as error:
+        result.outcome.failure = Failure(CHECK, str(error))
+    return result
+
+
+def prepare_check_folder(test: TestFolder) -> Path:
+    """Remove an old answer and its truth, and return the folder that the run's answer goes to.
+
+    Raises UserError if it cannot be written there.
+    """
+    answer = test.check / "output" / "output.csv"
+    check_writable(answer)
+    answer.unlink(missing_ok=True)
+    shutil.rmtree(test.check / "gt", ignore_errors=True)
+    return answer.parent
+
+
+def _copy_truth(test: TestFolder) -> None:
+    try:
+        shutil.copytree(test.gt, test.check / "gt", dirs_exist_ok=True)
+    except (OSError, shutil.Error) as error:
+        raise CheckerError(f"{test.gt} cannot be copied: {error}") from None
+
+
+def _oddities(answer: Mapping[str, int], truth: Mapping[str, int]) -> list[str]:
+    """Return what the check lets pass, and a student would want to know."""
+    odd = []
+    if extra := sorted(answer.keys() - truth.keys()):  # the check ignores them
+        odd.append(f"the answer has {len(extra)} file names that the test lacks: {extra[0]!r}")
+    if len(answer) > 1 and len(set(answer.values())) == 1:
+        odd.append(f"all {len(answer)} photos got the same class, {str(min(answer.values()))[:20]}")
+    return odd
+
+
+# ---- The testing system's check and grade --------------------------------------------------------
+
+
+def check_answer(answer: Mapping[str, int], truth: Mapping[str, int]) -> tuple[int, int]:
+    """Return how many answers are right, of how many rows of the truth.
+
+    Other answers do not count. Raises CheckerError, which shows the names that are there.
+    """
+    missing = sorted(truth.keys() - answer.keys())
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        others = sorted(answer.keys() - truth.keys())
+        there = f"; it has {others[0]!r:.80}" if others else ""
+        raise CheckerError(f"the answer lacks {missing[0]!r}{more}{there}")
+    if not truth:
+        raise CheckerError("the true labels hold no row")
+    return sum(answer[name] == class_id for name, class_id in truth.items()), len(truth)
+
+
+def check_test(data_dir: Path) -> str:
+    """Return the status of a run whose answer and truth are in DATA_DIR. Raises CheckerError."""
+    return _ok_status(*check_answer(*_read_answer(data_dir)))
+
+
+def _read_answer(data_dir: Path) -> tuple[dict[str, int], dict[str, int]]:
+    truth = read_csv(data_dir / "gt" / "gt.csv")
+    return read_csv(data_dir / "output" / "output.csv", empty_names=True), truth
+
+
+def _ok_status(correct: int, total: int) -> str:
+    return f"Ok, accuracy {accuracy_text(correct, total)}"
+
+
+def grade(data_dir: Path) -> dict[str, Any]:
+    """Return the grade, from DATA_DIR/results.json. Raises UserError."""
+    path = data_dir / "results.json"
+    with name_errors(path):
+        text = path.read_text(encoding="utf-8")
+    try:
+        return grade_results(json.loads(text))
+    except (ValueError, AttributeError, KeyError, TypeError):
+        raise UserError(f"{path} is not a list of results: run the tests again") from None

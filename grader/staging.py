@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import course
-from course.files import UserError, describe_error
+from course.files import UserError
 from grader.sandbox import sandboxed, why_no_sandbox
 
 MODULES = ("solution", "classification")  # of the code: this project's, the 2024 edition's
@@ -68,8 +68,6 @@ class Submission:
     def at(cls, folder: Path, model: Path | None = None, **options: Any) -> "Submission":
         """Return the submission in a folder. Raises UserError if there is none."""
         folder = Path(os.path.abspath(folder))  # noqa: PTH100 - a link stays one
-        if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):
-            raise UserError(f"{folder} cannot be read: no permission; change its mode or owner")
         codes = [name for module in MODULES for name in (f"{module}/__init__.py", f"{module}.py")]
         code = next((name for name in codes if (folder / name).is_file()), None)
         if code is None:
@@ -80,10 +78,7 @@ class Submission:
 
 
 class Stage:
-    """The folders of one run, all below `base`, and what its process is started with.
-
-    Raises UserError if the submission cannot be read.
-    """
+    """The folders of one run, all below `base`, and what its process is started with."""
 
     def __init__(self, base: Path, submission: Submission, data: Path) -> None:
         self.base, self.submission, self.data = base, submission, data
@@ -97,23 +92,21 @@ class Stage:
         self.channel = base / "channel"  # for the hook's reports: a pipe, or a file on Windows
         users = [site.getuserbase()] if site.ENABLE_USER_SITE else []
         self.python = [sys.prefix, sys.base_prefix, sys.exec_prefix, *users]
-        for folder in (self.code, self.current, self.temporary, self.output, self.home):
+        self.read_only = (self.code, self.current, self.home)
+        for folder in (*self.read_only, self.temporary, self.output):
             folder.mkdir()
         if os.name == "posix":
             os.mkfifo(self.channel)
         else:
             self.channel.touch()
-        try:
-            _copy_code(submission.folder, self.code, submission.model)
-        except OSError as error:
-            raise UserError(describe_error(error)) from None
+        _copy_code(submission.folder, self.code, submission.model)
         self._add_script()
-        for folder in (self.code, self.current, self.home):
+        for folder in self.read_only:
             folder.chmod(stat.S_IRUSR | stat.S_IXUSR)
 
     def make_removable(self) -> None:
         """Let what is read-only be removed."""
-        for folder in (self.code, self.current, self.home):
+        for folder in self.read_only:
             folder.chmod(stat.S_IRWXU)
 
     def with_original_path(self, text: str) -> str:
@@ -141,15 +134,18 @@ class Stage:
         readable += [self.data, self.base]
         return sandboxed(command, [self.output], readable, [self.temporary], size=memory)
 
-    def environment(self, keep_caches: bool) -> dict[str, str]:
-        """Return the variables of the submission's process; `keep_caches`: with the user's own."""
+    def environment(self, task: str) -> dict[str, str]:
+        """Return the variables of the submission's process.
+
+        "train" has the user's own: whoever retrains has pretrained weights in a cache.
+        """
+        keep_caches = task == "train"
         kept = {
             name: value
             for name, value in os.environ.items()
             if keep_caches or name.upper() in _KEPT or name.upper().startswith(_KEPT_PREFIXES)
         }
-        temporary = ("TMPDIR",) if os.name == "posix" else ("TEMP", "TMP")
-        names = dict.fromkeys(temporary, str(self.temporary)) | {"CHECKER": "1"}
+        names = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(self.temporary)) | {"CHECKER": "1"}
         if not keep_caches:
             names["HOME" if os.name == "posix" else "USERPROFILE"] = str(self.home)
             if site.ENABLE_USER_SITE and Path(site.getuserbase()).is_dir():

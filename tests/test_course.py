@@ -166,14 +166,6 @@ def test_both_sides_of_a_threshold(threshold, mark):
 
 
 @pytest.mark.parametrize(
-    ("correct", "text", "mark"), [(0, "0.0000", 0), (39_994, "0.3999", 0), (100_000, "1.0000", 10)]
-)
-def test_ends_of_the_table(correct, text, mark):
-    assert accuracy_text(correct, 100_000) == text
-    assert mark_of(text) == mark
-
-
-@pytest.mark.parametrize(
     ("results", "grade"),
     [
         ([], ("", 0)),

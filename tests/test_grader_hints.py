@@ -5,11 +5,8 @@ The errors are those that the libraries raise, word for word; the fixtures run t
 
 import pytest
 
-from course.check import check_answer
-from course.environment import VERSIONS, differing_versions, unknown_packages
-from course.layout import CheckerError
-from grader.hints import hint
-from grader.outcome import CHECK, Failure, Outcome, Refusal
+from course.environment import unknown_packages
+from grader.outcome import CHECK, Failure, Refusal
 from grader.report import say, show_hint
 from grader.rules import ACCELERATOR, DIRECT, FILES, NETWORK, VIA_LIBRARY
 from grader.staging import Submission
@@ -18,18 +15,12 @@ FIT = ("lightning.pytorch.trainer.trainer.fit",)
 HUB = ("huggingface_hub.file_download.hf_hub_download", "timm.models._hub.load")
 
 
-def error(message, phase="classify", where="solution.py:7", traceback=""):
-    return Failure(phase, message, where, traceback)
+def error(message, phase="classify"):
+    return Failure(phase, message, "solution.py:7")
 
 
 def refused(rule, kind=DIRECT, through=()):
     return Refusal("classify", rule, "call()", kind, "solution.py:7", through)
-
-
-def lacking(*keys):
-    with pytest.raises(CheckerError) as caught:
-        check_answer(dict.fromkeys(keys, 0), {"0000.jpg": 0, "0001.jpg": 1})
-    return Failure(CHECK, str(caught.value))
 
 
 CUDA = ("no", "graphics accelerator", 'map_location="cpu"')
@@ -56,33 +47,22 @@ HINTS = {
         "tensorflow is neither Python's, nor installed",
         "requirements-course.txt",
     ),
-    "a library of the course's": (
-        error("ModuleNotFoundError: No module named 'cv2'", "import"),
-        "cv2 is neither Python's, nor installed",
-        "pip install opencv-python-headless",
-    ),
-    "another library of the course's": (
-        error("ModuleNotFoundError: No module named 'skimage.io'", "import"),
-        "skimage is neither Python's, nor installed",
-        "pip install scikit-image",
-    ),
     "a notebook": (
-        error(
-            "SyntaxError: invalid syntax (solution.py, line 1)",
-            "import",
-            traceback='  File "solution.py", line 1\n    %matplotlib inline\n    ^\n',
-        ),
-        "3.12 there",
+        error("SyntaxError: invalid syntax (solution.py, line 1)", "import"),
+        "Python 3.12",
         "begin with % or !",
     ),
-    "an encoding": (
-        error("SyntaxError: (unicode error) 'utf-8' codec can't decode byte 0xcf", "import"),
-        "reads code as UTF-8",
-        "save it as UTF-8",
+    "other names": (error("the answer lacks '0000.jpg'", CHECK), "by file name", "path.name"),
+    "an answer of texts": (
+        error("the result cannot be written: TypeError: %d format: a real number is required"),
+        "'%s,%d' % (name, answer[name])",
+        "int(...)",
     ),
-    "keys of bytes": (lacking("b'0000.jpg'"), "by file name", "name.decode()"),
-    "keys without an ending": (lacking("0000", "0001"), "by file name", "not path.stem"),
-    "keys that are paths": (lacking("/data/images/0000.jpg"), "by file name", "use path.name"),
+    "a damaged model": (
+        error("UnpicklingError: invalid load key, 'v'."),
+        "no file that torch.save has written",
+        "git lfs pull",
+    ),
     "a process that does not end": (
         error("over its time limit of 120 s: the process does not end after its answer", "exit"),
         "keeps Python from ending",
@@ -96,24 +76,17 @@ HINTS = {
     "too slow": (error("over its time limit of 900 s"), "too long", "--limit classify=SECONDS"),
     "a release that differs": (
         error("TypeError: ReduceLROnPlateau.__init__() got an unexpected argument 'verbose'"),
-        "torch 2.14.1 here, 2.4.1 there",
-        "correct the line named above",
+        "if the library's release is the same",
+        "requirements-course.txt",
     ),
-    "any error": (error("ZeroDivisionError: division by zero"), "runtime error", "line named"),
+    "any error": (error("ZeroDivisionError: division by zero"), "runtime error", "traceback"),
 }
 
 
-@pytest.fixture
-def submission(tmp_path):
-    (tmp_path / "birds_model.pt").write_bytes(b"PK\x03\x04")
-    return Submission(tmp_path, tmp_path / "birds_model.pt")
-
-
 @pytest.mark.parametrize("name", HINTS)
-def test_a_student_reads_why_and_what_to_do(name, submission, capsys, monkeypatch):
-    monkeypatch.setattr("course.environment._version", lambda name: {"torch": "2.14.1"}.get(name))
+def test_a_student_reads_why_and_what_to_do(name, tmp_path, capsys):
     problem, *parts = HINTS[name]
-    show_hint(problem, Outcome(imported=["torch", "numpy"]), submission)
+    show_hint(problem, Submission(tmp_path, tmp_path / "birds_model.pt"))
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
     text = " ".join(map(str.strip, lines))
@@ -121,23 +94,6 @@ def test_a_student_reads_why_and_what_to_do(name, submission, capsys, monkeypatc
     assert parts[0] in why
     assert parts[-1] in remedy
     assert all(part in text for part in parts)
-
-
-@pytest.mark.parametrize(
-    ("content", "what", "remedy"),
-    [
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "Git LFS", "git lfs pull"),
-        (b"<!DOCTYPE html><html>", "HTML page", "download it again"),
-        (b"", "empty", "again"),
-        (b"hello\n", "a text", "python train_full.py"),
-    ],
-)
-def test_what_lies_in_place_of_a_model_is_named(submission, content, what, remedy):
-    submission.model.write_bytes(content)
-    failure = error("UnpicklingError: invalid load key, 'v'.", traceback="torch/serialization.py")
-    why, to_do = hint(failure, Outcome(), submission)
-    assert what in why
-    assert remedy in to_do
 
 
 def test_control_codes_are_shown_and_not_obeyed(capsys):
@@ -149,12 +105,3 @@ def test_packages_are_held_against_the_courses():
     assert unknown_packages(["pytest", "torch", "numpy", "PIL"]) == [
         f"pytest (pytest {pytest.__version__})"
     ]
-    assert all("here, " in words for words in differing_versions(["numpy", "torch"]))
-
-
-def test_the_pinned_environment_is_the_courses():
-    from pathlib import Path
-
-    file = Path(__file__).parents[1] / "requirements-course.txt"
-    pins = (line.split("==") for line in file.read_text().splitlines() if "==" in line)
-    assert [(name, pin) for name, pin in pins if VERSIONS.get(name) != pin] == []

@@ -7,12 +7,10 @@ import socket
 import subprocess
 import sys
 import threading
-import urllib.error  # noqa: F401 - the hook takes it from where it was imported
 from pathlib import Path
 
 import pytest
 
-from course.script import save_csv
 from grader.rules import ACCELERATOR, DIRECT, FILES, LIBRARY_INTERNAL, NETWORK, VIA_LIBRARY, Rules
 from grader.sandbox import sandboxed, why_no_sandbox
 
@@ -78,7 +76,6 @@ FORBIDDEN = [
     (NETWORK, "socket.getaddrinfo", ("example.org", 80, 0, 0, 0)),
     (NETWORK, "socket.gethostbyname", (b"example.org",)),
     (NETWORK, "socket.getnameinfo", (("192.0.2.1", 80),)),
-    (NETWORK, "urllib.Request", ("https://example.org/", None, {}, "GET")),
     (ACCELERATOR, "open", ("/dev/nvidia0", "r", READ)),
     (ACCELERATOR, "ctypes.dlopen", ("libcuda.so.1",)),
     (ACCELERATOR, "ctypes.dlopen", ("nvcuda.dll",)),
@@ -101,8 +98,6 @@ ALLOWED = [
     ("sqlite3.connect", (":memory:",)),
     ("socket.getaddrinfo", ("localhost", 80, 0, 0, 0)),
     ("socket.getaddrinfo", (None, 80, 0, 0, 0)),
-    ("urllib.Request", ("file:///d/a.txt", None, {}, "GET")),
-    ("urllib.Request", ("data:text/plain,wren", None, {}, "GET")),
     ("ctypes.dlopen", ("libcudart.so.13",)),  # what torch itself loads
     ("ctypes.dlopen", (None,)),
     ("subprocess.Popen", ("/sbin/ldconfig", ["/sbin/ldconfig", "-p"], None, None)),
@@ -141,7 +136,7 @@ def test_programs_and_workers_are_warned_of_once(watch, told, text, event, args)
     watch(event, args)
     watch(event, args)
     [(kind, facts)] = told
-    assert kind == "warning"
+    assert kind == "warnings"
     assert text in facts["text"]
 
 
@@ -182,7 +177,7 @@ def test_one_line_is_told_once_however_often_it_breaks_the_rule(watch, told):
 def test_a_fault_of_the_hooks_own_is_no_error_of_the_submissions(watch, told):
     watch("open", ("\0", "w", "no flags"))
     [(kind, facts)] = told
-    assert kind == "note"
+    assert kind == "notes"
     assert "the hook failed at open" in facts["text"]
 
 
@@ -196,27 +191,6 @@ def test_a_file_that_only_this_machine_has_is_named(watch, told, tmp_path_factor
     [(kind, facts)] = told
     assert kind == "foreign"
     assert facts["text"].startswith(f"classify: reads {path} (test_grader_rules.py:")
-
-
-@pytest.mark.parametrize(
-    ("answer", "text"),
-    [
-        ({"a.png": None}, "None (NoneType) for 'a.png', not an int"),
-        ({"a.png": "0"}, "'0' (str) for 'a.png', not an int"),
-        ({"a.png": (0,)}, "(0,) (tuple) for 'a.png', not an int"),
-        ({"a.png": {"id": 0}}, "{'id': 0} (dict) for 'a.png', not an int"),
-        ({"a.png": float("nan")}, "nan (float) for 'a.png', not an int"),
-        (None, "None, not a dict from file name to class id"),
-    ],
-)
-def test_an_answer_that_cannot_be_written_down_is_named(watched, told, tmp_path, answer, text):
-    watched.saving = True
-    try:
-        save_csv(answer, tmp_path / "output.csv")
-    except Exception as error:
-        watched.watch("grader.failure", (error,))
-    [message] = [facts["message"] for event, facts in told if event == "failure"]
-    assert message == f"TypeError: classify returned {text}"
 
 
 # ---- who made the call ----

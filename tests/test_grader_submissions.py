@@ -18,13 +18,12 @@ import pytest
 from submissions.course import FIXTURES, make_test, processes_of
 from submissions.habits import HABITS, RULES
 
-from course.check import check_test
 from course.layout import CheckerError, find_tests
 from grader.hints import hint
 from grader.process import run as run_submission
 from grader.report import foreign_lines
 from grader.sandbox import why_no_sandbox
-from grader.session import grade_tests
+from grader.session import check_test, grade_tests
 from grader.staging import _KEPT_PREFIXES, LIMITS, Submission
 
 
@@ -104,7 +103,7 @@ def test_a_submission_gets_exactly_its_result(name, habit, layer, tmp_path, monk
     all_like(outcome.notes, want.notes)
     all_like(foreign_lines(outcome), want.foreign)
     if outcome.problem:
-        assert want.remedy in hint(outcome.problem, outcome, submission)[1]
+        assert want.remedy in hint(outcome.problem, submission)[1]
     assert ("time" in result.entry()) == result.ok
     assert (test.check / "output" / "output.csv").exists() == (result.status != "Runtime error")
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
@@ -186,7 +185,7 @@ def facts():
         "modules": sorted(sys.modules), "here": os.listdir(), "hooks": len(sys.path_hooks),
     }
 OWN = {"os", "sys", "audit", "read_csv", "save_csv", "main", "MODES", "train", "classify_only",
-       "run_single_test", "_classify"}
+       "run_single_test"}
 print("FACTS", json.dumps(facts()))
 """
 

@@ -102,18 +102,7 @@ def model(name):
     return lambda path: shutil.copyfile(Path(__file__).parent / "models" / name, path)
 
 
-SHADOWS = [
-    "birddata",
-    "copy",
-    "course",
-    "grader",
-    "hook",
-    "inspect",
-    "psutil",
-    "random",
-    "resource",
-]
-SHADOWS += ["rules", "run_tests", "supervisor"]
+SHADOWS = ["copy", "course", "grader", "inspect", "psutil", "random", "resource", "run_tests"]
 INT = "int(photo.read_text())"
 ENDLESS = "while True: time.sleep(0.1)"
 ONE_SECOND = {"exit": 1}
@@ -208,11 +197,7 @@ PLAIN = {
             words.add_argument(name)
         words = words.parse_args()
         assert words.mode == "run_single_test" and len(sys.argv) == 4
-        assert os.path.samefile(sys.argv[0], __main__.__file__)
-        assert os.path.basename(sys.argv[0]) == "run.py"
         assert os.path.dirname(os.path.abspath(__file__)) == sys.path[0]
-        assert sys.stdout.encoding == "utf-8" and sys.flags.utf8_mode
-        assert __main__.read_csv and not [n for n in vars(__main__) if "grader" in n]
         assert Path(sys.argv[0]).with_name("birds_model.pt").is_file()
         assert os.environ["CHECKER"] and not sys.gettrace() and not sys.dont_write_bytecode
         from run import read_csv
@@ -230,14 +215,13 @@ PLAIN = {
     ),
     "a list": Habit(
         classify="return [0, 1, 2, 3]",
-        message="classify: TypeError: classify returned a list, not a dict from file name to class "
-        "id",
+        message="classify: the result cannot be written: AttributeError: 'list' object has no *",
+        remedy="a dict from file name to class id",
     ),
     "a named tuple of one": Habit(
         top="from collections import namedtuple\nId = namedtuple('Id', 'value')",
         answer=f"photo.name: Id({INT})",
-        message="classify: TypeError: classify returned Id(value=0) (solution.Id) for "
-        "'photo_0.png', not an int",
+        message="classify: the result cannot be written: TypeError: %d format: *",
     ),
     "numbers and names of many kinds": Habit(
         top="""
@@ -413,7 +397,7 @@ PLAIN = {
         }
     ),
     # ---- what only this machine has ----
-    "a release that differs from the course's": Habit(
+    "a package that the course lacks": Habit(
         top="import psutil",
         answer="photo.name: psutil.cpu_count(nonsense=True)",
         message="classify: TypeError: *nonsense* (solution.py:*)",
@@ -590,7 +574,7 @@ RULES = {
             pool.submit(np.save, "/dev/shm/birds_late", np.arange(100)).result()
         """,
         classify="assert np.load('/dev/shm/birds_late.npy')[-1] == 99",
-        message=wrote("open('/dev/shm/birds_late.npy', 'w')", "fast_train"),
+        message="fast_train: broke the rule 'no file written': open('/dev/shm/birds_late.npy'*",
         box=OK,
         litter="/dev/shm/birds_late.npy",
     ),
@@ -706,20 +690,13 @@ RULES = {
                 pass
         """,
         refusals=(
-            "fast_train: broke the rule 'no internet': urllib.Request('https://birds.invalid/', "
-            "'GET') (solution.py:*)",
+            "fast_train: broke the rule 'no internet': socket.getaddrinfo('birds.invalid'*) (*",
             "classify: broke the rule 'no internet': socket.connect('/run/docker.sock') (*",
         ),
     ),
     "a call home": Habit(  # 192.0.2.1 is nobody's address (RFC 5737)
         classify="socket.create_connection(('192.0.2.1', 80))",
         message="classify: broke the rule 'no internet': socket.connect(('192.0.2.1', 80)) (*",
-    ),
-    "weights that are downloaded": Habit(
-        top="from urllib.request import urlopen",
-        train="urlopen('https://weights.invalid/mobilenet_v2.pth')",
-        message="fast_train: broke the rule 'no internet': urllib.Request("
-        "'https://weights.invalid/mobilenet_v2.pth', 'GET') (solution.py:11)",
     ),
     "pretrained weights": Habit(
         top="from torchvision.models import mobilenet_v2",
