@@ -44,8 +44,8 @@ def run(main: Callable[[], int | None], interrupted: str = INTERRUPTED) -> NoRet
         os.umask(os.umask(0o077) & 0o077)  # what a command writes, it can read again
         set_up_streams()
         set_up_signals(received)
-        if "" in sys.argv[1:]:
-            print("Error: an argument is empty; is a shell variable not set?", file=sys.stderr)
+        if line := refusal():
+            print(f"Error: {line}", file=sys.stderr)
             sys.exit(2)
         status = status_of(main, received)
     except SystemExit as stop:  # argparse's
@@ -61,6 +61,17 @@ def run(main: Callable[[], int | None], interrupted: str = INTERRUPTED) -> NoRet
     if lost := _lost_output():
         print(f"note: {lost}", file=sys.stderr)
     sys.exit(status)
+
+
+def refusal() -> str | None:
+    """Return why no command can work as it was called, or None."""
+    if "" in sys.argv[1:]:
+        return "an argument is empty; is a shell variable not set?"
+    try:
+        os.getcwd()  # noqa: PTH109
+    except FileNotFoundError:  # torch would end the process without a word of why
+        return "the current folder is gone; cd to one that exists"
+    return None
 
 
 def run_module(name: str, parse: Callable[[], Any], interrupted: str = INTERRUPTED) -> NoReturn:

@@ -56,3 +56,17 @@ def mark_probabilities(correct: int, total: int, photos: int) -> dict[int, float
     for right, chance in enumerate(chances.tolist()):
         probabilities[mark_of(accuracy_text(right, photos))] += chance
     return probabilities
+
+
+def expectation_lines(correct: int, total: int, photos: int) -> list[str]:
+    """Return the stored validation accuracy, and the mark to expect on so many hidden photos."""
+    low, high = wilson_interval(correct, total)
+    chances = mark_probabilities(correct, total, photos)
+    (mark, chance), *others = sorted(chances.items(), key=lambda item: -item[1])
+    rest = ", ".join(f"{m} ({p:.2f})" for m, p in others[:3] if p >= 0.01)
+    return [
+        f"validation accuracy stored in the model: {accuracy_text(correct, total)} "
+        f"(95 % interval {low:.4f} to {high:.4f}, {correct} of {total})",
+        f"mark to expect on {photos} hidden photos: {mark}, probability {chance:.2f}"
+        + (f"; else {rest}" if rest else ""),
+    ]

@@ -14,7 +14,7 @@ from grader.hints import hint
 from grader.model import Metadata
 from grader.outcome import Outcome, Phase, Problem
 from grader.rules import LIBRARY_INTERNAL
-from grader.session import TestResult
+from grader.session import TestResult, fault_of
 from grader.staging import Submission
 
 ERRORS_SHOWN = 10
@@ -56,11 +56,8 @@ def show_result(result: TestResult, submission: Submission) -> None:
     """Print the testing system's line for a test, then its costs, accuracy, warnings."""
     outcome, seconds = result.outcome, f"{result.outcome.seconds:.2f}s " if result.ok else ""
     say(f"{result.test.number} {seconds}{result.status}")
-    if problem := outcome.problem:
-        if outcome.failure and outcome.failure.traceback:
-            say(outcome.failure.traceback.rstrip())
-        say(f"   {problem}")
-        show_hint(problem, submission)
+    if outcome.problem:
+        _show_problem(outcome.problem, result, submission)
     for refusal in outcome.swallowed_refusals:
         say_indented(f"!! {refusal}")
         if result.ok:
@@ -86,6 +83,18 @@ def show_result(result: TestResult, submission: Submission) -> None:
     if lines := outcome.log.splitlines():  # such as how many photos could not be read
         say("   the end of what it printed:")
         say("\n".join(f"   | {line}" for line in lines[-3 if result.ok else -20 :]))
+
+
+def _show_problem(problem: Problem, result: TestResult, submission: Submission) -> None:
+    failure = result.outcome.failure
+    if failure and failure.traceback:
+        say(failure.traceback.rstrip())
+    say(f"   {problem}")
+    if fault := fault_of(result.test):
+        say_indented(f"Why: the test itself is at fault, not the submission: {fault}")
+        say_indented("What to do: make the tests anew (python public_data/prepare.py)")
+    else:
+        show_hint(problem, submission)
 
 
 def show_hint(problem: Problem, submission: Submission) -> None:
@@ -150,8 +159,9 @@ def show_model(metadata: Metadata, results: Sequence[TestResult]) -> None:
     for result in results:
         if result.truth:
             say(f"   test {result.test.number}: {_trained_line(metadata, result)}")
-    if results[-1].ok and (line := _validation_line(metadata, results[-1])):
-        say(f"   {line}")
+    if results[-1].ok:
+        for line in _validation_lines(metadata, results[-1]):
+            say(f"   {line}")
 
 
 def _trained_line(metadata: Metadata, result: TestResult) -> str:
@@ -165,28 +175,23 @@ def _trained_line(metadata: Metadata, result: TestResult) -> str:
     return f"{seen}, so this accuracy says nothing about the hidden sample"
 
 
-def _validation_line(metadata: Metadata, last: TestResult) -> str:
+def _validation_lines(metadata: Metadata, last: TestResult) -> list[str]:
     """Return the stored validation accuracy, or why it cannot hold on these photos."""
     asked, known = set(last.truth.values()), metadata.get("class_ids")
     if isinstance(known, list) and (unknown := asked.difference(known)):
-        return (
+        return [
             f"WRONG: the model knows other species than the test asks for: {len(unknown)} of "
             f"{len(asked)} class ids are unknown to it, such as {min(unknown)}"
-        )
-    if not metadata.validation or metadata.trained_photos(last.test) == set():
-        return ""
-    accuracy = marks.accuracy_text(*metadata.validation)
-    low, high = marks.wilson_interval(*metadata.validation)
-    if marks.wilson_interval(*last.score)[1] < low:
-        return (
-            f"WRONG: accuracy {marks.accuracy_text(*last.score)} here, {accuracy} in its "
-            "validation: the same class ids seem to mean other species, or the photos differ in "
-            "kind; train on these photos first"
-        )
-    return (
-        f"validation accuracy stored in the model: {accuracy} (95 % interval {low:.4f} to "
-        f"{high:.4f}), mark {marks.mark_of(accuracy)}"
-    )
+        ]
+    if not (validation := metadata.validation) or metadata.trained_photos(last.test) == set():
+        return []
+    if marks.wilson_interval(*last.score)[1] < marks.wilson_interval(*validation)[0]:
+        here, stored = (marks.accuracy_text(*score) for score in (last.score, validation))
+        return [
+            f"WRONG: accuracy {here} here, {stored} in its validation: the same class ids seem to "
+            "mean other species, or the photos differ in kind; train on these photos first"
+        ]
+    return marks.expectation_lines(*validation, photos=len(last.truth))
 
 
 def show_errors(last: TestResult, names: Mapping[int, str]) -> None:

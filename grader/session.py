@@ -140,6 +140,20 @@ def check_answer(answer: Mapping[str, int], truth: Mapping[str, int]) -> tuple[i
     return sum(answer[name] == class_id for name, class_id in truth.items()), len(truth)
 
 
+def fault_of(test: TestFolder) -> str:
+    """Return what is wrong with the files of a test, for which no submission is to blame, or ""."""
+    for path, part in ((test.input / "train" / "gt.csv", "train"), (test.gt / "gt.csv", "test")):
+        try:
+            labels, photos = read_csv(path), test.input / part / "images"
+        except CheckerError as error:
+            return str(error)
+        if not labels:
+            return f"{path} holds no row"
+        if missing := next((name for name in labels if not (photos / name).is_file()), None):
+            return f"{path} names {missing}, which is no file in {photos}"
+    return ""
+
+
 def check_test(data_dir: Path) -> str:
     """Return the status of a run whose answer and truth are in DATA_DIR. Raises CheckerError."""
     return _ok_status(*check_answer(*_read_answer(data_dir)))

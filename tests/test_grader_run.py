@@ -220,6 +220,31 @@ def test_true_labels_of_an_old_run_are_not_checked_with(course, grade):
     assert (status, statuses_of(course / "tests"), errors) == (1, ["Checker error"], "")
 
 
+@pytest.mark.parametrize(
+    ("file", "text", "fault"),
+    [
+        ("gt/gt.csv", None, "no file"),
+        ("gt/gt.csv", "filename,class_id\n", "holds no row"),
+        ("gt/gt.csv", "filename,class_id\nowl.png,1\n", "names owl.png, which is no file in"),
+        ("input/train/gt.csv", None, "no file"),
+        ("input/train/gt.csv", "filename;class_id\nphoto_0.png;1\n", "its header must be"),
+    ],
+)
+def test_a_fault_of_the_test_is_not_told_as_the_submissions(course, grade, file, text, fault):
+    path = course / "tests" / f"00_test_img_{file}"
+    path.unlink()
+    if text is not None:
+        path.write_text(text)
+    status, lines, _ = grade()
+    told = " ".join(line.strip() for line in lines)
+    assert status == 1
+    assert "Why: the test itself is at fault, not the submission" in told
+    assert fault in told
+    assert str(path) in told
+    assert "python public_data/prepare.py" in told
+    assert "let classify return" not in told
+
+
 def test_below_a_required_accuracy_it_fails_and_is_not_packed(course, grade):
     path, constant = course / "upload.zip", Habit(answer="photo.name: 3")
     status, lines, _ = grade("--require", "0.2501", "--pack", path, habit=constant)
