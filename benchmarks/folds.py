@@ -11,7 +11,8 @@ they are. `--photos` trains on so many photos of each species at most, a row for
 
 Prints accuracy by photo and by species (the mean of the species' recalls; the course's samples are
 balanced), cross-entropy after temperature (nats), and the differences from the unchanged settings
-on the same folds and seeds, with standard errors over photos and, from two seeds on, over seeds.
+on the same folds and seeds, with standard errors over photos and, from two seeds on, over seeds;
+then also a row of the networks of all seeds together.
 Finished folds are kept in the scratch folder, so that an interrupted or repeated command goes on
 where it was. No test photo is used.
 """
@@ -40,7 +41,7 @@ from torch.nn import functional
 import solution
 from course import cli
 from course.files import UserError, check_writable
-from course.layout import load_training_set
+from course.layout import labels_fingerprint, load_training_set, photo_digests
 from reporting.calibration import fit_temperature
 from solution import EpochRow, Prediction, Sample, Settings
 from train_full import changes, save
@@ -64,6 +65,7 @@ class Folds:
         self.class_ids = sorted(set(training.gt.values()))
         self.paths, self.scratch = training.paths, scratch
         self.labels = torch.tensor([self.class_ids.index(i) for i in training.gt.values()])
+        self.sample = photo_digests(self.paths) + labels_fingerprint(training.gt)
         self.start = lru_cache(maxsize=1)(self._start)  # takes a minute, for each settings
 
     def split(self, fold: int, photos: int | None) -> tuple[np.ndarray, np.ndarray]:
@@ -88,7 +90,7 @@ class Folds:
 
     def kept(self, compute: Callable[..., Any], suffix: str, **arguments: Any) -> Any:
         """Return what a method computes of these arguments; once computed, it is kept in a file."""
-        what = json.dumps({name: str(value) for name, value in arguments.items()})
+        what = json.dumps({"sample": self.sample} | {k: str(v) for k, v in arguments.items()})
         file = self.scratch / f"{hashlib.sha256(what.encode()).hexdigest()[:16]}.{suffix}"
         if not file.is_file():
             save(compute(**arguments), file)
@@ -213,9 +215,13 @@ def main(arguments: list[str] | None = None) -> None:
         new = folds.outcome(options.folds, changed, photos=photos, views=views)
         what = [*options.set, *(f"views {text}" for text in options.views)]
         what += [f"{photos} photos per species"] if photos else []
-        row = {"changed": " ".join(what) or "nothing: the settings"}
-        row |= {name: ",".join(map(str, getattr(options, name))) for name in ("folds", "seeds")}
-        rows.append(row | compared(new, usual))
+        outcomes = {" ".join(what) or "nothing: the settings": new}
+        if len(seeds) > 1:  # without the chance of a single training
+            mean = new.logits.mean(0, keepdim=True)  # (1, photos, classes)
+            outcomes["the mean of the seeds' logits"] = new._replace(logits=mean)
+        numbers = {name: ",".join(map(str, getattr(options, name))) for name in ("folds", "seeds")}
+        for text, outcome in outcomes.items():
+            rows.append({"changed": text} | numbers | compared(outcome, usual))
     for cells in (rows[0], ["---"] * len(rows[0]), *(row.values() for row in rows)):
         print(f"| {' | '.join(cells)} |")
 

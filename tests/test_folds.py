@@ -1,5 +1,6 @@
 """benchmarks/folds.py: trials on folds, paired differences, resuming."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -38,9 +39,8 @@ def test_all_species_count_alike_whatever_their_photos():
     row = folds.compared(*(outcome(right, labels=labels) for right in answers))
     assert (row["accuracy"], row["by species"]) == ("0.7500", "0.5000")
     assert row["difference"].startswith("+0.0000")
-    assert row["difference by species"].startswith(
-        "-0.3333"
-    )  # a third of one species, one whole other
+    # a third of one species, one whole other
+    assert row["difference by species"].startswith("-0.3333")
 
 
 def test_seeds_that_answer_alike_are_no_more_evidence_than_one():
@@ -117,6 +117,15 @@ def test_what_differs_is_kept_in_another_file(change, sample):
         assert sample.kept(lambda n=number, **_: n, "pt", **arguments) == number % 2
 
 
+def test_another_sample_has_files_of_its_own(sample, tests_dir, tmp_path):
+    other = shutil.copytree(tests_dir, tmp_path / "other")
+    photo = next(other.glob("*_input/train/images/*"))
+    photo.write_bytes(photo.read_bytes() + b"0")
+    both = sample, folds.Folds(other, sample.scratch)
+    kept = [one.kept(lambda n=number: n, "pt") for number, one in enumerate(both)]
+    assert kept == [0, 1]
+
+
 def test_the_folds_are_the_whole_sample_and_the_same_every_time(sample):
     parts = [sample.split(fold, None)[1].tolist() for fold in range(folds.FOLDS)]
     assert sorted(index for part in parts for index in part) == list(range(24))
@@ -130,9 +139,10 @@ def test_the_command_prints_a_table(tests_dir, init, monkeypatch, capsys, tmp_pa
     monkeypatch.setattr(folds, "Settings", small)
     arguments = [tests_dir, "--folds", "0", "--seeds", "0,1", "--scratch", tmp_path / "scratch"]
     assert call(folds.main, *arguments, "--photos", "2", "--set", "batch_size=4") == 0
-    header, _, row = capsys.readouterr().out.splitlines()[-3:]
+    header, _, row, mean = capsys.readouterr().out.splitlines()[-4:]
     assert header.startswith("| changed | folds | seeds | accuracy | by species | ")
     assert row.startswith("| batch_size=4 2 photos per species | 0 | 0,1 | ")
+    assert mean.startswith("| the mean of the seeds' logits | 0 | 0,1 | ")
 
 
 @pytest.mark.parametrize(
