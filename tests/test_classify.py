@@ -3,6 +3,7 @@
 import functools
 import shutil
 import warnings
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -173,21 +174,28 @@ def test_an_animation_counts_as_its_first_frame(folder, model_path):
     assert list(classify(model_path, folder)) == ["a.gif"]
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "empty"),
+        (b"<html>404</html>", "no photo that Pillow reads"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no photo that Pillow reads"),
+    ],
+)
 def test_what_cannot_be_decoded_is_answered_and_counted(
-    photos, folder, model_path, tmp_path, capsys
+    content, reason, photos, folder, model_path, tmp_path, capsys
 ):
-    (folder / "broken.jpg").write_bytes(b"<html>404</html>")
-    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "broken.jpg").write_bytes(content)
     shutil.copy(photos[1] / "00.jpg", folder / "good.jpg")
     checkpoint = torch.load(model_path, weights_only=True) | {"fallback_class": 1000}
     torch.save(checkpoint, tmp_path / "fallback.pt")
     answers = classify(tmp_path / "fallback.pt", folder)
-    assert answers.keys() == {"broken.jpg", "empty.jpg", "good.jpg"}
-    assert answers["broken.jpg"] == answers["empty.jpg"] == 1000
-    broken, empty, count = capsys.readouterr().err.splitlines()
-    assert broken.endswith("broken.jpg (no photo that Pillow reads)")
-    assert empty.endswith("empty.jpg (empty)")
-    assert count.startswith("2 of 3 photos cannot be decoded")
+    assert answers.keys() == {"broken.jpg", "good.jpg"}
+    assert answers["broken.jpg"] == 1000
+    why, count = capsys.readouterr().err.splitlines()
+    assert "broken.jpg" in why
+    assert reason in why
+    assert count.startswith("1 of 2 photos cannot be decoded")
 
 
 def test_every_file_that_may_be_a_photo_is_listed_and_others_are_passed_over(folder, model_path):
@@ -229,9 +237,12 @@ def test_more_pixels_than_memory_allows_get_the_fallback(folder, model_path, cap
     "form", ["TGA", "JPEG2000", "PCX", "ICO", "DDS", "SGI", "DIB", "QOI", "AVIF"]
 )
 def test_formats_are_told_by_content(folder, form):
-    if form not in solution.formats() or form not in Image.SAVE:
+    if form not in solution.formats():
         pytest.skip("not in this Pillow")
-    Image.new("RGB", (32, 32), (200, 100, 0)).save(folder / "photo.jpg", form)
+    try:
+        Image.new("RGB", (32, 32), (200, 100, 0)).save(folder / "photo.jpg", form)
+    except (KeyError, OSError):
+        pytest.skip("this Pillow does not write it")
     assert solution.read_photo(folder / "photo.jpg", 8).getpixel((9, 9))[0] > 180
 
 
@@ -241,6 +252,15 @@ def test_heic_is_a_photo_where_this_pillow_decodes_it(monkeypatch, decoded):
     if decoded:
         monkeypatch.setitem(Image.OPEN, "HEIF", (None, None))
     assert ("HEIF" in solution.formats.__wrapped__()) == decoded
+
+
+def test_a_large_profile_beside_the_pixels_is_tolerated(folder):
+    path, body = folder / "a.png", b"profile\0\0" + zlib.compress(bytes(3 * 2**20))
+    Image.new("RGB", (32, 32), "red").save(path)
+    data, checksum = path.read_bytes(), zlib.crc32(b"iCCP" + body).to_bytes(4, "big")
+    chunk = len(body).to_bytes(4, "big") + b"iCCP" + body + checksum
+    path.write_bytes(data[:33] + chunk + data[33:])  # after the header
+    assert solution.read_photo(path, 8).getpixel((9, 9)) == (255, 0, 0)
 
 
 @pytest.mark.parametrize("action", ["always", "error"])  # filters that a caller sets anew

@@ -4,8 +4,10 @@ import copy
 import os
 import random
 import shutil
+import statistics
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -76,6 +78,16 @@ def test_the_final_run_knows_nothing_of_the_validation_run(photos, tiny, network
     for measured in ("val_loss", "val_accuracy"):
         unknown = [getattr(row, measured) is None for row in rows]
         assert unknown == [False, False, True, True]
+
+
+def test_it_learns_what_can_be_learnt(photos, tiny):
+    """Three colours, from the backbone of the shipped model."""
+    rows = []
+    settings = replace(tiny, epochs=8, colour_jitter=0.0, cutmix=0.0, head_learning_rate=1e-2)
+    train_classifier(*photos, settings=settings, on_epoch=rows.append)
+    first, last = rows[8], rows[-3:]
+    assert statistics.mean(row.accuracy for row in last) >= 0.8
+    assert statistics.mean(row.loss for row in last) < 0.7 * first.loss
 
 
 def test_fast_train_is_one_epoch_and_a_head_starts_small_from_its_seed(photos, tiny):
@@ -173,16 +185,22 @@ def test_split_keeps_the_proportions_and_follows_the_seed():
 
 def state_of_the_process():
     """Random states, threads, and the modes that tensors are made and computed in."""
-    random_states = random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist()
+    python, numpy, of_torch = random.getstate(), np.random.get_state(), torch.get_rng_state()
     modes = torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.get_default_dtype()
     autocast = torch.is_autocast_enabled("cpu"), torch.get_default_device()
-    return random_states, torch.get_num_threads(), modes, autocast
+    numbers = of_torch.tolist(), torch.get_num_threads()
+    return python, str(numpy), *numbers, *modes, *autocast
 
 
-def test_what_the_caller_set_changes_nothing_and_stays(photos, tiny):
-    """Even where a batch is three chunks, on other threads."""
+@pytest.fixture(scope="module")
+def alone(photos, tiny):
+    """Settings with which a batch is three chunks, and the network that they give."""
     settings = replace(tiny, batch_size=19, epochs=1)
-    network = train_classifier(*photos, settings=settings)
+    return settings, train_classifier(*photos, settings=settings)
+
+
+def test_what_the_caller_set_changes_nothing_and_stays(photos, alone):
+    settings, network = alone
     torch.rand(9)  # so that the random state is not that of a training
     with surroundings():
         before = state_of_the_process()
@@ -192,6 +210,21 @@ def test_what_the_caller_set_changes_nothing_and_stays(photos, tiny):
     ours, theirs = (of.validation.predictions for of in (network, again))
     for one, other in zip(ours, theirs, strict=True):
         assert torch.equal(one.view_logits, other.view_logits)
+
+
+def test_two_threads_at_once_train_the_same(photos, alone):
+    (settings, network), trained, before = alone, [], state_of_the_process()
+
+    def train():
+        trained.append(train_classifier(*photos, settings=settings))
+
+    workers = [threading.Thread(target=train) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [states_equal(network, again) for again in trained] == [True, True]
+    assert state_of_the_process()[3:] == before[3:]
 
 
 # ---- Pretrained weights --------------------------------------------------------------------------

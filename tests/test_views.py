@@ -68,6 +68,31 @@ def test_the_box_is_the_blob_around_the_peak_with_its_margin():
     assert localise(cam, blank(600, 800), constants)[0] < 340
 
 
+def test_the_box_is_a_square_within_the_photo_that_grows_with_margin_and_lower_threshold():
+    generator = torch.Generator().manual_seed(0)
+    sides = []
+    for _ in range(60):
+        h, w, height, width = (
+            torch.randint(low, high, (), generator=generator).item()
+            for low, high in ((2, 12), (2, 12), (64, 500), (64, 500))
+        )
+        cam, before = torch.rand(h, w, generator=generator), 0
+        for threshold, margin in ((0.9, 0.0), (0.9, 0.2), (0.5, 0.2), (0.2, 0.4)):
+            constants = {**CONSTANTS, "box_threshold": threshold, "box_margin": margin}
+            left, top, right, bottom = localise(cam, blank(height, width), constants)
+            assert 0 <= left < right <= width
+            assert 0 <= top < bottom <= height
+            assert right - left == bottom - top >= before
+            before = right - left
+            sides.append(before / min(height, width))
+        y, x = divmod(cam.argmax().item(), w)
+        if before < min(height, width):  # it holds the peak
+            assert left <= (x + 0.5) * width / w <= right
+            assert top <= (y + 0.5) * height / h <= bottom
+    assert min(sides) < 0.5
+    assert max(sides) == 1.0
+
+
 @pytest.mark.parametrize(("height", "width"), [(63, 400), (400, 63), (1, 1)])
 def test_a_tiny_photo_is_seen_whole(height, width):
     cam = torch.eye(4)
