@@ -5,6 +5,7 @@ import os
 import stat
 import struct
 import tarfile
+import tracemalloc
 import zipfile
 import zlib
 
@@ -368,6 +369,17 @@ def test_links_and_devices_in_a_zip(tmp_path, kind, content, told, more, prepare
     pack(tmp_path / "a.zip", (member, content))
     assert prepared(tmp_path / "a.zip").err == told
     assert taken(tmp_path) == expected() | more
+
+
+def test_no_more_of_a_links_target_is_unpacked_than_a_path_may_have(tmp_path, prepared):
+    member = zipfile.ZipInfo("Auk/9.jpg")
+    member.external_attr, member.compress_type = (stat.S_IFLNK | 0o644) << 16, zipfile.ZIP_DEFLATED
+    pack(tmp_path / "a.zip", (member, b"x" * 2**26))
+    tracemalloc.start()
+    assert "Auk/9.jpg" in prepared(tmp_path / "a.zip", status=1).err
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**25
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read everything")
