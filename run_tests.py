@@ -108,11 +108,10 @@ def run_as_checker(argv: Sequence[str]) -> int:
     """Take the testing system's own calls, recognised by the environment variable CHECKER."""
     match argv:
         case ["run_single_test", data_dir, output_dir]:
-            words = (Submission.at(ROOT), Path(data_dir), Path(output_dir))
-            outcome = run("run_single_test", *words)
+            submission = Submission.at(ROOT)
+            outcome = run("run_single_test", submission, Path(data_dir), Path(output_dir))
             if outcome.problem:
-                traceback = outcome.failure.traceback if outcome.failure else ""
-                print(f"{traceback}Runtime error: {outcome.problem}", file=sys.stderr)
+                print(f"{outcome.traceback}Runtime error: {outcome.problem}", file=sys.stderr)
                 return 1
         case ["check_test", data_dir] | ["check_test", data_dir, _]:
             try:

@@ -86,9 +86,8 @@ def show_result(result: TestResult, submission: Submission) -> None:
 
 
 def _show_problem(problem: Problem, result: TestResult, submission: Submission) -> None:
-    failure = result.outcome.failure
-    if failure and failure.traceback:
-        say(failure.traceback.rstrip())
+    if result.outcome.traceback:
+        say(result.outcome.traceback.rstrip())
     say(f"   {problem}")
     if fault := fault_of(result.test):
         say_indented(f"Why: the test itself is at fault, not the submission: {fault}")
