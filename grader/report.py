@@ -150,9 +150,6 @@ def show_model(metadata: Metadata, results: Sequence[TestResult]) -> None:
     if not metadata:
         return
     say("Model")
-    if "unreadable" in metadata:
-        say(f"   cannot be inspected: {metadata['unreadable']}")
-        return
     if metadata.is_demonstration([result.test for result in results]):
         say(f"   {DEMONSTRATION}")
     for result in results:
