@@ -41,7 +41,7 @@ from grader import report  # noqa: E402
 from grader.model import Metadata  # noqa: E402
 from grader.pack import PackError, files_to_pack, imported_files, pack  # noqa: E402
 from grader.process import run  # noqa: E402
-from grader.report import say, show_progress  # noqa: E402
+from grader.report import say  # noqa: E402
 from grader.reproduce import find_test, reproduce  # noqa: E402
 from grader.session import TestResult, check_test, grade, grade_tests  # noqa: E402
 from grader.staging import LIMITS, NAMES, Submission  # noqa: E402
@@ -132,8 +132,8 @@ def run_as_checker(argv: Sequence[str]) -> int:
 
 def run_locally(options: argparse.Namespace) -> int:
     """Grade all tests of a folder, or a drawn sample if public_data holds none."""
-    how = {"limits": LIMITS | dict(options.limit), "watch": show_progress}
-    submission = Submission.at(options.submission, options.model, **how)
+    limits = LIMITS | dict(options.limit)
+    submission = Submission.at(options.submission, options.model, limits=limits)
     if options.model and not options.model.is_file():
         raise UserError(f"no model file {options.model}: check --model")
     check_files(options, submission)

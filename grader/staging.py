@@ -6,7 +6,7 @@ import shutil
 import site
 import stat
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,6 @@ class Submission:
     code: str = NAMES[0]  # or solution/__init__.py
     limits: Mapping[str, float] = field(default_factory=lambda: LIMITS)
     use_sandbox: bool = True
-    watch: Callable[..., None] | None = None  # called while it runs
 
     @property
     def module(self) -> str:

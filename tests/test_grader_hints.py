@@ -39,18 +39,13 @@ HINTS = {
     ),
     "a network pickled in a notebook": (
         error("AttributeError: Can't get attribute 'Net' on <module '__main__' from '/c/run.py'>"),
-        "its class Net was in __main__",
+        "whole pickled network",
         "save its state_dict",
     ),
     "a missing library": (
         error("ModuleNotFoundError: No module named 'tensorflow'", "import"),
         "tensorflow is neither Python's, nor installed",
         "requirements-course.txt",
-    ),
-    "a notebook": (
-        error("SyntaxError: invalid syntax (solution.py, line 1)", "import"),
-        "Python 3.12",
-        "begin with % or !",
     ),
     "other names": (error("the answer lacks '0000.jpg'", CHECK), "by file name", "path.name"),
     "an answer of texts": (
@@ -74,11 +69,6 @@ HINTS = {
         "smaller batches",
     ),
     "too slow": (error("over its time limit of 900 s"), "too long", "--limit classify=SECONDS"),
-    "a release that differs": (
-        error("TypeError: ReduceLROnPlateau.__init__() got an unexpected argument 'verbose'"),
-        "if the library's release is the same",
-        "requirements-course.txt",
-    ),
     "any error": (error("ZeroDivisionError: division by zero"), "runtime error", "traceback"),
 }
 

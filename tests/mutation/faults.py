@@ -219,9 +219,9 @@ FAULTS = [
     ),
     *faults_of(
         "grader/session.py", "test_grader_run.py",
-        ('shutil.rmtree(test.check / "gt", ignore_errors=True)', "pass", "true labels of this test",
-         "true_labels_of_an_old"),
-        ("answer.unlink(missing_ok=True)", "pass", "an answer of this run",
+        ('read_csv(test.gt / "gt.csv")', 'read_csv(test.check / "gt" / "gt.csv")',
+         "true labels of this test", "true_labels_of_an_old"),
+        ("output.unlink(missing_ok=True)", "pass", "an answer of this run",
          "an_old_answer_is_not"),
     ),
     *faults_of(
