@@ -9,7 +9,7 @@ from importlib import metadata
 PACKAGES = (
     *("torch", "torchvision", "timm", "numpy", "pillow", "scikit-learn", "scikit-image", "scipy"),
     *("pandas", "lightning", "pytorch-lightning", "torchmetrics", "kornia", "albumentations"),
-    *("opencv-python-headless", "imgaug", "matplotlib", "tqdm", "joblib"),
+    *("opencv-python-headless", "opencv-python", "imgaug", "matplotlib", "tqdm", "joblib"),
 )
 
 
@@ -29,9 +29,8 @@ def unknown_packages(imported: Sequence[str]) -> list[str]:
 
 
 def _normalised(name: str) -> str:
-    """Return a distribution's name as indexes compare it (PEP 503), one for all of OpenCV's."""
-    name = re.sub(r"[-_.]+", "-", name).lower()
-    return "opencv-python-headless" if name.startswith("opencv-") else name
+    """Return a distribution's name as indexes compare it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _with_requirements(names: Iterable[str]) -> list[str]:
