@@ -169,7 +169,6 @@ def grade_sample(submission: Submission, options: argparse.Namespace) -> int:
     import train_full
 
     kept = ROOT / "report" / "sample"
-    kept = kept.relative_to(Path.cwd()) if kept.is_relative_to(Path.cwd()) else kept
     trained = kept / "birds_model.pt"
     say("Training on it, from the backbone of the model at hand:")
     words = ["--init", str(submission.model), "--out", str(trained), "--report", str(kept)]

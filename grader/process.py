@@ -195,7 +195,9 @@ class Run:
             case "start":
                 self._start_phase(facts["phase"])
             case "refusal":
-                self._add_refusal(Refusal(**facts))
+                self.outcome.refusals.append(Refusal(**facts))
+                if facts["kind"] != LIBRARY_INTERNAL:
+                    self.phase.verdict = "rule broken" if facts["breach"] else "refused"
             case "failure":
                 refusal = facts.pop("refusal")
                 self._fail(**facts, refusal=refusal and Refusal(**refusal))
@@ -213,11 +215,6 @@ class Run:
         self.began, self.cpu_before = time.monotonic(), self.cpu
         if name != "exit":
             self.outcome.phases.append(self.phase)
-
-    def _add_refusal(self, refusal: Refusal) -> None:
-        self.outcome.refusals.append(refusal)
-        if refusal.kind != LIBRARY_INTERNAL:
-            self.phase.verdict = "rule broken" if refusal.breach else "refused"
 
     # ---- The end ----
 

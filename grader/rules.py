@@ -75,11 +75,10 @@ class Rules:
     """The hook's state; nothing is refused before the script's first phase.
 
     Args:
-        config: `code`, the folder of the script and the code; `submission`, the folder that it was
-            made from; `data` and `output`, the script's; `base`, the run's;
-            `scratch`, folders that libraries may write in; `known`, folders that the testing
-            system has, too; `channel`, the file that reports go to, after the word `token`;
-            `limit_files`, whether no file may grow where native code writes.
+        config: folders: `code`, of the script and the code; `submission`, that it was made from;
+            `data` and `output`, the script's; `base`, the run's; `scratch`, that libraries may
+            write in; `known`, that the testing system has, too. `channel`, the file that reports
+            go to, after the word `token`; `limit_files`, whether no file may grow.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -115,6 +114,8 @@ class Rules:
         handler = self.handlers.get(event)
         if handler is None or not (self.phase or event == PHASE) or get_ident() in self.busy:
             return
+        if event in (PHASE, FAILURE) and os.getpid() != self.pid:
+            return  # a fork of the submission's goes on
         self.busy.add(get_ident())
         try:
             handler(event, args)
@@ -152,9 +153,7 @@ class Rules:
     # ---- Phases ----
 
     def begin(self, phase: str) -> None:
-        """End the phase before and begin this one; a fork of the submission's reports nothing."""
-        if os.getpid() != self.pid:
-            return
+        """End the phase before and begin this one."""
         self.limit_files(FILE_SIZE_LIMIT if phase in ("fast_train", "train", "classify") else None)
         self.saving = phase in ("answer", "save")  # the end of classify, of train
         if self.saving:
@@ -167,9 +166,7 @@ class Rules:
         self.send("start", phase=phase)
 
     def fail(self, error: BaseException) -> None:
-        """Report the exception that ends the script, unless a fork of the submission's fails."""
-        if os.getpid() != self.pid:
-            return
+        """Report the exception that ends the script."""
         self.limit_files()
         self._send_modules()
         self.send(
@@ -212,7 +209,9 @@ class Rules:
         given = [args[i] for i in _CHANGES[event]]
         if event == "os.truncate" and isinstance(given[0], int):
             return self.limit_files()  # shared memory gets its size
-        names = [_in_folder(os.fsdecode(v), args[-1]) for v in given if not isinstance(v, int)]
+        opened = f"/proc/self/fd/{args[-1]}"  # the folder that names may be relative to
+        base = os.path.realpath(opened) if os.path.isdir(opened) else ""
+        names = [os.path.join(base, os.fsdecode(v)) for v in given if not isinstance(v, int)]
         there = bool(names) and os.path.lexists(names[-1])
         if not names or (there if event in _MAKING else not there and event in _ALTERING):
             return None  # the system says itself that it is there, or that it is not
@@ -236,7 +235,9 @@ class Rules:
         self.limit_files()
         self._note_made(paths)
         origin, values = self.find_origin()
-        given = any(self._is_given(path, values) for path in paths)
+        texts = [os.path.abspath(text) for text in map(_path, values) if text]
+        names = [text for text in texts if text.startswith(self.scratch)]  # or of folders around it
+        given = any(path.startswith(name) for path in paths for name in names)
         if given and origin["kind"] == LIBRARY_INTERNAL:  # in another thread
             origin["kind"] = VIA_LIBRARY
         if given or origin["kind"] == DIRECT:
@@ -248,11 +249,6 @@ class Rules:
         return path.startswith(self.scratch[0]) or (
             path.startswith(self.scratch) and not path.startswith(self.own)
         )
-
-    def _is_given(self, name: str, values: Any) -> bool:
-        """Tell whether one of the values names this file in scratch, or a folder around it."""
-        texts = (os.path.abspath(text) for text in map(_path, values) if text)
-        return any(name.startswith(text) and text.startswith(self.scratch) for text in texts)
 
     def _note_made(self, paths: list[str]) -> None:
         """Note the files and folders right in scratch that paths lie in."""
@@ -447,18 +443,15 @@ class Rules:
 
             def execute_and_wrap(module: Any) -> None:
                 execute(module)
-                self._wrap(module)
+                for *path, last, position in _NATIVE_WRITERS[name]:
+                    owner: Any = module
+                    for part in path:
+                        owner = getattr(owner, part, None)
+                    if function := owner and getattr(owner, last, None):
+                        setattr(owner, last, self._audited(function, position))
 
             spec.loader.exec_module = execute_and_wrap  # type: ignore[method-assign]
         return spec
-
-    def _wrap(self, module: Any) -> None:
-        for *path, last, position in _NATIVE_WRITERS[module.__name__]:
-            owner: Any = module
-            for name in path:
-                owner = getattr(owner, name, None)
-            if function := owner and getattr(owner, last, None):
-                setattr(owner, last, self._audited(function, position))
 
     def _audited(self, function: Any, position: int) -> Any:
         def audited(*args: Any, **options: Any) -> Any:
@@ -542,12 +535,6 @@ def _path(value: Any) -> str:
         return os.fsdecode(value)
     except Exception:  # no path, or one that cannot say its name
         return ""
-
-
-def _in_folder(name: str, descriptor: Any) -> str:
-    """Return a name relative to an open folder as absolute, where the system can tell."""
-    folder = f"/proc/self/fd/{descriptor}"
-    return os.path.join(os.path.realpath(folder) if os.path.isdir(folder) else "", name)
 
 
 def _is_number(host: Any) -> bool:

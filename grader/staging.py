@@ -43,7 +43,6 @@ KEPT = (
     *("LD_", "DYLD_", "OMP_", "MKL_", "KMP_", "OPENBLAS_", "NUMEXPR_", "NUMBER_OF_PROCESSORS"),
     *("SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "COMSPEC"),
 )
-_ACCELERATORS = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 # What the testing system has as well: Python, its packages, the system.
 _SYSTEM = ["/usr", "/lib", "/lib64", "/bin", "/sbin", "/etc", "/opt", "/proc", "/sys", "/dev"]
 _SYSTEM += ["/var", "/run", "/System", "/Library", "/private/etc", "/private/var/db"]
@@ -136,7 +135,7 @@ class Stage:
         """
         names = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(self.temporary)) | {"CHECKER": "1"}
         if not self.boxed:  # the sandbox has no such device
-            names |= dict.fromkeys(_ACCELERATORS, "")
+            names |= {f"{kind}_VISIBLE_DEVICES": "" for kind in ("CUDA", "HIP", "ROCR")}
         if task == "train":
             return {**os.environ, **names}
         names["HOME" if os.name == "posix" else "USERPROFILE"] = str(self.home)

@@ -150,7 +150,7 @@ FAULTS = [
         ("| os.O_CREAT | os.O_TRUNC", "", "no file by a read-only descriptor",
          "forbidden_calls_raise_and_are_reported"),
         ("(2, 10, 23, 30)", "(2,)", "no internet by IPv6", "connections_beyond_this_machine"),
-        ("name.startswith(text)", "name == text", "no file in a folder that the submission names",
+        ("path.startswith(name)", "path == name", "no file in a folder that the submission names",
          "under_a_name_that_the_submission"),
         ('origin["kind"] == DIRECT and', "False and",
          "a verdict on a file that it tries to write", "forbidden_calls_raise_and_are_reported"),
