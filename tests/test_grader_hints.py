@@ -32,7 +32,6 @@ HINTS = {
     "pretrained weights": (refused(NETWORK, VIA_LIBRARY, HUB), "no pretrained", "weights=None"),
     "a driver": (refused(ACCELERATOR), *CUDA),
     ".cuda()": (error("AssertionError: Torch not compiled with CUDA enabled"), *CUDA),
-    "a gpu": (error("MisconfigurationException: No supported gpu backend found!"), *CUDA),
     "a model saved on CUDA": (
         error("RuntimeError: Attempting to deserialize object on a CUDA device but ..."),
         *CUDA,
@@ -41,6 +40,11 @@ HINTS = {
         error("AttributeError: Can't get attribute 'Net' on <module '__main__' from '/c/run.py'>"),
         "whole pickled network",
         "save its state_dict",
+    ),
+    "a network that torch refuses": (
+        error("UnpicklingError: Weights only load failed. Re-running `torch.load` with ..."),
+        "from 2.6 on refuses it",
+        "weights_only=False",
     ),
     "a missing library": (
         error("ModuleNotFoundError: No module named 'tensorflow'", "import"),
