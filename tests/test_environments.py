@@ -20,7 +20,6 @@ from typing import NamedTuple
 import pytest
 
 from course.cli import one_line
-from course.files import check_writable, temporary_folder
 from public_data.prepare import main as prepare
 from tests.commands import call
 from tests.conftest import draw_photo
@@ -207,18 +206,12 @@ def test_who_has_read_enough_ends_no_work(out):
 @needs_shell
 @pytest.mark.parametrize("name", ["prepare", "predict", "run_tests"])
 def test_a_command_works_in_all_that_is_odd_at_once(name, given, out, tmp_path):
-    """A symlinked checkout, one core, isolated Python, no streams, no home, files from 1970.
-
-    Where bubblewrap is, prepare can write nothing but its target.
-    """
+    """A symlinked checkout, one core, isolated Python, no streams, no home, files from 1970."""
     command = COMMANDS[name]
     (tmp_path / "checkout").symlink_to(ROOT)
     for path in given.rglob("*.jpg"):
         os.utime(path, (0, 0))
     before = ["taskset", "-c", "0"] if shutil.which("taskset") else []
-    if name == "prepare":
-        target = ("--bind", str(out), str(out), "--tmpfs", "/dev/shm")
-        before = boxed("--remount-ro", "/", *target) or before
     words = command.at(tmp_path / "checkout", given=given, out=out)
     how = {"HOME": "/nonexistent", "https_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": ""}
     process = launch(words, python=["-I"], before=before, redirect="<&- >&- 2>&-", **how)
@@ -392,10 +385,3 @@ def test_a_signal_waits_for_a_step_that_is_to_be_whole(out, tmp_path):
     status, _, error = finish(launch([str(tmp_path / "step.py"), str(ROOT), str(out)]))
     assert (status, error.count("\n")) == (128 + signal.SIGTERM, 1), error
     assert [path.relative_to(out).as_posix() for path in out.rglob("*")] == ["new", "new/file"]
-
-
-def test_folders_made_for_a_file_that_was_not_written_are_gone(tmp_path):
-    check_writable(tmp_path / "a/b/file")
-    with temporary_folder("x", tmp_path / "c/d"):
-        assert (tmp_path / "c/d").is_dir()
-    assert list(tmp_path.iterdir()) == []

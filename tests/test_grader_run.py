@@ -164,11 +164,13 @@ def test_the_grader_never_imports_torch_nor_what_draws(whole):
 
 
 def test_a_failing_run_prints_the_traceback_and_exits_with_1(course, grade):
-    habit = Habit(top="print('x\\n' * 20_000, 'loading the weights')", classify="[][1]")
+    write = "open('/etc/x', 'w')"
+    habit = Habit(top="print('x\\n' * 20_000, 'loading the weights')", classify=write)
     status, lines, _ = grade(habit=habit)
     assert (status, lines[:2]) == (1, ["00 Runtime error", "Traceback (most recent call last):"])
-    assert "IndexError: list index out of range" in lines
-    assert not any("grader" in line for line in lines if line.startswith("  File"))
+    assert "OSError: [Errno 30] Read-only file system: '/etc/x'" in lines
+    assert not any("grader>" in line or "run.py" in line for line in lines)
+    assert "   Why: a submission must not write files: its folder is read-only there" in lines
     assert "   |  loading the weights" in lines
     assert lines[-1] == "Mark: 0"
     assert json.loads((course / "tests" / "results.json").read_text()) == [{"status": ERROR}]
@@ -288,27 +290,17 @@ def test_results_are_there_whatever_ends_the_run(course, number):
     assert statuses_of(course / "tests") == [ERROR] * 2
 
 
-# What a submission may leave behind when the grader is killed: a fork in a session of its own, one
-# whose parent has ended, another program, and one that has nothing of its parent's environment.
+# What a submission may leave behind when the grader is killed: an orphan in a session of its own,
+# and a program that has nothing of its parent's environment.
 HANGS_WITH_OTHERS = Habit(
-    top="""
-    RUN = os.environ["LC_BIRDS_TEST_RUN"]
-    PROGRAM = [sys.executable, "-c", "import time; time.sleep(300)", RUN]
-
-    def sleeping_fork(parent_ends):
-        if (pid := os.fork()) == 0:
-            os.setsid()
-            if not parent_ends or os.fork() == 0:
-                time.sleep(300)
-            os._exit(0)
-        if parent_ends:
-            os.waitpid(pid, 0)
-    """,
     classify="""
-    sleeping_fork(parent_ends=False)
-    sleeping_fork(parent_ends=True)
-    subprocess.Popen(PROGRAM)
-    subprocess.Popen(PROGRAM, env={})
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            time.sleep(300)
+        os._exit(0)
+    program = [sys.executable, "-c", "import time; time.sleep(300)"]
+    subprocess.Popen([*program, os.environ["LC_BIRDS_TEST_RUN"]], env={})
     time.sleep(300)
     """,
 )
@@ -342,8 +334,8 @@ def test_a_killed_grader_leaves_no_process_behind(course, layer):
         env={**os.environ, "LC_BIRDS_TEST_RUN": run, "TMPDIR": str(course)},
         stderr=subprocess.DEVNULL,
     )
-    # The grader, the supervisor, the submission's process and four others; two of bwrap's.
-    processes = 9 if layer == "os" else 7
+    # The grader, the supervisor, the submission's process and two others; two of bwrap's.
+    processes = 7 if layer == "os" else 5
     try:
         assert waits_for(lambda: len(processes_of(run)) >= processes), processes_of(run)
         grader.kill()
@@ -382,35 +374,15 @@ def test_a_phase_that_ran_out_of_time_says_so_in_its_row(grade):
     assert any(line.split()[:1] == ["import"] and line.endswith("over time") for line in lines)
 
 
-@pytest.mark.parametrize(
-    ("name", "told"),
-    [
-        (
-            "a file beside the code",
-            [
-                "Traceback (most recent call last):",
-                "   classify: broke the rule 'no file written': open(",
-                "   Why: a submission must not write files",
-                "   What to do: take the write out",
-            ],
-        ),
-        (
-            "the network, as far as it is there",
-            [
-                "   !! fast_train: broke the rule 'no internet':",
-                "   It was refused, the submission went on and answered. The testing system most",
-                "      probably says the same as this run, 'Ok, accuracy 1.0000'.",
-                "   Why: the testing system has no internet",
-                "   What to do: take it out",
-            ],
-        ),
-    ],
-)
-def test_what_happened_why_and_what_to_do(grade, name, told):
-    lines = grade(habit=HABITS[name])[1]
-    assert not any("<grader>" in line for line in lines)  # the grader's own frames
-    said = iter(lines)
-    for start in told:
+def test_a_refusal_that_was_caught_is_told_with_why_and_what_to_do(grade):
+    said = iter(grade(habit=HABITS["the network, as far as it is there"])[1])
+    for start in (
+        "   !! fast_train: broke the rule 'no internet':",
+        "   It was refused, the submission went on and answered. The testing system most",
+        "      probably says the same as this run, 'Ok, accuracy 1.0000'.",
+        "   Why: the testing system has no internet",
+        "   What to do: take it out",
+    ):
         assert any(line.startswith(start) for line in said), start
 
 
@@ -464,7 +436,6 @@ def test_checker_mode_fails_aloud(course, monkeypatch, main):
     ("words", "cause"),
     [
         ("--pack good/birds_model.pt", "good/birds_model.pt is read by this command"),
-        ("--json good/solution.py", "good/solution.py is read by this command"),
         ("--json tests/00_test_img_input/train/images/photo_0.png", "is read by this command"),
         ("--json tests/results.json", "results.json would be written twice"),
         ("--pack large.zip", "large.zip cannot be written: the disk is full"),

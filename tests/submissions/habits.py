@@ -448,14 +448,6 @@ RULES = {
         },
         refusals=(wrote("open('*notes.txt', 'r+')"),),
     ),
-    "a file in the current folder, hidden": Habit(
-        classify="""
-        with contextlib.suppress(Exception):
-            os.mkdir("cache")
-        """,
-        message=wrote("os.mkdir('cache')", line=19),
-        box=OK,
-    ),
     "a file beside the code": Habit(
         classify="Path(__file__).with_name('cache.txt').write_text('photos seen')",
         message=wrote("open('{folder}/cache.txt', 'w')", line=17),
