@@ -98,7 +98,6 @@ SHADOWS = ["copy", "course", "grader", "inspect", "psutil", "random", "resource"
 INT = "int(photo.read_text())"
 ENDLESS = "while True: time.sleep(0.1)"
 WORKERS = "classify: worker processes: the course advises against them in classify (*"
-LEFT = "a process that the submission started outlived the test and was ended"
 NO_WEIGHTS = "fast_train: pretrained weights are missing and cannot be downloaded: refused * (*"
 
 
@@ -162,18 +161,6 @@ def fit(**options):
     trainer = pl.Trainer(max_epochs=1, **quiet, **options)
     trainer.fit(Net(), DataLoader(photos, batch_size=2))
     return trainer
-"""
-# models/whole_module.pt: torch.save(solution.Net(), ...)
-NET = """
-import torch
-
-class Net(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.head = torch.nn.Linear(3, 4)
-
-    def forward(self, x):
-        return self.head(x)
 """
 
 PLAIN = {
@@ -274,10 +261,6 @@ PLAIN = {
         train="raise ValueError('the loss is not a number')",
         message="fast_train: ValueError: the loss is not a number (solution.py:11)",
     ),
-    "no training function": Habit(
-        files={"solution.py": "def classify(model, images):\n    return {}\n"},
-        message="import: ImportError: cannot import name 'train_classifier' from 'solution' (*)",
-    ),
     "no Python": Habit(
         top="def oops(:",
         message="import: SyntaxError: invalid syntax (solution.py, line 7) (solution.py:7)",
@@ -300,10 +283,6 @@ PLAIN = {
         classify="os._exit(0)",
         message="classify: the process ended with exit status 0, without an answer",
         box=CHECK,
-    ),
-    "killed": Habit(  # as by the system when memory runs out
-        classify="os.kill(os.getpid(), 9)",
-        message="classify: the process ended by SIGKILL, without an answer",
     ),
     "a classification that never ends": Habit(
         classify=ENDLESS,
@@ -366,8 +345,18 @@ PLAIN = {
         ),
     ),
     # ---- libraries ----
-    "a whole network": Habit(
-        top=NET,
+    "a whole network": Habit(  # whole_module.pt: torch.save(solution.Net(), ...)
+        top="""
+        import torch
+
+        class Net(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.head = torch.nn.Linear(3, 4)
+
+            def forward(self, x):
+                return self.head(x)
+        """,
         classify="""
         network = torch.load(model_path, map_location="cpu", weights_only=False)
         assert network(torch.zeros(1, 3)).shape == (1, 4)
@@ -550,7 +539,7 @@ RULES = {
         warnings=(
             WORKERS,
             "classify: starts another program (*), which the audit hook cannot watch (*",
-            LEFT,
+            "a process that the submission started outlived the test and was ended",
         ),
     ),
     # ---- the network ----
