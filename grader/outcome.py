@@ -78,7 +78,7 @@ class Outcome:
     made: list[str] = field(default_factory=list)  # by libraries, in scratch
     modules: list[str] = field(default_factory=list)  # imported from the submission's folder
     imported: list[str] = field(default_factory=list)  # packages that the submission imports
-    log: str = ""  # the end of what it printed, without
+    log: str = ""  # the end of what it printed, without the traceback
     traceback: str = ""  # of a failure
 
     @property

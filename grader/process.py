@@ -190,7 +190,8 @@ class Run:
                     text = self.stage.with_original_path(line[len(token) :].decode())
                     self._understand(**ast.literal_eval(text))
 
-    def _understand(self, event: str, **facts: Any) -> None:
+    def _understand(self, event: str, memory: int, **facts: Any) -> None:
+        self.peak = max(self.peak, memory)
         match event:
             case "start":
                 self._start_phase(facts["phase"])

@@ -22,12 +22,10 @@ LIMITS = {
     "import": 120.0,  # `import solution`, with torch from a cold disk
     "fast_train": 15 * 60.0,  # the assignment's own number
     "classify": 15 * 60.0,  # not stated in the assignment: taken to be the same
-    # The interpreter's end, after that. The testing system waits longer for a thread that never
-    # ends: until its own limit.
-    "exit": 120.0,
+    "exit": 120.0,  # the interpreter's end: the testing system waits until its own limit
     "train": 4 * 3600.0,  # the full training of --reproduce
-    # GiB of memory that the child may allocate. The testing system's limit is not known: 8 is
-    # several times what training MobileNetV2 takes, and leaves a 16 GiB laptop alive.
+    # GiB that each process may allocate. The testing system's limit is not known: 8 is several
+    # times what training MobileNetV2 takes, and leaves a 16 GiB laptop alive.
     "memory": 8.0,
 }
 
@@ -70,9 +68,7 @@ class Submission:
         codes = [name for module in MODULES for name in (f"{module}/__init__.py", f"{module}.py")]
         code = next((name for name in codes if (folder / name).is_file()), None)
         if code is None:
-            raise UserError(
-                f"no {' or '.join(NAMES)} in {folder}: name its folder with --submission"
-            )
+            raise UserError(f"no {' or '.join(NAMES)} in {folder}: name it with --submission")
         return cls(folder, model or folder / "birds_model.pt", code, **options)
 
 
