@@ -176,8 +176,7 @@ def facts():
         "environment": sorted(set(os.environ) - {"TEMP", "TMP", "LANG", "LC_CTYPE"}),
         "modules": sorted(sys.modules), "here": os.listdir(), "hooks": len(sys.path_hooks),
     }
-OWN = {"os", "sys", "audit", "read_csv", "save_csv", "main", "MODES", "train", "classify_only",
-       "run_single_test"}
+OWN = {"os", "sys", "audit", "read_csv", "save_csv", "main", "train", "run_single_test"}
 print("FACTS", json.dumps(facts()))
 """
 
