@@ -1,7 +1,7 @@
 """The packages of the course's environment, compared with those that a submission imports."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib import metadata
 
@@ -9,7 +9,7 @@ from importlib import metadata
 PACKAGES = (
     *("torch", "torchvision", "timm", "numpy", "pillow", "scikit-learn", "scikit-image", "scipy"),
     *("pandas", "lightning", "pytorch-lightning", "torchmetrics", "kornia", "albumentations"),
-    *("opencv-python-headless", "imgaug", "matplotlib", "tqdm", "joblib"),
+    *("opencv-python-headless", "opencv-python", "imgaug", "matplotlib", "tqdm", "joblib"),
 )
 
 
@@ -17,8 +17,7 @@ def unknown_packages(imported: Sequence[str]) -> list[str]:
     """Return what the course's environment lacks of these imports, as "jax (jax 0.4.1)"."""
     if not imported:
         return []
-    there = {*_with_requirements(PACKAGES), "setuptools", "pip", "wheel"}
-    providers, found = metadata.packages_distributions(), []
+    there, providers, found = _course_packages(), metadata.packages_distributions(), []
     for module in imported:
         # Python 3.10 finds none of a distribution that does not list its modules, such as torch.
         name, *_ = providers.get(module) or [module]
@@ -29,14 +28,13 @@ def unknown_packages(imported: Sequence[str]) -> list[str]:
 
 
 def _normalised(name: str) -> str:
-    """Return a distribution's name as indexes compare it (PEP 503), one for all of OpenCV's."""
-    name = re.sub(r"[-_.]+", "-", name).lower()
-    return "opencv-python-headless" if name.startswith("opencv-") else name
+    """Return a distribution's name as indexes compare it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def _with_requirements(names: Iterable[str]) -> list[str]:
-    """Return these distributions and all that they require, as far as they are installed."""
-    found = list(names)
+def _course_packages() -> list[str]:
+    """Return the course's packages and all that they require, as far as they are installed."""
+    found = [*PACKAGES, "setuptools", "pip", "wheel"]
     for name in found:  # which grows meanwhile
         with suppress(metadata.PackageNotFoundError):
             for text in metadata.requires(name) or []:

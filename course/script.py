@@ -49,11 +49,6 @@ def run_single_test(data_dir, output_dir, with_training=True):
     save_csv(answer, os.path.join(output_dir, "output.csv"))
 
 
-def classify_only(data_dir, output_dir):
-    """Classify with the model at hand, without training."""
-    run_single_test(data_dir, output_dir, with_training=False)
-
-
 def train(data_dir, output_dir):
     """Train in full and save the network, as the submission turns it into a checkpoint."""
     audit("grader.phase", "import")
@@ -69,16 +64,13 @@ def train(data_dir, output_dir):
     sys.modules["torch"].save(checkpoint, os.path.join(output_dir, "birds_model.pt"))
 
 
-MODES = {"run_single_test": run_single_test, "classify": classify_only, "train": train}
-
-
-def main(argv):
+def main(mode, data_dir, output_dir):
     """Run one mode; an exception that leaves it is a runtime error."""
-    if len(argv) != 4 or argv[1] not in MODES:
-        print(f"Usage: {argv[0]} MODE DATA_DIR OUTPUT_DIR")
-        return
     try:
-        MODES[argv[1]](*argv[2:])
+        if mode == "train":
+            train(data_dir, output_dir)
+        else:
+            run_single_test(data_dir, output_dir, with_training=mode != "classify")
     except BaseException as error:
         audit("grader.failure", error)
         raise
@@ -86,4 +78,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    main(sys.argv)
+    main(*sys.argv[1:])

@@ -4,7 +4,6 @@ Nothing is decided here: the verdict is known already. A hint is a pair (why, re
 """
 
 import re
-from pathlib import Path
 
 from grader.outcome import CHECK, Failure, Problem
 from grader.rules import ACCELERATOR, FILES, NETWORK
@@ -44,8 +43,8 @@ ERRORS: tuple[tuple[str, str, str], ...] = (
         rf"^{CHECK}$",
         "the check compares the answers with all true labels, by file name",
         "let classify return an answer for every file of its folder, under the file's name as a "
-        "text (path.name); if the true labels name a photo that is not there, make the tests anew "
-        "(python public_data/prepare.py)",
+        "text (path.name); if a file of the test is at fault, or the true labels name a photo that "
+        "is not there, make the tests anew (python public_data/prepare.py)",
     ),
     (
         r"^the result cannot be written",
@@ -82,17 +81,12 @@ ERRORS: tuple[tuple[str, str, str], ...] = (
         "check atexit handlers, and threads of libraries that still run at the end",
     ),
     (
-        r"Can't get attribute '(?P<name>\w+)' on <module '__main__'",
-        "the file holds a whole network, pickled where its class {name} was in __main__; here it "
-        "is not",
+        r"Can't get attribute '\w+' on <module '__main__'|weights_only|Weights only load failed",
+        "the file holds a whole pickled network, which needs its class where it was, not in a "
+        "notebook's __main__; torch from 2.6 on refuses it by default, torch 2.4, which the "
+        "testing system has, loads it",
         "save its state_dict: torch.save(network.state_dict(), 'birds_model.pt'), and load it "
-        "into a network that classify builds",
-    ),
-    (
-        r"weights_only|Weights only load failed",
-        "the file holds a whole pickled network, which torch from 2.6 on refuses by default; "
-        "torch 2.4, which the testing system has, loads it",
-        "save network.state_dict(), or give torch.load weights_only=False, which suits both",
+        "into a network that classify builds; or give torch.load weights_only=False",
     ),
     (
         r"on (a )?CUDA|No CUDA GPUs|with CUDA|NVIDIA driver|No supported gpu|CUDAAccelerator",
@@ -105,16 +99,6 @@ ERRORS: tuple[tuple[str, str, str], ...] = (
         "install it if the testing system has it (requirements-course.txt), else do without it",
     ),
     (
-        r"^(SyntaxError|IndentationError|TabError)",
-        "it is not valid Python; the testing system has Python 3.12, and reads code as UTF-8",
-        "correct the line named above; a notebook's lines that begin with % or ! are not Python",
-    ),
-    (
-        r"cannot import name '(?P<name>train_classifier|classify)'",
-        "the testing system imports both functions, train_classifier and classify",
-        "define {name} in the file that is imported, with this spelling",
-    ),
-    (
         r"^no model file|invalid load key|not a ZIP|central directory|magic number"
         r"|PytorchStreamReader|Unpickling",
         "birds_model.pt, which lies beside the code, is missing, damaged, or no file that "
@@ -122,46 +106,30 @@ ERRORS: tuple[tuple[str, str, str], ...] = (
         "copy or download it again (with Git LFS: git lfs pull), train it (python train_full.py), "
         "or name another with --model",
     ),
-    (
-        r"^(TypeError|AttributeError|ImportError)",
-        "an exception that leaves the submission is a runtime error there, too, if the library's "
-        "release is the same",
-        "correct the line named above, in a way that the releases of the testing system take as "
-        "well (requirements-course.txt)",
-    ),
 )
 ANY_ERROR: Hint = (
     "an exception that leaves the submission is a runtime error there, too",
-    "correct what the message and the traceback name",
+    "correct what the message and the traceback name, for Python 3.12 and the releases of the "
+    "testing system (requirements-course.txt)",
 )
 
 
 def hint(problem: Problem, submission: Submission) -> Hint:
     """Return why the testing system would refuse a problem, and what to do."""
-    if isinstance(problem, Failure):
-        return _about_path(problem, submission) or _about_error(problem, submission)
-    if problem.wants_weights:
-        return WEIGHTS
-    lightning = any("lightning" in name.partition(".")[0] for name in problem.through)
-    return LIGHTNING if lightning and problem.rule == FILES else RULES[problem.rule]
-
-
-def _about_path(failure: Failure, submission: Submission) -> Hint | None:
-    """Say that a path is relative to the wrong folder, if it is."""
-    missing = re.search(r"FileNotFoundError: .*'(?P<name>[^']+)'$", failure.message)
-    name = Path(missing["name"] if missing else "/")
-    if name.is_absolute() or not (submission.folder / name).exists():
-        return None
-    return (
-        "it lies beside the code, but the folder that the testing system starts in is unknown",
-        f"write Path(__file__).parent / {name.as_posix()!r}; classify gets the model's path",
-    )
-
-
-def _about_error(failure: Failure, submission: Submission) -> Hint:
+    if not isinstance(problem, Failure):
+        if problem.wants_weights:
+            return WEIGHTS
+        lightning = any("lightning" in name.partition(".")[0] for name in problem.through)
+        return LIGHTNING if lightning and problem.rule == FILES else RULES[problem.rule]
+    missing = re.search(r"FileNotFoundError: .*'([^'/][^']*)'$", problem.message)
+    if missing and (submission.folder / missing[1]).exists():
+        return (
+            "it lies beside the code, but the folder that the testing system starts in is unknown",
+            f"write Path(__file__).parent / {missing[1]!r}; classify gets the model's path",
+        )
     for pattern, why, remedy in ERRORS:
-        if found := re.search(pattern, f"{failure.phase}\n{failure.message}", re.MULTILINE):
-            words = {"memory": submission.limits["memory"], "phase": failure.phase}
+        if found := re.search(pattern, f"{problem.phase}\n{problem.message}", re.MULTILINE):
+            words = {"memory": submission.limits["memory"], "phase": problem.phase}
             words |= found.groupdict()
             return why.format(**words), remedy.format(**words)
     return ANY_ERROR

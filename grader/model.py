@@ -6,7 +6,6 @@ The file is a zip of torch.save: its plain values are read without torch, and no
 import functools
 import pickle
 import zipfile
-from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -17,40 +16,35 @@ from course.layout import TestFolder, digest_of
 _DIGITS = 8  # of the digest of each photo
 
 
+class _Object(dict):
+    """Stands for a tensor, or any other object that is no plain value."""
+
+    def __init__(self, *_: Any) -> None:
+        super().__init__()
+
+
 class _PlainValues(pickle.Unpickler):
-    """Reads what is plain; a tensor becomes None, anything else is an error."""
+    """Reads what is plain, and no weights."""
 
-    def find_class(self, module: str, name: str) -> Any:
-        if module.startswith("torch"):
-            return lambda *parts: None
-        if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
-        raise pickle.UnpicklingError(f"it holds a {module}.{name}, so it cannot be inspected")
+    def find_class(self, _module: str, _name: str) -> Any:
+        return _Object
 
-    def persistent_load(self, pid: Any) -> None:
-        """Read no weights."""
+    def persistent_load(self, _pid: Any) -> None:
+        pass
 
 
 class Metadata(dict[str, Any]):
-    """What a checkpoint says of its training and validation; empty if it says nothing.
-
-    That of a file that cannot be read so is {"unreadable": why}.
-    """
+    """What a checkpoint says of its training and validation; empty for any other file."""
 
     @classmethod
     def of(cls, model: Path) -> "Metadata":
         """Read it from a file, which need not be a model."""
-        try:
-            with zipfile.ZipFile(model) as archive:
-                [name] = [name for name in archive.namelist() if name.endswith("/data.pkl")]
-                checkpoint = _PlainValues(archive.open(name)).load()
-        except (OSError, zipfile.BadZipFile):
-            return cls()  # no file of torch.save
-        except Exception as error:  # a pickle may fail in every way
-            return cls(unreadable=str(error) or type(error).__name__)
-        if not isinstance(checkpoint, dict):
-            return cls()
-        return cls((name, checkpoint.get(name)) for name in ("training", "validation", "class_ids"))
+        with suppress(Exception), zipfile.ZipFile(model) as archive:  # a pickle fails in every way
+            [name] = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+            checkpoint = _PlainValues(archive.open(name)).load()
+            names = ("training", "validation", "class_ids")
+            return cls((name, checkpoint.get(name)) for name in names)
+        return cls()
 
     @property
     def validation(self) -> tuple[int, int] | None:

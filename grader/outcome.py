@@ -54,7 +54,6 @@ class Failure:
     phase: str
     message: str
     where: str = ""
-    traceback: str = ""
     refusal: Refusal | None = None  # that it comes from
 
     def __str__(self) -> str:
@@ -79,7 +78,8 @@ class Outcome:
     made: list[str] = field(default_factory=list)  # by libraries, in scratch
     modules: list[str] = field(default_factory=list)  # imported from the submission's folder
     imported: list[str] = field(default_factory=list)  # packages that the submission imports
-    log: str = ""
+    log: str = ""  # the end of what it printed, without the traceback
+    traceback: str = ""  # of a failure
 
     @property
     def problem(self) -> Problem | None:

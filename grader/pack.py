@@ -11,14 +11,12 @@ from contextlib import suppress
 from dataclasses import replace
 from importlib.util import resolve_name
 from itertools import accumulate
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from course.files import atomic_write, temporary_folder
 from course.layout import TestFolder
 from grader.session import TestResult, grade_tests
 from grader.staging import OFFERED, Submission
-
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip file can hold
 
 
 class PackError(Exception):
@@ -48,35 +46,23 @@ def imported_files(folder: Path, code: str) -> set[str]:
     """Return the files in the folder that the code imports, itself included, wherever in it."""
     found = [code]
     for name in found:  # which grows meanwhile
-        package = ".".join(PurePosixPath(name).parent.parts)
         # An error may be that of a branch never taken.
         with suppress(OSError, SyntaxError, ValueError, ImportError):
-            for module in _imports(ast.parse((folder / name).read_bytes()), package):
-                found += [file for file in _files_of(folder, module) if file not in found]
+            for module in imports(folder / name, name.rpartition("/")[0].replace("/", ".")):
+                for path in accumulate(module.split("."), "{}/{}".format):  # packages around it
+                    files = (f"{path}/__init__.py", f"{path}.py")
+                    found += [f for f in files if f not in found and (folder / f).is_file()]
     return set(found)
 
 
-def _imports(tree: ast.AST, package: str) -> Iterator[str]:
+def imports(file: Path, package: str = "") -> Iterator[str]:
     """Yield the modules that a file of a package imports; the last part may be a name in one."""
-    for node in ast.walk(tree):
-        match node:
-            case ast.Import(names=names):
-                yield from (alias.name for alias in names)
-            case ast.ImportFrom(module=module, names=names, level=level):
-                module = resolve_name("." * level + (module or ""), package)
-                yield from (f"{module}.{alias.name}" for alias in names)
-            case ast.Call(
-                func=ast.Name(id=function) | ast.Attribute(attr=function),
-                args=[ast.Constant(value=str(name)), *_],
-            ) if function in ("import_module", "__import__"):
-                yield name
-
-
-def _files_of(folder: Path, module: str) -> Iterator[str]:
-    """Yield a module's file, and those of the packages around it."""
-    for path in accumulate(module.split("."), "{}/{}".format):
-        names = (f"{path}/__init__.py", f"{path}.py")
-        yield from [name for name in names if (folder / name).is_file()][:1]
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = resolve_name("." * node.level + (node.module or ""), package)
+            yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
 def pack(
@@ -87,9 +73,13 @@ def pack(
     It becomes `path` only if every test ends as it did before. The first of `files` is the code.
     """
     with atomic_write(path) as temporary, temporary_folder("grader-pack-") as base:
-        _write_zip(temporary, files)
         folder, checks = base.resolve() / "submission", base / "checks"
-        with zipfile.ZipFile(temporary) as archive:
+        with zipfile.ZipFile(temporary, "w") as archive:
+            for name, source in files.items():
+                # Stored: weights hardly shrink, and another zlib would give other bytes.
+                entry = zipfile.ZipInfo(name)  # of 1980, whenever the file was written
+                entry.create_system, entry.external_attr = 3, 0o100644 << 16
+                archive.writestr(entry, source.read_bytes())
             archive.extractall(folder)
         model = folder / "birds_model.pt"
         alone = replace(submission, folder=folder, model=model, code=next(iter(files)))
@@ -104,12 +94,3 @@ def pack(
                     "imports"
                 )
         return temporary.stat().st_size
-
-
-def _write_zip(path: Path, files: Mapping[str, Path]) -> None:
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, source in files.items():
-            # Stored: weights hardly shrink, and another zlib would give other bytes.
-            entry = zipfile.ZipInfo(name, _EPOCH)
-            entry.create_system, entry.external_attr = 3, 0o100644 << 16
-            archive.writestr(entry, source.read_bytes())

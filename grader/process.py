@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,15 +18,19 @@ import psutil
 
 from course.files import atomic_write, temporary_folder
 from grader.outcome import Failure, Outcome, Phase, Refusal
-from grader.rules import DIRECT, FILES, LIBRARY_INTERNAL
-from grader.staging import Stage, Submission
+from grader.rules import LIBRARY_INTERNAL
+from grader.staging import SCRIPT, Stage, Submission
 from grader.supervisor import LEFT
 
 LOG_LIMIT = 32 * 2**20  # bytes of output; a submission that prints more is ended
-TAIL = 8000  # bytes of output that are kept for the report
+TAIL = 20_000  # bytes of output that are kept for the report
+TRACEBACK = "Traceback (most recent call last)"
+# Of a traceback: the frames of the hook, of Python's own import, and of the script.
+FRAMES = r'  File "(<grader>|<frozen importlib[^"]*|{script})", line .*\n(    .*\n)*'
 POLL = 0.02  # seconds between two reads of the reports
 SAMPLE = 0.5  # seconds between two measurements of memory and CPU time
 AFTER_FAILURE = 3.0  # seconds in which a process that has failed ends by itself
+CLEAR = "\r\x1b[2K"  # erases a terminal's line
 
 _POSIX = os.name == "posix"
 
@@ -43,7 +48,18 @@ def run(task: str, submission: Submission, data: Path, output: Path) -> Outcome:
         try:
             return Run(task, stage).go(output)
         finally:
-            stage.make_removable()
+            for path in stage.read_only:
+                path.chmod(0o700)  # so that it can be removed
+
+
+def show_progress(test: str, phase: Phase) -> None:
+    """Show how far a phase is, in a line of its own, on a terminal.
+
+    On stderr: stdout holds what the testing system says. `test` begins with its number.
+    """
+    if sys.stderr.isatty():
+        costs = f"{phase.wall:.0f} s of {phase.limit:.0f} s, CPU {phase.cpu:.0f} s"
+        print(f"{CLEAR}{test[:2]} {phase.name}, {costs}", end="", file=sys.stderr, flush=True)
 
 
 class Run:
@@ -51,7 +67,7 @@ class Run:
 
     def __init__(self, task: str, stage: Stage) -> None:
         self.task, self.stage, self.outcome = task, stage, Outcome(stage.layers())
-        self.limits, self.watch = stage.submission.limits, stage.submission.watch
+        self.limits = stage.submission.limits
         self.memory = int(self.limits["memory"] * 2**30)
         # Opened for writing, too: so it is not at its end where nobody writes.
         self.channel = os.open(stage.channel, os.O_RDWR | os.O_NONBLOCK if _POSIX else os.O_RDONLY)
@@ -81,17 +97,22 @@ class Run:
             self._listen()
         finally:
             process.stdin.close()  # the supervisor ends what is left
-            if not self._ends_within(10.0):
+            try:
+                process.wait(10.0)
+            except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
             reader.join(1.0)
             if not reader.is_alive():  # else somebody still has the other end
                 process.stdout.close()
             os.close(self.channel)
-        self._clear_up()
+        for path in () if self.stage.boxed else map(Path, self.outcome.made):
+            if path.parent == Path("/dev/shm"):  # the other folders go as a whole
+                shutil.rmtree(path, ignore_errors=True)
+                path.unlink(missing_ok=True)
+        self._keep_words()
         if not self.outcome.failure:
             self._keep_output(output)
-        self.outcome.log = self._own_words()
         return self.outcome
 
     def _drain(self, source: IO[bytes]) -> None:
@@ -99,22 +120,21 @@ class Run:
         while data := source.read1(65536):  # type: ignore[attr-defined]
             self.printed += len(data)
             self.tail += data
-            del self.tail[: -2 * TAIL]
+            del self.tail[:-TAIL]
 
-    def _ends_within(self, seconds: float) -> bool:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(seconds)
-        return self.process.poll() is not None
-
-    def _clear_up(self) -> None:
+    def _keep_words(self) -> None:
+        """Keep the end of what was printed, the traceback of a failure by itself."""
         if self.tail.endswith(LEFT):
             del self.tail[-len(LEFT) :]
             text = "a process that the submission started outlived the test and was ended"
             self.outcome.warnings.append(text)
-        for path in () if self.stage.boxed else map(Path, self.outcome.made):
-            if path.parent == Path("/dev/shm"):  # the other folders go as a whole
-                shutil.rmtree(path, ignore_errors=True)
-                path.unlink(missing_ok=True)
+        log, traceback = bytes(self.tail).decode(errors="replace"), ""
+        if self.outcome.failure and TRACEBACK in log:
+            log, _, traceback = log.partition(TRACEBACK)
+            frames = FRAMES.format(script=re.escape(str(self.stage.code / SCRIPT)))
+            traceback = TRACEBACK + re.sub(frames, "", traceback)
+        self.outcome.log = self.stage.with_original_path(log)
+        self.outcome.traceback = self.stage.with_original_path(traceback)
 
     # ---- Listening ----
 
@@ -123,8 +143,9 @@ class Run:
         while not self.outcome.failure:
             status = self.process.poll()  # before the reports: what has ended has reported all
             self._read_reports()
-            if self.outcome.failure:
-                self._ends_within(AFTER_FAILURE)  # as it does by itself, with its last words
+            if self.outcome.failure:  # it ends by itself, with its last words
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self.process.wait(AFTER_FAILURE)
             elif status is not None:
                 return self._judge_end(status)
             elif self.printed > LOG_LIMIT:
@@ -139,8 +160,7 @@ class Run:
                 self._sample()
                 if self.peak > self.memory and sys.platform != "linux":
                     self._fail(f"MemoryError: over {self.limits['memory']:g} GiB")
-                if self.watch:
-                    self.watch(self.stage.data.name, self.phase)
+                show_progress(self.stage.data.name, self.phase)
             time.sleep(POLL)
         return None
 
@@ -170,48 +190,41 @@ class Run:
                     text = self.stage.with_original_path(line[len(token) :].decode())
                     self._understand(**ast.literal_eval(text))
 
-    def _understand(self, event: str, **facts: Any) -> None:
+    def _understand(self, event: str, memory: int, **facts: Any) -> None:
+        self.peak = max(self.peak, memory)
         match event:
             case "start":
-                self._start_phase(**facts)
+                self._start_phase(facts["phase"])
             case "refusal":
-                self._add_refusal(Refusal(**facts))
+                self.outcome.refusals.append(Refusal(**facts))
+                if facts["kind"] != LIBRARY_INTERNAL:
+                    self.phase.verdict = "rule broken" if facts["breach"] else "refused"
             case "failure":
                 refusal = facts.pop("refusal")
-                self.peak = max(self.peak, facts.pop("memory"))
                 self._fail(**facts, refusal=refusal and Refusal(**refusal))
             case "modules":
                 self.outcome.modules, self.outcome.imported = facts["own"], facts["imported"]
             case _ if facts["text"] not in (lines := getattr(self.outcome, event)):
                 lines.append(str(facts["text"]))
 
-    def _start_phase(self, phase: str, memory: int) -> None:
+    def _start_phase(self, name: str) -> None:
         """End the phase before and begin this one."""
-        self.peak = max(self.peak, memory)
         self._sample()
         if self.phase.verdict == "running":
             self.phase.verdict = "ok"
-        self.phase = Phase(phase, self.limits[phase])
+        self.phase = Phase(name, self.limits[name])
         self.began, self.cpu_before = time.monotonic(), self.cpu
-        if phase != "exit":
+        if name != "exit":
             self.outcome.phases.append(self.phase)
-
-    def _add_refusal(self, refusal: Refusal) -> None:
-        self.outcome.refusals.append(refusal)
-        if refusal.kind != LIBRARY_INTERNAL:
-            self.phase.verdict = "rule broken" if refusal.breach else "refused"
 
     # ---- The end ----
 
-    def _fail(
-        self, message: str, where: str = "", traceback: str = "", refusal: Refusal | None = None
-    ) -> None:
-        name = self.phase.name
+    def _fail(self, message: str, where: str = "", refusal: Refusal | None = None) -> None:
         self._sample()
         if refusal and not refusal.where:  # it was in another thread
             refusal = replace(refusal, where=where)
         self.phase.verdict = "rule broken" if refusal or self.outcome.problem else "error"
-        self.outcome.failure = Failure(name, message, where, traceback, refusal)
+        self.outcome.failure = Failure(self.phase.name, message, where, refusal)
         if self.phase not in self.outcome.phases:  # the exit, or before the script has begun
             self.outcome.phases.append(self.phase)
 
@@ -231,19 +244,8 @@ class Run:
 
     def _keep_output(self, folder: Path) -> None:
         file = self.stage.output / ("birds_model.pt" if self.task == "train" else "output.csv")
-        for path in sorted(set(self.stage.output.iterdir()) - {file}):
-            call = f"native code wrote OUTPUT_DIR/{path.name}"
-            self._add_refusal(Refusal("classify", FILES, call, DIRECT, breach=True))
         if not file.is_file():
             self._fail("the output is gone")
         elif not self.outcome.problem:
             with atomic_write(folder / file.name) as temporary:
                 shutil.copyfile(file, temporary)
-
-    def _own_words(self) -> str:
-        """Return the end of its output, without the traceback, which is reported separately."""
-        text, failure = bytes(self.tail[-TAIL:]).decode(errors="replace"), self.outcome.failure
-        if failure and failure.traceback:
-            headers = max(1, failure.traceback.count("Traceback (most recent call last)"))
-            text = text.rsplit("Traceback (most recent call last)", headers)[0]
-        return self.stage.with_original_path(text)

@@ -12,13 +12,12 @@ from course.cli import printable
 from course.environment import unknown_packages
 from grader.hints import hint
 from grader.model import Metadata
-from grader.outcome import Outcome, Phase, Problem
-from grader.rules import LIBRARY_INTERNAL
-from grader.session import TestResult, fault_of
+from grader.outcome import Outcome, Problem
+from grader.process import CLEAR
+from grader.session import TestResult
 from grader.staging import Submission
 
 ERRORS_SHOWN = 10
-CLEAR = "\r\x1b[2K"  # erases a terminal's line
 DEMONSTRATION = (
     "this model is a demonstration, trained on other photos than the sample at hand: whoever "
     "submits trains on the course's sample first (python train_full.py)"
@@ -34,19 +33,8 @@ def say(text: str) -> None:
 
 def say_indented(text: str) -> None:
     """Print a sentence below the testing system's line, wrapped at 80 columns."""
-    wrapper = textwrap.TextWrapper(80, "   ", "      ", break_long_words=False)
-    wrapper.break_on_hyphens = False
-    say(wrapper.fill(text))
-
-
-def show_progress(test: str, phase: Phase) -> None:
-    """Show how far a phase is, in a line of its own, on a terminal.
-
-    On stderr: stdout holds what the testing system says. `test` begins with its number.
-    """
-    if sys.stderr.isatty():
-        costs = f"{phase.wall:.0f} s of {phase.limit:.0f} s, CPU {phase.cpu:.0f} s"
-        print(f"{CLEAR}{test[:2]} {phase.name}, {costs}", end="", file=sys.stderr, flush=True)
+    wrap = textwrap.TextWrapper(80, "   ", "      ", break_long_words=False, break_on_hyphens=False)
+    say(wrap.fill(text))
 
 
 # ---- A test --------------------------------------------------------------------------------------
@@ -57,7 +45,10 @@ def show_result(result: TestResult, submission: Submission) -> None:
     outcome, seconds = result.outcome, f"{result.outcome.seconds:.2f}s " if result.ok else ""
     say(f"{result.test.number} {seconds}{result.status}")
     if outcome.problem:
-        _show_problem(outcome.problem, result, submission)
+        if outcome.traceback:
+            say(outcome.traceback.rstrip())
+        say(f"   {outcome.problem}")
+        show_hint(outcome.problem, submission)
     for refusal in outcome.swallowed_refusals:
         say_indented(f"!! {refusal}")
         if result.ok:
@@ -78,23 +69,11 @@ def show_result(result: TestResult, submission: Submission) -> None:
         )
     for warning in outcome.warnings:
         say_indented(f"Warning: {warning}")
-    for note in [*_library_notes(outcome), *outcome.notes]:
+    for note in outcome.notes:
         say_indented(f"Note: {note}")
     if lines := outcome.log.splitlines():  # such as how many photos could not be read
         say("   the end of what it printed:")
         say("\n".join(f"   | {line}" for line in lines[-3 if result.ok else -20 :]))
-
-
-def _show_problem(problem: Problem, result: TestResult, submission: Submission) -> None:
-    failure = result.outcome.failure
-    if failure and failure.traceback:
-        say(failure.traceback.rstrip())
-    say(f"   {problem}")
-    if fault := fault_of(result.test):
-        say_indented(f"Why: the test itself is at fault, not the submission: {fault}")
-        say_indented("What to do: make the tests anew (python public_data/prepare.py)")
-    else:
-        show_hint(problem, submission)
 
 
 def show_hint(problem: Problem, submission: Submission) -> None:
@@ -108,19 +87,6 @@ def foreign_lines(outcome: Outcome) -> list[str]:
     """Say what the run used that the testing system does not have."""
     packages = [f"imports {name}" for name in unknown_packages(outcome.imported)]
     return [f"{text}: the testing system has none" for text in [*outcome.foreign, *packages]]
-
-
-def _library_notes(outcome: Outcome) -> list[str]:
-    """Say what libraries tried by themselves, one line for each of them."""
-    tried: dict[tuple[str, str, str], str] = {}
-    for refusal in outcome.refusals:
-        if refusal.kind == LIBRARY_INTERNAL:
-            library = (refusal.through or ("a library",))[-1].split(".")[0]
-            tried.setdefault((refusal.phase, library, refusal.rule), refusal.call)
-    return [
-        f"{phase}: {library} by itself tried {call}: refused ({rule}), as in the testing system"
-        for (phase, library, rule), call in tried.items()
-    ]
 
 
 def show_phases(outcome: Outcome) -> None:
@@ -151,17 +117,13 @@ def show_model(metadata: Metadata, results: Sequence[TestResult]) -> None:
     if not metadata:
         return
     say("Model")
-    if "unreadable" in metadata:
-        say(f"   cannot be inspected: {metadata['unreadable']}")
-        return
     if metadata.is_demonstration([result.test for result in results]):
         say(f"   {DEMONSTRATION}")
     for result in results:
-        if result.truth:
+        if result.ok:
             say(f"   test {result.test.number}: {_trained_line(metadata, result)}")
-    if results[-1].ok:
-        for line in _validation_lines(metadata, results[-1]):
-            say(f"   {line}")
+    for line in _validation_lines(metadata, results[-1]) if results[-1].ok else ():
+        say(f"   {line}")
 
 
 def _trained_line(metadata: Metadata, result: TestResult) -> str:
@@ -210,11 +172,11 @@ def as_json(metadata: Metadata, results: Sequence[TestResult]) -> dict[str, Any]
     """Return everything in the report, for programs."""
     tests = []
     for result in results:
-        entry = {"test": result.test.input.name, **result.entry()}
+        entry = {"test": result.test.input.name, **result.entry(), **asdict(result.outcome)}
         entry["message"] = str(result.outcome.problem or "")
         if result.ok:
-            correct, total = result.score
-            entry |= {"correct": correct, "total": total, "misclassified": result.wrong()}
-        tests.append({**entry, **asdict(result.outcome)})
+            entry["correct"], entry["total"] = result.score
+            entry["misclassified"] = result.wrong()
+        tests.append(entry)
     grade = marks.grade_results([result.entry() for result in results])
     return {**grade, "tests": tests, "model": metadata or None}

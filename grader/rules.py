@@ -29,8 +29,6 @@ PHASE, WARNING, FAILURE = "grader.phase", "grader.warning", "grader.failure"
 FILE_SIZE_LIMIT = 64  # bytes
 
 _MOST_REPORTS = 100  # refusals, warnings and foreign files of a process
-_TEXT_LIMIT = 20_000  # characters of a traceback
-
 _HIDDEN = ("<", globals().get("__file__", "<grader>"))  # frames that are nobody's
 _STANDARD = os.path.dirname(os.__file__) + os.sep
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -52,17 +50,17 @@ _CHANGES = {
 }
 _REVERSE_LOOK_UPS = ("socket.gethostbyaddr", "socket.getnameinfo")
 _LOOK_UPS = ("socket.getaddrinfo", "socket.gethostbyname", *_REVERSE_LOOK_UPS)
-# Native functions that open files and announce nothing: by module, the path of attributes to each,
-# where its arguments hold the file's name, and the mode. Position -1: it makes shared memory.
-_NATIVE_IO: dict[str, tuple[tuple[Any, ...], ...]] = {
+# Native functions that write files and announce nothing: by module, the path of attributes to each,
+# and where its arguments hold the file's name; -1: it makes shared memory.
+_NATIVE_WRITERS: dict[str, tuple[tuple[Any, ...], ...]] = {
     "torch": (
-        ("_C", "PyTorchFileWriter", "__init__", 1, "wb"),
-        ("_C", "ScriptModule", "save", 1, "wb"),
-        ("UntypedStorage", "share_memory_", -1, ""),
+        ("_C", "PyTorchFileWriter", "__init__", 1),
+        ("_C", "ScriptModule", "save", 1),
+        ("UntypedStorage", "share_memory_", -1),
     ),
-    "torchvision.io.image": (("write_file", 0, "wb"), ("read_file", 0, "rb")),
-    "safetensors._safetensors_rust": (("serialize_file", 1, "wb"),),
-    "cv2": (("imwrite", 0, "wb"), ("imwritemulti", 0, "wb"), ("imread", 0, "rb")),
+    "torchvision.io.image": (("write_file", 0),),
+    "safetensors._safetensors_rust": (("serialize_file", 1),),
+    "cv2": (("imwrite", 0), ("imwritemulti", 0)),
 }
 
 
@@ -77,11 +75,10 @@ class Rules:
     """The hook's state; nothing is refused before the script's first phase.
 
     Args:
-        config: `code`, the folder of the script and the code; `submission`, the folder that it was
-            made from; `data` and `output`, the script's; `base`, the run's;
-            `scratch`, folders that libraries may write in; `known`, folders that the testing
-            system has, too; `channel`, the file that reports go to, after the word `token`;
-            `limit_files`, whether no file may grow where native code writes.
+        config: folders: `code`, of the script and the code; `submission`, that it was made from;
+            `data` and `output`, the script's; `base`, the run's; `scratch`, that libraries may
+            write in; `known`, that the testing system has, too. `channel`, the file that reports
+            go to, after the word `token`; `limit_files`, whether no file may grow.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -105,7 +102,6 @@ class Rules:
             "open": self._on_open,
             "import": self._on_import,
             "ctypes.dlopen": self._on_library,
-            "sqlite3.connect": self._on_database,
             **dict.fromkeys(_CHANGES, self._on_change),
             **dict.fromkeys(_LOOK_UPS, self._on_look_up),
             **dict.fromkeys(("socket.connect", "socket.sendto", "socket.sendmsg"), self._on_send),
@@ -118,6 +114,8 @@ class Rules:
         handler = self.handlers.get(event)
         if handler is None or not (self.phase or event == PHASE) or get_ident() in self.busy:
             return
+        if event in (PHASE, FAILURE) and os.getpid() != self.pid:
+            return  # a fork of the submission's goes on
         self.busy.add(get_ident())
         try:
             handler(event, args)
@@ -131,7 +129,7 @@ class Rules:
 
     def send(self, event: str, **facts: Any) -> None:
         """Report to the grader; every time anew, since a submission may close what is open."""
-        line = f"{self.config['token']} {dict(facts, event=event)!r}\n"
+        line = f"{self.config['token']} {dict(facts, event=event, memory=_peak_memory())!r}\n"
         data = line.encode(errors="backslashreplace")
         try:
             channel = os.open(self.config["channel"], os.O_WRONLY | os.O_APPEND)
@@ -155,9 +153,7 @@ class Rules:
     # ---- Phases ----
 
     def begin(self, phase: str) -> None:
-        """End the phase before and begin this one; a fork of the submission's reports nothing."""
-        if os.getpid() != self.pid:
-            return
+        """End the phase before and begin this one."""
         self.limit_files(FILE_SIZE_LIMIT if phase in ("fast_train", "train", "classify") else None)
         self.saving = phase in ("answer", "save")  # the end of classify, of train
         if self.saving:
@@ -167,20 +163,16 @@ class Rules:
         if phase == "exit":
             self._send_modules()
         self.phase = phase
-        self.send("start", phase=phase, memory=_peak_memory())
+        self.send("start", phase=phase)
 
     def fail(self, error: BaseException) -> None:
-        """Report the exception that ends the script, unless a fork of the submission's fails."""
-        if os.getpid() != self.pid:
-            return
+        """Report the exception that ends the script."""
         self.limit_files()
         self._send_modules()
         self.send(
             "failure",
             message=("the result cannot be written: " if self.saving else "") + _message(error),
-            memory=_peak_memory(),
             where=self._line_of(error),
-            traceback=self._format(error),
             refusal=_refusal_behind(error),
         )
         self.phase = "exit"
@@ -193,7 +185,7 @@ class Rules:
             return None  # a descriptor: judged when it was opened
         name = os.fsdecode(path)
         if name.startswith(_DEVICES):
-            raise self._refusal(ACCELERATOR, event, (path, mode), _error(ENOENT, name))
+            raise self._refused(ACCELERATOR, event, (path, mode), _error(ENOENT, name))
         if not (flags or 0) & _WRITING:
             return self._on_read(name)
         real = os.path.realpath(name)
@@ -217,21 +209,16 @@ class Rules:
         given = [args[i] for i in _CHANGES[event]]
         if event == "os.truncate" and isinstance(given[0], int):
             return self.limit_files()  # shared memory gets its size
-        names = [_in_folder(os.fsdecode(v), args[-1]) for v in given if not isinstance(v, int)]
+        opened = f"/proc/self/fd/{args[-1]}"  # the folder that names may be relative to
+        base = os.path.realpath(opened) if os.path.isdir(opened) else ""
+        names = [os.path.join(base, os.fsdecode(v)) for v in given if not isinstance(v, int)]
         there = bool(names) and os.path.lexists(names[-1])
         if not names or (there if event in _MAKING else not there and event in _ALTERING):
             return None  # the system says itself that it is there, or that it is not
         parts = map(os.path.split, names)
         return self._judge(event, args, [os.path.join(os.path.realpath(f), n) for f, n in parts])
 
-    def _on_database(self, event: str, args: tuple[Any, ...]) -> None:
-        """Let SQLite open what is there: it falls back to reading by itself."""
-        name = os.fsdecode(args[0]).removeprefix("file:").partition("?")[0]
-        if name not in ("", ":memory:") and not os.path.exists(name):
-            error = sys.modules["_sqlite3"].OperationalError("unable to open database file")
-            self._judge(event, args, [os.path.realpath(name)], error)
-
-    def _judge(self, event: str, args: Any, paths: list[str], error: Any = None) -> None:
+    def _judge(self, event: str, args: Any, paths: list[str]) -> None:
         """Let scratch be written, refuse everything else, report what is a matter of the rules.
 
         In scratch, a file that the submission itself writes or names breaks the rule although it
@@ -239,15 +226,18 @@ class Rules:
         """
         if not os.path.isdir(os.path.dirname(paths[-1])):
             return  # nothing can come of it, and the system says so itself
-        error = error or _error(EROFS, paths[-1])
+        error = _error(EROFS, paths[-1])
         if "__pycache__" in paths[-1]:  # Python does without
-            raise _marked(error, None)
+            error._refusal = None
+            raise error
         if not all(map(self._is_scratch, paths)):
-            raise self._refusal(FILES, event, args, error, paths[-1].startswith(self.roots))
+            raise self._refused(FILES, event, args, error, paths[-1].startswith(self.roots))
         self.limit_files()
         self._note_made(paths)
         origin, values = self.find_origin()
-        given = any(self._is_given(path, values) for path in paths)
+        texts = [os.path.abspath(text) for text in map(_path, values) if text]
+        names = [text for text in texts if text.startswith(self.scratch)]  # or of folders around it
+        given = any(path.startswith(name) for path in paths for name in names)
         if given and origin["kind"] == LIBRARY_INTERNAL:  # in another thread
             origin["kind"] = VIA_LIBRARY
         if given or origin["kind"] == DIRECT:
@@ -259,11 +249,6 @@ class Rules:
         return path.startswith(self.scratch[0]) or (
             path.startswith(self.scratch) and not path.startswith(self.own)
         )
-
-    def _is_given(self, name: str, values: Any) -> bool:
-        """Tell whether one of the values names this file in scratch, or a folder around it."""
-        texts = (os.path.abspath(text) for text in map(_path, values) if text)
-        return any(name.startswith(text) and text.startswith(self.scratch) for text in texts)
 
     def _note_made(self, paths: list[str]) -> None:
         """Note the files and folders right in scratch that paths lie in."""
@@ -301,11 +286,11 @@ class Rules:
             name = os.fsdecode(address)
             abstract = name[:1] in ("", "\0")
             if not abstract and not os.path.realpath(name).startswith(self.scratch):
-                raise self._refusal(NETWORK, event, args[1:], _error(ENOENT, name))
+                raise self._refused(NETWORK, event, args[1:], _error(ENOENT, name))
         elif isinstance(address, tuple) and not _is_this_machine(address[0]):
             family = getattr(connection, "family", 0)
             if family in (2, 10, 23, 30):  # AF_INET; AF_INET6 on Linux, Windows, macOS
-                raise self._refusal(NETWORK, event, args[1:], _error(ENETUNREACH))
+                raise self._refused(NETWORK, event, args[1:], _error(ENETUNREACH))
 
     def _on_look_up(self, event: str, args: tuple[Any, ...]) -> None:
         host = args[0][0] if isinstance(args[0], tuple) else args[0]
@@ -313,7 +298,7 @@ class Rules:
         if not _is_this_machine(host) and (event in _REVERSE_LOOK_UPS or not _is_number(host)):
             socket = sys.modules["_socket"]
             error = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
-            raise self._refusal(NETWORK, event, args, error)
+            raise self._refused(NETWORK, event, args, error)
 
     # ---- Libraries, programs, workers, threads ----
 
@@ -330,7 +315,7 @@ class Rules:
     def _on_library(self, event: str, args: tuple[Any, ...]) -> None:
         if any(driver in str(args[0]) for driver in _DRIVERS):
             missing = f"{args[0]}: cannot open shared object file: No such file or directory"
-            raise self._refusal(ACCELERATOR, event, args, OSError(missing))
+            raise self._refused(ACCELERATOR, event, args, OSError(missing))
 
     def _on_program(self, event: str, args: tuple[Any, ...]) -> None:
         words = args[1] if event in ("os.spawn", "subprocess.Popen") else args[0]
@@ -357,20 +342,23 @@ class Rules:
 
     # ---- Refusals ----
 
-    def _refusal(self, rule: str, event: str, args: Any, error: Any, own: bool = False) -> Any:
-        """Report a refused call, and return the error to raise.
+    def _refused(self, rule: str, event: str, args: Any, error: Any, own: bool = False) -> Any:
+        """Report a refused call, and return the error to raise, which carries the refusal.
 
         The testing system refuses for certain what is its network, or the code's `own` folder: an
         attempt has no effect there.
         """
         origin, _ = self.find_origin()
         breach = origin["kind"] == DIRECT and rule != NETWORK and not own
-        return _marked(error, self._report(rule, event, args, origin, breach))
+        error._refusal = self._report(rule, event, args, origin, breach)
+        return error
 
     def _report(self, rule: str, event: str, args: Any, origin: Any, breach: bool) -> Any:
-        facts = {"phase": self.phase, "rule": rule, "call": f"{event}({_shown(args)})", **origin}
-        facts |= {"breach": breach}
-        self.report("refusal", f"{rule} {facts['where']} {facts['call']}", **facts)
+        # Names and addresses say something, descriptors and flags nothing.
+        names = (value if isinstance(value, tuple) else _path(value) for value in args)
+        call = f"{event}({', '.join(repr(name) for name in names if name):.200})"
+        facts = {"phase": self.phase, "rule": rule, "call": call, **origin, "breach": breach}
+        self.report("refusal", f"{rule} {facts['where']} {call}", **facts)
         return facts
 
     def find_origin(self) -> tuple[dict[str, Any], Any]:
@@ -392,10 +380,7 @@ class Rules:
             by_itself = by_itself or code.co_name == "_get_default_tempdir"
             if not self._passes_on(code.co_filename, code.co_name):
                 called, by_itself = frame, by_itself or code.co_name == "<module>"
-                name = frame.f_globals.get("__name__", "")
-                if code.co_name == "audited":
-                    name = getattr(frame.f_locals.get("function"), "__module__", name)
-                through.append(f"{name}.{code.co_name}")
+                through.append(f"{frame.f_globals.get('__name__', '')}.{code.co_name}")
         else:
             kind, where, values = LIBRARY_INTERNAL, "", () if by_itself else self._constants()
         if by_itself:
@@ -441,19 +426,6 @@ class Rules:
         names = [f"{name}:{line}" for file, line in lines if (name := self.line_name(file))]
         return names[-1] if names else ""
 
-    def _format(self, error: BaseException) -> str:
-        """Return the traceback without the frames of the course's script."""
-        try:
-            module = _import_hidden("traceback")
-            summary = link = module.TracebackException.from_exception(error)
-        except Exception:  # the submission has put something else in its place
-            return ""
-        scripts = (*self.config["scripts"], "<frozen importlib", "<grader")
-        while link:  # it has no circles
-            link.stack[:] = [f for f in link.stack if not f.filename.startswith(scripts)]
-            link = link.__cause__ or link.__context__
-        return "".join(summary.format())[-_TEXT_LIMIT:]
-
     # ---- Native functions ----
 
     def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
@@ -462,7 +434,7 @@ class Rules:
         They announce the files that they open, as `open` does. Where the hook refuses, a function
         fails as on a path that cannot be opened: with its own kind of error.
         """
-        if name not in _NATIVE_IO:
+        if name not in _NATIVE_WRITERS:
             return None
         others = (f.find_spec(name, path, target) for f in sys.meta_path if f is not self)
         spec = next((spec for spec in others if spec), None)
@@ -471,28 +443,24 @@ class Rules:
 
             def execute_and_wrap(module: Any) -> None:
                 execute(module)
-                self._wrap(module)
+                for *path, last, position in _NATIVE_WRITERS[name]:
+                    owner: Any = module
+                    for part in path:
+                        owner = getattr(owner, part, None)
+                    if function := owner and getattr(owner, last, None):
+                        setattr(owner, last, self._audited(function, position))
 
             spec.loader.exec_module = execute_and_wrap  # type: ignore[method-assign]
         return spec
 
-    def _wrap(self, module: Any) -> None:
-        for *path, last, position, mode in _NATIVE_IO[module.__name__]:
-            owner: Any = module
-            for name in path:
-                owner = getattr(owner, name, None)
-            function = owner and getattr(owner, last, None)
-            if function:
-                setattr(owner, last, self._audited(function, position, mode))
-
-    def _audited(self, function: Any, position: int, mode: str) -> Any:
+    def _audited(self, function: Any, position: int) -> Any:
         def audited(*args: Any, **options: Any) -> Any:
             if position < 0:
                 self.limit_files()
             name, refusal = _path(args[position]) if 0 <= position < len(args) else "", None
             try:
                 if name:
-                    sys.audit("open", name, mode, os.O_WRONLY | os.O_CREAT if "w" in mode else 0)
+                    sys.audit("open", name, "wb", os.O_WRONLY | os.O_CREAT)
             except OSError as error:
                 refusal = getattr(error, "_refusal", None)
                 nowhere = os.path.join(os.devnull, os.path.basename(name))
@@ -501,7 +469,7 @@ class Rules:
                 return function(*args, **options)
             except Exception as error:
                 if refusal:
-                    _marked(error, refusal)
+                    error._refusal = refusal  # type: ignore[attr-defined]
                 raise
 
         for name in ("__module__", "__name__", "__qualname__", "__doc__"):
@@ -509,7 +477,7 @@ class Rules:
         return audited
 
 
-# ---- The stack ----
+# ---- Frames, errors, names, addresses ----
 
 
 def _arguments(frame: Any) -> Any:
@@ -532,16 +500,7 @@ def _linked(item: Any, link: str = "f_back") -> Any:
         item = getattr(item, link)
 
 
-# ---- Errors ----
-
-
-def _marked(error: Exception, refusal: dict[str, Any] | None) -> Exception:
-    """Return an error that carries the refusal which it comes from."""
-    error._refusal = refusal  # type: ignore[attr-defined]
-    return error
-
-
-def _error(number: int, name: str | None = None) -> OSError:
+def _error(number: int, name: str | None = None) -> Any:
     return OSError(number, os.strerror(number), name)
 
 
@@ -564,21 +523,12 @@ def _message(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-# ---- Names and addresses ----
-
-
 def _path(value: Any) -> str:
     """Return the text of a path of any kind; "" for anything else."""
     try:
         return os.fsdecode(value)
     except Exception:  # no path, or one that cannot say its name
         return ""
-
-
-def _in_folder(name: str, descriptor: Any) -> str:
-    """Return a name relative to an open folder as absolute, where the system can tell."""
-    folder = f"/proc/self/fd/{descriptor}"
-    return os.path.join(os.path.realpath(folder) if os.path.isdir(folder) else "", name)
 
 
 def _is_number(host: Any) -> bool:
@@ -597,14 +547,13 @@ def _is_this_machine(host: Any) -> bool:
     return text in names or (text.startswith("127.") and _is_number(text))
 
 
-def _shown(args: tuple[Any, ...]) -> str:
-    """Return the arguments that say something: names and addresses, no descriptors, no flags."""
-    names = (a if isinstance(a, tuple) else _path(a) for a in args)
-    text = ", ".join(repr(name) for name in names if name)
-    return text if len(text) <= 200 else text[:200] + "..."
-
-
-# ---- The process ----
+def _peak_memory() -> int:
+    """Return the most bytes that this process has held, 0 where the system does not tell."""
+    try:
+        with open("/proc/self/status", encoding="utf-8") as file:
+            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        return 0
 
 
 def _import_hidden(name: str) -> Any:
@@ -621,11 +570,3 @@ def _import_hidden(name: str) -> Any:
         sys.path[:] = path
         for new in set(sys.modules) - before:
             del sys.modules[new]
-
-
-def _peak_memory() -> int:
-    try:
-        with open("/proc/self/status", encoding="utf-8") as file:
-            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
-    except (OSError, StopIteration):  # the system does not tell
-        return 0

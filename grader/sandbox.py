@@ -12,9 +12,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-HIDDEN = ("/run", "/var/run")  # where programs of the host keep their sockets
-_PROBE_SECONDS = 60  # a busy machine has the layer, too
-
 
 def sandboxed(
     command: Sequence[str],
@@ -29,7 +26,8 @@ def sandboxed(
     and /dev/shm, are in memory, of so many bytes each, and gone afterwards.
     """
     readable = [path.resolve() for path in readable]  # bwrap mounts nothing behind a link
-    hidden = [path for path in HIDDEN if Path(path).is_dir() and not Path(path).is_symlink()]
+    sockets = map(Path, ("/run", "/var/run"))  # of the host's programs
+    hidden = [str(path) for path in sockets if path.is_dir() and not path.is_symlink()]
     return [
         *("bwrap", "--die-with-parent", "--new-session", "--unshare-user", "--unshare-pid"),
         *("--unshare-net", "--unshare-ipc", "--unshare-uts", "--cap-drop", "ALL"),
@@ -55,7 +53,7 @@ def why_no_sandbox() -> str:
     try:
         python = [Path(sys.prefix), Path(sys.base_prefix)]
         command = sandboxed([sys.executable, "-I", "-S", "-c", ""], readable=python)
-        probe = subprocess.run(command, capture_output=True, timeout=_PROBE_SECONDS, check=False)
+        probe = subprocess.run(command, capture_output=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"bwrap does not run here: {error}"
     message = probe.stderr.decode(errors="replace").strip().split("\n")[0]

@@ -39,14 +39,14 @@ class TestResult:
     @property
     def score(self) -> tuple[int, int]:
         """How many answers are right, of how many photos with a true label."""
-        return len(self.truth) - len(self.wrong()), len(self.truth)
+        return check_answer(self.answer, self.truth)
 
     @property
     def status(self) -> str:
         """The testing system's text for it."""
         if problem := self.outcome.problem:
             return CHECKER_ERROR if problem.phase == CHECK else RUNTIME_ERROR
-        return _ok_status(*self.score)
+        return f"Ok, accuracy {accuracy_text(*self.score)}"
 
     def entry(self) -> dict[str, Any]:
         """Its entry in results.json; a failed test has no time."""
@@ -77,38 +77,26 @@ def grade_tests(
 
 
 def grade_test(submission: Submission, test: TestFolder) -> TestResult:
-    """Run and check one test, with the testing system's files in its check folder."""
-    output = prepare_check_folder(test)
-    result = TestResult(test, run("run_single_test", submission, test.input, output))
-    if not result.ok:
-        return result
-    try:
-        _copy_truth(test)
-        result.answer, result.truth = _read_answer(test.check)
-        check_answer(result.answer, result.truth)
-        result.outcome.warnings += _oddities(result.answer, result.truth)
+    """Run and check one test, with the testing system's files in its check folder.
+
+    Raises UserError if the answer cannot be written there.
+    """
+    output = test.check / "output" / "output.csv"
+    check_writable(output)
+    output.unlink(missing_ok=True)  # that of an older run
+    result = TestResult(test, Outcome())
+    try:  # what is at fault in the test itself is told before the run
+        read_csv(test.input / "train" / "gt.csv")
+        result.truth = read_csv(test.gt / "gt.csv")
+        shutil.copytree(test.gt, test.check / "gt", dirs_exist_ok=True)
+        result.outcome = run("run_single_test", submission, test.input, output.parent)
+        if result.ok:
+            result.answer = read_csv(output, empty_names=True)
+            check_answer(result.answer, result.truth)
+            result.outcome.warnings += _oddities(result.answer, result.truth)
     except CheckerError as error:
         result.outcome.failure = Failure(CHECK, str(error))
     return result
-
-
-def prepare_check_folder(test: TestFolder) -> Path:
-    """Remove an old answer and its truth, and return the folder that the run's answer goes to.
-
-    Raises UserError if it cannot be written there.
-    """
-    answer = test.check / "output" / "output.csv"
-    check_writable(answer)
-    answer.unlink(missing_ok=True)
-    shutil.rmtree(test.check / "gt", ignore_errors=True)
-    return answer.parent
-
-
-def _copy_truth(test: TestFolder) -> None:
-    try:
-        shutil.copytree(test.gt, test.check / "gt", dirs_exist_ok=True)
-    except (OSError, shutil.Error) as error:
-        raise CheckerError(f"{test.gt} cannot be copied: {error}") from None
 
 
 def _oddities(answer: Mapping[str, int], truth: Mapping[str, int]) -> list[str]:
@@ -140,32 +128,11 @@ def check_answer(answer: Mapping[str, int], truth: Mapping[str, int]) -> tuple[i
     return sum(answer[name] == class_id for name, class_id in truth.items()), len(truth)
 
 
-def fault_of(test: TestFolder) -> str:
-    """Return what is wrong with the files of a test, for which no submission is to blame, or ""."""
-    for path, part in ((test.input / "train" / "gt.csv", "train"), (test.gt / "gt.csv", "test")):
-        try:
-            labels, photos = read_csv(path), test.input / part / "images"
-        except CheckerError as error:
-            return str(error)
-        if not labels:
-            return f"{path} holds no row"
-        if missing := next((name for name in labels if not (photos / name).is_file()), None):
-            return f"{path} names {missing}, which is no file in {photos}"
-    return ""
-
-
 def check_test(data_dir: Path) -> str:
     """Return the status of a run whose answer and truth are in DATA_DIR. Raises CheckerError."""
-    return _ok_status(*check_answer(*_read_answer(data_dir)))
-
-
-def _read_answer(data_dir: Path) -> tuple[dict[str, int], dict[str, int]]:
     truth = read_csv(data_dir / "gt" / "gt.csv")
-    return read_csv(data_dir / "output" / "output.csv", empty_names=True), truth
-
-
-def _ok_status(correct: int, total: int) -> str:
-    return f"Ok, accuracy {accuracy_text(correct, total)}"
+    answer = read_csv(data_dir / "output" / "output.csv", empty_names=True)
+    return TestResult(TestFolder(data_dir), Outcome(), answer, truth).status
 
 
 def grade(data_dir: Path) -> dict[str, Any]:

@@ -4,9 +4,8 @@ import os
 import secrets
 import shutil
 import site
-import stat
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,12 +22,10 @@ LIMITS = {
     "import": 120.0,  # `import solution`, with torch from a cold disk
     "fast_train": 15 * 60.0,  # the assignment's own number
     "classify": 15 * 60.0,  # not stated in the assignment: taken to be the same
-    # The interpreter's end, after that. The testing system waits longer for a thread that never
-    # ends: until its own limit.
-    "exit": 120.0,
+    "exit": 120.0,  # the interpreter's end: the testing system waits until its own limit
     "train": 4 * 3600.0,  # the full training of --reproduce
-    # GiB of memory that the child may allocate. The testing system's limit is not known: 8 is
-    # several times what training MobileNetV2 takes, and leaves a 16 GiB laptop alive.
+    # GiB that each process may allocate. The testing system's limit is not known: 8 is several
+    # times what training MobileNetV2 takes, and leaves a 16 GiB laptop alive.
     "memory": 8.0,
 }
 
@@ -37,12 +34,13 @@ OFFERED = (SCRIPT, "run_tests.py")  # names under which a submission may import 
 LINKED_FROM = 64 * 2**20  # bytes: a larger file beside the code is linked, not copied
 
 _HERE = Path(__file__).resolve().parent
-# What is kept of this user's variables: how programs are found and speak, how many threads they
-# have. All others, caches of weights and PYTHONPATH first, are this machine's own.
-_KEPT = {"PATH", "LANG", "LANGUAGE", "TZ", "USER", "LOGNAME", "SHELL", "TERM", "VIRTUAL_ENV"}
-_KEPT |= {"SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "COMSPEC", "PATHEXT", "NUMBER_OF_PROCESSORS"}
-_KEPT_PREFIXES = ("LC_", "LD_", "DYLD_", "OMP_", "MKL_", "KMP_", "OPENBLAS_", "NUMEXPR_", "CONDA_")
-_ACCELERATORS = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+# The beginnings of the user's variables that are kept: how programs are found and speak, how many
+# threads they have. All others, caches of weights and PYTHONPATH first, are this machine's own.
+KEPT = (
+    *("PATH", "LANG", "LC_", "TZ", "USER", "LOGNAME", "SHELL", "TERM", "VIRTUAL_ENV", "CONDA_"),
+    *("LD_", "DYLD_", "OMP_", "MKL_", "KMP_", "OPENBLAS_", "NUMEXPR_", "NUMBER_OF_PROCESSORS"),
+    *("SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "COMSPEC"),
+)
 # What the testing system has as well: Python, its packages, the system.
 _SYSTEM = ["/usr", "/lib", "/lib64", "/bin", "/sbin", "/etc", "/opt", "/proc", "/sys", "/dev"]
 _SYSTEM += ["/var", "/run", "/System", "/Library", "/private/etc", "/private/var/db"]
@@ -57,7 +55,6 @@ class Submission:
     code: str = NAMES[0]  # or solution/__init__.py
     limits: Mapping[str, float] = field(default_factory=lambda: LIMITS)
     use_sandbox: bool = True
-    watch: Callable[..., None] | None = None  # called while it runs
 
     @property
     def module(self) -> str:
@@ -71,9 +68,7 @@ class Submission:
         codes = [name for module in MODULES for name in (f"{module}/__init__.py", f"{module}.py")]
         code = next((name for name in codes if (folder / name).is_file()), None)
         if code is None:
-            raise UserError(
-                f"no {' or '.join(NAMES)} in {folder}: name its folder with --submission"
-            )
+            raise UserError(f"no {' or '.join(NAMES)} in {folder}: name it with --submission")
         return cls(folder, model or folder / "birds_model.pt", code, **options)
 
 
@@ -102,12 +97,7 @@ class Stage:
         _copy_code(submission.folder, self.code, submission.model)
         self._add_script()
         for folder in self.read_only:
-            folder.chmod(stat.S_IRUSR | stat.S_IXUSR)
-
-    def make_removable(self) -> None:
-        """Let what is read-only be removed."""
-        for folder in self.read_only:
-            folder.chmod(stat.S_IRWXU)
+            folder.chmod(0o500)
 
     def with_original_path(self, text: str) -> str:
         """Return a text that names the user's folder where the run has a copy."""
@@ -139,20 +129,15 @@ class Stage:
 
         "train" has the user's own: whoever retrains has pretrained weights in a cache.
         """
-        keep_caches = task == "train"
-        kept = {
-            name: value
-            for name, value in os.environ.items()
-            if keep_caches or name.upper() in _KEPT or name.upper().startswith(_KEPT_PREFIXES)
-        }
         names = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(self.temporary)) | {"CHECKER": "1"}
-        if not keep_caches:
-            names["HOME" if os.name == "posix" else "USERPROFILE"] = str(self.home)
-            if site.ENABLE_USER_SITE and Path(site.getuserbase()).is_dir():
-                names["PYTHONUSERBASE"] = site.getuserbase()
         if not self.boxed:  # the sandbox has no such device
-            names |= dict.fromkeys(_ACCELERATORS, "")
-        return kept | names
+            names |= {f"{kind}_VISIBLE_DEVICES": "" for kind in ("CUDA", "HIP", "ROCR")}
+        if task == "train":
+            return {**os.environ, **names}
+        names["HOME" if os.name == "posix" else "USERPROFILE"] = str(self.home)
+        if site.ENABLE_USER_SITE and Path(site.getuserbase()).is_dir():
+            names["PYTHONUSERBASE"] = site.getuserbase()
+        return {n: v for n, v in os.environ.items() if n.upper().startswith(KEPT)} | names
 
     def _add_script(self) -> None:
         """Lay the script beside the code; as `run.py` it begins with the hook.
@@ -163,13 +148,11 @@ class Stage:
         text = text.replace("solution", self.submission.module)
         (self.code / SCRIPT).unlink(missing_ok=True)  # the user's copy of it
         scripts = [self.code / name for name in OFFERED if not (self.code / name).exists()]
-        folders = ("code", "base", "data", "output", "channel", "token")
-        config = {
-            **{name: str(getattr(self, name)) for name in folders},
-            **{"submission": str(self.submission.folder), "scripts": list(map(str, scripts))},
-            **{"scratch": [str(self.temporary), "/dev/shm"], "known": [*_SYSTEM, *self.python]},
-            "limit_files": os.name == "posix" and not self.boxed,
-        }
+        names = ("code", "base", "data", "output", "channel", "token")
+        config: dict[str, Any] = {name: str(getattr(self, name)) for name in names}
+        config |= {"submission": str(self.submission.folder), "scripts": list(map(str, scripts))}
+        config |= {"scratch": [str(self.temporary), "/dev/shm"], "known": [*_SYSTEM, *self.python]}
+        config |= {"limit_files": os.name == "posix" and not self.boxed}
         hook = (_HERE / "rules.py").read_text(encoding="utf-8")
         prologue = (
             'if __name__ == "__main__":\n'
@@ -190,11 +173,7 @@ def _copy_code(submission: Path, code: Path, model: Path) -> None:
             shutil.copyfile(source, code / name)
             (code / name).chmod(0o444 | source.stat().st_mode & 0o111)
         elif source.exists():
-            _link(source.resolve(), code / name)
-
-
-def _link(source: Path, link: Path) -> None:
-    try:
-        link.symlink_to(source, source.is_dir())
-    except OSError:  # Windows wants a privilege for it
-        (shutil.copytree if source.is_dir() else shutil.copyfile)(source, link)
+            try:
+                (code / name).symlink_to(source.resolve(), source.is_dir())
+            except OSError:  # Windows wants a privilege for it
+                (shutil.copytree if source.is_dir() else shutil.copyfile)(source, code / name)

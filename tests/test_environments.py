@@ -20,7 +20,6 @@ from typing import NamedTuple
 import pytest
 
 from course.cli import one_line
-from course.files import check_writable, temporary_folder
 from public_data.prepare import main as prepare
 from tests.commands import call
 from tests.conftest import draw_photo
@@ -154,18 +153,12 @@ def assert_nothing_left(out) -> None:
 
 WORKABLE = {
     "as usual": {},
-    "no stdout": {"redirect": ">&-"},
     "no streams": {"redirect": "<&- >&- 2>&-"},
     "stdout on a full device": {"redirect": ">/dev/full"},
     "both on a full device": {"redirect": ">/dev/full 2>&1"},
-    "Latin letters only": {"PYTHONIOENCODING": "ascii:strict"},
     "a Russian Windows": {"PYTHONIOENCODING": "cp1251:strict"},
-    "a dumb terminal of 40 columns": {"TERM": "dumb", "COLUMNS": "40", "NO_COLOR": "1"},
     "no terminal": {"TERM": "", "LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0"},
-    "python -P": {"python": ["-P"]} if sys.version_info >= (3, 11) else {"PYTHONSAFEPATH": "1"},
     "python -I": {"python": ["-I"]},
-    "a proxy that leads nowhere": {"https_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": ""},
-    "no home": {"HOME": "/nonexistent", "XDG_CACHE_HOME": "/nonexistent"},
 }
 needs_shell = pytest.mark.skipif(os.name != "posix", reason="redirections of a POSIX shell")
 
@@ -213,21 +206,16 @@ def test_who_has_read_enough_ends_no_work(out):
 @needs_shell
 @pytest.mark.parametrize("name", ["prepare", "predict", "run_tests"])
 def test_a_command_works_in_all_that_is_odd_at_once(name, given, out, tmp_path):
-    """A symlinked checkout, one core, isolated Python, no streams, no home, files from 1970.
-
-    Where bubblewrap is, prepare can write nothing but its target.
-    """
+    """A symlinked checkout, one core, isolated Python, no streams, no home, files from 1970."""
     command = COMMANDS[name]
     (tmp_path / "checkout").symlink_to(ROOT)
     for path in given.rglob("*.jpg"):
         os.utime(path, (0, 0))
     before = ["taskset", "-c", "0"] if shutil.which("taskset") else []
-    if name == "prepare":
-        target = ("--bind", str(out), str(out), "--tmpfs", "/dev/shm")
-        before = boxed("--remount-ro", "/", *target) or before
     words = command.at(tmp_path / "checkout", given=given, out=out)
-    how = WORKABLE["no home"] | WORKABLE["no streams"] | WORKABLE["a proxy that leads nowhere"]
-    assert finish(launch(words, python=["-I"], before=before, **how))[0] == 0
+    how = {"HOME": "/nonexistent", "https_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": ""}
+    process = launch(words, python=["-I"], before=before, redirect="<&- >&- 2>&-", **how)
+    assert finish(process)[0] == 0
     assert (out / command.result).exists()
     assert_nothing_left(out)
 
@@ -236,11 +224,8 @@ def test_a_command_works_in_all_that_is_odd_at_once(name, given, out, tmp_path):
     ("error", "line"),
     [
         (RuntimeError("can't start new thread"), "Error: not enough memory or threads; close"),
-        (ImportError("libtorch.so: failed to map segment"), "Error: not enough memory or threads"),
         (MemoryError(), "Error: not enough memory or threads; close other programs"),
         (UnicodeEncodeError("ascii", "ü", 0, 1, ""), "Error: file names are ascii here"),
-        (FileExistsError(errno.EEXIST, "", "a"), "Error: a cannot be written: something of that"),
-        (OSError(errno.EFBIG, "", "a"), "Error: a cannot be written: it grows too large"),
         (OSError(errno.ESTALE, "stale", "a"), "Error: a cannot be read: stale; check its path"),
         (OSError(errno.ENOSPC, "", "a", None, "b"), "Error: b cannot be written: the disk is full"),
         (OSError(errno.EACCES, "", "a", None, "b"), "Error: a cannot be read: no permission to"),
@@ -400,10 +385,3 @@ def test_a_signal_waits_for_a_step_that_is_to_be_whole(out, tmp_path):
     status, _, error = finish(launch([str(tmp_path / "step.py"), str(ROOT), str(out)]))
     assert (status, error.count("\n")) == (128 + signal.SIGTERM, 1), error
     assert [path.relative_to(out).as_posix() for path in out.rglob("*")] == ["new", "new/file"]
-
-
-def test_folders_made_for_a_file_that_was_not_written_are_gone(tmp_path):
-    check_writable(tmp_path / "a/b/file")
-    with temporary_folder("x", tmp_path / "c/d"):
-        assert (tmp_path / "c/d").is_dir()
-    assert list(tmp_path.iterdir()) == []

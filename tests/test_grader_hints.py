@@ -32,25 +32,24 @@ HINTS = {
     "pretrained weights": (refused(NETWORK, VIA_LIBRARY, HUB), "no pretrained", "weights=None"),
     "a driver": (refused(ACCELERATOR), *CUDA),
     ".cuda()": (error("AssertionError: Torch not compiled with CUDA enabled"), *CUDA),
-    "a gpu": (error("MisconfigurationException: No supported gpu backend found!"), *CUDA),
     "a model saved on CUDA": (
         error("RuntimeError: Attempting to deserialize object on a CUDA device but ..."),
         *CUDA,
     ),
     "a network pickled in a notebook": (
         error("AttributeError: Can't get attribute 'Net' on <module '__main__' from '/c/run.py'>"),
-        "its class Net was in __main__",
+        "whole pickled network",
         "save its state_dict",
+    ),
+    "a network that torch refuses": (
+        error("UnpicklingError: Weights only load failed. Re-running `torch.load` with ..."),
+        "from 2.6 on refuses it",
+        "weights_only=False",
     ),
     "a missing library": (
         error("ModuleNotFoundError: No module named 'tensorflow'", "import"),
         "tensorflow is neither Python's, nor installed",
         "requirements-course.txt",
-    ),
-    "a notebook": (
-        error("SyntaxError: invalid syntax (solution.py, line 1)", "import"),
-        "Python 3.12",
-        "begin with % or !",
     ),
     "other names": (error("the answer lacks '0000.jpg'", CHECK), "by file name", "path.name"),
     "an answer of texts": (
@@ -74,11 +73,6 @@ HINTS = {
         "smaller batches",
     ),
     "too slow": (error("over its time limit of 900 s"), "too long", "--limit classify=SECONDS"),
-    "a release that differs": (
-        error("TypeError: ReduceLROnPlateau.__init__() got an unexpected argument 'verbose'"),
-        "if the library's release is the same",
-        "requirements-course.txt",
-    ),
     "any error": (error("ZeroDivisionError: division by zero"), "runtime error", "traceback"),
 }
 

@@ -60,30 +60,23 @@ def refusals(told):
 FORBIDDEN = [
     (FILES, "open", ("/etc/a.txt", "w", WRITE)),
     (FILES, "open", (os.fsencode(THERE), "a", os.O_WRONLY | os.O_APPEND)),
-    (FILES, "open", (Path(THERE), None, os.O_RDWR)),
     (FILES, "os.mkdir", ("/etc/folder", 511, -1)),
     (FILES, "os.rename", ("/etc/a", "/etc/b", -1, -1)),
     (FILES, "os.remove", ("/etc/a", -1)),
     (FILES, "open", ("/etc/a.txt", None, os.O_RDONLY | os.O_CREAT)),
     (FILES, "os.chmod", (THERE, 0o777, -1)),
-    (FILES, "os.utime", (THERE, None, None, -1)),
     (FILES, "os.link", ("/etc/b", "/etc/a", -1, -1)),
-    (FILES, "os.symlink", ("/etc/b", "/etc/a", -1)),
     (FILES, "os.truncate", (THERE, 0)),
     (FILES, "open", ("/dev/shm/../../etc/a.pt", "w", WRITE)),
     (FILES, "open", ("/proc/self/root/etc/a.txt", "w", WRITE)),
-    (FILES, "open", ("/proc/self/cwd/a.txt", "w", WRITE)),
     (NETWORK, "socket.getaddrinfo", ("example.org", 80, 0, 0, 0)),
-    (NETWORK, "socket.gethostbyname", (b"example.org",)),
     (NETWORK, "socket.getnameinfo", (("192.0.2.1", 80),)),
     (ACCELERATOR, "open", ("/dev/nvidia0", "r", READ)),
     (ACCELERATOR, "ctypes.dlopen", ("libcuda.so.1",)),
-    (ACCELERATOR, "ctypes.dlopen", ("nvcuda.dll",)),
 ]
 ALLOWED = [
     ("open", ("/d/a.txt", "r", READ)),
     ("open", (os.devnull, "w", WRITE)),
-    ("open", ("/dev/full", "w", WRITE)),
     ("socket.gethostbyaddr", (socket.gethostname(),)),  # as socket.getfqdn does
     ("open", (5, "w", WRITE)),
     ("os.mkdir", (HERE, 511, -1)),  # as os.makedirs(exist_ok=True) does
@@ -91,22 +84,16 @@ ALLOWED = [
     # What is not there: the system says so itself, and whoever expects it catches its error.
     ("open", ("/no/such/folder/a.txt", "w", WRITE)),
     ("open", ("/etc/no_such_file", "r+", os.O_RDWR)),
-    ("os.mkdir", ("/no/such/folder", 511, -1)),
     ("os.remove", ("/no/such/file", -1)),
     ("os.utime", ("/etc/no_such_file", None, None, -1)),
-    ("shutil.rmtree", ("/no/such/folder", None)),
-    ("sqlite3.connect", (":memory:",)),
     ("socket.getaddrinfo", ("localhost", 80, 0, 0, 0)),
-    ("socket.getaddrinfo", (None, 80, 0, 0, 0)),
     ("ctypes.dlopen", ("libcudart.so.13",)),  # what torch itself loads
-    ("ctypes.dlopen", (None,)),
     ("subprocess.Popen", ("/sbin/ldconfig", ["/sbin/ldconfig", "-p"], None, None)),
     ("import", ("multiprocessing.pool", None, None, None, None)),
 ]
 WARNED = [
     ("another program (wget)", "subprocess.Popen", (b"wget", ["wget", "-q"], None, None)),
     ("another program (curl)", "os.system", (b"curl -O",)),
-    ("another program (/bin/true)", "os.exec", ("/bin/true", ["true"], None)),
     ("another program (/bin/true)", "os.spawn", (0, "/bin/true", ["true"], None)),
     ("worker processes", "os.fork", ()),
     ("worker processes", "import", ("multiprocessing.popen_spawn_posix", *[None] * 4)),
@@ -252,9 +239,8 @@ def test_a_library_that_is_imported_is_refused_elsewhere_and_blamed(library, tol
     assert (facts["kind"], facts["through"]) == (LIBRARY_INTERNAL, ("library.<module>",))
 
 
-@pytest.mark.parametrize("event", ["os.rename", "os.link", "os.symlink"])
-def test_a_library_may_not_move_its_scratch_elsewhere(library, told, base, event):
-    code = f"watch({event!r}, ({base!r} + '/temporary/x', target, -1, -1))"
+def test_a_library_may_not_move_its_scratch_elsewhere(library, told, base):
+    code = f"watch('os.rename', ({base!r} + '/temporary/x', target, -1, -1))"
     library(code)
     with pytest.raises(OSError, match="Read-only"):
         library(code, target="/etc/model.pt")
@@ -270,8 +256,9 @@ def test_what_the_submission_waits_for_is_refused_in_its_name(library, told):
     assert facts["where"].startswith("test_grader_rules.py:")
 
 
-@pytest.mark.parametrize("given", ["folder/file", "folder"])
-@pytest.mark.parametrize("kind", [str, Path, os.fsencode])
+@pytest.mark.parametrize(
+    ("kind", "given"), [(str, "folder/file"), (Path, "folder"), (os.fsencode, "folder")]
+)
 def test_under_a_name_that_the_submission_gave_it_breaks_the_rule(library, told, base, given, kind):
     """It would find the file again: under that name, or in a folder of that name."""
     Path(base, "temporary", "folder").mkdir()
@@ -317,10 +304,8 @@ TRIES = {
     "open": "open('/etc/birds.txt', 'w')",
     "mkdir": "os.mkdir('/etc/birds')",
     "look-up": "socket.getaddrinfo('birds.invalid', 80)",
-    "look-up by name": "socket.gethostbyname('birds.invalid')",
     "connect": "socket.create_connection(('192.0.2.1', 80), 5)",
     "send": "socket.socket(type=socket.SOCK_DGRAM).sendto(b'', ('192.0.2.1', 80))",
-    "url of a number": "urllib.request.urlopen('http://192.0.2.1/', timeout=5)",
     "url": "urllib.request.urlopen('http://birds.invalid/')",
     "driver": "ctypes.CDLL('libcuda.so.1')",
 }
@@ -340,8 +325,9 @@ facts = {
     "network": [line.split(":")[0].strip() for line in open("/proc/net/dev").readlines()[2:]],
     "processes": len(list(Path("/proc").glob("[0-9]*"))),
     "powers": int(status.split("CapEff:")[1].split()[0], 16),
-    "sockets": os.listdir("/run"), "session": os.getsid(0),
-    "devices": os.listdir("/dev"), "shared memory": os.listdir("/dev/shm"),
+    "sockets": os.listdir("/run"), "own session": os.getsid(0) != 0,
+    "accelerators": [n for n in os.listdir("/dev") if n.startswith(("nvidia", "kfd", "dri"))],
+    "shared memory": os.listdir("/dev/shm"),
     "writes": [error_of(Path(folder, "birds_sandbox_test.txt").touch) for folder in folders],
     "written": Path(writable, "a").write_text("a"),
 } if writable else {}
@@ -388,14 +374,10 @@ def test_the_hook_gives_the_errors_that_the_box_gives(box):
         ("processes", 2),
         ("powers", 0),
         ("sockets", []),
+        ("own session", True),
+        ("accelerators", []),
         ("shared memory", []),
     ],
 )
 def test_the_sandbox_has_nothing_of_the_host_but_files_to_read(box, fact, value):
     assert box[fact] == value
-
-
-def test_the_sandbox_has_a_session_of_its_own_and_no_accelerator(box):
-    assert box["session"] != 0
-    assert "null" in box["devices"]
-    assert not {"nvidia0", "nvidiactl", "kfd", "dri"} & set(box["devices"])

@@ -23,11 +23,12 @@ from course.files import UserError
 from course.layout import CheckerError, TestFolder
 from grader.outcome import Outcome, Phase
 from grader.pack import PackError, files_to_pack, pack
-from grader.report import say, show_errors, show_progress, show_result
+from grader.process import show_progress
+from grader.report import say, show_errors, show_phases
 from grader.sandbox import why_no_sandbox
-from grader.session import TestResult, check_answer, prepare_check_folder
+from grader.session import TestResult, check_answer
 from grader.session import grade as grade_of
-from grader.staging import LIMITS, Submission
+from grader.staging import Submission
 
 SCRIPT = Path(run_tests.__file__)
 PATIENCE = 600  # seconds: what never ends fails, what a busy machine slows down does not
@@ -115,6 +116,7 @@ def test_a_passing_run(whole):
         "Misclassified in test 01: 3 photos",
         "Mark: 0 0.2500",
     ]
+    assert "   hidden_0.png  Wren, Winter  Robin" in whole.lines
     assert whole.lines[-1] == "Mark: 0 0.2500"
     assert whole.status == 0
     assert all(line.startswith("import time:") for line in whole.errors.splitlines())
@@ -122,10 +124,7 @@ def test_a_passing_run(whole):
     assert output[:2] == ["filename,class_id", "hidden_0.png,3"]
     gt = (tests / "01_hidden_check" / "gt" / "gt.csv").read_bytes()
     assert gt == (tests / "01_hidden_gt" / "gt.csv").read_bytes()
-
-
-def test_the_end_of_what_a_passing_submission_printed_is_shown(whole):
-    """Such as how many photos it could not read: nothing is left out in silence."""
+    # The end of what it printed, such as how many photos it could not read.
     shown = [line for line in whole.lines if line.startswith("   | ")]
     assert shown == ["   | row 6", "   | row 7", "   | row 8"] * 2
 
@@ -141,10 +140,6 @@ def test_json_report(whole):
     assert all(phase["peak"] > 8 * 2**20 for phase in first["phases"])  # a Python, not bwrap
     assert first["warnings"] == ["all 8 photos got the same class, 3"]
     assert "portable" in first["layers"][0]
-
-
-def test_misclassified_photos_are_told_with_their_species(whole):
-    assert "   hidden_0.png  Wren, Winter  Robin" in whole.lines
 
 
 def test_what_the_code_imports_from_its_folder_is_packed_and_named(whole):
@@ -169,11 +164,13 @@ def test_the_grader_never_imports_torch_nor_what_draws(whole):
 
 
 def test_a_failing_run_prints_the_traceback_and_exits_with_1(course, grade):
-    habit = Habit(top="print('x\\n' * 20_000, 'loading the weights')", classify="[][1]")
+    write = "open('/etc/x', 'w')"
+    habit = Habit(top="print('x\\n' * 20_000, 'loading the weights')", classify=write)
     status, lines, _ = grade(habit=habit)
     assert (status, lines[:2]) == (1, ["00 Runtime error", "Traceback (most recent call last):"])
-    assert "IndexError: list index out of range" in lines
-    assert not any("grader" in line for line in lines if line.startswith("  File"))
+    assert "OSError: [Errno 30] Read-only file system: '/etc/x'" in lines
+    assert not any("grader>" in line or "run.py" in line for line in lines)
+    assert "   Why: a submission must not write files: its folder is read-only there" in lines
     assert "   |  loading the weights" in lines
     assert lines[-1] == "Mark: 0"
     assert json.loads((course / "tests" / "results.json").read_text()) == [{"status": ERROR}]
@@ -220,29 +217,16 @@ def test_true_labels_of_an_old_run_are_not_checked_with(course, grade):
     assert (status, statuses_of(course / "tests"), errors) == (1, ["Checker error"], "")
 
 
-@pytest.mark.parametrize(
-    ("file", "text", "fault"),
-    [
-        ("gt/gt.csv", None, "no file"),
-        ("gt/gt.csv", "filename,class_id\n", "holds no row"),
-        ("gt/gt.csv", "filename,class_id\nowl.png,1\n", "names owl.png, which is no file in"),
-        ("input/train/gt.csv", None, "no file"),
-        ("input/train/gt.csv", "filename;class_id\nphoto_0.png;1\n", "its header must be"),
-    ],
-)
-def test_a_fault_of_the_test_is_not_told_as_the_submissions(course, grade, file, text, fault):
+@pytest.mark.parametrize("file", ["gt/gt.csv", "input/train/gt.csv"])
+def test_a_fault_of_the_test_is_told_before_the_work(course, grade, file):
     path = course / "tests" / f"00_test_img_{file}"
-    path.unlink()
-    if text is not None:
-        path.write_text(text)
+    path.write_text("filename;class_id\nphoto_0.png;1\n")
     status, lines, _ = grade()
     told = " ".join(line.strip() for line in lines)
-    assert status == 1
-    assert "Why: the test itself is at fault, not the submission" in told
-    assert fault in told
-    assert str(path) in told
+    assert (status, statuses_of(course / "tests")) == (1, ["Checker error"])
+    assert f"check: {path} begins with 'filename;class_id': its header must be" in told
     assert "python public_data/prepare.py" in told
-    assert "let classify return" not in told
+    assert "fast_train" not in told
 
 
 def test_below_a_required_accuracy_it_fails_and_is_not_packed(course, grade):
@@ -253,16 +237,19 @@ def test_below_a_required_accuracy_it_fails_and_is_not_packed(course, grade):
     assert not path.exists()
 
 
-def test_another_model_file(course, grade, monkeypatch):
-    """A large one is linked, not copied, so the box has to show its folder."""
+def test_another_model_file_and_code_in_a_place_that_the_box_hides(course, main, monkeypatch):
+    """Folders and large files are linked, not copied, so the box has to show theirs."""
     monkeypatch.setattr("grader.staging.LINKED_FROM", 0)
     there = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    reads = Habit(classify="assert open(model_path).read()", files={"birds_model.pt": None})
+    files = {"birds_model.pt": None, "helpers/names.py": "own = True"}
+    top = "from helpers.names import own"
+    helped = Habit(top=top, classify="assert open(model_path).read()", files=files)
     with tempfile.TemporaryDirectory(dir=there) as folder:
         model = shutil.move(course / "good" / "birds_model.pt", folder)
-        assert grade("--model", model, habit=reads)[0] == 0
-    assert grade("--model", model)[0] == 2
-    assert grade()[0] == 1
+        words = [course / "tests", "--submission", helped.write(Path(folder, "code"))]
+        assert main(*words, "--model", model)[0] == 0
+        assert main(*words)[0] == 1
+        assert main(*words, "--model", course / "none")[0] == 2
 
 
 @pytest.mark.parametrize(
@@ -272,20 +259,14 @@ def test_another_model_file(course, grade, monkeypatch):
         ("{good} --submission {good}", "no NN_*_input folder"),
         ("{tests} --submission {good} --require 88", "88 is no accuracy"),
         ("{tests} --submission {good} --reproduce", "--holdout"),
-        ("{tests} --submission {good} --json {tests}/species.csv/a", "written"),
-        ("{tests} --submission {good} --json {tests}", "is a folder"),
         ("{tests} --submission {good} --pack {tests}", "is a folder"),
         ("{good}/in_the_way --submission {good}", "a part of its path is a file"),
-        ("{good}/results --submission {good}", "is a folder"),
-        ("{tests} --submission {good} --as main.py", "invalid choice"),
         ("--no-such-option", "unrecognized"),
     ],
 )
 def test_a_wrong_call_exits_with_2_and_one_line(course, main, words, text):
-    (course / "tests" / "species.csv").write_text("class_id,name\n0,Wren\n")
     make_test(course / "good" / "in_the_way")
     (course / "good" / "in_the_way" / "00_test_img_check").write_text("")
-    (make_test(course / "good" / "results") / "results.json").mkdir()
     words = words.format(tests=course / "tests", good=course / "good").split()
     status, _, errors = main(*words)
     assert status == 2
@@ -309,27 +290,17 @@ def test_results_are_there_whatever_ends_the_run(course, number):
     assert statuses_of(course / "tests") == [ERROR] * 2
 
 
-# What a submission may leave behind when the grader is killed: a fork in a session of its own, one
-# whose parent has ended, another program, and one that has nothing of its parent's environment.
+# What a submission may leave behind when the grader is killed: an orphan in a session of its own,
+# and a program that has nothing of its parent's environment.
 HANGS_WITH_OTHERS = Habit(
-    top="""
-    RUN = os.environ["LC_BIRDS_TEST_RUN"]
-    PROGRAM = [sys.executable, "-c", "import time; time.sleep(300)", RUN]
-
-    def sleeping_fork(parent_ends):
-        if (pid := os.fork()) == 0:
-            os.setsid()
-            if not parent_ends or os.fork() == 0:
-                time.sleep(300)
-            os._exit(0)
-        if parent_ends:
-            os.waitpid(pid, 0)
-    """,
     classify="""
-    sleeping_fork(parent_ends=False)
-    sleeping_fork(parent_ends=True)
-    subprocess.Popen(PROGRAM)
-    subprocess.Popen(PROGRAM, env={})
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            time.sleep(300)
+        os._exit(0)
+    program = [sys.executable, "-c", "import time; time.sleep(300)"]
+    subprocess.Popen([*program, os.environ["LC_BIRDS_TEST_RUN"]], env={})
     time.sleep(300)
     """,
 )
@@ -363,8 +334,8 @@ def test_a_killed_grader_leaves_no_process_behind(course, layer):
         env={**os.environ, "LC_BIRDS_TEST_RUN": run, "TMPDIR": str(course)},
         stderr=subprocess.DEVNULL,
     )
-    # The grader, the supervisor, the submission's process and four others; two of bwrap's.
-    processes = 9 if layer == "os" else 7
+    # The grader, the supervisor, the submission's process and two others; two of bwrap's.
+    processes = 7 if layer == "os" else 5
     try:
         assert waits_for(lambda: len(processes_of(run)) >= processes), processes_of(run)
         grader.kill()
@@ -391,10 +362,9 @@ def test_the_most_frequent_confusions_are_told_first(capsys):
     ]
 
 
-def test_costs_are_told_in_their_units(course, capsys):
+def test_costs_are_told_in_their_units(capsys):
     costs = {"limit": 900, "wall": 100.06, "cpu": 20.0, "peak": 300 * 2**20, "verdict": "ok"}
-    result = TestResult(TEST, Outcome(phases=[Phase("classify", **costs)]), {"a": 0}, {"a": 0})
-    show_result(result, Submission.at(course / "good"))
+    show_phases(Outcome(phases=[Phase("classify", **costs)]))
     assert "classify 900 s 100.1 s 20.0 s 300 MiB ok" in " ".join(capsys.readouterr().out.split())
 
 
@@ -404,44 +374,15 @@ def test_a_phase_that_ran_out_of_time_says_so_in_its_row(grade):
     assert any(line.split()[:1] == ["import"] and line.endswith("over time") for line in lines)
 
 
-@pytest.mark.parametrize(
-    ("name", "told"),
-    [
-        (
-            "a file beside the code",
-            [
-                "Traceback (most recent call last):",
-                "   classify: broke the rule 'no file written': open(",
-                "   Why: a submission must not write files",
-                "   What to do: take the write out",
-            ],
-        ),
-        (
-            "all the memory that there is",
-            [
-                "Traceback (most recent call last):",
-                "   classify: MemoryError",
-                "   Why: it took more memory than the 0.5 GiB that each process may have",
-                "   What to do: take smaller batches or one photo at a time; --limit memory=GIB",
-            ],
-        ),
-        (
-            "the network, as far as it is there",
-            [
-                "   !! fast_train: broke the rule 'no internet':",
-                "   It was refused, the submission went on and answered. The testing system most",
-                "      probably says the same as this run, 'Ok, accuracy 1.0000'.",
-                "   Why: the testing system has no internet",
-                "   What to do: take it out",
-            ],
-        ),
-    ],
-)
-def test_what_happened_why_and_what_to_do(grade, name, told):
-    lines = grade("--limit", "memory=0.5", habit=HABITS[name])[1]
-    assert not any("<grader>" in line for line in lines)  # the grader's own frames
-    said = iter(lines)
-    for start in told:
+def test_a_refusal_that_was_caught_is_told_with_why_and_what_to_do(grade):
+    said = iter(grade(habit=HABITS["the network, as far as it is there"])[1])
+    for start in (
+        "   !! fast_train: broke the rule 'no internet':",
+        "   It was refused, the submission went on and answered. The testing system most",
+        "      probably says the same as this run, 'Ok, accuracy 1.0000'.",
+        "   Why: the testing system has no internet",
+        "   What to do: take it out",
+    ):
         assert any(line.startswith(start) for line in said), start
 
 
@@ -495,12 +436,8 @@ def test_checker_mode_fails_aloud(course, monkeypatch, main):
     ("words", "cause"),
     [
         ("--pack good/birds_model.pt", "good/birds_model.pt is read by this command"),
-        ("--json good/solution.py", "good/solution.py is read by this command"),
-        ("--json tests/00_test_img_gt/gt.csv", "gt.csv is read by this command"),
         ("--json tests/00_test_img_input/train/images/photo_0.png", "is read by this command"),
-        ("--json same --pack ./same", "same would be written twice"),
         ("--json tests/results.json", "results.json would be written twice"),
-        ("--json -", "- is stdout"),
         ("--pack large.zip", "large.zip cannot be written: the disk is full"),
     ],
 )
@@ -564,15 +501,6 @@ def test_without_course_data_the_sample_is_drawn_trained_and_graded(clone, main)
     assert not list((clone / "public_data").iterdir())
 
 
-def test_a_training_that_fails_is_no_passing_run(clone, monkeypatch, main):
-    def fails(words):
-        raise UserError("no weights")
-
-    monkeypatch.setattr("train_full.main", fails)
-    status, _, error = main()
-    assert (status, error) == (2, "Error: no weights")
-
-
 def test_the_sample_is_nothing_to_upload(clone, main):
     assert main("--pack", clone / "upload.zip")[0] == 2
     assert not (clone / "upload.zip").exists()
@@ -614,17 +542,6 @@ def test_no_folder_for_temporary_files(grade, monkeypatch):
     status, _, error = grade()
     assert status == 2
     assert error.endswith("set TMPDIR to one that can")
-
-
-def test_a_submission_in_shared_memory(main):
-    """A place that the sandbox hides: the code is copied before."""
-    if not os.access("/dev/shm", os.W_OK):
-        pytest.skip("no /dev/shm")
-    helped = Habit(top="from helpers.names import own", files={"helpers/names.py": "own = True"})
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
-        make_test(Path(name, "tests"))
-        folder = helped.write(Path(name, "helped"))
-        assert main(f"{name}/tests", "--submission", folder)[0] == 0
 
 
 # ---- what is packed ----
@@ -674,8 +591,7 @@ def test_imports_are_found_by_reading_the_code(course):
         "nets/__init__.py": "",
         "nets/big.py": "from .parts import blocks\nimport torch, last\n",
         "nets/parts/blocks.py": "import unknown\n",
-        "last.py": "__import__('later')\n",
-        "later.py": "not Python\n",
+        "last.py": "not Python\n",
         "unused.py": "",
     }
     train = "if not fast_train:\n    from nets.big import Net"
@@ -693,13 +609,6 @@ def test_what_leads_out_of_the_folder_is_not_packed(course, file):
         files_to_pack(Submission.at(course / "good"), results, "solution")
 
 
-def test_a_module_that_vanished_is_one_line(course):
-    files = {"solution.py": course / "gone.py"}
-    with pytest.raises(UserError, match=r"gone\.py cannot be read"):
-        pack(course / "upload.zip", files, Submission.at(course / "good"), [])
-    assert not (course / "upload.zip").exists()
-
-
 # ---- the check, the grade, the limits ----
 
 
@@ -711,7 +620,7 @@ def test_check_counts_rows_of_the_truth_only():
         check_answer({"a": 1}, {})
 
 
-@pytest.mark.parametrize("content", ["{", '{"a": 1}', "[1]", '"Ok"', None])
+@pytest.mark.parametrize("content", ["{", "[1]", None])
 def test_a_results_file_that_cannot_be_read_is_no_grade(tmp_path, content):
     if content:
         (tmp_path / "results.json").write_text(content)
@@ -720,22 +629,7 @@ def test_a_results_file_that_cannot_be_read_is_no_grade(tmp_path, content):
         grade_of(tmp_path)
 
 
-@pytest.mark.parametrize("file", ["00_a_check", "00_a_check/output"])
-def test_a_file_in_the_place_of_the_check_folder_is_the_users_error(tmp_path, file):
-    (tmp_path / file).parent.mkdir(exist_ok=True)
-    (tmp_path / file).write_text("")
-    with pytest.raises(UserError, match="a part of its path is a file"):
-        prepare_check_folder(TestFolder(tmp_path / "00_a_input"))
-
-
-def test_the_limits_are_those_of_the_assignment_and_of_a_laptop():
-    assert {LIMITS[phase] for phase in ("fast_train", "classify")} == {15 * 60}
-    assert LIMITS["memory"] == 8  # GiB, so that a machine of 16 stays alive
-
-
-@pytest.mark.parametrize(
-    "change", ["clasify=60", "classify=0", "classify=-1", "classify", "classify=x", "classify=nan"]
-)
+@pytest.mark.parametrize("change", ["clasify=60", "classify=0", "classify", "classify=nan"])
 def test_a_wrong_limit_is_refused(change, capsys):
     with pytest.raises(SystemExit, match="2"):
         run_tests.parse(["--limit", change])

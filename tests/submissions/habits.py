@@ -5,10 +5,8 @@ A toy answers with the class id that stands in the "photo". `top` stands before 
 what the grader must say: see `Habit`. Every habit runs under the grader, and in the box by itself.
 """
 
-import contextlib
 import re
 import shutil
-import sqlite3
 import textwrap
 import zipfile
 from dataclasses import dataclass, field, replace
@@ -50,7 +48,6 @@ class Habit:
     message: str | tuple = ""  # or one of several
     remedy: str = ""
     box: str = ""  # the box's own verdict, where the grader is stricter on purpose
-    as_box: bool = False  # another release of a library gives another verdict
     limits: dict = field(default_factory=dict)
     warnings: tuple | None = ()  # None: those of a compiler that it starts
     notes: tuple = ()
@@ -93,11 +90,6 @@ def zipped(path):
         archive.writestr("reading.py", "def read(photo):\n    return int(photo.read_text())\n")
 
 
-def database(path):
-    with contextlib.closing(sqlite3.connect(path)) as base:
-        base.executescript("create table birds (name); insert into birds values ('wren')")
-
-
 def model(name):
     return lambda path: shutil.copyfile(Path(__file__).parent / "models" / name, path)
 
@@ -105,10 +97,7 @@ def model(name):
 SHADOWS = ["copy", "course", "grader", "inspect", "psutil", "random", "resource", "run_tests"]
 INT = "int(photo.read_text())"
 ENDLESS = "while True: time.sleep(0.1)"
-ONE_SECOND = {"exit": 1}
-NOT_ENDING = "exit: over its time limit of 1 s: the process does not end after its answer"
 WORKERS = "classify: worker processes: the course advises against them in classify (*"
-LEFT = "a process that the submission started outlived the test and was ended"
 NO_WEIGHTS = "fast_train: pretrained weights are missing and cannot be downloaded: refused * (*"
 
 
@@ -173,18 +162,6 @@ def fit(**options):
     trainer.fit(Net(), DataLoader(photos, batch_size=2))
     return trainer
 """
-# models/whole_module.pt: torch.save(solution.Net(), ...)
-NET = """
-import torch
-
-class Net(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.head = torch.nn.Linear(3, 4)
-
-    def forward(self, x):
-        return self.head(x)
-"""
 
 PLAIN = {
     "good": Habit(),
@@ -209,19 +186,10 @@ PLAIN = {
         print("\\N{BIRD} Привет")
         """,
     ),
-    "parse_args": Habit(
-        top="import argparse\nargparse.ArgumentParser().parse_args()",
-        message="import: SystemExit: 2 (solution.py:8)",
-    ),
     "a list": Habit(
         classify="return [0, 1, 2, 3]",
         message="classify: the result cannot be written: AttributeError: 'list' object has no *",
         remedy="a dict from file name to class id",
-    ),
-    "a named tuple of one": Habit(
-        top="from collections import namedtuple\nId = namedtuple('Id', 'value')",
-        answer=f"photo.name: Id({INT})",
-        message="classify: the result cannot be written: TypeError: %d format: *",
     ),
     "numbers and names of many kinds": Habit(
         top="""
@@ -242,9 +210,6 @@ PLAIN = {
         """,
         answer="Name(photo.name + '!'): value(photo)",
     ),
-    "arrays of one element": Habit(
-        top="import numpy as np", answer=f"photo.name: np.array([{INT}])", as_box=True
-    ),
     "a Series": Habit(
         top="import pandas as pd",
         classify=f"return pd.Series({{photo.name: {INT} for photo in photos}})",
@@ -256,10 +221,6 @@ PLAIN = {
     "a comma in a name": Habit(
         answer=f"photo.name + ',x': {INT}",
         message="check: *output.csv, line 2: 'photo_0.png,x,0' is not `filename,class_id`",
-    ),
-    "a line end in a name": Habit(
-        answer=f"photo.name + '\\r': {INT}",
-        message="check: *output.csv, line 2: 'photo_0.png' is not `filename,class_id`",
     ),
     "an empty name": Habit(
         classify=f"return {{photo.name: {INT} for photo in photos}} | {{'': 7}}",
@@ -287,45 +248,18 @@ PLAIN = {
             {ENDLESS}
         threading.Thread(target=wait).start()
         """,
-        limits=ONE_SECOND,
-        message=NOT_ENDING,
-        box="hangs",
-    ),
-    "a process that nobody joins": Habit(
-        top="from multiprocessing import get_context",
-        train="get_context('fork').Process(target=time.sleep, args=(600,)).start()",
-        limits=ONE_SECOND,
-        message=NOT_ENDING,
+        limits={"exit": 1},
+        message="exit: over its time limit of 1 s: the process does not end after its answer",
         box="hangs",
     ),
     "a crash at the very end": Habit(
         classify="atexit.register(os.kill, os.getpid(), signal.SIGSEGV)",
         message="exit: the process ended by SIGSEGV, after its answer",
     ),
-    "an exit status at the very end": Habit(
-        classify="atexit.register(os._exit, 3)",
-        message="exit: the process ended with exit status 3, after its answer",
-    ),
-    "types of its own": Habit(
-        files={"types.py": ""},
-        message="import: ImportError: cannot import name '*' from 'types' (*",
-    ),
     # ---- errors ----
     "a training that raises": Habit(
         train="raise ValueError('the loss is not a number')",
         message="fast_train: ValueError: the loss is not a number (solution.py:11)",
-    ),
-    "a classification that raises": Habit(
-        classify="[][1]", message="classify: IndexError: list index out of range (solution.py:17)"
-    ),
-    "a module that is not there": Habit(
-        top="import no_such_module_of_birds",
-        message="import: ModuleNotFoundError: No module named 'no_such_module_of_birds' "
-        "(solution.py:7)",
-    ),
-    "no training function": Habit(
-        files={"solution.py": "def classify(model, images):\n    return {}\n"},
-        message="import: ImportError: cannot import name 'train_classifier' from 'solution' (*)",
     ),
     "no Python": Habit(
         top="def oops(:",
@@ -349,10 +283,6 @@ PLAIN = {
         classify="os._exit(0)",
         message="classify: the process ended with exit status 0, without an answer",
         box=CHECK,
-    ),
-    "killed": Habit(  # as by the system when memory runs out
-        classify="os.kill(os.getpid(), 9)",
-        message="classify: the process ended by SIGKILL, without an answer",
     ),
     "a classification that never ends": Habit(
         classify=ENDLESS,
@@ -415,20 +345,23 @@ PLAIN = {
         ),
     ),
     # ---- libraries ----
-    "a whole network": Habit(
-        top=NET,
+    "a whole network": Habit(  # whole_module.pt: torch.save(solution.Net(), ...)
+        top="""
+        import torch
+
+        class Net(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.head = torch.nn.Linear(3, 4)
+
+            def forward(self, x):
+                return self.head(x)
+        """,
         classify="""
         network = torch.load(model_path, map_location="cpu", weights_only=False)
         assert network(torch.zeros(1, 3)).shape == (1, 4)
         """,
         files={"birds_model.pt": model("whole_module.pt")},
-    ),
-    "a whole network, as torch 2.4 loads it": Habit(
-        top=NET,
-        classify="torch.load(model_path, map_location='cpu')",
-        files={"birds_model.pt": model("whole_module.pt")},
-        as_box=True,
-        remedy="weights_only=False",
     ),
 }
 # A matter of the rules: run without the box, too.
@@ -478,19 +411,14 @@ RULES = {
         box=OK,
     ),
     "files that are read, or tried": Habit(
-        top="import shutil, sqlite3",
+        top="import shutil",
         train="shutil.rmtree('lightning_logs', ignore_errors=True)",
         classify="""
         assert os.path.basename(model_path) == "birds_model.pt"
         assert Path(model_path).parent == Path(__file__).parent and open(model_path).read()
-        with sqlite3.connect(os.path.join(os.path.dirname(__file__), "birds.db")) as base:
-            assert base.execute("select count(*) from birds").fetchone() == (1,)
-        sqlite3.connect(":memory:").execute("create table t (x)")
         for attempt in (
             lambda: open("/kaggle/working/log.txt", "w"),
             lambda: open("notes.txt", "r+"),
-            lambda: os.mkdir("logs/today"),
-            lambda: os.utime("notes.txt"),
             lambda: shutil.copyfile("notes.txt", "copy.txt"),
         ):
             try:
@@ -504,19 +432,10 @@ RULES = {
             assert open(Path(__file__).with_name("notes.txt")).read() == "notes"
         """,
         files={
-            "birds.db": database,
             "birds_model.pt": lambda path: path.symlink_to("/etc/hostname"),
             "notes.txt": "notes",
         },
         refusals=(wrote("open('*notes.txt', 'r+')"),),
-    ),
-    "a file in the current folder, hidden": Habit(
-        classify="""
-        with contextlib.suppress(Exception):
-            os.mkdir("cache")
-        """,
-        message=wrote("os.mkdir('cache')", line=19),
-        box=OK,
     ),
     "a file beside the code": Habit(
         classify="Path(__file__).with_name('cache.txt').write_text('photos seen')",
@@ -532,18 +451,6 @@ RULES = {
         message=wrote("open('*')"),
         box=OK,
     ),
-    "a library's file in the temporary folder": Habit(
-        top="""
-        import tempfile
-        libc = ctypes.CDLL(None)
-        name = os.fsencode(os.path.join(tempfile.gettempdir(), "telemetry"))
-        file = libc.open(name, os.O_WRONLY | os.O_CREAT, 0o600)
-        assert libc.write(file, bytes(1000), 1000) == 1000
-        """,
-        classify="assert not os.path.exists(name)",
-        notes=("import: telemetry, which native code or a program left in the temporary folder*",),
-        box="differs",
-    ),
     "a program hands a file to the next phase": Habit(
         top="import tempfile",
         train="subprocess.run(['sh', '-c', 'echo secret > $0/passed.txt', tempfile.gettempdir()])",
@@ -551,13 +458,6 @@ RULES = {
         warnings=("fast_train: starts another program (sh), which the audit hook cannot watch (*",),
         notes=("fast_train: passed.txt, which native code or a program left*",),
         box="differs",
-    ),
-    "a folder by its descriptor": Habit(
-        classify="""
-        folder = os.open("/tmp", os.O_RDONLY)
-        open(f"/dev/fd/{folder}/birds_fd.txt", "w")
-        """,
-        message=wrote("open('/dev/fd/*/birds_fd.txt', 'w')"),
     ),
     "a file in shared memory": Habit(
         top="import numpy as np",
@@ -592,15 +492,6 @@ RULES = {
         portable={"message": "classify: OSError: [Errno 27] File too large (solution.py:*)"},
         litter="/tmp/birds_native.txt",
     ),
-    "a native folder": Habit(
-        classify="""
-        if ctypes.CDLL(None, use_errno=True).mkdir(b"/tmp/birds_native_folder", 0o700) < 0:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-        """,
-        message="classify: OSError: [Errno 30] Read-only file system (solution.py:*)",
-        portable={"message": ""},
-        litter="/tmp/birds_native_folder",
-    ),
     "native files beside the code and here": Habit(
         classify="""
         libc = ctypes.CDLL(None)
@@ -609,17 +500,6 @@ RULES = {
         libc.write(file, b"TOY", 3)
         libc.close(file)
         """
-    ),
-    "a remount": Habit(
-        classify="""
-        libc = ctypes.CDLL(None, use_errno=True)
-        for target in (b"/", b"/tmp", os.fsencode(os.path.dirname(__file__))):
-            libc.mount(None, target, None, 32 | 4096, None)
-        libc.creat(b"/tmp/birds_remounted.txt", 0o600)
-        assert not os.path.exists("/tmp/birds_remounted.txt")
-        """,
-        litter="/tmp/birds_remounted.txt",
-        portable={"message": "classify: AssertionError (solution.py:*)"},
     ),
     # ---- workers, programs, shared memory ----
     "workers and memory that is shared": Habit(
@@ -659,7 +539,7 @@ RULES = {
         warnings=(
             WORKERS,
             "classify: starts another program (*), which the audit hook cannot watch (*",
-            LEFT,
+            "a process that the submission started outlived the test and was ended",
         ),
     ),
     # ---- the network ----
@@ -713,15 +593,6 @@ RULES = {
             mobilenet_v2(weights=None)
         """,
         refusals=(NO_WEIGHTS,),
-    ),
-    "pretrained weights of timm": Habit(
-        top="import timm",
-        train="timm.create_model('mobilenetv2_100', pretrained=True)",
-        message=(
-            NO_WEIGHTS,
-            "fast_train: RuntimeError: Hugging Face hub model specified but package not installed*",
-        ),
-        remedy="use weights=None",
     ),
     # ---- accelerators ----
     "a driver": Habit(
@@ -787,15 +658,6 @@ RULES = {
     "loader's workers, by the file system": replace(
         WITH_LOADER, top=f"{LOADER}\ntorch.multiprocessing.set_sharing_strategy('file_system')"
     ),
-    "torch.save after workers": Habit(
-        top=LOADER,
-        train="""
-        assert answers(train_img_dir) == train_gt
-        torch.save({"weight": torch.zeros(100)}, "/tmp/birds_state.pt")
-        """,
-        message=wrote("open('/tmp/birds_state.pt', 'wb')", "fast_train"),
-        litter="/tmp/birds_state.pt",
-    ),
     "writers of libraries, tried": Habit(
         top="""
         import cv2
@@ -829,16 +691,6 @@ RULES = {
             wrote("open('*birds_picture.png', 'w*')", "fast_train"),
         ),
         litter="/tmp/birds_state.pt",
-    ),
-    "torch.save, tried": Habit(
-        top="import torch",
-        train="""
-        try:
-            torch.save({"weight": torch.zeros(100)}, "birds_model.pt")
-        except RuntimeError:
-            print("not saved")
-        """,
-        refusals=(wrote("open('birds_model.pt', 'wb')", "fast_train"),),
     ),
     "albumentations": Habit(  # asks the internet for its newest release while it is imported
         top="""
