@@ -5,7 +5,7 @@
 Takes the training photos of the first test in TESTS_DIR (default: public_data), measures the
 settings on a validation split, trains again on all photos, and replaces the model file in one
 step: after an interrupt or on a full disk the old file is as it was. Then it writes a report:
-history.json, and drawn from that report.html.
+history.json, and drawn from that report.html and confusion.png.
 """
 
 import argparse
@@ -118,7 +118,8 @@ def save(content: Any, out: Path) -> None:
 
 def read_sample(options: argparse.Namespace) -> layout.TrainingSet:
     """Return the photos to train on. Raises UserError, also for files that cannot be written."""
-    outputs = [options.out, options.report / "history.json", options.report / "report.html"]
+    names = ("history.json", "report.html", "confusion.png")
+    outputs = [options.out, *(options.report / name for name in names)]
     for path in outputs:
         check_writable(path, NEEDED)
     inputs = [options.tests_dir / "species.csv"]
