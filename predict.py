@@ -56,14 +56,10 @@ def predictions_of(
     classifier: Classifier, photos: Sequence[Path], progress: bool
 ) -> Iterator[tuple[Path, Prediction | None]]:
     """Yield each photo with its prediction; None, and a line on stderr, if it has none."""
-    found = track(
-        classifier.predictor.predict(photos),
-        total=len(photos),
-        console=Console(stderr=True),
-        transient=True,
-        disable=not (progress and sys.stderr.isatty()),
-    )
-    for path, prediction in zip(photos, found, strict=True):
+    found, console = classifier.predictor.predict(photos), Console(stderr=True)
+    hidden = not (progress and sys.stderr.isatty())
+    bar = track(found, total=len(photos), console=console, transient=True, disable=hidden)
+    for path, prediction in zip(photos, bar, strict=True):
         if isinstance(prediction, Exception):
             why = f"cannot be decoded: {path} ({prediction}): may you read it, is it a photo?"
             print(cli.printable(why), file=sys.stderr)
@@ -108,14 +104,6 @@ def write_csv(rows: Iterable[dict[str, str]], out: Path) -> None:
         writer.writerows(rows)
 
 
-def draw(classifier: Classifier, path: Path, prediction: Prediction, out: Path) -> None:
-    """Write a picture of what both stages see. Raises UserError."""
-    figure = stages_figure(classifier, path, prediction)
-    with atomic_write(out) as temporary:
-        figure.savefig(temporary, format="png", dpi=100, bbox_inches="tight")
-    print(f"Wrote {out}")
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
     options = parse(arguments)
@@ -134,7 +122,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif prediction:
             print_prediction(classifier, path, prediction)
         if options.show and prediction:
-            draw(classifier, path, prediction, options.show)
+            figure = stages_figure(classifier, path, prediction)
+            with atomic_write(options.show) as temporary:
+                figure.savefig(temporary, format="png", dpi=100, bbox_inches="tight")
+            print(f"Wrote {options.show}")
     if options.csv:
         write_csv(rows, options.csv)
         print(f"Wrote {options.csv}: {len(rows)} photos")

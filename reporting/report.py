@@ -62,13 +62,6 @@ class History:
         known = self.model["class_names"] or [f"class {i}" for i in self.model["class_ids"]]
         return [name.replace("_", " ") for name in known]
 
-    def photos(self) -> list[list[str]]:
-        """Return the names of the photos, sorted, by class index."""
-        photos: dict[int, list[str]] = {class_id: [] for class_id in self.model["class_ids"]}
-        for name, class_id in sorted(self.labels.items()):
-            photos[class_id].append(name)
-        return list(photos.values())
-
 
 def write_history(
     folder: Path,
@@ -135,7 +128,8 @@ def render(history: History) -> str:
     )
     environment.filters["dec"] = _decimal
     environment.globals |= {"charts": charts, "marks": marks, "likeliest": likeliest}
-    names, photos = history.names(), history.photos()
+    names, labels = history.names(), sorted(history.labels.items())
+    photos = [[n for n, i in labels if i == class_id] for class_id in history.model["class_ids"]]
     firsts = [_photo(history, of_species[0]) if of_species else [] for of_species in photos]
     samples = list(zip(firsts, names, strict=True))
     outcome = Outcome(history) if history.validation else None

@@ -124,19 +124,6 @@ def test_report_only_draws_the_report_anew_without_training(whole, command, caps
     assert capsys.readouterr().out.endswith(f"Wrote {page}\n")
 
 
-def test_the_table_is_at_most_80_columns_wide():
-    stages = {solution.VALIDATION_RUN: 12.3456, solution.FINAL_RUN: None}
-    rows = [
-        train_full.table_row(
-            solution.EpochRow(stage, 100, 12.3456, 1.0, 3e-3, 12345.6, measured, measured)
-        )
-        for stage, measured in stages.items()
-    ]
-    lines = [*train_full.HEADER.splitlines(), *rows]
-    assert max(map(len, lines)) <= 80
-    assert {len(line) for line in lines[1:]} == {len(rows[0])}, "numbers under their names"
-
-
 def test_without_species_of_two_photos_it_says_so(tests_dir, command, tmp_path, capsys):
     train = tests_dir / "00_test_img_input/train"
     (train / "gt.csv").write_bytes(layout.gt_bytes({"00.jpg": 0, "01.jpg": 1}))
