@@ -83,10 +83,8 @@ def print_prediction(classifier: Classifier, path: Path, prediction: Prediction)
     print(*map(cli.printable, lines), sep="\n")
 
 
-def csv_row(classifier: Classifier, name: str, prediction: Prediction | None) -> dict[str, str]:
-    """Return a photo's cells by column; no species if it could not be decoded, or has no third."""
-    if prediction is None:
-        return {"file": name}
+def csv_row(classifier: Classifier, name: str, prediction: Prediction) -> dict[str, str]:
+    """Return a photo's cells by column; there may be fewer than three species."""
     probabilities = classifier.probabilities(prediction.logits)
     (probability, species), *others = likeliest(probabilities, classifier.class_names)
     cells = (name, species, f"{probability:.4f}", *(name for _, name in others))
@@ -117,8 +115,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     one_folder, rows, undecoded = len(options.photos) == 1, [], 0
     for path, prediction in predictions_of(classifier, photos, progress=bool(options.csv)):
         undecoded += prediction is None
+        name = path.name if one_folder else str(path)
         if options.csv:
-            rows.append(csv_row(classifier, path.name if one_folder else str(path), prediction))
+            rows.append(csv_row(classifier, name, prediction) if prediction else {"file": name})
         elif prediction:
             print_prediction(classifier, path, prediction)
         if options.show and prediction:

@@ -1,8 +1,5 @@
 """The entry point of all commands: streams, signals, errors in one line, the exit status.
 
-    if __name__ == "__main__":
-        run(main)
-
 Until `run` has been called, Ctrl-C ends in a traceback. A script that imports much, such as torch,
 calls `run_module` before these imports.
 """
@@ -27,7 +24,6 @@ INTERRUPTED = "Interrupted: what was not reported above as written is as it was.
 SIGNALS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 ]
-# The words of torch, of Python, and of the loader of libraries where there is too little memory.
 EXHAUSTED = ("DefaultCPUAllocator", "can't start new thread", "failed to map segment")
 DOUBLE = 2.0  # seconds in which a second signal belongs to the first, whose clean-up goes on
 

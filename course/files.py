@@ -144,12 +144,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def check_writable(path: Path, size: int = 2**16) -> None:
-    """Raise UserError before the work, not after it, if so many bytes cannot be written to `path`.
-
-    A full disk takes a name, but no more.
-    """
+    """Raise UserError, before the work, if so many bytes cannot be written to `path`."""
     with _file_beside(path) as (temporary, _):
-        temporary.write_bytes(bytes(size))
+        temporary.write_bytes(bytes(size))  # a full disk takes a name, but no more
 
 
 def check_outputs(outputs: Sequence[Path], inputs: Iterable[Path]) -> None:

@@ -26,7 +26,7 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from course import marks
-from course.files import UserError, atomic_write, describe_error, write_json
+from course.files import UserError, atomic_write, write_json
 from reporting import charts
 from reporting.calibration import after, logits_after_views, views_needed
 from reporting.drawing import VIEW_NAMES, draw_stages, likeliest
@@ -95,11 +95,9 @@ def read_history(folder: Path) -> History:
     path = folder / HISTORY
     try:
         return History(**json.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        cause = describe_error(error, path, writing=False)
-    except (TypeError, ValueError):
-        cause = f"{path} is damaged or of another version"
-    raise UserError(f"{cause}; `python train_full.py` writes it into the folder of --report")
+    except (OSError, TypeError, ValueError) as error:
+        cause = f"{path} is missing, damaged or of another version ({error!r})"
+    raise UserError(f"{cause}: `python train_full.py` writes it into the folder of --report")
 
 
 # ---- The page ------------------------------------------------------------------------------------
@@ -198,8 +196,7 @@ class Outcome:
         """
         number, group_of = connected_components(self.wrong + self.wrong.T >= LEAST_CONFUSIONS)
         groups = [np.flatnonzero(group_of == group) for group in range(number)]
-        errors = [int(self.wrong[np.ix_(group, group)].sum()) for group in groups]
-        found = zip(errors, (group.tolist() for group in groups), strict=True)
+        found = [(int(self.wrong[np.ix_(group, group)].sum()), group.tolist()) for group in groups]
         return sorted((row for row in found if row[0]), reverse=True)
 
     def shown(self, right: bool) -> list[tuple[Pictures, int]]:
@@ -210,8 +207,8 @@ class Outcome:
         ranked = np.argsort(-self.confidence, kind="stable")  # (N,)
         ranked = ranked[self.right[ranked] == right]
         if right:
-            spread = np.linspace(0, len(ranked) - 1, min(PREDICTIONS_SHOWN, len(ranked))).round()
-            ranked = ranked[spread.astype(int)]
+            shown = min(PREDICTIONS_SHOWN, len(ranked))
+            ranked = ranked[np.linspace(0, len(ranked) - 1, shown, dtype=int)]
         return [(_stages(self.history, i), i) for i in ranked[:PREDICTIONS_SHOWN]]
 
 

@@ -1,6 +1,7 @@
 """The yardsticks of benchmarks/ compute what they are compared with."""
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -56,16 +57,17 @@ def test_the_table_compares_medians(two, monkeypatch, capsys):
         asked.append((who, folder, threads))
         return next(rounds), 700.0
 
-    monkeypatch.setattr(classify_speed, "in_a_process", measured)
+    monkeypatch.setattr(classify_speed, "child", measured)
+    monkeypatch.setattr(classify_speed, "ProcessPoolExecutor", lambda *_: ThreadPoolExecutor(1))
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     classify_speed.main([str(two)])
     assert asked == [*[("textbook", two, 2), ("solution", two, 2)] * 3, ("solution", two, 1)]
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == "medians: classify is 4.00 times as fast as the textbook"
-    assert lines[2].split()[-4:] == ["1.0", "photos/s", "700", "MB"]
+    assert lines[2] == "solution, 2 threads: 1.0 photos/s, 700 MB"
 
 
 def test_what_is_wrong_is_told_before_the_work(two, monkeypatch, capsys):
-    monkeypatch.setattr(classify_speed, "in_a_process", None)
+    monkeypatch.setattr(classify_speed, "ProcessPoolExecutor", None)
     assert call(classify_speed.main, two, "--model", "nofile") == 1
     assert "no file nofile" in capsys.readouterr().err
