@@ -5,9 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from commands import call
 
-import solution
 from benchmarks import classify_speed
 
 
@@ -35,20 +33,6 @@ def test_the_textbook_is_an_efficientnet_that_sees_each_photo_at_310_pixels(two,
     assert shapes == [(1, 3, 310, 310)] * 2
 
 
-def test_a_run_measures_classify_on_its_threads(two, model_path, monkeypatch):
-    seen, threads = [], torch.get_num_threads()
-    monkeypatch.setattr(
-        solution, "classify", lambda *words: seen.append((torch.get_num_threads(), *words))
-    )
-    try:
-        seconds, megabytes = classify_speed.child("solution", model_path, two, 3)
-    finally:
-        torch.set_num_threads(threads)
-    assert seen == [(3, model_path, two)]
-    assert 0 <= seconds < 60
-    assert 50 < megabytes < 20_000
-
-
 def test_the_table_compares_medians(two, monkeypatch, capsys):
     rounds = iter([6.0, 2.0, 9.0, 1.0, 8.0, 4.0, 0.5])  # textbook and solution in turns
     asked = []
@@ -65,9 +49,3 @@ def test_the_table_compares_medians(two, monkeypatch, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == "medians: classify is 4.00 times as fast as the textbook"
     assert lines[2] == "solution, 2 threads: 1.0 photos/s, 700 MB"
-
-
-def test_what_is_wrong_is_told_before_the_work(two, monkeypatch, capsys):
-    monkeypatch.setattr(classify_speed, "ProcessPoolExecutor", None)
-    assert call(classify_speed.main, two, "--model", "nofile") == 1
-    assert "no file nofile" in capsys.readouterr().err
