@@ -11,7 +11,7 @@ they are. `--photos` trains on so many photos of each species at most, a row for
 
 Prints accuracy by photo and by species (the mean of the species' recalls), cross-entropy after
 temperature (nats), and the differences from the unchanged settings on the same folds and seeds,
-with standard errors over photos and seeds; from two seeds on also a row of their mean logits.
+with standard errors over photos and seeds; from two seeds on also a row of all seeds' mean logits.
 Finished folds are kept in the scratch folder: an interrupted command goes on where it was.
 """
 

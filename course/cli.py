@@ -21,9 +21,7 @@ from course import files
 from course.files import describe_error
 
 INTERRUPTED = "Interrupted: what was not reported above as written is as it was."
-SIGNALS = [
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-]
+SIGNALS = [getattr(signal, s) for s in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, s)]
 EXHAUSTED = ("DefaultCPUAllocator", "can't start new thread", "failed to map segment")
 DOUBLE = 2.0  # seconds in which a second signal belongs to the first, whose clean-up goes on
 

@@ -177,10 +177,7 @@ class Outcome:
         )
 
     def by_view(self) -> list[tuple[str, float, int, float | None]]:
-        """Return of each view its name and the accuracy if it were the last.
-
-        Then how many photos are done after it, and the accuracy on these.
-        """
+        """Return of each view: name, accuracy if it were the last, photos done after it, theirs."""
         rows = []
         for view, probabilities in enumerate(self.after_views, 1):
             accuracy = (probabilities.argmax(1).numpy() == self.labels).mean()
@@ -207,8 +204,8 @@ class Outcome:
         ranked = np.argsort(-self.confidence, kind="stable")  # (N,)
         ranked = ranked[self.right[ranked] == right]
         if right:
-            shown = min(PREDICTIONS_SHOWN, len(ranked))
-            ranked = ranked[np.linspace(0, len(ranked) - 1, shown, dtype=int)]
+            count = min(PREDICTIONS_SHOWN, len(ranked))
+            ranked = ranked[np.linspace(0, len(ranked) - 1, count, dtype=int)]
         return [(_stages(self.history, i), i) for i in ranked[:PREDICTIONS_SHOWN]]
 
 
