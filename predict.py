@@ -56,14 +56,10 @@ def predictions_of(
     classifier: Classifier, photos: Sequence[Path], progress: bool
 ) -> Iterator[tuple[Path, Prediction | None]]:
     """Yield each photo with its prediction; None, and a line on stderr, if it has none."""
-    found = track(
-        classifier.predictor.predict(photos),
-        total=len(photos),
-        console=Console(stderr=True),
-        transient=True,
-        disable=not (progress and sys.stderr.isatty()),
-    )
-    for path, prediction in zip(photos, found, strict=True):
+    found, console = classifier.predictor.predict(photos), Console(stderr=True)
+    hidden = not (progress and sys.stderr.isatty())
+    bar = track(found, total=len(photos), console=console, transient=True, disable=hidden)
+    for path, prediction in zip(photos, bar, strict=True):
         if isinstance(prediction, Exception):
             why = f"cannot be decoded: {path} ({prediction}): may you read it, is it a photo?"
             print(cli.printable(why), file=sys.stderr)
@@ -87,10 +83,8 @@ def print_prediction(classifier: Classifier, path: Path, prediction: Prediction)
     print(*map(cli.printable, lines), sep="\n")
 
 
-def csv_row(classifier: Classifier, name: str, prediction: Prediction | None) -> dict[str, str]:
-    """Return a photo's cells by column; no species if it could not be decoded, or has no third."""
-    if prediction is None:
-        return {"file": name}
+def csv_row(classifier: Classifier, name: str, prediction: Prediction) -> dict[str, str]:
+    """Return a photo's cells by column; there may be fewer than three species."""
     probabilities = classifier.probabilities(prediction.logits)
     (probability, species), *others = likeliest(probabilities, classifier.class_names)
     cells = (name, species, f"{probability:.4f}", *(name for _, name in others))
@@ -108,14 +102,6 @@ def write_csv(rows: Iterable[dict[str, str]], out: Path) -> None:
         writer.writerows(rows)
 
 
-def draw(classifier: Classifier, path: Path, prediction: Prediction, out: Path) -> None:
-    """Write a picture of what both stages see. Raises UserError."""
-    figure = stages_figure(classifier, path, prediction)
-    with atomic_write(out) as temporary:
-        figure.savefig(temporary, format="png", dpi=100, bbox_inches="tight")
-    print(f"Wrote {out}")
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
     options = parse(arguments)
@@ -129,12 +115,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     one_folder, rows, undecoded = len(options.photos) == 1, [], 0
     for path, prediction in predictions_of(classifier, photos, progress=bool(options.csv)):
         undecoded += prediction is None
+        name = path.name if one_folder else str(path)
         if options.csv:
-            rows.append(csv_row(classifier, path.name if one_folder else str(path), prediction))
+            rows.append(csv_row(classifier, name, prediction) if prediction else {"file": name})
         elif prediction:
             print_prediction(classifier, path, prediction)
         if options.show and prediction:
-            draw(classifier, path, prediction, options.show)
+            figure = stages_figure(classifier, path, prediction)
+            with atomic_write(options.show) as temporary:
+                figure.savefig(temporary, format="png", dpi=100, bbox_inches="tight")
+            print(f"Wrote {options.show}")
     if options.csv:
         write_csv(rows, options.csv)
         print(f"Wrote {options.csv}: {len(rows)} photos")

@@ -5,7 +5,7 @@
 Takes the training photos of the first test in TESTS_DIR (default: public_data), measures the
 settings on a validation split, trains again on all photos, and replaces the model file in one
 step: after an interrupt or on a full disk the old file is as it was. Then it writes a report:
-history.json, and drawn from that report.html.
+history.json, and drawn from that report.html and confusion.png.
 """
 
 import argparse
@@ -72,10 +72,9 @@ HEADER = (
 
 
 def fetch_weights(weights: str) -> None:
-    """Download the pretrained weights of a name into torch's cache, if they are not there whole.
+    """Download the pretrained weights of a name into torch's cache, if none there can be read.
 
-    What is there and can be read is taken: it may have been put there by hand. Raises UserError
-    if none can be had.
+    Raises UserError if none can be had.
     """
     file = solution.weights_file(weights)
     try:
@@ -87,22 +86,18 @@ def fetch_weights(weights: str) -> None:
     print(f"fetching {file}", file=sys.stderr)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        _download(weights, file)
+        if weights in MobileNet_V2_Weights.__members__:
+            url, start_of_hash = MobileNet_V2_Weights[weights].url, file.stem[-8:]  # of the SHA-256
+            torch.hub.download_url_to_file(url, str(file), hash_prefix=start_of_hash)
+        else:
+            import timm  # takes long
+
+            save(timm.create_model(weights, pretrained=True).state_dict(), file)
     except Exception as error:  # the libraries raise nearly anything
         raise UserError(
             f"no pretrained weights can be fetched ({error!r}): put {file.name} into {file.parent} "
             "by hand, or start from a trained model with --init CHECKPOINT"
         ) from None
-
-
-def _download(weights: str, file: Path) -> None:
-    if weights in MobileNet_V2_Weights.__members__:
-        url, start_of_hash = MobileNet_V2_Weights[weights].url, file.stem[-8:]  # of the SHA-256
-        torch.hub.download_url_to_file(url, str(file), hash_prefix=start_of_hash)
-    else:
-        import timm  # takes long
-
-        save(timm.create_model(weights, pretrained=True).state_dict(), file)
 
 
 # ---- Training ------------------------------------------------------------------------------------
@@ -118,7 +113,8 @@ def save(content: Any, out: Path) -> None:
 
 def read_sample(options: argparse.Namespace) -> layout.TrainingSet:
     """Return the photos to train on. Raises UserError, also for files that cannot be written."""
-    outputs = [options.out, options.report / "history.json", options.report / "report.html"]
+    names = ("history.json", "report.html", "confusion.png")
+    outputs = [options.out, *(options.report / name for name in names)]
     for path in outputs:
         check_writable(path, NEEDED)
     inputs = [options.tests_dir / "species.csv"]
@@ -167,7 +163,11 @@ def train_visibly(
     rows: list[EpochRow] = []
 
     def add(row: EpochRow) -> None:
-        print(*([] if rows else [HEADER]), table_row(row), sep="\n", flush=True)
+        measured = (row.val_loss, row.val_accuracy)
+        val_loss, val_accuracy = ("-" if value is None else f"{value:.4f}" for value in measured)
+        line = f"{row.stage:<15} {row.epoch:>5} {row.loss:>7.4f} {row.accuracy:>9.4f} "
+        line += f"{val_loss:>9} {val_accuracy:>13} {row.learning_rate:>6.0e} {row.seconds:>9.1f}"
+        print(*([] if rows else [HEADER]), line, sep="\n", flush=True)
         rows.append(row)
         bar.advance(task)
 
@@ -175,16 +175,6 @@ def train_visibly(
         task = bar.add_task("epochs", total=2 * settings.epochs)
         gt, images = training.gt, training.images
         return solution.train_classifier(gt, images, settings=settings, on_epoch=add), rows
-
-
-def table_row(row: EpochRow) -> str:
-    """Return what the table shows of an epoch, below its header."""
-    measured = (row.val_loss, row.val_accuracy)
-    val_loss, val_accuracy = ("-" if value is None else f"{value:.4f}" for value in measured)
-    return (
-        f"{row.stage:<15} {row.epoch:>5} {row.loss:>7.4f} {row.accuracy:>9.4f} {val_loss:>9} "
-        f"{val_accuracy:>13} {row.learning_rate:>6.0e} {row.seconds:>9.1f}"
-    )
 
 
 def describe(

@@ -1,11 +1,10 @@
-"""Time and memory of `classify`: against a textbook's classifier, and how they grow.
+"""Time and memory of `classify`, against a textbook's classifier.
 
     python -m benchmarks.classify_speed IMG_DIR [--model birds_model.pt]
 
 Every run is a process of its own with its own peak memory, end to end (model, decoding, network);
 imports are not counted in its seconds. The textbook's classifier and `classify` take turns, and
-medians are compared. Then `classify` alone: on one thread, on four times the photos (the same ones
-again), and on some of them enlarged. Linux and macOS.
+medians are compared; then `classify` on one thread. Linux and macOS.
 """
 
 from __future__ import annotations
@@ -13,35 +12,30 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import resource
-import shutil
 import statistics
 import sys
-import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
 import solution
 from course import cli
 from course.files import UserError
 
 ROUNDS = 3
-TIMES = 4  # as many photos
-ENLARGED, SIDE = 40, 4_000  # photos, pixels of their long side
 
 
 def textbook() -> Callable[[Path], None]:
     """Return a classifier as accurate as `solution.py`, as a textbook would write it.
 
-    EfficientNetV2-S at 310 pixels is the best that students of the course published: 0.885 on
-    validation photos. Random weights take as long as trained ones. It takes one photo at a time, as
-    the assignment advises to save memory.
+    EfficientNetV2-S at 310 pixels, one photo at a time, is the best that students of the course
+    published: 0.885 on validation photos. Random weights take as long as trained ones.
     """
     from torchvision import models  # whose memory would count for `classify`, too
 
@@ -68,53 +62,27 @@ def child(who: str, model: Path, folder: Path, threads: int) -> tuple[float, flo
     return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
-def in_a_process(*arguments: Any) -> tuple[float, float]:
-    """Run `child` in a new process, which imports all anew."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(child, *arguments).result()
-
-
-def measured(what: str, who: str, model: Path, folder: Path, threads: int) -> float:
-    """Classify the photos of a folder; print a line of the table, return the seconds."""
-    photos = len(solution.list_photos(folder))
-    seconds, megabytes = in_a_process(who, model, folder, threads)
-    print(f"{what:<28} {photos / seconds:7.1f} photos/s {megabytes:6.0f} MB", flush=True)
-    return seconds
-
-
-def growth(photos: list[Path], model: Path, threads: int) -> None:
-    """Print rows of `classify` on more photos, and on larger ones."""
-    with tempfile.TemporaryDirectory() as folder:
-        for number, path in enumerate(photos * TIMES):
-            shutil.copy(path, Path(folder, f"{number:05}{path.suffix}"))
-        measured(f"{TIMES} times the photos", "solution", model, Path(folder), threads)
-    with tempfile.TemporaryDirectory() as folder:
-        for path in photos[:ENLARGED]:
-            with Image.open(path) as photo:
-                large = ImageOps.contain(photo.convert("RGB"), (SIDE, SIDE))
-            large.save(Path(folder, f"{path.stem}.jpg"), quality=90)
-        measured(f"{SIDE} px", "solution", model, Path(folder), threads)
-
-
 def main(arguments: list[str] | None = None) -> None:
-    """Print rows of both in turns, the ratio of their medians, and how `classify` grows."""
+    """Print a row for each run, and the ratio of the medians."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add, model = parser.add_argument, Path(solution.__file__).with_name("birds_model.pt")
     add("img_dir", type=Path, metavar="IMG_DIR")
     add("--model", type=Path, default=model, help="default: birds_model.pt")
     options = parser.parse_args(arguments)
-    photos, threads = solution.list_photos(options.img_dir), torch.get_num_threads()
+    photos, threads = len(solution.list_photos(options.img_dir)), torch.get_num_threads()
     if not photos:
         raise UserError(f"no photo in {options.img_dir}: name a folder of photos")
     solution.load_classifier(options.model)  # or an error, before the work
-    print(f"{len(photos)} photos, torch {torch.__version__}, {threads} threads")
-    seconds: dict[str, list[float]] = {"textbook": [], "solution": []}
-    for who in [*seconds] * ROUNDS:
-        seconds[who].append(measured(who, who, options.model, options.img_dir, threads))
-    theirs, ours = map(statistics.median, seconds.values())
+    print(f"{photos} photos, torch {torch.__version__}")
+    taken = defaultdict(list)
+    for who, count in [*[("textbook", threads), ("solution", threads)] * ROUNDS, ("solution", 1)]:
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            run = pool.submit(child, who, options.model, options.img_dir, count)
+        seconds, megabytes = run.result()
+        taken[who].append(seconds)
+        print(f"{who}, {count} threads: {photos / seconds:.1f} photos/s, {megabytes:.0f} MB")
+    theirs, ours = (statistics.median(seconds[:ROUNDS]) for seconds in taken.values())
     print(f"medians: classify is {theirs / ours:.2f} times as fast as the textbook")
-    measured("one thread", "solution", options.model, options.img_dir, 1)
-    growth(photos, options.model, threads)
 
 
 if __name__ == "__main__":

@@ -9,12 +9,10 @@ classifies the other fifth as `classify` does, by all views. `--set` changes a s
 `--views` a constant of the views alone: the networks trained with the settings are then taken as
 they are. `--photos` trains on so many photos of each species at most, a row for each number.
 
-Prints accuracy by photo and by species (the mean of the species' recalls; the course's samples are
-balanced), cross-entropy after temperature (nats), and the differences from the unchanged settings
-on the same folds and seeds, with standard errors over photos and, from two seeds on, over seeds;
-then also a row of the networks of all seeds together.
-Finished folds are kept in the scratch folder, so that an interrupted or repeated command goes on
-where it was. No test photo is used.
+Prints accuracy by photo and by species (the mean of the species' recalls), cross-entropy after
+temperature (nats), and the differences from the unchanged settings on the same folds and seeds,
+with standard errors over photos and seeds; from two seeds on also a row of all seeds' mean logits.
+Finished folds are kept in the scratch folder: an interrupted command goes on where it was.
 """
 
 from __future__ import annotations
@@ -24,7 +22,6 @@ import copy
 import hashlib
 import json
 import math
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -43,7 +40,7 @@ from course import cli
 from course.files import UserError, check_writable
 from course.layout import labels_fingerprint, load_training_set, photo_digests
 from reporting.calibration import fit_temperature
-from solution import EpochRow, Prediction, Sample, Settings
+from solution import Prediction, Sample, Settings
 from train_full import changes, save
 
 FOLDS = 5
@@ -54,7 +51,6 @@ class Outcome(NamedTuple):
 
     logits: Tensor  # (seeds, photos, classes)
     labels: Tensor  # (photos,)
-    seconds: float  # that a training took, in the mean
 
 
 class Folds:
@@ -63,7 +59,7 @@ class Folds:
     def __init__(self, tests_dir: Path, scratch: Path) -> None:
         training = load_training_set(tests_dir, solution.may_be_photo)
         self.class_ids = sorted(set(training.gt.values()))
-        self.paths, self.scratch = training.paths, scratch
+        self.paths, self.scratch = [training.images / name for name in training.gt], scratch
         self.labels = torch.tensor([self.class_ids.index(i) for i in training.gt.values()])
         self.sample = photo_digests(self.paths) + labels_fingerprint(training.gt)
         self.start = lru_cache(maxsize=1)(self._start)  # takes a minute, for each settings
@@ -80,46 +76,44 @@ class Folds:
     def outcome(self, folds: list[int], settings: list[Settings], **arguments: Any) -> Outcome:
         """Return what is `predicted` with these settings, which differ in the seed alone."""
         parts = [
-            self.kept(self.predicted, "logits.pt", settings=one, fold=fold, **arguments)
+            self.kept(self.predicted, settings=one, fold=fold, **arguments)
             for one in settings
             for fold in folds
         ]
-        logits, labels, seconds = zip(*parts, strict=True)
-        by_seed = torch.cat(logits).unflatten(0, (len(settings), -1))
-        return Outcome(by_seed, torch.cat(labels[: len(folds)]), sum(seconds) / len(parts))
+        held_out = np.concatenate([self.split(fold, None)[1] for fold in folds])
+        by_seed = torch.cat(parts).unflatten(0, (len(settings), -1))
+        return Outcome(by_seed, self.labels[held_out])
 
-    def kept(self, compute: Callable[..., Any], suffix: str, **arguments: Any) -> Any:
+    def kept(self, compute: Callable[..., Any], **arguments: Any) -> Any:
         """Return what a method computes of these arguments; once computed, it is kept in a file."""
-        what = json.dumps({"sample": self.sample} | {k: str(v) for k, v in arguments.items()})
-        file = self.scratch / f"{hashlib.sha256(what.encode()).hexdigest()[:16]}.{suffix}"
+        texts = {name: str(value) for name, value in arguments.items()}
+        what = json.dumps([compute.__name__, self.sample, texts])
+        file = self.scratch / f"{hashlib.sha256(what.encode()).hexdigest()[:16]}.pt"
         if not file.is_file():
             save(compute(**arguments), file)
         return torch.load(file)
 
     def predicted(
         self, settings: Settings, fold: int, photos: int | None, views: dict[str, Any]
-    ) -> tuple[Tensor, Tensor, float]:
-        """Return logits (N, classes) and labels (N,) of a fold; seconds of the training."""
+    ) -> Tensor:
+        """Return logits (N, classes) of a fold."""
         network, (_, held_out) = solution.BirdNet(self.class_ids), self.split(fold, photos)
-        state, seconds = self.kept(self.trained, "pt", settings=settings, fold=fold, photos=photos)
+        state = self.kept(self.trained, settings=settings, fold=fold, photos=photos)
         network.load_state_dict(state)
         constants = solution.preprocessing_of(settings) | views
         predictor = solution.TwoStagePredictor(network.eval(), constants)
         predictions = predictor.predict([self.paths[index] for index in held_out])
-        logits = torch.stack([cast(Prediction, one).logits for one in predictions])
-        return logits, self.labels[held_out], seconds
+        return torch.stack([cast(Prediction, one).logits for one in predictions])
 
-    def trained(
-        self, settings: Settings, fold: int, photos: int | None
-    ) -> tuple[dict[str, Tensor], float]:
-        """Return the weights of a network that has not seen a fold; seconds of the training."""
+    def trained(self, settings: Settings, fold: int, photos: int | None) -> dict[str, Tensor]:
+        """Return the weights of a network that has not seen a fold."""
         with solution.standard_torch(settings.seed):
             network, sample = self.start(settings)
-            start, network = time.perf_counter(), copy.deepcopy(network)
+            network = copy.deepcopy(network)
             run = solution.TrainingRun(network, sample, settings)
             train, _ = self.split(fold, photos)
-            run.fit(f"fold {fold}, seed {settings.seed}", train, print_row)
-        return network.state_dict(), time.perf_counter() - start
+            run.fit(f"fold {fold}, seed {settings.seed}", train, lambda row: print(row, flush=True))
+        return network.state_dict()
 
     def _start(self, settings: Settings) -> tuple[solution.BirdNet, Sample]:
         """Return the network to start from, and the photos with the birds' boxes."""
@@ -131,19 +125,11 @@ class Folds:
         return network, Sample(self.paths, self.labels, list(boxes.values()))
 
 
-def print_row(row: EpochRow) -> None:
-    """Print that an epoch ended."""
-    print(f"{row.stage}, epoch {row.epoch}: loss {row.loss:.4f}, {row.seconds:.0f} s", flush=True)
-
-
 # ---- The row ---------------------------------------------------------------------------------
 
 
 def scores(outcome: Outcome) -> tuple[Tensor, Tensor]:
-    """Return of each photo under each seed whether it is right, and its cross-entropy.
-
-    Both are (seeds, photos); all logits get one common temperature.
-    """
+    """Return what is right, and cross-entropy at one temperature; both (seeds, photos)."""
     logits, labels = outcome.logits.flatten(0, 1), outcome.labels.repeat(len(outcome.logits))
     right = (logits.argmax(1) == labels).double()
     logits = logits / fit_temperature(logits, labels)
@@ -152,10 +138,7 @@ def scores(outcome: Outcome) -> tuple[Tensor, Tensor]:
 
 
 def difference(values: Tensor) -> str:
-    """Return the mean of differences (seeds, photos) with its standard error.
-
-    The error has two parts: from the choice of the photos and, where known, of the seeds.
-    """
+    """Return the mean of differences (seeds, photos), with its standard error from both choices."""
     seeds, photos = values.shape
     of_photos = values.mean(0).var() / photos
     of_seeds = values.mean(1).var() / seeds if seeds > 1 else torch.zeros(())
@@ -175,7 +158,6 @@ def compared(new: Outcome, old: Outcome) -> dict[str, str]:
         "difference by species": difference(change * balance),
         "difference of cross-entropy": difference(loss - loss_before),
         "only changed / only unchanged right": f"{(change > 0).sum()} / {(change < 0).sum()}",
-        "seconds a fold": f"{new.seconds:.0f}",
     }
 
 

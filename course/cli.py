@@ -1,13 +1,9 @@
 """The entry point of all commands: streams, signals, errors in one line, the exit status.
 
-    if __name__ == "__main__":
-        run(main)
-
 Until `run` has been called, Ctrl-C ends in a traceback. A script that imports much, such as torch,
 calls `run_module` before these imports.
 """
 
-import _thread
 import argparse
 import io
 import os
@@ -19,16 +15,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
 from types import FrameType
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn
 
 from course import files
 from course.files import describe_error
 
 INTERRUPTED = "Interrupted: what was not reported above as written is as it was."
-SIGNALS = [
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-]
-# The words of torch, of Python, and of the loader of libraries where there is too little memory.
+SIGNALS = [getattr(signal, s) for s in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, s)]
 EXHAUSTED = ("DefaultCPUAllocator", "can't start new thread", "failed to map segment")
 DOUBLE = 2.0  # seconds in which a second signal belongs to the first, whose clean-up goes on
 
@@ -44,12 +37,10 @@ def run(main: Callable[[], int | None], interrupted: str = INTERRUPTED) -> NoRet
         os.umask(os.umask(0o077) & 0o077)  # what a command writes, it can read again
         set_up_streams()
         set_up_signals(received)
-        if line := refusal():
-            print(f"Error: {line}", file=sys.stderr)
-            sys.exit(2)
+        refuse()
         status = status_of(main, received)
     except SystemExit as stop:  # argparse's
-        status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        status = int(stop.code or 0)
     except BaseException as error:
         if not received and not isinstance(error, KeyboardInterrupt):
             raise
@@ -58,20 +49,22 @@ def run(main: Callable[[], int | None], interrupted: str = INTERRUPTED) -> NoRet
         status = 128 + (received or [signal.SIGINT])[0]
     ignore_signals()  # the work is done: what follows is not interrupted
     files.remove_temporary()
-    if lost := _lost_output():
-        print(f"note: {lost}", file=sys.stderr)
+    sys.stdout.flush()
+    if LOST:
+        print(f"note: {describe_error(LOST[0], 'stdout', writing=True)}", file=sys.stderr)
     sys.exit(status)
 
 
-def refusal() -> str | None:
-    """Return why no command can work as it was called, or None."""
-    if "" in sys.argv[1:]:
-        return "an argument is empty; is a shell variable not set?"
+def refuse() -> None:
+    """Exit with status 2 where no command can work as it was called."""
+    line = "an argument is empty; is a shell variable not set?" if "" in sys.argv[1:] else ""
     try:
         os.getcwd()  # noqa: PTH109
     except FileNotFoundError:  # torch would end the process without a word of why
-        return "the current folder is gone; cd to one that exists"
-    return None
+        line = "the current folder is gone; cd to one that exists"
+    if line:
+        print(f"Error: {line}", file=sys.stderr)
+        sys.exit(2)
 
 
 def run_module(name: str, parse: Callable[[], Any], interrupted: str = INTERRUPTED) -> NoReturn:
@@ -184,11 +177,9 @@ def _must_wait(frame: FrameType | None) -> bool:
 
 
 def _send_later(number: int) -> None:
-    main = threading.main_thread().ident or 0
-    if hasattr(signal, "pthread_kill"):
-        timer = threading.Timer(0.02, signal.pthread_kill, (main, number))
-    else:  # Windows
-        timer = threading.Timer(0.02, _thread.interrupt_main, (number,))
+    # On Windows os.kill would end the process.
+    send = signal.raise_signal if os.name == "nt" else partial(os.kill, os.getpid())
+    timer = threading.Timer(0.02, send, (number,))
     timer.daemon = True
     timer.start()
 
@@ -203,10 +194,11 @@ def ignore_signals() -> None:
 # ---- Streams -------------------------------------------------------------------------------------
 
 
+LOST: list[OSError] = []  # why output was dropped, unless it is only that nobody reads any more
+
+
 class Sink(io.FileIO):
     """A stream whose failed writes are dropped: a closed pipe or a full device ends no work."""
-
-    failure: OSError | None = None  # unless it is only that nobody reads any more
 
     def write(self, data: Any) -> int:
         """Write, or pretend to."""
@@ -215,18 +207,8 @@ class Sink(io.FileIO):
         except BrokenPipeError:
             pass
         except OSError as error:
-            self.failure = self.failure or error
+            LOST.append(error)
         return len(data)
-
-
-def _lost_output() -> str | None:
-    """Flush stdout; return why a part of what was printed is lost, once."""
-    sys.stdout.flush()
-    sink = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
-    if not isinstance(sink, Sink) or sink.failure is None:
-        return None
-    failure, sink.failure = sink.failure, None
-    return describe_error(failure, "stdout", writing=True)
 
 
 def set_up_streams() -> None:
@@ -238,20 +220,15 @@ def set_up_streams() -> None:
         os.set_inheritable(descriptor, True)
     os.close(descriptor)
     for name in ("stderr", "stdout"):
-        stream = _tolerant(getattr(sys, name))
+        stream = getattr(sys, name)
+        if stream is None:  # closed at the start, as under pythonw or by >&-
+            stream = open(os.devnull, "w", errors="replace")  # noqa: PTH123, SIM115
+        elif type(stream) is io.TextIOWrapper:  # put there by nobody else
+            stream.reconfigure(errors="backslashreplace")
+            raw = getattr(stream.buffer, "raw", stream.buffer)  # under python -u the buffer itself
+            if type(raw) is io.FileIO:  # no console of Windows
+                sink = io.BufferedWriter(Sink(raw.fileno(), "w", closefd=False))
+                how = (stream.encoding, "backslashreplace", None, stream.line_buffering)
+                stream = io.TextIOWrapper(sink, *how)
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)  # which the interpreter flushes at its end
-
-
-def _tolerant(stream: TextIO | None) -> TextIO:
-    if stream is None:  # closed at the start, as under pythonw or by >&-
-        return open(os.devnull, "w", errors="replace")  # noqa: PTH123
-    if type(stream) is not io.TextIOWrapper:
-        return stream  # put there by someone else
-    stream.reconfigure(errors="backslashreplace")
-    raw = getattr(stream.buffer, "raw", stream.buffer)  # under python -u it is the buffer itself
-    if type(raw) is not io.FileIO:
-        return stream  # a console of Windows
-    sink = io.BufferedWriter(Sink(raw.fileno(), "w", closefd=False))
-    lines = stream.line_buffering
-    return io.TextIOWrapper(sink, stream.encoding, "backslashreplace", line_buffering=lines)

@@ -18,7 +18,6 @@ _PERMISSION = "no permission to {do} it; change its mode or owner, or take anoth
 _IN_THE_WAY = "something of that name is there already; move it away, or name another"
 REMEDIES = {
     errno.ENOSPC: "the disk is full; free some space",
-    errno.EDQUOT: "the quota of the disk is used up; free some space",
     errno.EFBIG: "it grows too large for this disk; name another disk",
     errno.EROFS: "the file system is read-only; name a folder that can be written",
     errno.EACCES: _PERMISSION,
@@ -34,8 +33,7 @@ REMEDIES = {
 
 WHEN_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EEXIST}
 
-# Functions that a signal does not cut: course.cli lets it wait until they have returned.
-UNINTERRUPTED: set[CodeType] = set()
+UNINTERRUPTED: set[CodeType] = set()  # what `uninterrupted` was called with
 Function = TypeVar("Function", bound=Callable)
 
 
@@ -50,8 +48,7 @@ def describe_error(
 ) -> str:
     """Return an error of the file system as one line: the file, the cause, the remedy.
 
-    `path` is the file that was meant, where the error does not know it. Whether it was written or
-    read is guessed from the error if `writing` is None.
+    `path` is the file, where the error does not know it; `writing` is guessed where it is None.
     """
     file = os.fsdecode(path or _culprit(error) or "")
     if writing is None:
@@ -89,8 +86,7 @@ def uninterrupted(function: Function) -> Function:
 
 # ---- What is temporary ---------------------------------------------------------------------------
 
-# Folders that are to be removed, and the folders that were missing above them: noted before they
-# are made.
+# Folders to be removed, noted before they are made, and the folders that were missing above them.
 _temporary: dict[Path, list[Path]] = {}
 
 
@@ -148,12 +144,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def check_writable(path: Path, size: int = 2**16) -> None:
-    """Raise UserError before the work, not after it, if so many bytes cannot be written to `path`.
-
-    A full disk takes a name, but no more.
-    """
+    """Raise UserError, before the work, if so many bytes cannot be written to `path`."""
     with _file_beside(path) as (temporary, _):
-        temporary.write_bytes(bytes(size))
+        temporary.write_bytes(bytes(size))  # a full disk takes a name, but no more
 
 
 def check_outputs(outputs: Sequence[Path], inputs: Iterable[Path]) -> None:

@@ -68,8 +68,8 @@ def find_tests(tests_dir: Path) -> list[TestFolder]:
 def read_csv(path: str | Path, empty_names: bool = False) -> dict[str, int]:
     """Return class ids by file name, read as strictly as the course's script reads a csv.
 
-    It knows no quotes, and lets Python's `int` decide what a number is. It takes an empty name,
-    too, which is right for an answer and a mistake in labels. Raises CheckerError.
+    It knows no quotes, and a number is what Python's `int` takes; an empty name is a mistake in
+    labels, but not in an answer. Raises CheckerError.
     """
     try:
         if not Path(path).is_file():  # opening a pipe would block
@@ -94,12 +94,11 @@ def read_csv(path: str | Path, empty_names: bool = False) -> dict[str, int]:
 def script_remark(path: Path, labels: Mapping[str, int]) -> str | None:
     """Return what the course's script would make of a table that was read as `labels`."""
     try:
-        differing = read_csv(path).items() ^ labels.items()
+        differing = len(read_csv(path).items() ^ labels.items())
     except CheckerError as error:
         return f"the testing system's script would stop here: {error}"
-    if not differing:
-        return None
-    return f"the testing system's script would read {len(differing)} rows of {path} differently"
+    remark = f"the testing system's script would read {differing} rows of {path} differently"
+    return remark if differing else None
 
 
 def gt_bytes(labels: Mapping[str, int | None]) -> bytes:
@@ -115,7 +114,7 @@ def save_csv(answer: Mapping[str, int], path: str | Path) -> None:
 
 
 def labels_fingerprint(gt: Mapping[str, int]) -> str:
-    """Return the SHA-256, in hex, of the rows of a gt.csv: which photos, labelled how."""
+    """Return the SHA-256 of the rows of a gt.csv: which photos, labelled how."""
     return hashlib.sha256(gt_bytes(gt).partition(b"\n")[2]).hexdigest()
 
 
@@ -146,11 +145,6 @@ class TrainingSet:
     missing: list[str]  # labels without a file; they are in `gt`
     unlabelled: list[str]  # files without a label
 
-    @property
-    def paths(self) -> list[Path]:
-        """The photos' paths, in the order of `gt`."""
-        return [self.images / name for name in self.gt]
-
 
 def inferred_species(class_ids: Iterable[int | None]) -> dict[int, str]:
     """Return names by class id if the photos' class ids are those of the course's sample, or {}.
@@ -165,8 +159,7 @@ def load_training_set(tests_dir: Path, may_be_photo: Callable[[str], bool]) -> T
     """Read the training photos of the first test in a folder, with tolerance for people's tables.
 
     `may_be_photo` decides by the name which files count. What the course's script would read
-    otherwise, and that names are inferred, is noted on stderr. Raises UserError if there is no test
-    or no usable table.
+    otherwise is noted on stderr. Raises UserError if there is no test or no usable table.
     """
     tests = find_tests(tests_dir)
     if not tests:
@@ -188,10 +181,5 @@ def load_training_set(tests_dir: Path, may_be_photo: Callable[[str], bool]) -> T
     species = tables.read_species(tests_dir / "species.csv")
     if not species and (species := inferred_species(gt.values())):
         print("note: the names of the species are inferred, no species.csv", file=sys.stderr)
-    return TrainingSet(
-        images,
-        gt,
-        species,
-        missing=sorted(gt.keys() - set(there)),
-        unlabelled=[name for name in there if name not in gt],
-    )
+    missing, unlabelled = sorted(gt.keys() - set(there)), [n for n in there if n not in gt]
+    return TrainingSet(images, gt, species, missing, unlabelled)

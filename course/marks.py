@@ -45,9 +45,8 @@ def wilson_interval(correct: int, total: int) -> tuple[float, float]:
 def mark_probabilities(correct: int, total: int, photos: int) -> dict[int, float]:
     """Return the probability of each mark on `photos` hidden photos, from a validation result.
 
-    The unknown accuracy gets the Beta(correct + 1/2, wrong + 1/2) posterior (Jeffreys' prior), so
-    the number of right answers among the hidden photos is beta-binomial. That holds if the hidden
-    photos are drawn like the validation photos.
+    The right answers are beta-binomial, from Jeffreys' prior of the accuracy, if the hidden photos
+    are drawn like the validation photos.
     """
     from scipy.stats import betabinom
 

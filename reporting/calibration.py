@@ -21,10 +21,9 @@ UNCERTAIN_SHARE = 0.05  # of the validation photos lies below `confidence_thresh
 
 
 def calibrate(validation: Validation, whole_share: float) -> dict[str, Any]:
-    """Return what validation photos tell of a network, as entries of its `metadata`.
+    """Return what validation photos tell of a network with such settings, for its `metadata`.
 
-    `whole_share` is that of the network's settings. `validation` in the result says what
-    `classify` achieves with the thresholds chosen: correct, total, accuracy, mean_views.
+    `validation` in it is what `classify` achieves with the thresholds chosen.
     """
     labels, total = validation.labels, len(validation.labels)
     view_logits = torch.stack([prediction.view_logits for prediction in validation.predictions])
@@ -45,10 +44,9 @@ def calibrate(validation: Validation, whole_share: float) -> dict[str, Any]:
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """Return the divisor of logits (N, classes) with the least cross-entropy on labels (N,).
+    """Return the divisor of logits (N, classes), 0.1 to 10, with the least cross-entropy on labels.
 
-    It changes no prediction: Guo et al., On Calibration of Modern Neural Networks, ICML 2017,
-    section 4.2. Between 0.1 and 10.
+    Guo et al., On Calibration of Modern Neural Networks, ICML 2017, section 4.2.
     """
 
     def loss(log_temperature: float) -> float:
@@ -83,11 +81,8 @@ def logits_after_views(view_logits: Tensor, whole_share: float) -> Tensor:
 
 
 def views_needed(probabilities: Tensor, early_exit: float) -> Tensor:
-    """Return after how many views (N,) a photo's probability exceeds `early_exit`, at most all.
-
-    Takes probabilities after each view (views, N, classes).
-    """
-    confident = probabilities.amax(2) > early_exit  # (views, N)
+    """Return after how many views (N,) a photo's probability exceeds `early_exit`, at most all."""
+    confident = probabilities.amax(2) > early_exit  # (views, N), from (views, N, classes)
     confident[-1] = True
     return confident.int().argmax(0) + 1
 

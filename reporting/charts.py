@@ -24,7 +24,6 @@ COLOURS = ("#4477aa", "#ee6677", "#228833")
 FAINT = (0.5, 0.5, 0.5, 0.3)
 INK = "#0a0a0a"  # of text on colours of its own, which stays so on a dark page
 CALIBRATION_BINS = 15
-LONGEST_NAME = 36  # letters
 
 
 def curves(epochs: Sequence[Mapping[str, Any]], key: str, label: str) -> Figure:
@@ -54,9 +53,8 @@ def confusion(matrix: np.ndarray, names: Sequence[str]) -> Figure:
     Colours are shares of the row: blue for right predictions, red for wrong ones.
     """
     classes = len(names)
-    labels = [n if len(n) <= LONGEST_NAME else f"{n[: LONGEST_NAME - 1]}…" for n in names]
     size = 8 if classes > 20 else 10  # of the font, in points
-    side = 0.7 + 0.0085 * size * max(map(len, labels)) + 0.2 * classes
+    side = 0.7 + 0.0085 * size * max(map(len, names)) + 0.2 * classes
     figure, axes = _figure(side, side)
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)  # (C, C)
     signed = np.ma.masked_equal(np.where(np.eye(classes), share, -share), 0)
@@ -67,7 +65,7 @@ def confusion(matrix: np.ndarray, names: Sequence[str]) -> Figure:
         text.set(color=colour, fontsize=size)
     axes.set(xlabel="predicted species", ylabel="true species")
     for set_ticks, turned in ((axes.set_xticks, 90), (axes.set_yticks, 0)):
-        set_ticks(range(classes), labels, fontsize=size, parse_math=False, rotation=turned)
+        set_ticks(range(classes), names, fontsize=size, parse_math=False, rotation=turned)
         set_ticks(np.arange(classes + 1) - 0.5, minor=True)
     axes.grid(which="minor", color=FAINT, linewidth=0.5)
     axes.tick_params(which="minor", length=0)
@@ -77,8 +75,7 @@ def confusion(matrix: np.ndarray, names: Sequence[str]) -> Figure:
 def expected_calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
     """Return the mean distance of accuracy and confidence over equal bins, weighted by counts.
 
-    Takes of each prediction its probability, and whether it is right. The bins are the intervals
-    ((m-1)/M, m/M] of Guo et al., On Calibration of Modern Neural Networks, ICML 2017, equation 3.
+    Guo et al., On Calibration of Modern Neural Networks, ICML 2017, equation 3; see `reliability`.
     """
     bins = np.ceil(confidence * CALIBRATION_BINS).astype(int)
     return float(np.abs(np.bincount(bins, right - confidence)).sum() / len(bins))

@@ -16,8 +16,7 @@ from solution import VIEWS, Box, Classifier, Prediction, read_pixels
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PART_NAMES = {"whole": "whole photo", "crop": "crop"}
-VIEW_NAMES = [PART_NAMES[part] + ", mirrored" * mirrored for part, mirrored in VIEWS]
+VIEW_NAMES = [part.replace("whole", "whole photo") + ", mirrored" * flip for part, flip in VIEWS]
 
 
 def draw_stages(pixels: Tensor, cam: Tensor, box: Box) -> tuple[Image.Image, Image.Image]:
@@ -55,10 +54,9 @@ def stages_figure(classifier: Classifier, photo: Path, prediction: Prediction) -
     shape = min(max(pixels.shape[2] / pixels.shape[1], 0.5), 2)  # width by height
     figure = Figure((4 * shape + 4.4, 5), layout="constrained")
     axes = figure.subplots(1, 2, width_ratios=(shape, 1))
-    needless = "" if len(prediction.view_logits) > 1 else ", which was not needed"
     stages = (
         ("First stage: the whole photo", "1 view", prediction.view_logits[0]),
-        (f"Second stage{needless}: the bird", describe_views(prediction), prediction.logits),
+        ("Second stage: the bird", describe_views(prediction), prediction.logits),
     )
     pictures = draw_stages(pixels, prediction.cam, prediction.box)
     for axis, picture, (title, views, logits) in zip(axes, pictures, stages, strict=True):

@@ -6,14 +6,12 @@ The photos are read where they lie; where they are gone, the page says so and le
 from __future__ import annotations
 
 import base64
-import hashlib
 import inspect
 import io
 import json
 import os
 import platform
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -21,25 +19,21 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import networkx
 import numpy as np
 import torch
 from PIL import Image
+from scipy.sparse.csgraph import connected_components
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
-from torch import Tensor
 
 from course import marks
-from course.files import UserError, atomic_write, describe_error, write_json
+from course.files import UserError, atomic_write, write_json
 from reporting import charts
 from reporting.calibration import after, logits_after_views, views_needed
 from reporting.drawing import VIEW_NAMES, draw_stages, likeliest
 from solution import BirdNet, EpochRow, Settings, read_photo, read_pixels
 
 HISTORY = "history.json"
-# Of the photos of two species together, what makes these look-alikes: so many are taken for the
-# other one, and the probabilities of the other one add up to so many photos. Either alone would
-# join species because of two outliers.
-LEAST_CONFUSIONS, LEAST_MASS = 2, 1.0
+LEAST_CONFUSIONS = 2  # of two look-alikes, in both directions: one alone would join nearly all
 PREDICTIONS_SHOWN = 6  # right ones, and wrong ones
 PHOTO_SIDE, STAGE_SIDE = 270, 480  # pixels: of a photo in a strip, of what a stage sees
 Pictures = list[str]  # as `src` of image elements; empty for a photo that cannot be read
@@ -68,16 +62,6 @@ class History:
         known = self.model["class_names"] or [f"class {i}" for i in self.model["class_ids"]]
         return [name.replace("_", " ") for name in known]
 
-    def counts(self) -> list[int]:
-        """Return the number of photos by class index."""
-        counts = Counter(self.labels.values())
-        return [counts[class_id] for class_id in self.model["class_ids"]]
-
-    def first_photos(self) -> list[str]:
-        """Return the first photo's name by class index; "" for a species that has none."""
-        first = {class_id: name for name, class_id in sorted(self.labels.items(), reverse=True)}
-        return [first.get(class_id, "") for class_id in self.model["class_ids"]]
-
 
 def write_history(
     folder: Path,
@@ -89,30 +73,21 @@ def write_history(
     seconds: float,
 ) -> None:
     """Write the history of a network that `train_classifier` returned. Raises UserError."""
+    seen, cpuinfo = network.validation, Path("/proc/cpuinfo")
+    cpu = re.search(r"model name\s*: (.*)", cpuinfo.read_text() if cpuinfo.is_file() else "")
     history = History(
         model={name: value for name, value in checkpoint.items() if name != "state_dict"},
         epochs=[asdict(row) for row in epochs],
         labels=dict(labels),
-        validation=asdict(network.validation) if network.validation else None,
+        validation=asdict(seen) | {"labels": seen.labels.tolist()} if seen else None,
         parameters=sum(p.numel() for p in network.parameters()),
         trained=sum(p.numel() for p in network.parameters() if p.requires_grad),
         images=os.path.realpath(images),
         seconds=seconds,
         threads=torch.get_num_threads(),
-        machine=_processor(),
+        machine=cpu[1] if cpu else platform.processor() or platform.machine(),
     )
-    write_json(folder / HISTORY, asdict(history), _rounded)
-
-
-def _rounded(values: Tensor) -> list[Any]:
-    return (values.double().round(decimals=4) if values.is_floating_point() else values).tolist()
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    models = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor() or platform.machine()
+    write_json(folder / HISTORY, asdict(history), lambda x: x.double().round(decimals=4).tolist())
 
 
 def read_history(folder: Path) -> History:
@@ -120,22 +95,24 @@ def read_history(folder: Path) -> History:
     path = folder / HISTORY
     try:
         return History(**json.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        cause = describe_error(error, path, writing=False)
-    except (TypeError, ValueError):
-        cause = f"{path} is damaged or of another version"
-    raise UserError(f"{cause}; `python train_full.py` writes it into the folder of --report")
+    except (OSError, TypeError, ValueError) as error:
+        cause = f"{path} is missing, damaged or of another version ({error!r})"
+    raise UserError(f"{cause}: `python train_full.py` writes it into the folder of --report")
 
 
 # ---- The page ------------------------------------------------------------------------------------
 
 
 def draw(history: History, folder: Path) -> None:
-    """Write report.html into a folder, and say so. Raises UserError."""
-    html, file = render(history), folder / "report.html"
-    with atomic_write(file) as temporary:
-        temporary.write_text(html, encoding="utf-8")
-    print(f"Wrote {file}")
+    """Write report.html, and its confusion matrix as a picture. Raises UserError."""
+    page = folder / "report.html"
+    with atomic_write(page) as temporary:
+        temporary.write_text(render(history), encoding="utf-8")
+    if history.validation:
+        figure = charts.confusion(Outcome(history).matrix, history.names())
+        with atomic_write(folder / "confusion.png") as temporary:
+            figure.savefig(temporary, format="png", dpi=100, bbox_inches="tight")
+    print(f"Wrote {page}")
 
 
 def render(history: History) -> str:
@@ -147,16 +124,23 @@ def render(history: History) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"dec": _decimal, "sha256": _sha256}
+    environment.filters["dec"] = _decimal
     environment.globals |= {"charts": charts, "marks": marks, "likeliest": likeliest}
-    names = history.names()
-    firsts = [_photo(history, photo) for photo in history.first_photos()]
+    names, labels = history.names(), sorted(history.labels.items())
+    photos = [[n for n, i in labels if i == class_id] for class_id in history.model["class_ids"]]
+    firsts = [_photo(history, of_species[0]) if of_species else [] for of_species in photos]
+    samples = list(zip(firsts, names, strict=True))
+    outcome = Outcome(history) if history.validation else None
+    groups = outcome.look_alikes() if outcome else []
+    comments = re.findall(r"^    (\w+): .*  # (.*)$", inspect.getsource(Settings), re.MULTILINE)
     return environment.get_template("report.html.j2").render(
         history=history,
         names=names,
-        samples=list(zip(firsts, names, strict=True)),
-        settings=settings_comments(),
-        outcome=Outcome(history, names) if history.validation else None,
+        counts=[len(of_species) for of_species in photos],
+        samples=samples,
+        comments=dict(comments),
+        outcome=outcome,
+        groups=[(errors, [samples[i] for i in species]) for errors, species in groups],
     )
 
 
@@ -164,74 +148,36 @@ def _decimal(value: float | None, digits: int = 4) -> str:
     return "–" if value is None or np.isnan(value) else f"{value:.{digits}f}"
 
 
-def _sha256(text: str) -> str:
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def settings_comments() -> dict[str, str]:
-    """Return the comment beside each of the `Settings` in the source."""
-    lines = inspect.getsource(Settings).splitlines()
-    found = (re.fullmatch(r"    (\w+): .*?(?:  # (.*))?", line) for line in lines)
-    return {match[1]: match[2] or "" for match in found if match}
-
-
 # ---- What the network of the validation run predicts ---------------------------------------------
-
-
-def look_alikes(matrix: np.ndarray, mass: np.ndarray) -> list[tuple[int, list[int]]]:
-    """Return groups of species taken for one another: how many photos are, and the species.
-
-    The most errors come first. Takes counts (C, C) and sums of probabilities (C, C), with a row for
-    each true class. Groups are the communities, by modularity, of the graph of look-alikes
-    (Clauset, Newman and Moore, Physical Review E 70, 2004).
-    """
-    confusions, weights = matrix + matrix.T, mass + mass.T  # (C, C)
-    alike = np.triu((confusions >= LEAST_CONFUSIONS) & (weights >= LEAST_MASS), 1)
-    if not alike.any():
-        return []
-    graph = networkx.Graph()
-    graph.add_weighted_edges_from((a, b, weights[a, b]) for a, b in np.argwhere(alike).tolist())
-    groups = []
-    for community in networkx.community.greedy_modularity_communities(graph, weight="weight"):
-        classes = sorted(community)
-        part = matrix[np.ix_(classes, classes)]
-        groups.append((int(part.sum() - part.trace()), classes))
-    return sorted(groups, key=lambda group: (-group[0], group[1]))
 
 
 class Outcome:
     """Predictions of N photos that the network was not trained on, as `classify` makes them."""
 
-    def __init__(self, history: History, names: Sequence[str]) -> None:
-        stored, model = history.validation or {}, history.model
+    def __init__(self, history: History) -> None:
+        stored, model, self.history = history.validation or {}, history.model, history
         rows = [prediction["view_logits"] for prediction in stored["predictions"]]  # (N, V, C)
         view_logits = torch.tensor(rows, dtype=torch.float64)
         logits = logits_after_views(view_logits, model["settings"]["whole_share"])  # (V, N, C)
         self.after_views = (logits / model["temperature"]).softmax(-1)  # (V, N, C)
         views = views_needed(self.after_views, model["early_exit"])
-        self.history, self.names, self.views = history, names, views.numpy()  # (N,)
-        self.photos: list[str] = stored["photos"]
-        self.labels = np.array(stored["labels"])  # (N,), class indices
-        self.probabilities = after(self.after_views, views).numpy()  # (N, C)
-        ranking = np.argsort(-self.probabilities, axis=1, kind="stable")  # (N, C)
-        self.predicted = ranking[:, 0]  # (N,), class indices
+        self.views = views.numpy()  # (N,)
+        probabilities = after(self.after_views, views).numpy()  # (N, C)
+        ranking = np.argsort(-probabilities, axis=1, kind="stable")  # (N, C)
+        self.labels, self.predicted = np.array(stored["labels"]), ranking[:, 0]  # (N,), indices
         self.in_top3 = (ranking[:, :3] == self.labels[:, None]).sum()
-        self.confidence = self.probabilities.max(1)  # (N,)
+        self.confidence = probabilities.max(1)  # (N,)
         self.uncertain = self.confidence < model["confidence_threshold"]  # (N,)
         self.right = self.predicted == self.labels  # (N,)
-        self.matrix = confusion_matrix(self.labels, self.predicted, labels=range(len(names)))
+        classes = range(probabilities.shape[1])
+        self.matrix = confusion_matrix(self.labels, self.predicted, labels=classes)
         self.wrong = self.matrix - np.diag(self.matrix.diagonal())  # (C, C), as `matrix`
-        self.mass = np.zeros(self.matrix.shape)  # (C, C): of the true class's photos
-        np.add.at(self.mass, self.labels, self.probabilities)
         self.precision, self.recall, _, self.support = precision_recall_fscore_support(
-            self.labels, self.predicted, labels=range(len(names)), zero_division=np.nan
+            self.labels, self.predicted, labels=classes, zero_division=np.nan
         )
 
     def by_view(self) -> list[tuple[str, float, int, float | None]]:
-        """Return of each view its name and the accuracy if it were the last.
-
-        Then how many photos are done after it, and the accuracy on these.
-        """
+        """Return of each view: name, accuracy if it were the last, photos done after it, theirs."""
         rows = []
         for view, probabilities in enumerate(self.after_views, 1):
             accuracy = (probabilities.argmax(1).numpy() == self.labels).mean()
@@ -240,30 +186,15 @@ class Outcome:
             rows.append((VIEW_NAMES[view - 1], accuracy, len(done), last))
         return rows
 
-    def confusions(self) -> list[str]:
-        """Return what each species is most often taken for."""
-        most = zip(self.wrong.argmax(1), self.wrong.max(1), strict=True)
-        return [f"{self.names[other]} ({count})" if count else "–" for other, count in most]
+    def look_alikes(self) -> list[tuple[int, list[int]]]:
+        """Return groups of species taken for one another: their errors, most first; their indices.
 
-    def errors(self) -> dict[str, int]:
-        """Return how many photos of a species were taken for others, where any, most first."""
-        wrong = self.wrong.sum(1)
-        return {self.names[i]: wrong[i] for i in np.argsort(-wrong, kind="stable") if wrong[i]}
-
-    def groups(self) -> list[tuple[int, list[tuple[Pictures, str]]]]:
-        """Return groups of look-alikes: their errors, and a photo of each species with its name.
-
-        The photo was taken for another species of the group, where there is one.
+        Whoever is confused with one of a group belongs to it.
         """
-        groups, first = [], self.history.first_photos()
-        for errors, classes in look_alikes(self.matrix, self.mass):
-            photos = []
-            for species in classes:
-                taken = (self.labels == species) & np.isin(self.predicted, classes) & ~self.right
-                photo = self.photos[taken.argmax()] if taken.any() else first[species]
-                photos.append((_photo(self.history, photo), self.names[species]))
-            groups.append((errors, photos))
-        return groups
+        number, group_of = connected_components(self.wrong + self.wrong.T >= LEAST_CONFUSIONS)
+        groups = [np.flatnonzero(group_of == group) for group in range(number)]
+        found = [(int(self.wrong[np.ix_(group, group)].sum()), group.tolist()) for group in groups]
+        return sorted((row for row in found if row[0]), reverse=True)
 
     def shown(self, right: bool) -> list[tuple[Pictures, int]]:
         """Return what both stages see of some photos, the surest first, and the photos' indices.
@@ -273,8 +204,8 @@ class Outcome:
         ranked = np.argsort(-self.confidence, kind="stable")  # (N,)
         ranked = ranked[self.right[ranked] == right]
         if right:
-            spread = np.linspace(0, len(ranked) - 1, min(PREDICTIONS_SHOWN, len(ranked))).round()
-            ranked = ranked[spread.astype(int)]
+            count = min(PREDICTIONS_SHOWN, len(ranked))
+            ranked = ranked[np.linspace(0, len(ranked) - 1, count, dtype=int)]
         return [(_stages(self.history, i), i) for i in ranked[:PREDICTIONS_SHOWN]]
 
 

@@ -1,11 +1,10 @@
 """The report: its numbers survive in history.json, and its page needs nothing but itself."""
 
 import base64
-import hashlib
 import html
 import io
 import re
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -17,16 +16,14 @@ from PIL import Image
 import solution
 from course.files import UserError, write_json
 from course.marks import wilson_interval
-from reporting import charts, pictures
+from reporting import charts
 from reporting.report import (
     HISTORY,
     History,
     Outcome,
     draw,
-    look_alikes,
     read_history,
     render,
-    settings_comments,
     write_history,
 )
 
@@ -134,23 +131,23 @@ class Page(HTMLParser):
                 yield np.asarray(image).astype(int)
 
 
-def test_the_page_asks_for_nothing_and_runs_nothing_but_its_own_script(page):
+def test_the_page_asks_for_nothing(page):
     assert not {tag for tag, _ in page.tags} & {"link", "iframe", "object"}
     assert all("href" not in a for tag, a in page.tags if tag not in ("use", "image"))
     links = [
         value for _, a in page.tags for key, value in a.items() if key in ("src", "xlink:href")
     ]
     assert all(link.startswith(("data:image/", "#")) for link in links)
-    [script] = re.findall(r"<script>(.*?)</script>", page.source, re.DOTALL)
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     [policy] = [a["content"] for tag, a in page.tags if "http-equiv" in a]
     assert "default-src 'none'" in policy
-    assert f"script-src 'sha256-{digest}'" in policy
     assert "prefers-color-scheme: dark" in page.source
+    assert 'aria-label="loss (nats)"' in page.source
+    assert "currentColor" in page.source
+    assert "#000000" not in page.source, "charts take the colour of the page"
 
 
 def test_its_sentences_follow_from_its_numbers(page):
-    text, outcome = page.text, Outcome(page.history, NAMES)
+    text, outcome = page.text, Outcome(page.history)
     error = charts.expected_calibration_error(outcome.confidence, outcome.right)
     low, high = wilson_interval(5, 9)
     for sentence in (
@@ -160,7 +157,7 @@ def test_its_sentences_follow_from_its_numbers(page):
         "one view, gives an accuracy of 0.4444; all 4 views 0.5556; as many as each photo needs, "
         "3.44 in the mean, 0.5556.",
         "lowest after epoch 3 of 3, 1.2500, the last one: a longer training may gain something.",
-        "4 errors on 3 species, by number: Dog 2, Ape 1, Bee 1.",
+        "4 errors on 3 species.",
         "among the three likeliest for 7 of 9 photos (0.7778)",
         "3 of 9 predictions are uncertain, with a probability below 0.50; 1 of these are right. "
         "Of the others 2 are wrong.",
@@ -177,6 +174,7 @@ def test_its_sentences_follow_from_its_numbers(page):
         "4 of 4 errors are within one of them",
         "validation run | 2 | 2.8122 | 0.4312 | 2.0000 | 0.5678 | 2.00e-03 | 2.5",
         "final run | 2 | 2.6125 | 0.4315 | – | – | 2.00e-03 | 2.5",
+        "batch_size | 32 | photos",
         "seed | 0",
         "1,234 of 1,244 parameters were trained",
         "Training took 12 s on a machine, 2 threads; Python 3.x, torch 2.x, torchvision 0.x.",
@@ -185,10 +183,10 @@ def test_its_sentences_follow_from_its_numbers(page):
 
 
 def test_photos_stand_in_order(page):
-    """The first of each species; look-alikes that were mistaken first; right and wrong ones."""
+    """The first of each species, and of look-alikes; right and wrong ones."""
     greys = {name: 10 + 10 * index for index, name in enumerate(page.history.labels)}
     first = ["Ape_0", "Bee_2", "Cat_0", "Dog_0", "Eel_0"]
-    alike = ["Ape_1", "Bee_2", "Dog_1"]
+    alike = ["Ape_0", "Bee_2", "Dog_0"]
     right = ["Eel_0", "Ape_0", "Bee_4", "Bee_3", "Cat_0"]  # from the surest to the least sure
     wrong = ["Bee_2", "Dog_2", "Dog_1", "Ape_1"]  # the surest first
     shown = [(name, (40, 40)) for name in first + alike]
@@ -215,6 +213,10 @@ def test_names_are_no_markup(history):
 def test_history_is_kept_and_a_page_that_cannot_be_written_is_told(history, tmp_path):
     write_json(tmp_path / HISTORY, asdict(history))
     assert read_history(tmp_path) == history
+    draw(history, tmp_path)
+    with Image.open(tmp_path / "confusion.png") as image:
+        assert image.format == "PNG"
+        assert min(image.size) > 200
     (tmp_path / "taken" / "report.html").mkdir(parents=True)
     with pytest.raises(UserError, match="is a folder"):
         draw(history, tmp_path / "taken")
@@ -224,7 +226,7 @@ def test_history_is_kept_and_a_page_that_cannot_be_written_is_told(history, tmp_
 def test_a_missing_or_damaged_history_is_one_line(content, tmp_path):
     if content is not None:
         (tmp_path / HISTORY).write_text(content)
-    cause = "damaged" if content else "no such file"
+    cause = "(TypeError|JSONDecodeError)" if content else "FileNotFoundError"
     with pytest.raises(UserError, match=f"{HISTORY} .*{cause}.* `python train_full.py`") as error:
         read_history(tmp_path)
     assert "\n" not in str(error.value)
@@ -250,7 +252,7 @@ def test_without_validation_its_parts_are_left_out_by_name(history):
 
 @pytest.mark.parametrize("right", [True, False])
 def test_predictions_that_are_all_right_or_all_wrong(right, history):
-    best = Outcome(history, NAMES).predicted
+    best = Outcome(history).predicted
     history.validation["labels"] = (best if right else (best + 1) % 5).tolist()
     text = Page(render(history)).text
     assert ("No species was taken for another." in text) == right
@@ -258,22 +260,15 @@ def test_predictions_that_are_all_right_or_all_wrong(right, history):
     assert ("No prediction is right." in text) != right
 
 
-def test_every_setting_is_shown_with_its_comment():
-    comments = settings_comments()
-    assert list(comments) == [field.name for field in fields(solution.Settings)]
-    assert comments["batch_size"] == "photos"
-
-
-def test_look_alikes_are_confused_at_least_twice_and_surely():
-    matrix = np.diag([9] * 8)
-    matrix[0, 1] = matrix[4, 3] = 3
-    matrix[1, 2], matrix[2, 1] = 1, 1  # in both directions
-    matrix[2, 3] = 1  # the only error between the groups
-    matrix[6, 7] = 2  # with little probability
-    mass = matrix.astype(float)
-    mass[6, 7] = 0.9
-    assert look_alikes(matrix, mass) == [(5, [0, 1, 2]), (3, [3, 4])]
-    assert look_alikes(np.eye(3, dtype=int), np.eye(3)) == []
+def test_look_alikes_are_confused_at_least_twice(history):
+    outcome = Outcome(history)
+    outcome.wrong = wrong = np.zeros((8, 8), dtype=int)
+    wrong[0, 1] = wrong[4, 3] = 3
+    wrong[1, 2], wrong[2, 1] = 1, 1  # in both directions
+    wrong[2, 3] = 1  # the only error between the groups
+    assert outcome.look_alikes() == [(5, [0, 1, 2]), (3, [3, 4])]
+    wrong[:] = 0
+    assert outcome.look_alikes() == []
 
 
 # ---- Charts --------------------------------------------------------------------------------------
@@ -293,14 +288,13 @@ def test_expected_calibration_error_by_hand():
 
 def test_curves_are_the_values_with_a_style_a_kind_and_a_colour_a_run():
     rows = [{"stage": "one", "loss": 1.0, "val_loss": 2.0}, {"stage": "two", "loss": 3.0}]
-    rows += [{"stage": "one", "loss": value, "val_loss": value} for value in (np.inf, np.nan, 0.2)]
+    rows += [{"stage": "one", "loss": value, "val_loss": value} for value in (np.nan, 0.2)]
     lines = charts.curves(rows, "loss", "loss").axes[0].lines
     labels = ["one, training", "one, validation", "two, training"]
-    assert [(line.get_label(), line.get_linestyle()) for line in lines] == [
-        *zip(labels, ("--", "-", "--"), strict=True)
-    ]
-    assert lines[0].get_xdata().tolist() == [1, 2, 3, 4]
-    assert np.array_equal(lines[0].get_ydata(), [1.0, np.inf, np.nan, 0.2], equal_nan=True)
+    assert [line.get_label() for line in lines] == labels
+    assert [line.get_linestyle() for line in lines] == ["--", "-", "--"]
+    assert lines[0].get_xdata().tolist() == [1, 2, 3]
+    assert np.array_equal(lines[0].get_ydata(), [1.0, np.nan, 0.2], equal_nan=True)
     assert lines[1].get_ydata()[0] == 2
     assert lines[0].get_color() == lines[1].get_color() != lines[2].get_color()
 
@@ -312,21 +306,6 @@ def test_a_confusion_stands_in_the_row_of_the_truth_with_its_share_of_it():
     assert axes.yaxis_inverted(), "the first row on top"
     shares = axes.images[0].get_array()  # those of wrong ones are negative, and red
     assert shares.compressed().tolist() == pytest.approx([6 / 9, -3 / 9, 1])
-
-
-def test_long_names_leave_room():
-    names = [f"{i} {'very ' * 20} long $x$" for i in range(30)]
-    figure = charts.confusion(np.eye(30, dtype=int), names)
-    charts.svg(figure, "a chart without room would warn")
-    assert figure.axes[0].get_position().width > 0.5
-
-
-def test_charts_take_the_colour_of_the_page():
-    svg = charts.svg(charts.curves([asdict(ROWS[0])], "loss", "loss"), 'a "chart" <b>')
-    assert "currentColor" in svg
-    assert "#000000" not in svg
-    assert "#ffffff" not in svg
-    assert 'aria-label="a &#34;chart&#34; &lt;b&gt;"' in svg
 
 
 # ---- From a network ------------------------------------------------------------------------------
@@ -351,25 +330,3 @@ def test_history_holds_plain_numbers(untrained, photos, tmp_path):
         for name in ("view_logits", "cam", "box"):
             actual, expected = torch.tensor(kept[name]), torch.as_tensor(getattr(seen, name))
             torch.testing.assert_close(actual, expected, atol=1e-4, rtol=0)
-
-
-def test_one_command_makes_the_pictures(history, untrained, photos, tmp_path, monkeypatch):
-    """Drawing the sample and training on it would take a minute: both are given here."""
-
-    def train(arguments):
-        torch.save(solution.to_checkpoint(untrained, TINY), arguments[-1])
-
-    def draw(folder):
-        (folder / "00_t_input" / "test").mkdir(parents=True)
-        (folder / "00_t_input" / "test" / "images").symlink_to(photos[1])
-
-    monkeypatch.setattr(pictures.train_full, "main", train)
-    monkeypatch.setattr(pictures, "draw_sample", draw)
-    write_json(tmp_path / HISTORY, asdict(history))
-    pictures.main([str(tmp_path), "--out", str(tmp_path / "out")])
-    readme = pictures.PICTURES.parent.with_name("README.md").read_text(encoding="utf-8")
-    for name in (path.name for path in pictures.PICTURES.iterdir()):
-        assert f"docs/pictures/{name}" in readme
-        with Image.open(tmp_path / "out" / name) as image:
-            assert image.format == "PNG"
-            assert min(image.size) > 200

@@ -68,29 +68,24 @@ def test_the_box_is_the_blob_around_the_peak_with_its_margin():
     assert localise(cam, blank(600, 800), constants)[0] < 340
 
 
-def test_the_box_is_a_square_within_the_photo_that_grows_with_margin_and_lower_threshold():
-    generator = torch.Generator().manual_seed(0)
-    sides = []
+def test_the_box_is_a_square_within_the_photo_that_holds_the_peak():
+    rng, shares = random.Random(0), []
     for _ in range(60):
         h, w, height, width = (
-            torch.randint(low, high, (), generator=generator).item()
-            for low, high in ((2, 12), (2, 12), (64, 500), (64, 500))
+            rng.randint(*ends) for ends in ((2, 11), (2, 11), (64, 500), (64, 500))
         )
-        cam, before = torch.rand(h, w, generator=generator), 0
-        for threshold, margin in ((0.9, 0.0), (0.9, 0.2), (0.5, 0.2), (0.2, 0.4)):
-            constants = {**CONSTANTS, "box_threshold": threshold, "box_margin": margin}
-            left, top, right, bottom = localise(cam, blank(height, width), constants)
-            assert 0 <= left < right <= width
-            assert 0 <= top < bottom <= height
-            assert right - left == bottom - top >= before
-            before = right - left
-            sides.append(before / min(height, width))
+        cam = torch.rand(h, w, generator=GENERATOR)
+        left, top, right, bottom = localise(cam, blank(height, width), CONSTANTS)
+        assert 0 <= left < right <= width
+        assert 0 <= top < bottom <= height
+        assert right - left == bottom - top
+        shares.append((right - left) / min(height, width))
         y, x = divmod(cam.argmax().item(), w)
-        if before < min(height, width):  # it holds the peak
+        if shares[-1] < 1:
             assert left <= (x + 0.5) * width / w <= right
             assert top <= (y + 0.5) * height / h <= bottom
-    assert min(sides) < 0.5
-    assert max(sides) == 1.0
+    assert min(shares) < 0.5
+    assert max(shares) == 1.0
 
 
 @pytest.mark.parametrize(("height", "width"), [(63, 400), (400, 63), (1, 1)])
@@ -138,14 +133,12 @@ def test_it_stops_as_soon_as_the_averaged_logits_are_confident(views):
 @pytest.mark.parametrize(
     ("share", "weights"),
     [
-        (0.4, [1]),
         (0.0, [0]),
         (0.4, [0.4, 0.6]),
         (0.4, [0.4, 0.3, 0.3]),
         (0.4, [0.2, 0.3, 0.3, 0.2]),
         (0.0, [0, 0.5, 0.5, 0]),
         (1.0, [0.5, 0, 0, 0.5]),
-        (1.0, [1]),
     ],
 )
 def test_whole_photo_and_crop_have_their_shares_whatever_the_number_of_views(share, weights):
@@ -164,14 +157,6 @@ def test_the_whole_photo_is_hardly_distorted_and_made_of_whole_places():
         longer = min(max(width, height) / min(width, height), 2.0)
         assert max(h, w) / min(h, w) == pytest.approx(longer, abs=16 / 192 + 1e-9)
         assert (w > h) == (width > height) or h == w
-
-
-@pytest.mark.parametrize("size", [(1, 1), (3000, 1), (2, 900), (64, 64), (65, 640)])
-def test_a_photo_of_any_size_is_classified(size):
-    seen = predictor()(scene(*size, (0, 0, 40, GREEN)))
-    assert seen.logits.isfinite().all()
-    assert 0 <= seen.box[0] < seen.box[2] <= size[0]
-    assert 0 <= seen.box[1] < seen.box[3] <= size[1]
 
 
 def test_a_larger_photo_is_averaged_down():

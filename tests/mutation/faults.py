@@ -206,7 +206,7 @@ FAULTS = [
     ),
     *faults_of(
         "reporting/report.py", "test_report.py",
-        ("& (weights >= LEAST_MASS)", "", "look-alikes that are no freaks",
+        (">= LEAST_CONFUSIONS", "> 0", "look-alikes that are no freaks",
          "look_alikes_are_confused"),
         ("autoescape=True", "autoescape=False", "names that are no markup", "names_are_no_markup"),
     ),
