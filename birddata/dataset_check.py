@@ -12,15 +12,17 @@ import numpy as np
 from PIL import Image, ImageFile
 from scipy.cluster.hierarchy import DisjointSet
 from scipy.ndimage import affine_transform
+from scipy.sparse import triu
+from sklearn.neighbors import radius_neighbors_graph
 
 import solution
 from birddata import findings
-from birddata.findings import Findings, Item
+from birddata.findings import KINDS, Findings, Item
 from birddata.samples import find_sample
 from birddata.sources import SIDE, reason, walk_folder, with_bar
 from birddata.writing import Sample
 from course.cli import printable
-from course.files import UserError, check_outputs, write_json
+from course.files import UserError, check_outputs, check_writable, write_json
 from course.layout import digest_of
 
 EXIT_STATUS = {"error": 4, "warning": 3, "note": 0}  # 1 and 2: the check itself could not be done
@@ -37,7 +39,6 @@ HASH_DISTANCE = 0.28  # share of the bits; pairs above it are not compared
 MAX_PAIRS = 2_000  # that are compared, a quarter of a minute; drawn pictures may have millions
 SAME = 0.95  # correlation of two thumbnails, laid over one another, from which on they are copies
 BLANK = 2  # standard deviation of the grey values, of 255, below which a picture shows nothing
-HASHES = 256  # whose distances to all others are held at once
 ALIGN_STEPS = 12
 MIN_OVERLAP = 0.6  # of the thumbnail
 
@@ -46,13 +47,12 @@ MIN_OVERLAP = 0.6  # of the thumbnail
 
 @dataclass
 class Content:
-    """What the bytes of a photo decode to; nothing if there is a problem."""
+    """What the bytes of a photo decode to."""
 
     digest: str = ""
-    problem: str | None = None
-    damage: tuple[str, str] | None = None  # code and cause, of a photo that is read nevertheless
+    problem: tuple[str, str] | None = None  # code and cause
     size: tuple[int, int] = (0, 0)  # pixels, width and height
-    thumb: Any = None  # (THUMB, THUMB), uint8, grey
+    thumb: Any = None  # (THUMB, THUMB), uint8, grey; None if it is unreadable
 
 
 class PhotoRecord(NamedTuple):
@@ -67,38 +67,29 @@ class PhotoRecord(NamedTuple):
 
 
 def examine(path: Path, known: dict[str, Content]) -> Content:
-    """Read a photo as training does, and note what a stricter reader would not take.
+    """Read a photo strictly, or else as training does, which reads damaged ones as far as they go.
 
     Bytes that are `known` by their digest are not decoded again.
     """
     content = Content()
-    try:
-        content.digest = digest_of(path, 64)
-        if content.digest in known:
-            return known[content.digest]
-        known[content.digest] = content
-        with solution.open_photo(path) as header:
-            content.size = header.size
-        photo, content.damage = read_photo(path)
-        content.thumb = thumbnail(photo)
-    except Exception as error:  # a damaged photo makes Pillow raise nearly anything
-        content.problem = reason(error, path)
+    for strict in (True, False):
+        code = "odd-metadata"
+        ImageFile.LOAD_TRUNCATED_IMAGES = not strict
+        try:
+            content.digest = digest_of(path, 64)
+            if content.digest in known:
+                return known[content.digest]
+            with solution.open_photo(path) as header:
+                content.size = header.size
+            code = "truncated"
+            content.thumb = thumbnail(solution.read_photo(path, SIDE))
+            break
+        except Exception as error:  # a damaged photo makes Pillow raise nearly anything
+            content.problem = code if strict else "unreadable", reason(error, path)
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = True
+    known[content.digest] = content
     return content
-
-
-def read_photo(path: Path) -> tuple[Image.Image, tuple[str, str] | None]:
-    """Return a photo, and code and cause of damage, which training reads as far as it goes."""
-    code = "odd-metadata"
-    ImageFile.LOAD_TRUNCATED_IMAGES = False
-    try:
-        solution.open_photo(path).close()
-        code = "truncated"
-        return solution.read_photo(path, SIDE), None
-    except Exception as error:
-        damage = code, reason(error, path)
-    finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = True
-    return solution.read_photo(path, SIDE), damage
 
 
 def thumbnail(photo: Image.Image) -> np.ndarray:
@@ -123,16 +114,14 @@ def read_records(sample: Sample) -> list[PhotoRecord]:
     return records
 
 
-def check_file(record: PhotoRecord, found: Findings) -> bool:
-    """Check one file by itself; returns whether it is a whole photo."""
+def check_file(record: PhotoRecord, found: Findings) -> None:
+    """Check one file by itself."""
     path, content = record.origin, record.content
     if content.problem:
-        found.add("unreadable", path, content.problem)
-        return False
-    if content.damage:
-        found.add(content.damage[0], path, content.damage[1])
-        if content.damage[0] == "truncated":
-            return False
+        code, cause = content.problem
+        found.add(code, path, cause)
+        if code != "odd-metadata":
+            return
     if content.thumb.std() < BLANK:
         found.add("blank", path)
     width, height = content.size
@@ -140,7 +129,6 @@ def check_file(record: PhotoRecord, found: Findings) -> bool:
         found.add("tiny", path, f"{width} x {height} pixels")
     elif max(width, height) > findings.MAX_ASPECT * min(width, height):
         found.add("odd-shape", path, f"{width} x {height} pixels")
-    return True
 
 
 # ---- Species and copies --------------------------------------------------------------------------
@@ -242,21 +230,12 @@ def difference_hash(thumbs: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def similar_hashes(bits: np.ndarray) -> tuple[list[tuple[int, int]], int]:
-    """Return the pairs of hashes (N, bits) within HASH_DISTANCE, and how many there are.
-
-    The closest come first, MAX_PAIRS of them at most, however many there are.
-    """
-    signs: np.ndarray = 2 * bits.astype(np.float32) - 1
-    closest: np.ndarray = np.empty((0, 3), int)  # bits that differ, and two indices
-    number = 0
-    for start in range(0, len(bits), HASHES):
-        more_agree = signs[start : start + HASHES] @ signs[start:].T  # (HASHES, N - start)
-        differing = (bits.shape[1] - more_agree) / 2
-        i, j = np.nonzero(np.triu(differing <= HASH_DISTANCE * bits.shape[1], 1))
-        rows = np.stack([differing[i, j].astype(int), start + i, start + j], axis=1)
-        closest, number = np.concatenate([closest, rows]), number + len(rows)
-        closest = closest[np.lexsort(closest.T[::-1])[:MAX_PAIRS]]
-    return [(i, j) for _, i, j in closest.tolist()], number
+    """Return the closest pairs of hashes (N, bits) within HASH_DISTANCE, and how many there are."""
+    graph = radius_neighbors_graph(bits, HASH_DISTANCE, mode="distance", metric="hamming")
+    pairs = triu(graph, 1, format="coo")
+    closest = np.lexsort((pairs.col, pairs.row, pairs.data))[:MAX_PAIRS]
+    i, j = (indices[closest].tolist() for indices in (pairs.row, pairs.col))
+    return list(zip(i, j, strict=True)), pairs.nnz
 
 
 def best_correlation(still: np.ndarray, moved: np.ndarray) -> float:
@@ -289,7 +268,7 @@ def best_correlation(still: np.ndarray, moved: np.ndarray) -> float:
 
 
 def check_folder(folder: Path) -> tuple[Findings, int, int]:
-    """Check a folder; returns the findings and how many photos and species it holds.
+    """Check a folder; returns the findings, and how many readable photos and species it holds.
 
     Of a folder with tests only what lies in them is checked. Raises UserError for a folder that
     holds no training set.
@@ -306,22 +285,13 @@ def check_folder(folder: Path) -> tuple[Findings, int, int]:
     distinct: dict[tuple[str, str], PhotoRecord] = {}
     for record in records:
         distinct.setdefault((record.name, record.content.digest), record)
-    whole = [record for record in distinct.values() if check_file(record, found)]
-    photos = [record for record in records if record.content.problem is None]
+    for record in distinct.values():
+        check_file(record, found)
+    photos = [record for record in records if record.content.thumb is not None]
     check_species(photos, sample, found)
     check_copies(photos, found)
-    return found, len(whole), len({record.label for record in records} - {None})
-
-
-def summary(found: Findings) -> list[str]:
-    """Return a line for each kind of finding, most severe first, and one with the verdict."""
-    lines = []
-    for kind in found.kinds():
-        shown = [example(item) for item in found[kind.code]]
-        examples = ", ".join([*shown[:SHOWN], *["..."] * (len(shown) > SHOWN)])
-        line = f"{kind.severity:<7}  {kind.code:<18} {len(shown):>5,}  {examples} -> {kind.remedy}"
-        lines.append(line)
-    return [*lines, f"Verdict: {VERDICTS[found.worst()]}"]
+    readable = sum(record.content.thumb is not None for record in distinct.values())
+    return found, readable, len({record.label for record in records} - {None})
 
 
 def example(item: Item) -> str:
@@ -333,19 +303,29 @@ def example(item: Item) -> str:
 
 
 def run(folder: Path, json_to: Path | None = None) -> int:
-    """Check a folder and print the summary, and the details to a file; returns the exit status."""
+    """Check a folder; print a line for each kind of finding, the most severe first, and a verdict.
+
+    All findings go to a file. Returns the exit status.
+    """
     start = time.monotonic()
     if json_to:
+        check_writable(json_to)
         check_outputs([json_to], walk_folder(folder, Findings()).values())
     found, photos, species = check_folder(folder)
     seconds = round(time.monotonic() - start, 1)
+    kinds = [kind for code, kind in KINDS.items() if found.get(code)]
+    verdict = kinds[0].severity if kinds else "note"
     result: dict[str, Any] = {"folder": str(folder), "photos": photos, "species": species}
-    result |= {"seconds": seconds, "verdict": found.worst(), "findings": []}
-    for kind in found.kinds():
+    result |= {"seconds": seconds, "verdict": verdict, "findings": []}
+    print(f"Checked {photos:,} photos of {species} species in {folder} in {seconds} s")
+    for kind in kinds:
         items = [item._asdict() for item in found[kind.code]]
         result["findings"].append({**kind._asdict(), "count": len(items), "items": items})
+        shown = [example(item) for item in found[kind.code]]
+        examples = ", ".join([*shown[:SHOWN], *["..."] * (len(shown) > SHOWN)])
+        line = f"{kind.severity:<7}  {kind.code:<18} {len(shown):>5,}  {examples} -> {kind.remedy}"
+        print(line)
+    print(f"Verdict: {VERDICTS[verdict]}")
     if json_to:
         write_json(json_to, result)
-    print(f"Checked {photos:,} photos of {species} species in {folder} in {seconds} s")
-    print("\n".join(summary(found)))
-    return EXIT_STATUS[found.worst()]
+    return EXIT_STATUS[verdict]

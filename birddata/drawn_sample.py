@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
-from birddata.writing import Photo, Sample, Test, build_tests, move_into_place, new_tests
+from birddata.writing import Photo, Sample, Test, new_tests, write_tests
 
 TRAIN, HIDDEN = range(16), range(16, 26)  # the numbers of each species' photos
 SIZES = ((500, 375), (500, 333), (500, 400), (375, 500), (333, 500))  # pixels, width and height
@@ -279,5 +279,4 @@ def draw_sample(folder: Path, seed: int = 0) -> None:
         train, hidden = (draw_photos(scratch, numbers, seed) for numbers in (TRAIN, HIDDEN))
         tests = [Test("00_sketch", train, train), Test("01_hidden", train, hidden)]
         names = {class_id: species.name for class_id, species in enumerate(SPECIES)}
-        build_tests(Sample("drawn", tests, names), scratch / "built", folder)
-        move_into_place(scratch / "built", folder, str)
+        write_tests(Sample("drawn", tests, names), scratch, folder)

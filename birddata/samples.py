@@ -95,10 +95,10 @@ def label_photos(
         bad_row = code == "bad-row"
         found.add(code, gt if bad_row else f"{folder}{name}", what if bad_row else f"{gt} {what}")
     for name in sorted(table.labels.keys() - matched.keys()):
-        found.add("label-without-file", f"{folder}{name}", f"in {gt}")
+        found.add("label-without-file", f"{folder}{name}", f"a label without a file, in {gt}")
     for name, path in matched.items():
         if name not in (path, path.rpartition("/")[2]):
-            found.add("other-name", f"{folder}{path}", f"{name} in {gt}")
+            found.add("other-name", f"{folder}{path}", f"called {name} in {gt}")
     faulty = tables.match_names([name for _, name, _ in table.faults], photos)
     name_unlabelled(photos, {*matched.values(), *faulty.values()}, folder, found)
     return with_names(
@@ -274,7 +274,7 @@ def read_class_folders(source: Path, files: Files, found: Findings) -> Sample:
     root = class_root(source, files)
     files = below(files, root, found)
     inside = sorted(path for path in files if "/" in path and not is_table(path))
-    name_unlabelled(files, inside, root, found, "not in a species' folder")
+    name_unlabelled(files, inside, root, found, "a photo in no species' folder")
     ids, species = number_species({normal(path.split("/")[0]) for path in inside}, found)
     photos = []
     for path in inside:
@@ -349,7 +349,8 @@ def read_cub(files: Files, root: str, seed: int, found: Findings) -> Sample:
             photo = Photo(f"{number:04d}.jpg", class_id, f"{root}images/{image}", path)
             (train if number < len(public) else held).append(photo)
         else:
-            found.add("label-without-file", f"images/{image}", "in images.txt")
+            lost = "a label without a file, in images.txt"
+            found.add("label-without-file", f"images/{image}", lost)
     tests = [Test("00_test_img", train, train), Test("01_hidden", train, held)]
     return Sample("CUB-200-2011", tests, species)
 

@@ -3,7 +3,7 @@
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,11 +73,12 @@ def new_tests(out: Path) -> Iterator[Path]:
         yield scratch
 
 
-def build_tests(sample: Sample, built: Path, out: Path) -> None:
-    """Write all tests and species.csv to a new folder.
+def write_tests(sample: Sample, scratch: Path, out: Path) -> list[str]:
+    """Build all tests and species.csv in `scratch`, then rename them into `out`, or nothing.
 
-    Raises UserError, which names `out`, where the file system fails.
+    Returns the names of them. Raises UserError, which names `out`, where the file system fails.
     """
+    built = scratch / "built"
     placed: dict[Path, Path] = {}
     with name_errors(out, writing=True):
         built.mkdir()
@@ -95,6 +96,7 @@ def build_tests(sample: Sample, built: Path, out: Path) -> None:
         if sample.species:
             names = tables.species_bytes(sample.species, sample.species_source)
             (built / "species.csv").write_bytes(names)
+        return move_into_place(built, out)
 
 
 def link_or_copy(source: Path, target: Path, placed: dict[Path, Path]) -> None:
@@ -114,12 +116,12 @@ def link_or_copy(source: Path, target: Path, placed: dict[Path, Path]) -> None:
 
 
 @uninterrupted
-def move_into_place(built: Path, out: Path, report: Callable[[str], object]) -> None:
-    """Rename all that was built into `out`, or nothing of it, and report the names of it."""
+def move_into_place(built: Path, out: Path) -> list[str]:
+    """Rename all that was built into `out`, or nothing of it; returns the names."""
     names = sorted(path.name for path in built.iterdir())
-    with name_errors(out, writing=True), ExitStack() as undo:
+    with ExitStack() as undo:
         for name in names:
             (built / name).rename(out / name)
             undo.callback((out / name).rename, built / name)
         undo.pop_all()
-    report(", ".join(names))
+    return names

@@ -21,11 +21,12 @@ import torch
 from PIL import Image
 
 import solution
-from birddata import dataset_check, prepare, samples
+from birddata import dataset_check, samples
 from course import layout, tables
 from course.files import UserError
 from course.layout import CheckerError, read_csv, script_remark
 from grader.session import check_answer
+from public_data import prepare
 from public_data.prepare import main
 from tests.commands import call
 from tests.conftest import SHIPPED, TINY

@@ -189,7 +189,7 @@ FAULTS = [
         ('or rest.strip(b"\\0")', "", "archives that are whole", "what_is_no_whole"),
     ),
     *faults_of(
-        "birddata/prepare.py", "test_prepare.py",
+        "public_data/prepare.py", "test_prepare.py",
         ('"01_holdout", train', '"01_holdout", train + held', "a holdout that is not trained on",
          "holdout_photos_are_kept"),
         ("digest_of(photo.path, 64)", "photo.name", "a holdout without copies",
