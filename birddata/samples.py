@@ -4,15 +4,15 @@ import random
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
-from itertools import count, filterfalse
+from itertools import filterfalse
 from pathlib import Path
 from typing import TypeVar
 
 from birddata.findings import GUESSED, Findings
-from birddata.sources import EMPTY_FOLDER, Files, is_table, problem
+from birddata.sources import Files, is_table, problem
 from birddata.writing import Photo, Sample, Test
 from course import layout, tables
 from course.files import UserError
@@ -101,10 +101,10 @@ def label_photos(
             found.add("other-name", f"{folder}{path}", f"called {name} in {gt}")
     faulty = tables.match_names([name for _, name, _ in table.faults], photos)
     name_unlabelled(photos, {*matched.values(), *faulty.values()}, folder, found)
-    return with_names(
+    return [
         Photo(path.rpartition("/")[2], table.ids[name], f"{folder}{path}", photos[path])
         for path, name in sorted((path, name) for name, path in matched.items())
-    )
+    ]
 
 
 def name_unlabelled(
@@ -122,8 +122,7 @@ def with_names(photos: Iterable[Photo]) -> list[Photo]:
 
     They are numbered where they would be the same to Windows or macOS, which ignore case.
     """
-    taken: set[str] = set()
-    numbers: dict[str, Iterator[int]] = defaultdict(partial(count, 2))
+    taken: Counter[str] = Counter()  # the highest number of each name
     named = []
     for photo in photos:
         text = normal(tables.decode_name(photo.name))
@@ -132,8 +131,9 @@ def with_names(photos: Iterable[Photo]) -> list[Photo]:
         stem = name.stem.encode()[:room].decode(errors="ignore")
         free = wanted = f"{stem}{name.suffix}"
         while tables.name_key(free) in taken:
-            free = f"{stem}_{next(numbers[tables.name_key(wanted)])}{name.suffix}"
-        taken.add(tables.name_key(free))
+            taken[tables.name_key(wanted)] += 1
+            free = f"{stem}_{taken[tables.name_key(wanted)]}{name.suffix}"
+        taken[tables.name_key(free)] = 1
         named.append(replace(photo, name=free))
     return named
 
@@ -212,7 +212,7 @@ def read_part(
         missing_truth = path is None and gt.endswith("_gt/gt.csv")
         found.add("no-true-labels" if missing_truth else "bad-table", gt, str(error))
         names = sorted(filterfalse(is_table, photos))
-        return with_names(Photo(n, None, f"{images}{n}", photos[n]) for n in names), None
+        return [Photo(n, None, f"{images}{n}", photos[n]) for n in names], None
     remark = layout.script_remark(path, table.ids)
     if remark and not table.faults:
         found.add("script-differs", gt, remark.replace(str(path), "it"))
@@ -282,11 +282,7 @@ def read_class_folders(source: Path, files: Files, found: Findings) -> Sample:
         prefix = f"{without_number(folder)}_"
         name = name if name.casefold().startswith(prefix.casefold()) else prefix + name
         photos.append(Photo(name, ids[folder], root + path, files[path]))
-    for item in found["passed-over"]:
-        root_of, _, name = item.files[0].rpartition("/")
-        if item.detail == EMPTY_FOLDER and f"{root_of}/".lstrip("/") == root:
-            found.add("lone-species", (), f"{name} (0)")
-    test = Test("", with_names(photos), [], set(ids.values()))
+    test = Test("", photos, [], set(ids.values()))
     return Sample("a tree of class folders", [test], species)
 
 

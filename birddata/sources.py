@@ -29,7 +29,6 @@ from solution import DETAIL, Settings, may_be_photo, read_photo
 
 TABLE_SUFFIXES = {".csv", ".tsv", ".txt"}
 ARCHIVE_SUFFIXES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".7z", ".rar"}
-EMPTY_FOLDER = "an empty folder"
 DEVICE = "a device or a pipe"
 SYSTEM_FILES = {"__macosx", "thumbs.db", "desktop.ini"}
 
@@ -113,7 +112,7 @@ def walk_folder(source: Path, found: Findings) -> Files:
             folders.clear()
             names.clear()
         elif not folders and not names:
-            found.add("passed-over", below[:-1] or ".", EMPTY_FOLDER)
+            found.add("passed-over", below[:-1] or ".", "an empty folder")
         folders[:] = [name for name in sorted(folders) if is_wanted(f"{below}{name}/", found)]
         for name in sorted(names):
             path, file = f"{below}{name}", here / name
@@ -148,7 +147,8 @@ def unpack(source: Path, folder: Path, found: Findings) -> Files:
         elif name in files or name in links:
             found.add("passed-over", f"{name} (again)", "twice in the archive, the first is taken")
         elif member.issym() or member.islnk():
-            links[name] = link_target(member)
+            folder_of = posixpath.dirname(name) if member.issym() else ""
+            links[name] = posixpath.normpath(posixpath.join(folder_of, member.linkname))
         elif member.isfile():
             files[name] = folder / f"{len(files):06d}"
             with opened() as packed, files[name].open("wb") as unpacked:
@@ -158,7 +158,7 @@ def unpack(source: Path, folder: Path, found: Findings) -> Files:
     if not members:
         raise UserError(f"{source} is empty; download it again, or give another archive")
     for name in sorted(folders - set(map(posixpath.dirname, members))):
-        found.add("passed-over", name, EMPTY_FOLDER)
+        found.add("passed-over", name, "an empty folder")
     resolve_links(source, files, links, members, found)
     return dict(sorted(files.items()))
 
@@ -226,12 +226,6 @@ def resolve_links(
                 files.setdefault(linked, there[path])
             else:
                 found.add("passed-over", linked, "a link in a linked folder")
-
-
-def link_target(member: tarfile.TarInfo) -> str:
-    """Return the path that a link means: a symbolic one counts from its own folder."""
-    folder = posixpath.dirname(member.name) if member.issym() else ""
-    return posixpath.normpath(posixpath.join(folder, member.linkname))
 
 
 def follow(path: str, links: dict[str, str]) -> str:

@@ -202,9 +202,6 @@ def summary(sample: Sample, found: Findings) -> list[str]:
         f"{len(test.train):,} photos to train on, {len(test.test):,} to classify"
         for test in sample.tests
     ]
-    trained = {photo.class_id for test in sample.tests for photo in test.train}
-    if lost := [name for class_id, name in sample.species.items() if class_id not in trained]:
-        lines.append(f"species without a photo to train on: {', '.join(lost)}")
     if sample.species_source:
         lines.append(f"names of the species: {sample.species_source}, see public_data/README.md")
     why = [f"{len(found[code]):,} {code}" for code in LEFT_OUT if found[code]]

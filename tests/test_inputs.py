@@ -550,23 +550,6 @@ def test_without_pillow_heif_it_is_named(tmp_path, monkeypatch, prepared):
     assert "files skipped: 1 (1 unreadable)" in told.out
 
 
-# --- what is left out is counted at the end -------------------------------------------------------
-
-
-def test_a_species_without_a_photo_is_named(tmp_path, capsys, prepared):
-    source = folders_with(tmp_path, b"no photo")
-    (source / "Dodo").mkdir()
-    (source / "Wren").mkdir()
-    (source / "Wren/1.jpg").write_bytes(b"no photo")
-    assert dataset_check.run(source) == dataset_check.EXIT_STATUS["error"]
-    assert "Dodo (0)" in capsys.readouterr().out
-    told = prepared(source)
-    assert "skipped: Dodo: an empty folder" in told.err
-    *_, lost, skipped, _ = told.out.splitlines()
-    assert lost == "species without a photo to train on: Wren"
-    assert skipped.endswith("files skipped: 3 (1 passed-over, 2 unreadable)")
-
-
 def test_what_cannot_be_written_is_told_before_the_work(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(dataset_check, "check_folder", None)
     monkeypatch.setattr(prepare, "read_source", None)

@@ -184,10 +184,10 @@ def test_every_skipped_file_is_named(tree, out, monkeypatch, prepared):
         ("song.mp3", b"la"),
         (".DS_Store", b"x"),
         ("Thumbs.db", b"x"),
-        ("empty.jpg", b""),
         ("page.jpg", b"<html>404</html>"),
     ):
         (tree / "Auk" / name).write_bytes(content)
+    (tree / "Emu").mkdir()
     for name in ("Auk/chicks/1.jpg", ".cache/1.jpg", "logo.png"):
         draw(tree / name)
     draw(tree / "Auk" / "poster.png", size=(400, 400))
@@ -200,12 +200,12 @@ def test_every_skipped_file_is_named(tree, out, monkeypatch, prepared):
         "Auk/song.mp3": "no photo that Pillow reads",
         "Auk/.DS_Store": "hidden",
         "Auk/Thumbs.db": "hidden",
-        "Auk/empty.jpg": "empty",
+        "Emu": "an empty folder",
         "Auk/page.jpg": "no photo that Pillow reads",
         ".cache": "hidden folder",
         "logo.png": "a photo in no species' folder",
     }
-    assert "files skipped: 9 (3 passed-over, 1 not-an-image, 4 unreadable, 1 file-" in stdout
+    assert "files skipped: 9 (4 passed-over, 1 not-an-image, 3 unreadable, 1 file-" in stdout
     assert gt(out, "00_test_img")["Auk_1.jpg"] == 0
 
 
@@ -555,7 +555,7 @@ def test_as_many_photos_of_one_name_as_there_may_be(monkeypatch):
     asked = []
     key = samples.tables.name_key
     monkeypatch.setattr(samples.tables, "name_key", lambda name: asked.append(name) or key(name))
-    rows = [samples.Photo("1.jpg", 0, "", Path())] * 2_000
+    rows = [prepare.Photo("1.jpg", 0, "", Path())] * 2_000
     names = {photo.name for photo in samples.with_names(rows)}
     assert {"1.jpg", "1_2.jpg", "1_2000.jpg"} <= names
     assert (len(names), len(asked) < 20_000) == (2_000, True)
