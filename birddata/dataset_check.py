@@ -138,9 +138,13 @@ def check_species(photos: Sequence[PhotoRecord], sample: Sample, found: Findings
     """Find species with few training photos, or with far fewer than another."""
     trained = Counter((record.test, record.label) for record in photos if record.role == "train")
     for test in sample.tests:
-        if test.train_ids is None:
+        train_ids, test_ids = (
+            {photo.class_id for photo in part if photo.class_id is not None}
+            for part in (test.train, test.test)
+        )
+        if not train_ids:  # there is no usable table
             continue
-        names = [sample.name_of(class_id) for class_id in sorted(test.train_ids)]
+        names = [sample.name_of(class_id) for class_id in sorted(train_ids)]
         count = {name: trained[test.stem, name] for name in names}
         for name, number in count.items():
             if number < findings.FEW_PHOTOS:
@@ -150,7 +154,7 @@ def check_species(photos: Sequence[PhotoRecord], sample: Sample, found: Findings
         if present and present[-1][0] > findings.IMBALANCE * present[0][0]:
             (fewest, small), (most, large) = present[0], present[-1]
             found.add("imbalance", (), f"{large} ({most}) and {small} ({fewest})")
-        for class_id in sorted((test.test_ids or set()) - test.train_ids):
+        for class_id in sorted(test_ids - train_ids):
             found.add("untrained-species", (), sample.name_of(class_id))
 
 

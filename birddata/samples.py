@@ -182,8 +182,7 @@ def read_course(files: Files, root: str, found: Findings) -> Sample:
             photos = {p: file for p, file in below(files, images).items() if "/" not in p}
             parts.append(read_part(files.get(gt), root + gt, photos, root + images, found))
             known |= {gt, *(f"{images}{path}" for path in photos)}
-        (train, train_ids), (test, test_ids) = parts
-        tests.append(Test(stem, train, test, train_ids, test_ids))
+        tests.append(Test(stem, *parts))
     for path in sorted(files.keys() - known):
         lost = path.startswith(tuple(f"{test.stem}_input/" for test in tests))
         code = "file-without-label" if lost and not is_table(path) else "passed-over"
@@ -198,11 +197,8 @@ def read_course(files: Files, root: str, found: Findings) -> Sample:
 
 def read_part(
     path: Path | None, gt: str, photos: Files, images: str, found: Findings
-) -> tuple[list[Photo], set[int] | None]:
-    """Read the labelled photos of one folder, and all class ids of its table.
-
-    Without a usable table the photos have no labels, and there are no class ids.
-    """
+) -> list[Photo]:
+    """Return the labelled photos of one folder; without a usable table they have no labels."""
     try:
         if path is None:
             raise UserError(f"{gt} is missing")
@@ -212,11 +208,11 @@ def read_part(
         missing_truth = path is None and gt.endswith("_gt/gt.csv")
         found.add("no-true-labels" if missing_truth else "bad-table", gt, str(error))
         names = sorted(filterfalse(is_table, photos))
-        return [Photo(n, None, f"{images}{n}", photos[n]) for n in names], None
+        return [Photo(n, None, f"{images}{n}", photos[n]) for n in names]
     remark = layout.script_remark(path, table.ids)
     if remark and not table.faults:
         found.add("script-differs", gt, remark.replace(str(path), "it"))
-    return read, set(table.ids.values())
+    return read
 
 
 # ---- A table beside photos -----------------------------------------------------------------------
@@ -262,8 +258,7 @@ def read_table_beside(source: Path, files: Files, found: Findings) -> Sample | N
         ids, species = {label: tables.class_id(label) for label in labels}, {}
     table.ids = {name: ids[label] for name, label in table.labels.items()}
     read = label_photos(table, gt, below(photos, folder), folder, found)
-    test = Test("", read, [], set(ids.values()))
-    return Sample(f"photos with the table {gt}", [test], species)
+    return Sample(f"photos with the table {gt}", [Test("", read, [])], species)
 
 
 # ---- Class folders -------------------------------------------------------------------------------
@@ -282,8 +277,7 @@ def read_class_folders(source: Path, files: Files, found: Findings) -> Sample:
         prefix = f"{without_number(folder)}_"
         name = name if name.casefold().startswith(prefix.casefold()) else prefix + name
         photos.append(Photo(name, ids[folder], root + path, files[path]))
-    test = Test("", photos, [], set(ids.values()))
-    return Sample("a tree of class folders", [test], species)
+    return Sample("a tree of class folders", [Test("", photos, [])], species)
 
 
 def class_root(source: Path, files: Files) -> str:

@@ -31,8 +31,7 @@ class Photo:
 class Test:
     """One test of the course layout; `stem` is what comes before `_input` and `_gt`.
 
-    Photos that are not in that layout are a test without a stem, all of them to train on. Class ids
-    are all that its tables name, with photos or without; None where there is no table.
+    Photos that are not in that layout are a test without a stem, all of them to train on.
     """
 
     __test__ = False  # not a test class, whatever pytest thinks of the name
@@ -40,8 +39,6 @@ class Test:
     stem: str
     train: list[Photo]
     test: list[Photo]
-    train_ids: set[int] | None = None
-    test_ids: set[int] | None = None
 
 
 @dataclass(frozen=True)
