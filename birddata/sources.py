@@ -28,7 +28,6 @@ from course.tables import SURROGATE, decode_surely
 from solution import DETAIL, Settings, may_be_photo, read_photo
 
 TABLE_SUFFIXES = {".csv", ".tsv", ".txt"}
-ARCHIVE_SUFFIXES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".7z", ".rar"}
 DEVICE = "a device or a pipe"
 SYSTEM_FILES = {"__macosx", "thumbs.db", "desktop.ini"}
 
@@ -64,7 +63,14 @@ def read_source(source: Path, unpack_to: Path, found: Findings) -> Files:
     try:
         return unpack(source, unpack_to, found)
     except (*DAMAGE, OSError) as error:
-        raise UserError(describe_damage(error, source, unpack_to)) from None
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            writing = error.errno in WHEN_WRITING
+            cause = describe_error(error, unpack_to if writing else source, writing)
+            raise UserError(cause) from None
+        raise UserError(
+            f"{source} cannot be unpacked ({error}): download it again, or unpack it yourself and "
+            "give the folder"
+        ) from None
 
 
 def is_table(path: str) -> bool:
@@ -85,14 +91,9 @@ def is_wanted(path: str, found: Findings) -> bool:
             if not name.startswith(STAGING_PREFIX):
                 found.add("passed-over", part, "hidden" if part == path else "hidden folder")
             return False
-    name = posixpath.basename(path)
-    if Path(name).suffix.lower() in ARCHIVE_SUFFIXES:
-        why = "a nested archive, which is not read; unpack it and give its folder"
-    elif is_table(path) or may_be_photo(name):
+    if is_table(path) or may_be_photo(posixpath.basename(path)):
         return True
-    else:
-        why = "not an image"
-    found.add("not-an-image", path, why)
+    found.add("not-an-image", path, "not an image")
     return False
 
 
@@ -129,22 +130,18 @@ def walk_folder(source: Path, found: Findings) -> Files:
 def unpack(source: Path, folder: Path, found: Findings) -> Files:
     """Unpack what is wanted of an archive into numbered files: no member's name becomes a path.
 
-    A link is the member that it means. Raises UserError for what is refused. At its end the archive
-    is whole: nothing is missing, and the checksums are right of all that was read of a zip, and of
-    all of a tar.
+    A link is the member that it means. Raises an error for what is refused, and unless the archive
+    is whole to its end, and all checksums are right but those of what a zip has besides.
     """
     files: Files = {}
     links: dict[str, str] = {}
-    folders: set[str] = set()
     members: set[str] = set()  # their paths, and those of the folders that these lead through
     for member, opened in read_members(source, found):
         name = member.name
         members.update(prefixes(name))
-        if not is_wanted(f"{name}/" if member.isdir() else name, found):
+        if not is_wanted(f"{name}/" if member.isdir() else name, found) or member.isdir():
             continue
-        if member.isdir():
-            folders.add(name)
-        elif name in files or name in links:
+        if name in files or name in links:
             found.add("passed-over", f"{name} (again)", "twice in the archive, the first is taken")
         elif member.issym() or member.islnk():
             folder_of = posixpath.dirname(name) if member.issym() else ""
@@ -157,8 +154,6 @@ def unpack(source: Path, folder: Path, found: Findings) -> Files:
             found.add("passed-over", name, "no file, folder or link")
     if not members:
         raise UserError(f"{source} is empty; download it again, or give another archive")
-    for name in sorted(folders - set(map(posixpath.dirname, members))):
-        found.add("passed-over", name, "an empty folder")
     resolve_links(source, files, links, members, found)
     return dict(sorted(files.items()))
 
@@ -166,8 +161,8 @@ def unpack(source: Path, folder: Path, found: Findings) -> Files:
 def read_members(source: Path, found: Findings) -> Iterator[Member]:
     """Yield the members of a zip or a tar in order, each to be read before the next.
 
-    Raises UserError for another file, for a path that leads out, and for too much: no member has
-    more bytes than it declares, and also a skipped one of a tar has to be unpacked.
+    Raises UserError for another file, for a path that leads out, and for too much, also for what is
+    skipped: no member has more bytes than it declares.
     """
     if zipfile.is_zipfile(source):
         members = zip_members(source, found)
@@ -202,7 +197,7 @@ def resolve_links(
 ) -> None:
     """Add the files that links mean: of a link to a folder, those below it.
 
-    Raises UserError for a link to something else than a member, or a folder of one.
+    Raises UserError for a link to what is no member.
     """
     targets = {name: follow(name, links) for name in links}
     files |= {name: files[target] for name, target in targets.items() if target in files}
@@ -236,17 +231,6 @@ def follow(path: str, links: dict[str, str]) -> str:
             return path
         path = links[first] + path.removeprefix(first)
     return ""
-
-
-def describe_damage(error: Exception, source: Path, folder: Path) -> str:
-    """Return a line on what damage makes the libraries raise, or what a disk does."""
-    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
-        writing = error.errno in WHEN_WRITING
-        return describe_error(error, folder if writing else source, writing)
-    return (
-        f"{source} cannot be unpacked ({error}): download it again, or unpack it yourself and give "
-        "the folder"
-    )
 
 
 def zip_members(source: Path, found: Findings) -> Iterator[Member]:

@@ -76,7 +76,6 @@ def write_tests(sample: Sample, scratch: Path, out: Path) -> list[str]:
     Returns the names of them. Raises UserError, which names `out`, where the file system fails.
     """
     built = scratch / "built"
-    placed: dict[Path, Path] = {}
     with name_errors(out, writing=True):
         built.mkdir()
         for test in sample.tests:
@@ -87,7 +86,7 @@ def write_tests(sample: Sample, scratch: Path, out: Path) -> list[str]:
             ):
                 images.mkdir(parents=True)
                 for photo in photos:
-                    link_or_copy(photo.path, images / photo.name, placed)
+                    link_or_copy(photo.path, images / photo.name)
                 gt.mkdir(exist_ok=True)
                 (gt / "gt.csv").write_bytes(layout.gt_bytes({p.name: p.class_id for p in photos}))
         if sample.species:
@@ -96,14 +95,9 @@ def write_tests(sample: Sample, scratch: Path, out: Path) -> list[str]:
         return move_into_place(built, out)
 
 
-def link_or_copy(source: Path, target: Path, placed: dict[Path, Path]) -> None:
-    """Hard-link a file, or copy it where that fails.
-
-    `placed` maps a source to its first target: when SOURCE is on another disk, the photos of the
-    second folder can still be links to those of the first.
-    """
-    origin = Path(os.path.realpath(placed.setdefault(source, source)))
-    placed[source] = target
+def link_or_copy(source: Path, target: Path) -> None:
+    """Hard-link a file, or copy it where that fails."""
+    origin = Path(os.path.realpath(source))
     try:
         target.hardlink_to(origin)
     except (OSError, NotImplementedError):
