@@ -3,7 +3,7 @@
 import random
 import re
 import unicodedata
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
@@ -47,10 +47,7 @@ def find_sample(source: Path, files: Files, seed: int, found: Findings) -> Sampl
 
 
 def choose_root(roots: set[str], what: str, source: Path) -> str | None:
-    """Return the shallowest root, a prefix of paths ("" for SOURCE itself), None without any.
-
-    Raises UserError when two roots are equally shallow.
-    """
+    """Return the shallowest root, a prefix of paths. Raises UserError if there are several."""
     roots = {root for root in roots if root.count("/") <= MAX_WRAPPING}
     depth = min((root.count("/") for root in roots), default=0)
     best = sorted(root for root in roots if root.count("/") == depth)
@@ -83,10 +80,9 @@ def read_as(origin: str, path: Path, read: Callable[[Path], T]) -> T:
 def label_photos(
     table: tables.Table, gt: str, photos: Files, folder: str, found: Findings
 ) -> list[Photo]:
-    """Return the photos that a table names, sorted by path, with its class ids.
+    """Return the photos that a table names, by path below `folder` or by name, sorted by path.
 
-    The photos have paths below `folder`, where the table may name them by path or by name. What
-    does not fit is added to the findings. Raises UserError if nothing fits.
+    What does not fit is added to the findings. Raises UserError if nothing fits.
     """
     matched = tables.match_names(table.labels, photos)
     if table.labels:
@@ -118,10 +114,7 @@ def name_unlabelled(
 
 
 def with_names(photos: Iterable[Photo]) -> list[Photo]:
-    """Return photos whose preferred names became such that a csv and every system can hold.
-
-    They are numbered where they would be the same to Windows or macOS, which ignore case.
-    """
+    """Return photos renamed for a csv and all systems, some of which ignore case; with numbers."""
     taken: Counter[str] = Counter()  # the highest number of each name
     named = []
     for photo in photos:
@@ -139,7 +132,7 @@ def with_names(photos: Iterable[Photo]) -> list[Photo]:
 
 
 def number_species(labels: Iterable[str], found: Findings) -> tuple[dict[str, int], dict[int, str]]:
-    """Return class ids by label, and names by class id, from 0 in the sorted order of the labels.
+    """Return class ids by label, from 0 in the order of the sorted labels, and names by class id.
 
     Names that differ in case, blanks or the form of accents alone are one species.
     """
@@ -221,8 +214,7 @@ def read_part(
 def find_table(source: Path, files: Files, photos: Files) -> tuple[str, tables.Table] | None:
     """Return the one table that labels photos at its side or below, None without one.
 
-    Raises UserError if there are several, or if the photos lie in a single folder, so that only a
-    table could name the species, and none of those that are there does.
+    Raises UserError if there are several, or if none does and all photos lie in a single folder.
     """
     best, others = [], []
     for path in sorted(filter(is_table, files)):
@@ -281,7 +273,7 @@ def read_class_folders(source: Path, files: Files, found: Findings) -> Sample:
 
 
 def class_root(source: Path, files: Files) -> str:
-    """Return the folder whose sub-folders are species, as a prefix of paths: "" for SOURCE.
+    """Return the folder, a prefix of paths, whose sub-folders are species.
 
     That is the first with photos in several sub-folders, or with one that holds photos itself.
     """
@@ -290,10 +282,7 @@ def class_root(source: Path, files: Files) -> str:
         parts = [path[len(root) :].split("/") for path in photos if path.startswith(root)]
         folders = {part[0] for part in parts if len(part) > 1}
         if len(folders) > 1 and {name.lower() for name in folders} <= SPLITS:
-            here = ", ".join(f"{root}{name}/" for name in sorted(folders))
-            raise UserError(
-                f"{source} holds species in more than one place ({here}); give one of them"
-            )
+            choose_root({f"{root}{name}/" for name in folders}, "species", source)  # an error
         species = not {name.lower() for name in folders} <= NO_SPECIES
         if species and (len(folders) > 1 or any(len(part) == 2 for part in parts)):
             return root
@@ -309,16 +298,13 @@ def class_root(source: Path, files: Files) -> str:
 
 
 def read_cub(files: Files, root: str, seed: int, found: Findings) -> Sample:
-    """Make the course's sample anew: 50 photos of each species in test 00, 10 others in test 01.
-
-    Which 10 the course hides is unknown: `seed` decides, and numbers the photos in mixed order.
-    """
+    """Make the course's sample anew: which photos it hides is unknown, so `seed` decides."""
     images, labels, classes = (cub_table(files, name) for name in CUB_TABLES)
-    images_of: dict[str, list[str]] = defaultdict(list)  # paths below images/, by CUB's class
-    for key, label in labels.items():
-        if key in images and label in classes:
-            images_of[label].append(images[key])
-    fitting = [label for label in sorted(classes, key=int) if len(images_of[label]) == CUB_PHOTOS]
+    images_of = {  # paths below images/, by CUB's class
+        label: [images[key] for key, of in labels.items() if of == label and key in images]
+        for label in sorted(classes, key=int)
+    }
+    fitting = [label for label, paths in images_of.items() if len(paths) == CUB_PHOTOS]
     if len(fitting) < CUB_SPECIES:
         raise UserError(
             f"SOURCE has {len(fitting)} species of exactly {CUB_PHOTOS} photos, the course's "
@@ -339,8 +325,7 @@ def read_cub(files: Files, root: str, seed: int, found: Findings) -> Sample:
             photo = Photo(f"{number:04d}.jpg", class_id, f"{root}images/{image}", path)
             (train if number < len(public) else held).append(photo)
         else:
-            lost = "a label without a file, in images.txt"
-            found.add("label-without-file", f"images/{image}", lost)
+            found.add("label-without-file", f"images/{image}")
     tests = [Test("00_test_img", train, train), Test("01_hidden", train, held)]
     return Sample("CUB-200-2011", tests, species)
 

@@ -97,30 +97,26 @@ def is_wanted(path: str, found: Findings) -> bool:
     return False
 
 
-def walk_folder(source: Path, found: Findings) -> Files:
+def walk_folder(source: Path, found: Findings, below: str = "") -> Files:
     """List the files below a folder in sorted order; links to folders are followed."""
     files: Files = {}
-
-    def fail(error: OSError) -> None:
-        raise error
-
-    for place, folders, names in os.walk(source, followlinks=True, onerror=fail):
-        here = Path(place)
-        below = "" if here == source else f"{here.relative_to(source).as_posix()}/"
-        above = [folder for folder in here.parents if folder.is_relative_to(source)]
-        if here.is_symlink() and os.path.realpath(here) in map(os.path.realpath, above):
-            found.add("passed-over", below[:-1], "a link to a folder above it")
-            folders.clear()
-            names.clear()
-        elif not folders and not names:
-            found.add("passed-over", below[:-1] or ".", "an empty folder")
-        folders[:] = [name for name in sorted(folders) if is_wanted(f"{below}{name}/", found)]
-        for name in sorted(names):
-            path, file = f"{below}{name}", here / name
-            if file.exists() and not file.is_file():  # opening it would block
-                found.add("passed-over", path, DEVICE)
-            elif is_wanted(path, found):
-                files[path] = file
+    paths = sorted((source / below).iterdir())
+    if not paths:
+        found.add("passed-over", below[:-1] or ".", "an empty folder")
+    for file in paths:
+        path = f"{below}{file.name}"
+        if not is_wanted(f"{path}/" if file.is_dir() else path, found):
+            continue
+        if file.is_dir():
+            above = [folder for folder in file.parents if folder.is_relative_to(source)]
+            if file.is_symlink() and os.path.realpath(file) in map(os.path.realpath, above):
+                found.add("passed-over", path, "a link to a folder above it")
+            else:
+                files |= walk_folder(source, found, f"{path}/")
+        elif file.exists() and not file.is_file():  # opening it would block
+            found.add("passed-over", path, DEVICE)
+        else:
+            files[path] = file
     return files
 
 
@@ -135,7 +131,7 @@ def unpack(source: Path, folder: Path, found: Findings) -> Files:
     """
     files: Files = {}
     links: dict[str, str] = {}
-    members: set[str] = set()  # their paths, and those of the folders that these lead through
+    members = {"."}  # their paths, and those of the folders that these lead through
     for member, opened in read_members(source, found):
         name = member.name
         members.update(prefixes(name))
@@ -152,7 +148,7 @@ def unpack(source: Path, folder: Path, found: Findings) -> Files:
                 shutil.copyfileobj(packed, unpacked, BLOCK)
         else:
             found.add("passed-over", name, "no file, folder or link")
-    if not members:
+    if len(members) == 1:
         raise UserError(f"{source} is empty; download it again, or give another archive")
     resolve_links(source, files, links, members, found)
     return dict(sorted(files.items()))
@@ -204,17 +200,15 @@ def resolve_links(
     there, others = dict(files), targets.keys() - files.keys()
     for name in sorted(others):
         target, folder = targets[name], f"{targets[name]}/"
-        if f"{name}/".startswith(folder.removeprefix("./")):
-            found.add("passed-over", name, "a link to a folder above it")
-            continue
         if target not in members:
             raise UserError(
                 f"{source} is refused: its member {name!r} is a link to {links[name]!r}, which is "
                 "no member; get the archive from its own source"
             )
-        inside = [path for path in (*there, *others) if path.startswith(folder)]
+        above = target == "." or name.startswith(folder)
+        inside = [path for path in (*there, *others) if path.startswith(folder) and not above]
         if not inside:
-            found.add("passed-over", name, f"a link to {target}, which is left out")
+            found.add("passed-over", name, f"a link to {target}, which is above it or left out")
         for path in inside:
             linked = name + path.removeprefix(target)
             if path in there:
@@ -256,29 +250,23 @@ def zip_members(source: Path, found: Findings) -> Iterator[Member]:
 def zip_name(member: zipfile.ZipInfo, found: Findings) -> str:
     """Return the path of a zip's member as its maker wrote it, with slashes.
 
-    A path in Unicode may stand in an extra field. Other names without the flag for UTF-8 are read
-    as code page 437 by zipfile, but macOS writes UTF-8, and a Russian Windows code page 866.
+    Without the flag for UTF-8 zipfile reads code page 437, but the path may stand in Info-ZIP's
+    extra field; macOS writes UTF-8, and a Russian Windows code page 866.
     """
     name = member.orig_filename
     if not member.flag_bits & 0x800:
         raw = name.encode("cp437")
-        read = unicode_path(member.extra, raw) or raw.decode(errors="surrogateescape")
+        read = raw.decode(errors="surrogateescape")
+        checksum = re.escape(struct.pack("<L", zlib.crc32(raw)))
+        if field := re.search(b"up(..)." + checksum, member.extra, re.DOTALL):
+            size = int.from_bytes(field[1], "little") - 5  # without version and checksum
+            read = member.extra[field.end() :][:size].decode()
         read = decode_surely(read, ("cp866", "cp1251"))
         if SURROGATE.search(read):
             found.add("guessed-name", name.replace("\\", "/"), GUESSED)
         else:
             name = read
     return name.replace("\\", "/")
-
-
-def unicode_path(extra: bytes, raw: bytes) -> str | None:
-    """Return Info-ZIP's Unicode Path of a member, if it is that of its raw name."""
-    while len(extra) > 4:
-        kind, size = struct.unpack_from("<HH", extra)
-        field, extra = extra[4 : 4 + size], extra[4 + size :]
-        if kind == 0x7075 and field[1:5] == struct.pack("<L", zlib.crc32(raw)):
-            return field[5:].decode()
-    return None
 
 
 class TarInfo(tarfile.TarInfo):

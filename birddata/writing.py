@@ -16,38 +16,32 @@ STAGING_PREFIX = ".prepare-"
 
 @dataclass(frozen=True)
 class Photo:
-    """One photo: its name in the result, its class id, where it comes from and where it lies.
+    """One photo: what it is called and where it lies."""
 
-    A photo of a test without true labels has no class id.
-    """
-
-    name: str
-    class_id: int | None
-    origin: str
+    name: str  # in the result
+    class_id: int | None  # None in a test without true labels
+    origin: str  # its path below SOURCE
     path: Path
 
 
 @dataclass(frozen=True)
 class Test:
-    """One test of the course layout; `stem` is what comes before `_input` and `_gt`.
-
-    Photos that are not in that layout are a test without a stem, all of them to train on.
-    """
+    """One test; photos that are not in the course's layout are one to train on alone."""
 
     __test__ = False  # not a test class, whatever pytest thinks of the name
 
-    stem: str
+    stem: str  # what comes before `_input` and `_gt`; "" where there is neither
     train: list[Photo]
     test: list[Photo]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A word for where tests come from, the tests, and names of species by class id."""
+    """Tests, and the names of their species."""
 
-    kind: str
+    kind: str  # in words, where they come from
     tests: list[Test]
-    species: dict[int, str] = field(default_factory=dict)
+    species: dict[int, str] = field(default_factory=dict)  # by class id
     species_source: str = ""  # inferred, unless they are the photos' own
 
     def name_of(self, class_id: int) -> str:
@@ -57,10 +51,7 @@ class Sample:
 
 @contextmanager
 def new_tests(out: Path) -> Iterator[Path]:
-    """Make a scratch folder in `out`, so that a rename suffices, and remove it afterwards.
-
-    Raises UserError if `out` holds tests, or names of species, already.
-    """
+    """Yield a scratch folder in `out`. Raises UserError if there are tests or names already."""
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; give a folder")
     for path in sorted(out.iterdir()) if out.exists() else []:
@@ -71,9 +62,9 @@ def new_tests(out: Path) -> Iterator[Path]:
 
 
 def write_tests(sample: Sample, scratch: Path, out: Path) -> list[str]:
-    """Build all tests and species.csv in `scratch`, then rename them into `out`, or nothing.
+    """Build all tests and species.csv in `scratch`, then rename them into `out`; returns the names.
 
-    Returns the names of them. Raises UserError, which names `out`, where the file system fails.
+    Raises UserError, which names `out`, where the file system fails.
     """
     built = scratch / "built"
     with name_errors(out, writing=True):

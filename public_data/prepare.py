@@ -23,8 +23,8 @@ ONLY_TEST = "00_test_img"  # what the course calls it
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(
-        description="Write the course layout of tests (NN_<name>_input, NN_<name>_gt) and "
-        "species.csv from the photos that you have. Nothing is ever overwritten.",
+        description="Write tests in the course's layout, and species.csv, from the photos that you "
+        "have. Nothing is ever overwritten."
     )
     add, seed = parser.add_argument, partial(cli.natural, most=2**32 - 1)  # scikit-learn's
     # fmt: off
@@ -33,8 +33,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "in sorted order), a table of labels beside photos, or CUB-200-2011")
     add("--holdout", type=float, metavar="F",
         help="keep this part of the photos (up to 0.5, e.g. 0.15) out of training, stratified: "
-        "test 00 then holds only the others, to train on and to classify, and test 01_holdout "
-        "asks for the photos kept out. Without it test 00 holds all photos")
+        "test 01_holdout asks for them, and test 00 holds only the others")
     add("--out", type=Path, metavar="DIR", default=HERE,
         help="where to write (default: %(default)s)")
     add("--seed", type=seed, default=0, metavar="N", help="of a split (default: 0)")
@@ -148,10 +147,8 @@ def as_jpeg(heic: Path, jpeg: Path) -> bool:
 def hold_out(sample: Sample, fraction: float, seed: int, found: Findings) -> Sample:
     """Split the training photos: test 00 keeps the larger part, test 01 asks for the rest.
 
-    Both tests have the same training photos, so a network trained from either has seen none of
-    the photos that test 01 asks for. The split is the one by which training splits off its
-    validation photos, so a species with a single photo stays in training. Byte-identical copies
-    are left out, or one might be trained on and the other held out.
+    Both have the same training photos. The split is that of training and validation. Byte-identical
+    copies are left out, or one might be trained on and the other held out.
     """
     if len(sample.tests) > 1:
         raise UserError("--holdout splits one test, and SOURCE has several; drop --holdout")

@@ -213,7 +213,11 @@ AUKS = {f"Dodo_{number}.jpg": PHOTOS[f"Auk/{number}.jpg"] for number in range(3)
         (("./Owl/9.jpg", tarfile.LNKTYPE, "./Auk/0.jpg"), {"Owl_9.jpg": AUK}, ""),
         (("Owl/9.jpg", tarfile.SYMTYPE, "../Auk/0.jpg"), {"Owl_9.jpg": AUK}, ""),
         (("Dodo", tarfile.SYMTYPE, "Auk"), AUKS, ""),
-        (("Auk/all", tarfile.SYMTYPE, ".."), {}, "Auk/all: a link to a folder above it"),
+        (
+            ("Auk/all", tarfile.SYMTYPE, ".."),
+            {},
+            "Auk/all: a link to ., which is above it or left out",
+        ),
         ((".venv/python", tarfile.SYMTYPE, "/usr/bin/python3"), {}, ".venv: hidden folder"),
     ],
 )
@@ -346,7 +350,7 @@ def test_what_is_no_photo_is_named_and_counted(tmp_path, prepared):
         "skipped: Auk/disk.jpg: no file, folder or link",
         "skipped: Auk/inner.zip: not an image",
         "skipped: Auk/pipe.jpg: no file, folder or link",
-        "skipped: Auk/to_hidden.jpg: a link to .hidden/1.jpg, which is left out",
+        "skipped: Auk/to_hidden.jpg: a link to .hidden/1.jpg, which is above it or left out",
     ]
     assert "files skipped: 5" in out
     assert taken(tmp_path) == expected()

@@ -392,7 +392,7 @@ def test_cub_photos_that_are_missing_or_damaged_are_named(cub, out, prepared):
     (folder / "Odd_Bird_0004_14.jpg").write_bytes(b"damaged")
     stdout, stderr = prepared(cub)
     where = "images/001.Odd_Bird_1/Odd_Bird_000"
-    assert f"skipped: {where}3_13.jpg: a label without a file, in images.txt\n" in stderr
+    assert f"skipped: {where}3_13.jpg: a label without a file\n" in stderr
     assert f"{where}4_14.jpg: no photo that Pillow reads\n" in stderr
     assert "skipped: 2 (1 unreadable, 1 label-without-file)" in stdout
     assert len(gt(out, "00_test_img") | gt(out, "01_hidden")) == 16
