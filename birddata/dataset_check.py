@@ -61,7 +61,7 @@ class PhotoRecord(NamedTuple):
     content: Content
     origin: str
     name: str  # identifies it in its part; tests that share photos share their names
-    label: str | None
+    label: str  # the species; "" without
     test: str  # what comes before `_input`; "" where there are no tests
     role: str  # train or test
 
@@ -108,7 +108,9 @@ def read_records(sample: Sample) -> list[PhotoRecord]:
     known: dict[str, Content] = {}
     records = []
     for photo, test, role in with_bar(parts):
-        label = None if photo.class_id is None else sample.name_of(photo.class_id)
+        label = ""
+        if photo.class_id is not None:
+            label = sample.species.get(photo.class_id) or f"class {photo.class_id}"
         content = examine(photo.path, known)
         records.append(PhotoRecord(content, photo.origin, photo.name, label, test, role))
     return records
@@ -134,19 +136,17 @@ def check_file(record: PhotoRecord, found: Findings) -> None:
 # ---- Species and copies --------------------------------------------------------------------------
 
 
-def check_species(photos: Sequence[PhotoRecord], sample: Sample, found: Findings) -> None:
+def check_species(records: Sequence[PhotoRecord], found: Findings) -> None:
     """Find species with few training photos, or with far fewer than another."""
-    trained = Counter((record.test, record.label) for record in photos if record.role == "train")
-    for test in sample.tests:
-        train_ids, test_ids = (
-            {photo.class_id for photo in part if photo.class_id is not None}
-            for part in (test.train, test.test)
-        )
-        if not train_ids:  # there is no usable table
+    for test in sorted({record.test for record in records}):
+        here = [record for record in records if record.test == test and record.label]
+        count: Counter[str] = Counter()  # of readable training photos
+        for record in here:
+            if record.role == "train":
+                count[record.label] += record.content.thumb is not None
+        if not count:  # there is no usable table
             continue
-        names = [sample.name_of(class_id) for class_id in sorted(train_ids)]
-        count = {name: trained[test.stem, name] for name in names}
-        for name, number in count.items():
+        for name, number in sorted(count.items()):
             if number < findings.FEW_PHOTOS:
                 code = "few-photos" if number > 1 else "lone-species"
                 found.add(code, (), f"{name} ({number})")
@@ -154,8 +154,8 @@ def check_species(photos: Sequence[PhotoRecord], sample: Sample, found: Findings
         if present and present[-1][0] > findings.IMBALANCE * present[0][0]:
             (fewest, small), (most, large) = present[0], present[-1]
             found.add("imbalance", (), f"{large} ({most}) and {small} ({fewest})")
-        for class_id in sorted(test_ids - train_ids):
-            found.add("untrained-species", (), sample.name_of(class_id))
+        for name in sorted({record.label for record in here} - count.keys()):
+            found.add("untrained-species", (), name)
 
 
 def check_copies(photos: Sequence[PhotoRecord], found: Findings) -> None:
@@ -186,7 +186,7 @@ def report_copies(
         here = [record for record in records if record.test == test]
         train = [record for record in here if record.role == "train"]
         asked = [record for record in here if record.role == "test" and test in fresh]
-        if len({record.label for record in here} - {None}) > 1:
+        if len({record.label for record in here} - {""}) > 1:
             code, here = "two-species", list({(s.name, s.label): s for s in here[::-1]}.values())
         elif train and asked:
             code, here = f"leaked-{near}copy", train + asked
@@ -201,10 +201,9 @@ def report_copies(
 
 
 def same_photos(thumbs: Sequence[np.ndarray], found: Findings) -> list[list[int]]:
-    """Group thumbnails (THUMB, THUMB) of the same photo; returns their indices, groups of two on.
+    """Return groups, of two on, of indices of thumbnails (THUMB, THUMB) of the same photo.
 
-    Pairs with similar hashes are candidates; those that correlate once laid over one another are
-    copies. Groups are joined through common members.
+    Pairs with similar hashes are copies if they correlate once laid over one another.
     """
     if not thumbs:
         return []
@@ -221,10 +220,9 @@ def same_photos(thumbs: Sequence[np.ndarray], found: Findings) -> list[list[int]
 
 
 def difference_hash(thumbs: Sequence[np.ndarray]) -> np.ndarray:
-    """Return bits (N, 2 * CELLS * (CELLS - 1)) of N thumbnails.
+    """Return bits (N, 2 * CELLS * (CELLS - 1)): whether a cell is brighter than its neighbour.
 
-    A bit tells whether a cell is brighter than its neighbour: dHash (Krawetz 2013, "Kind of Like
-    That", The Hacker Factor Blog), in both directions and on a finer grid.
+    That is dHash (Krawetz 2013, "Kind of Like That", The Hacker Factor Blog) in both directions.
     """
     step = THUMB // CELLS
     pixels = np.stack(thumbs).reshape(-1, CELLS, step, CELLS, step)
@@ -233,13 +231,12 @@ def difference_hash(thumbs: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate(brighter, axis=1)
 
 
-def similar_hashes(bits: np.ndarray) -> tuple[list[tuple[int, int]], int]:
+def similar_hashes(bits: np.ndarray) -> tuple[list[list[int]], int]:
     """Return the closest pairs of hashes (N, bits) within HASH_DISTANCE, and how many there are."""
     graph = radius_neighbors_graph(bits, HASH_DISTANCE, mode="distance", metric="hamming")
     pairs = triu(graph, 1, format="coo")
     closest = np.lexsort((pairs.col, pairs.row, pairs.data))[:MAX_PAIRS]
-    i, j = (indices[closest].tolist() for indices in (pairs.row, pairs.col))
-    return list(zip(i, j, strict=True)), pairs.nnz
+    return np.stack([pairs.row, pairs.col], axis=1)[closest].tolist(), pairs.nnz
 
 
 def best_correlation(still: np.ndarray, moved: np.ndarray) -> float:
@@ -292,10 +289,10 @@ def check_folder(folder: Path) -> tuple[Findings, int, int]:
     for record in distinct.values():
         check_file(record, found)
     photos = [record for record in records if record.content.thumb is not None]
-    check_species(photos, sample, found)
+    check_species(records, found)
     check_copies(photos, found)
     readable = sum(record.content.thumb is not None for record in distinct.values())
-    return found, readable, len({record.label for record in records} - {None})
+    return found, readable, len({record.label for record in records} - {""})
 
 
 def example(item: Item) -> str:

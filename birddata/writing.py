@@ -44,10 +44,6 @@ class Sample:
     species: dict[int, str] = field(default_factory=dict)  # by class id
     species_source: str = ""  # inferred, unless they are the photos' own
 
-    def name_of(self, class_id: int) -> str:
-        """Return what a species is called."""
-        return self.species.get(class_id, f"class {class_id}")
-
 
 @contextmanager
 def new_tests(out: Path) -> Iterator[Path]:

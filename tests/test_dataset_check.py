@@ -306,7 +306,7 @@ def test_look_alikes_are_no_copies(sample, tmp_path):
         scene.paste(bird, (24, 20))
         sample.add(f"scene{number}.jpg", 1, scene)
         thumbs.append(dataset_check.thumbnail(scene))
-    assert dataset_check.similar_hashes(dataset_check.difference_hash(thumbs)) == ([(0, 1)], 1)
+    assert dataset_check.similar_hashes(dataset_check.difference_hash(thumbs)) == ([[0, 1]], 1)
     assert check(sample.root, tmp_path) == (0, {})
 
 
@@ -328,13 +328,13 @@ def test_similar_hashes_are_paired_the_closest_first(monkeypatch):
     few[41] = few[3]
     few[41, :9] ^= True
     few[8] = few[7]
-    assert dataset_check.similar_hashes(few) == ([(7, 8), (3, 41)], 2)
+    assert dataset_check.similar_hashes(few) == ([[7, 8], [3, 41]], 2)
     assert dataset_check.similar_hashes(few[:1]) == ([], 0)
     bits[100:] = bits[100]  # 200 alike
     bits[299, :3] ^= True
     pairs, number = dataset_check.similar_hashes(bits)
     assert number == 200 * 199 / 2
-    assert pairs == [(100, j) for j in range(101, 151)]
+    assert pairs == [[100, j] for j in range(101, 151)]
 
 
 def test_tests_that_share_photos_are_told_once(sample, tmp_path):
