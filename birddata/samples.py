@@ -22,6 +22,7 @@ MAX_NAME_BYTES = 200  # of a photo's name; most file systems take 255
 SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 NO_SPECIES = SPLITS | {"images", "imgs", "photos", "pictures", "jpegimages"}
 IN_TEST = re.compile(r"((?:[^/]+/)*?)[0-9]{2}_[^/]+_input/")  # see layout.TEST_INPUT
+CUB_NUMBER = re.compile(r"^[0-9]{3}\.(?=.)")  # before a species: 001.Black_footed_Albatross
 CUB_TABLES = ("images.txt", "image_class_labels.txt", "classes.txt")
 # The course's sample, as far as it is known: the first species of CUB-200-2011, in its order, that
 # have exactly so many photos; some of them are public, and the others probably the hidden test.
@@ -150,14 +151,9 @@ def number_species(labels: Iterable[str], found: Findings) -> tuple[dict[str, in
     return ids, species
 
 
-def without_number(folder: str) -> str:
-    """Cut off the number that CUB puts before a species: 001.Black_footed_Albatross."""
-    return re.sub(r"^[0-9]{3}\.(?=.)", "", folder)
-
-
 def name_for_people(folder: str) -> str:
     """Return a species' name, which can be written as UTF-8: Black footed Albatross."""
-    name = re.sub(r"[\x00-\x1f\ud800-\udfff]", "_", without_number(tables.decode_name(folder)))
+    name = re.sub(r"[\x00-\x1f\ud800-\udfff]", "_", CUB_NUMBER.sub("", tables.decode_name(folder)))
     return normal(name.replace("_", " ").strip() or name)
 
 
@@ -266,7 +262,7 @@ def read_class_folders(source: Path, files: Files, found: Findings) -> Sample:
     photos = []
     for path in inside:
         folder, *_, name = normal(path).split("/")
-        prefix = f"{without_number(folder)}_"
+        prefix = f"{CUB_NUMBER.sub('', folder)}_"
         name = name if name.casefold().startswith(prefix.casefold()) else prefix + name
         photos.append(Photo(name, ids[folder], root + path, files[path]))
     return Sample("a tree of class folders", [Test("", photos, [])], species)
