@@ -16,8 +16,7 @@ from scipy.sparse import triu
 from sklearn.neighbors import radius_neighbors_graph
 
 import solution
-from birddata import findings
-from birddata.findings import KINDS, Findings, Item
+from birddata.findings import FEW_PHOTOS, IMBALANCE, KINDS, MAX_ASPECT, MIN_SIDE, Findings, Item
 from birddata.samples import find_sample
 from birddata.sources import SIDE, reason, walk_folder, with_bar
 from birddata.writing import Sample
@@ -39,7 +38,6 @@ HASH_DISTANCE = 0.28  # share of the bits; pairs above it are not compared
 MAX_PAIRS = 2_000  # that are compared, a quarter of a minute; drawn pictures may have millions
 SAME = 0.95  # correlation of two thumbnails, laid over one another, from which on they are copies
 BLANK = 2  # standard deviation of the grey values, of 255, below which a picture shows nothing
-ALIGN_STEPS = 12
 MIN_OVERLAP = 0.6  # of the thumbnail
 
 # ---- One file ------------------------------------------------------------------------------------
@@ -82,7 +80,8 @@ def examine(path: Path, known: dict[str, Content]) -> Content:
             with solution.open_photo(path) as header:
                 content.size = header.size
             code = "truncated"
-            content.thumb = thumbnail(solution.read_photo(path, SIDE))
+            grey = solution.read_photo(path, SIDE).convert("L")
+            content.thumb = np.array(grey.resize((THUMB, THUMB), Image.Resampling.LANCZOS))
             break
         except Exception as error:  # a damaged photo makes Pillow raise nearly anything
             content.problem = code if strict else "unreadable", reason(error, path)
@@ -90,11 +89,6 @@ def examine(path: Path, known: dict[str, Content]) -> Content:
             ImageFile.LOAD_TRUNCATED_IMAGES = True
     known[content.digest] = content
     return content
-
-
-def thumbnail(photo: Image.Image) -> np.ndarray:
-    """Return a photo as (THUMB, THUMB), uint8, grey, whatever its proportions."""
-    return np.array(photo.convert("L").resize((THUMB, THUMB), Image.Resampling.LANCZOS))
 
 
 def read_records(sample: Sample) -> list[PhotoRecord]:
@@ -127,9 +121,9 @@ def check_file(record: PhotoRecord, found: Findings) -> None:
     if content.thumb.std() < BLANK:
         found.add("blank", path)
     width, height = content.size
-    if min(width, height) < findings.MIN_SIDE:
+    if min(width, height) < MIN_SIDE:
         found.add("tiny", path, f"{width} x {height} pixels")
-    elif max(width, height) > findings.MAX_ASPECT * min(width, height):
+    elif max(width, height) > MAX_ASPECT * min(width, height):
         found.add("odd-shape", path, f"{width} x {height} pixels")
 
 
@@ -147,11 +141,11 @@ def check_species(records: Sequence[PhotoRecord], found: Findings) -> None:
         if not count:  # there is no usable table
             continue
         for name, number in sorted(count.items()):
-            if number < findings.FEW_PHOTOS:
+            if number < FEW_PHOTOS:
                 code = "few-photos" if number > 1 else "lone-species"
                 found.add(code, (), f"{name} ({number})")
         present = sorted((number, name) for name, number in count.items() if number)
-        if present and present[-1][0] > findings.IMBALANCE * present[0][0]:
+        if present and present[-1][0] > IMBALANCE * present[0][0]:
             (fewest, small), (most, large) = present[0], present[-1]
             found.add("imbalance", (), f"{large} ({most}) and {small} ({fewest})")
         for name in sorted({record.label for record in here} - count.keys()):
@@ -250,7 +244,7 @@ def best_correlation(still: np.ndarray, moved: np.ndarray) -> float:
     images = (moved, *np.gradient(moved))
     scale, shift = np.ones(2), np.zeros(2)  # in y and x, from the middle
     best = -1.0
-    for _ in range(ALIGN_STEPS):
+    for _ in range(12):
         how = {"matrix": np.diag(scale), "offset": middle * (1 - scale) + shift}
         warped, dy, dx = (affine_transform(i, **how, order=1, cval=np.nan) for i in images)
         inside = np.isfinite(warped)
@@ -316,17 +310,17 @@ def run(folder: Path, json_to: Path | None = None) -> int:
     seconds = round(time.monotonic() - start, 1)
     kinds = [kind for code, kind in KINDS.items() if found.get(code)]
     verdict = kinds[0].severity if kinds else "note"
-    result: dict[str, Any] = {"folder": str(folder), "photos": photos, "species": species}
-    result |= {"seconds": seconds, "verdict": verdict, "findings": []}
+    findings = []
     print(f"Checked {photos:,} photos of {species} species in {folder} in {seconds} s")
     for kind in kinds:
         items = [item._asdict() for item in found[kind.code]]
-        result["findings"].append({**kind._asdict(), "count": len(items), "items": items})
+        findings.append({**kind._asdict(), "count": len(items), "items": items})
         shown = [example(item) for item in found[kind.code]]
         examples = ", ".join([*shown[:SHOWN], *["..."] * (len(shown) > SHOWN)])
-        line = f"{kind.severity:<7}  {kind.code:<18} {len(shown):>5,}  {examples} -> {kind.remedy}"
-        print(line)
+        what = f"{kind.severity:<7}  {kind.code:<18} {len(shown):>5,}"
+        print(f"{what}  {examples} -> {kind.remedy}")
     print(f"Verdict: {VERDICTS[verdict]}")
     if json_to:
-        write_json(json_to, result)
+        result = {"folder": str(folder), "photos": photos, "species": species, "seconds": seconds}
+        write_json(json_to, {**result, "verdict": verdict, "findings": findings})
     return EXIT_STATUS[verdict]

@@ -18,7 +18,6 @@ from birddata.writing import Photo, Sample, Test, new_tests, write_tests
 
 TRAIN, HIDDEN = range(16), range(16, 26)  # the numbers of each species' photos
 SIZES = ((500, 375), (500, 333), (500, 400), (375, 500), (333, 500))  # pixels, width and height
-BIRD_SHARE = (0.1, 0.5)  # of the photo's area, of the box around a bird
 OVERSAMPLING = 2  # birds are drawn this much larger, then averaged down: smooth edges
 
 Colour = tuple[int, int, int]  # red, green, blue, 0 to 255
@@ -94,7 +93,7 @@ class Scene:
     def __init__(self, seed: Sequence[int]) -> None:
         rng = np.random.default_rng(seed)
         self.size = pick(SIZES, rng)
-        self.share = np.exp(rng.uniform(*np.log(BIRD_SHARE)))
+        self.share = np.exp(rng.uniform(*np.log((0.1, 0.5))))  # of the photo, of the bird's box
         self.place = rng.random(2)  # of the bird's box, 0 to 1: from edge to edge of the photo
         self.faces_left, self.looks_back = rng.random(2) < (0.5, 0.25)
         self.squash = rng.uniform(0.8, 1)  # 1 is a pure side view, less is turned from it

@@ -18,7 +18,6 @@ from course import layout, tables
 from course.files import UserError
 
 MAX_WRAPPING = 2  # how many folders may lie between SOURCE and the photos
-MAX_NAME_BYTES = 200  # of a photo's name; most file systems take 255
 SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 NO_SPECIES = SPLITS | {"images", "imgs", "photos", "pictures", "jpegimages"}
 IN_TEST = re.compile(r"((?:[^/]+/)*?)[0-9]{2}_[^/]+_input/")  # see layout.TEST_INPUT
@@ -121,7 +120,7 @@ def with_names(photos: Iterable[Photo]) -> list[Photo]:
     for photo in photos:
         text = normal(tables.decode_name(photo.name))
         name = Path(re.sub(r'[\x00-\x1f\x7f<>:"/\\|?*,\ud800-\udfff]', "_", text))
-        room = MAX_NAME_BYTES - len(name.suffix.encode())
+        room = 200 - len(name.suffix.encode())  # most file systems take 255 bytes
         stem = name.stem.encode()[:room].decode(errors="ignore")
         free = wanted = f"{stem}{name.suffix}"
         while tables.name_key(free) in taken:

@@ -33,8 +33,6 @@ SYSTEM_FILES = {"__macosx", "thumbs.db", "desktop.ini"}
 
 MAX_UNPACKED_BYTES = 8 * 2**30  # the whole of CUB-200-2011 is 1.2 GB, the course's sample far less
 BLOCK = 2**20  # bytes read at once
-MAX_LINKS = 40  # that lead to one another, as in Linux
-MAX_TARGET = 4096  # bytes of the path that a link holds, as in Linux
 # What zipfile, tarfile and the decompressors raise for damage, or an unknown method.
 DAMAGE = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error, EOFError),
@@ -219,7 +217,7 @@ def resolve_links(
 
 def follow(path: str, links: dict[str, str]) -> str:
     """Return where a path leads through links, of its folders, too; "" in a circle."""
-    for _ in range(MAX_LINKS):
+    for _ in range(40):  # links that lead to one another, as in Linux
         first = next((part for part in prefixes(path) if part in links), None)
         if first is None:
             return path
@@ -241,7 +239,7 @@ def zip_members(source: Path, found: Findings) -> Iterator[Member]:
             elif stat.S_ISLNK(kind):
                 member.type = tarfile.SYMTYPE
                 with archive.open(entry) as file:
-                    member.linkname = file.read(MAX_TARGET).decode(errors="replace")
+                    member.linkname = file.read(4096).decode(errors="replace")  # as in Linux
             elif kind and not stat.S_ISREG(kind):
                 member.type = tarfile.FIFOTYPE
             yield member, partial(archive.open, entry)

@@ -38,8 +38,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="where to write (default: %(default)s)")
     add("--seed", type=seed, default=0, metavar="N", help="of a split (default: 0)")
     add("--check", type=Path, metavar="DIR",
-        help="write no tests, but report what is wrong with those in DIR (or with a folder of "
-        "gt.csv and images, or class folders); the exit status is 4 with errors, 3 with warnings")
+        help="write no tests, but report what is wrong with those in DIR (or with its gt.csv and "
+        "images, or class folders); the exit status is 4 with errors, 3 with warnings")
     add("--json", type=Path, metavar="FILE", help="with --check: write all findings there")
     # fmt: on
     options = parser.parse_args(arguments)
@@ -70,29 +70,24 @@ from solution import split_photos
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line."""
+    """Run the command line: check a folder, or write the tests of SOURCE and say what they are."""
     options = parse_arguments(arguments)
     if options.check:
         return dataset_check.run(options.check, options.json)
-    with new_tests(options.out) as scratch:
-        prepare(options, scratch)
-    return 0
-
-
-def prepare(options: argparse.Namespace, scratch: Path) -> None:
-    """Read SOURCE, write its tests, print what was written; they are built in `scratch`."""
     found = Findings()
-    print(f"Reading {options.source}", flush=True)
-    try:
-        files = read_source(options.source, scratch / "unpacked", found)
-        sample = find_sample(options.source, files, options.seed, found)
-        sample = usable(sample, scratch, found)
-        if options.holdout is not None:
-            sample = hold_out(sample, options.holdout, options.seed, found)
-        names = write_tests(sample, scratch, options.out)
-    finally:
-        name_left_out(found)
+    with new_tests(options.out) as scratch:
+        print(f"Reading {options.source}", flush=True)
+        try:
+            files = read_source(options.source, scratch / "unpacked", found)
+            sample = find_sample(options.source, files, options.seed, found)
+            sample = usable(sample, scratch, found)
+            if options.holdout is not None:
+                sample = hold_out(sample, options.holdout, options.seed, found)
+            names = write_tests(sample, scratch, options.out)
+        finally:
+            name_left_out(found)
     print(*summary(sample, found), f"Wrote {', '.join(names)} in {options.out}", sep="\n")
+    return 0
 
 
 def usable(sample: Sample, scratch: Path, found: Findings) -> Sample:
@@ -170,9 +165,6 @@ def hold_out(sample: Sample, fraction: float, seed: int, found: Findings) -> Sam
     train, held = ([photos[index] for index in part] for part in (kept_in, kept_out))
     tests = [Test(ONLY_TEST, train, train), Test("01_holdout", train, held)]
     return replace(sample, tests=tests)
-
-
-# ---- Messages ------------------------------------------------------------------------------------
 
 
 def describe(code: str, item: Item) -> str:

@@ -130,11 +130,6 @@ def replaced(data, place, new) -> bytes:
     return data[:place] + new + data[place + len(new) :]
 
 
-def in_directory(place, byte):
-    """A change of the first entry of a zip's directory."""
-    return lambda data, at: replaced(data, data.find(b"PK\1\2") + place, bytes([byte]))
-
-
 def that_leads_back() -> bytes:
     """The header of a member of a negative size, behind which the same header would be read."""
     member = tarfile.TarInfo("Auk/9.jpg")
@@ -161,7 +156,10 @@ REFUSED = {
         *("a.tar", lambda data, at: special("Auk/9.jpg", b"M")[0].tobuf() + data),
         BROKEN + "a part of a larger tar",
     ),
-    "a password": ("a.zip", in_directory(8, 1), BROKEN + "it has a password)"),
+    "a password": (
+        *("a.zip", lambda data, at: replaced(data, data.find(b"PK\1\2") + 8, b"\1")),
+        BROKEN + "it has a password)",
+    ),
     **{
         f"{name} cut at {share}": (name, lambda data, at, share=share: cut(data, share), "")
         for name in KINDS

@@ -291,8 +291,8 @@ def test_look_alikes_are_no_copies(sample, tmp_path):
     thumbs = []
     for number, bird in enumerate(birds):
         scene.paste(bird, (24, 20))
-        sample.add(f"scene{number}.jpg", 1, scene)
-        thumbs.append(dataset_check.thumbnail(scene))
+        path = sample.add(f"scene{number}.jpg", 1, scene)
+        thumbs.append(dataset_check.examine(sample.root / path, {}).thumb)
     assert dataset_check.similar_hashes(dataset_check.difference_hash(thumbs)) == ([[0, 1]], 1)
     assert check(sample.root, tmp_path) == (0, {})
 

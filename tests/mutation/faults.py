@@ -246,7 +246,7 @@ FAULTS = [
           "test_course.py::csv_is_written_sorted"),
     Fault("birddata/dataset_check.py", "0.28", "0.01", "altered copies",
           "test_dataset_check.py::altered_copies_are_found"),
-    Fault("birddata/dataset_check.py", "min(width, height) < findings.MIN_SIDE", "False",
+    Fault("birddata/dataset_check.py", "min(width, height) < MIN_SIDE", "False",
           "tiny photos", "test_dataset_check.py::one_kind"),
     Fault("birddata/samples.py", "random.Random(seed)", "random.Random(0)",
           "another sample for each seed", "test_prepare.py::the_seed_decides_which_photos"),
