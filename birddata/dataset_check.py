@@ -12,15 +12,16 @@ import numpy as np
 from PIL import Image, ImageFile
 from scipy.cluster.hierarchy import DisjointSet
 from scipy.ndimage import affine_transform
+from scipy.sparse import triu
+from sklearn.neighbors import radius_neighbors_graph
 
 import solution
-from birddata import findings
-from birddata.findings import Findings, Item
+from birddata.findings import FEW_PHOTOS, IMBALANCE, KINDS, MAX_ASPECT, MIN_SIDE, Findings, Item
 from birddata.samples import find_sample
 from birddata.sources import SIDE, reason, walk_folder, with_bar
 from birddata.writing import Sample
 from course.cli import printable
-from course.files import UserError, check_outputs, write_json
+from course.files import UserError, check_outputs, check_writable, write_json
 from course.layout import digest_of
 
 EXIT_STATUS = {"error": 4, "warning": 3, "note": 0}  # 1 and 2: the check itself could not be done
@@ -37,8 +38,6 @@ HASH_DISTANCE = 0.28  # share of the bits; pairs above it are not compared
 MAX_PAIRS = 2_000  # that are compared, a quarter of a minute; drawn pictures may have millions
 SAME = 0.95  # correlation of two thumbnails, laid over one another, from which on they are copies
 BLANK = 2  # standard deviation of the grey values, of 255, below which a picture shows nothing
-HASHES = 256  # whose distances to all others are held at once
-ALIGN_STEPS = 12
 MIN_OVERLAP = 0.6  # of the thumbnail
 
 # ---- One file ------------------------------------------------------------------------------------
@@ -46,13 +45,12 @@ MIN_OVERLAP = 0.6  # of the thumbnail
 
 @dataclass
 class Content:
-    """What the bytes of a photo decode to; nothing if there is a problem."""
+    """What the bytes of a photo decode to."""
 
     digest: str = ""
-    problem: str | None = None
-    damage: tuple[str, str] | None = None  # code and cause, of a photo that is read nevertheless
+    problem: tuple[str, str] | None = None  # code and cause
     size: tuple[int, int] = (0, 0)  # pixels, width and height
-    thumb: Any = None  # (THUMB, THUMB), uint8, grey
+    thumb: Any = None  # (THUMB, THUMB), uint8, grey; None if it is unreadable
 
 
 class PhotoRecord(NamedTuple):
@@ -61,49 +59,36 @@ class PhotoRecord(NamedTuple):
     content: Content
     origin: str
     name: str  # identifies it in its part; tests that share photos share their names
-    label: str | None
+    label: str  # the species; "" without
     test: str  # what comes before `_input`; "" where there are no tests
     role: str  # train or test
 
 
 def examine(path: Path, known: dict[str, Content]) -> Content:
-    """Read a photo as training does, and note what a stricter reader would not take.
+    """Read a photo strictly, or else as training does, which reads damaged ones as far as they go.
 
     Bytes that are `known` by their digest are not decoded again.
     """
     content = Content()
-    try:
-        content.digest = digest_of(path, 64)
-        if content.digest in known:
-            return known[content.digest]
-        known[content.digest] = content
-        with solution.open_photo(path) as header:
-            content.size = header.size
-        photo, content.damage = read_photo(path)
-        content.thumb = thumbnail(photo)
-    except Exception as error:  # a damaged photo makes Pillow raise nearly anything
-        content.problem = reason(error, path)
+    for strict in (True, False):
+        code = "odd-metadata"
+        ImageFile.LOAD_TRUNCATED_IMAGES = not strict
+        try:
+            content.digest = digest_of(path, 64)
+            if content.digest in known:
+                return known[content.digest]
+            with solution.open_photo(path) as header:
+                content.size = header.size
+            code = "truncated"
+            grey = solution.read_photo(path, SIDE).convert("L")
+            content.thumb = np.array(grey.resize((THUMB, THUMB), Image.Resampling.LANCZOS))
+            break
+        except Exception as error:  # a damaged photo makes Pillow raise nearly anything
+            content.problem = code if strict else "unreadable", reason(error, path)
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = True
+    known[content.digest] = content
     return content
-
-
-def read_photo(path: Path) -> tuple[Image.Image, tuple[str, str] | None]:
-    """Return a photo, and code and cause of damage, which training reads as far as it goes."""
-    code = "odd-metadata"
-    ImageFile.LOAD_TRUNCATED_IMAGES = False
-    try:
-        solution.open_photo(path).close()
-        code = "truncated"
-        return solution.read_photo(path, SIDE), None
-    except Exception as error:
-        damage = code, reason(error, path)
-    finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = True
-    return solution.read_photo(path, SIDE), damage
-
-
-def thumbnail(photo: Image.Image) -> np.ndarray:
-    """Return a photo as (THUMB, THUMB), uint8, grey, whatever its proportions."""
-    return np.array(photo.convert("L").resize((THUMB, THUMB), Image.Resampling.LANCZOS))
 
 
 def read_records(sample: Sample) -> list[PhotoRecord]:
@@ -117,53 +102,54 @@ def read_records(sample: Sample) -> list[PhotoRecord]:
     known: dict[str, Content] = {}
     records = []
     for photo, test, role in with_bar(parts):
-        label = None if photo.class_id is None else sample.name_of(photo.class_id)
+        label = ""
+        if photo.class_id is not None:
+            label = sample.species.get(photo.class_id) or f"class {photo.class_id}"
         content = examine(photo.path, known)
         records.append(PhotoRecord(content, photo.origin, photo.name, label, test, role))
     return records
 
 
-def check_file(record: PhotoRecord, found: Findings) -> bool:
-    """Check one file by itself; returns whether it is a whole photo."""
+def check_file(record: PhotoRecord, found: Findings) -> None:
+    """Check one file by itself."""
     path, content = record.origin, record.content
     if content.problem:
-        found.add("unreadable", path, content.problem)
-        return False
-    if content.damage:
-        found.add(content.damage[0], path, content.damage[1])
-        if content.damage[0] == "truncated":
-            return False
+        code, cause = content.problem
+        found.add(code, path, cause)
+        if code != "odd-metadata":
+            return
     if content.thumb.std() < BLANK:
         found.add("blank", path)
     width, height = content.size
-    if min(width, height) < findings.MIN_SIDE:
+    if min(width, height) < MIN_SIDE:
         found.add("tiny", path, f"{width} x {height} pixels")
-    elif max(width, height) > findings.MAX_ASPECT * min(width, height):
+    elif max(width, height) > MAX_ASPECT * min(width, height):
         found.add("odd-shape", path, f"{width} x {height} pixels")
-    return True
 
 
 # ---- Species and copies --------------------------------------------------------------------------
 
 
-def check_species(photos: Sequence[PhotoRecord], sample: Sample, found: Findings) -> None:
+def check_species(records: Sequence[PhotoRecord], found: Findings) -> None:
     """Find species with few training photos, or with far fewer than another."""
-    trained = Counter((record.test, record.label) for record in photos if record.role == "train")
-    for test in sample.tests:
-        if test.train_ids is None:
+    for test in sorted({record.test for record in records}):
+        here = [record for record in records if record.test == test and record.label]
+        count: Counter[str] = Counter()  # of readable training photos
+        for record in here:
+            if record.role == "train":
+                count[record.label] += record.content.thumb is not None
+        if not count:  # there is no usable table
             continue
-        names = [sample.name_of(class_id) for class_id in sorted(test.train_ids)]
-        count = {name: trained[test.stem, name] for name in names}
-        for name, number in count.items():
-            if number < findings.FEW_PHOTOS:
+        for name, number in sorted(count.items()):
+            if number < FEW_PHOTOS:
                 code = "few-photos" if number > 1 else "lone-species"
                 found.add(code, (), f"{name} ({number})")
         present = sorted((number, name) for name, number in count.items() if number)
-        if present and present[-1][0] > findings.IMBALANCE * present[0][0]:
+        if present and present[-1][0] > IMBALANCE * present[0][0]:
             (fewest, small), (most, large) = present[0], present[-1]
             found.add("imbalance", (), f"{large} ({most}) and {small} ({fewest})")
-        for class_id in sorted((test.test_ids or set()) - test.train_ids):
-            found.add("untrained-species", (), sample.name_of(class_id))
+        for name in sorted({record.label for record in here} - count.keys()):
+            found.add("untrained-species", (), name)
 
 
 def check_copies(photos: Sequence[PhotoRecord], found: Findings) -> None:
@@ -194,7 +180,7 @@ def report_copies(
         here = [record for record in records if record.test == test]
         train = [record for record in here if record.role == "train"]
         asked = [record for record in here if record.role == "test" and test in fresh]
-        if len({record.label for record in here} - {None}) > 1:
+        if len({record.label for record in here} - {""}) > 1:
             code, here = "two-species", list({(s.name, s.label): s for s in here[::-1]}.values())
         elif train and asked:
             code, here = f"leaked-{near}copy", train + asked
@@ -209,10 +195,9 @@ def report_copies(
 
 
 def same_photos(thumbs: Sequence[np.ndarray], found: Findings) -> list[list[int]]:
-    """Group thumbnails (THUMB, THUMB) of the same photo; returns their indices, groups of two on.
+    """Return groups, of two on, of indices of thumbnails (THUMB, THUMB) of the same photo.
 
-    Pairs with similar hashes are candidates; those that correlate once laid over one another are
-    copies. Groups are joined through common members.
+    Pairs with similar hashes are copies if they correlate once laid over one another.
     """
     if not thumbs:
         return []
@@ -229,10 +214,9 @@ def same_photos(thumbs: Sequence[np.ndarray], found: Findings) -> list[list[int]
 
 
 def difference_hash(thumbs: Sequence[np.ndarray]) -> np.ndarray:
-    """Return bits (N, 2 * CELLS * (CELLS - 1)) of N thumbnails.
+    """Return bits (N, 2 * CELLS * (CELLS - 1)): whether a cell is brighter than its neighbour.
 
-    A bit tells whether a cell is brighter than its neighbour: dHash (Krawetz 2013, "Kind of Like
-    That", The Hacker Factor Blog), in both directions and on a finer grid.
+    That is dHash (Krawetz 2013, "Kind of Like That", The Hacker Factor Blog) in both directions.
     """
     step = THUMB // CELLS
     pixels = np.stack(thumbs).reshape(-1, CELLS, step, CELLS, step)
@@ -241,22 +225,12 @@ def difference_hash(thumbs: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate(brighter, axis=1)
 
 
-def similar_hashes(bits: np.ndarray) -> tuple[list[tuple[int, int]], int]:
-    """Return the pairs of hashes (N, bits) within HASH_DISTANCE, and how many there are.
-
-    The closest come first, MAX_PAIRS of them at most, however many there are.
-    """
-    signs: np.ndarray = 2 * bits.astype(np.float32) - 1
-    closest: np.ndarray = np.empty((0, 3), int)  # bits that differ, and two indices
-    number = 0
-    for start in range(0, len(bits), HASHES):
-        more_agree = signs[start : start + HASHES] @ signs[start:].T  # (HASHES, N - start)
-        differing = (bits.shape[1] - more_agree) / 2
-        i, j = np.nonzero(np.triu(differing <= HASH_DISTANCE * bits.shape[1], 1))
-        rows = np.stack([differing[i, j].astype(int), start + i, start + j], axis=1)
-        closest, number = np.concatenate([closest, rows]), number + len(rows)
-        closest = closest[np.lexsort(closest.T[::-1])[:MAX_PAIRS]]
-    return [(i, j) for _, i, j in closest.tolist()], number
+def similar_hashes(bits: np.ndarray) -> tuple[list[list[int]], int]:
+    """Return the closest pairs of hashes (N, bits) within HASH_DISTANCE, and how many there are."""
+    graph = radius_neighbors_graph(bits, HASH_DISTANCE, mode="distance", metric="hamming")
+    pairs = triu(graph, 1, format="coo")
+    closest = np.lexsort((pairs.col, pairs.row, pairs.data))[:MAX_PAIRS]
+    return np.stack([pairs.row, pairs.col], axis=1)[closest].tolist(), pairs.nnz
 
 
 def best_correlation(still: np.ndarray, moved: np.ndarray) -> float:
@@ -270,7 +244,7 @@ def best_correlation(still: np.ndarray, moved: np.ndarray) -> float:
     images = (moved, *np.gradient(moved))
     scale, shift = np.ones(2), np.zeros(2)  # in y and x, from the middle
     best = -1.0
-    for _ in range(ALIGN_STEPS):
+    for _ in range(12):
         how = {"matrix": np.diag(scale), "offset": middle * (1 - scale) + shift}
         warped, dy, dx = (affine_transform(i, **how, order=1, cval=np.nan) for i in images)
         inside = np.isfinite(warped)
@@ -289,7 +263,7 @@ def best_correlation(still: np.ndarray, moved: np.ndarray) -> float:
 
 
 def check_folder(folder: Path) -> tuple[Findings, int, int]:
-    """Check a folder; returns the findings and how many photos and species it holds.
+    """Check a folder; returns the findings, and how many readable photos and species it holds.
 
     Of a folder with tests only what lies in them is checked. Raises UserError for a folder that
     holds no training set.
@@ -306,22 +280,13 @@ def check_folder(folder: Path) -> tuple[Findings, int, int]:
     distinct: dict[tuple[str, str], PhotoRecord] = {}
     for record in records:
         distinct.setdefault((record.name, record.content.digest), record)
-    whole = [record for record in distinct.values() if check_file(record, found)]
-    photos = [record for record in records if record.content.problem is None]
-    check_species(photos, sample, found)
+    for record in distinct.values():
+        check_file(record, found)
+    photos = [record for record in records if record.content.thumb is not None]
+    check_species(records, found)
     check_copies(photos, found)
-    return found, len(whole), len({record.label for record in records} - {None})
-
-
-def summary(found: Findings) -> list[str]:
-    """Return a line for each kind of finding, most severe first, and one with the verdict."""
-    lines = []
-    for kind in found.kinds():
-        shown = [example(item) for item in found[kind.code]]
-        examples = ", ".join([*shown[:SHOWN], *["..."] * (len(shown) > SHOWN)])
-        line = f"{kind.severity:<7}  {kind.code:<18} {len(shown):>5,}  {examples} -> {kind.remedy}"
-        lines.append(line)
-    return [*lines, f"Verdict: {VERDICTS[found.worst()]}"]
+    readable = sum(record.content.thumb is not None for record in distinct.values())
+    return found, readable, len({record.label for record in records} - {""})
 
 
 def example(item: Item) -> str:
@@ -333,19 +298,29 @@ def example(item: Item) -> str:
 
 
 def run(folder: Path, json_to: Path | None = None) -> int:
-    """Check a folder and print the summary, and the details to a file; returns the exit status."""
+    """Check a folder; print a line for each kind of finding, the most severe first, and a verdict.
+
+    All findings go to a file. Returns the exit status.
+    """
     start = time.monotonic()
     if json_to:
+        check_writable(json_to)
         check_outputs([json_to], walk_folder(folder, Findings()).values())
     found, photos, species = check_folder(folder)
     seconds = round(time.monotonic() - start, 1)
-    result: dict[str, Any] = {"folder": str(folder), "photos": photos, "species": species}
-    result |= {"seconds": seconds, "verdict": found.worst(), "findings": []}
-    for kind in found.kinds():
-        items = [item._asdict() for item in found[kind.code]]
-        result["findings"].append({**kind._asdict(), "count": len(items), "items": items})
-    if json_to:
-        write_json(json_to, result)
+    kinds = [kind for code, kind in KINDS.items() if found.get(code)]
+    verdict = kinds[0].severity if kinds else "note"
+    findings = []
     print(f"Checked {photos:,} photos of {species} species in {folder} in {seconds} s")
-    print("\n".join(summary(found)))
-    return EXIT_STATUS[found.worst()]
+    for kind in kinds:
+        items = [item._asdict() for item in found[kind.code]]
+        findings.append({**kind._asdict(), "count": len(items), "items": items})
+        shown = [example(item) for item in found[kind.code]]
+        examples = ", ".join([*shown[:SHOWN], *["..."] * (len(shown) > SHOWN)])
+        what = f"{kind.severity:<7}  {kind.code:<18} {len(shown):>5,}"
+        print(f"{what}  {examples} -> {kind.remedy}")
+    print(f"Verdict: {VERDICTS[verdict]}")
+    if json_to:
+        result = {"folder": str(folder), "photos": photos, "species": species, "seconds": seconds}
+        write_json(json_to, {**result, "verdict": verdict, "findings": findings})
+    return EXIT_STATUS[verdict]

@@ -1,10 +1,9 @@
 """Draw the built-in sample: 10 invented bird species, whole scenes, in the course's layout.
 
-The sample stands in for the course's photos on a fresh clone, without a download. As there, a bird
-is somewhere in a scene of 500 pixels, and relatives look alike: species of one genus share body
-and plumage and differ in small field marks only, such as an eye ring, wing bars or the tip of the
-bill. Pose, light, surroundings and occlusion are drawn blind to the species, so colours averaged
-over a photo hardly help. The same seed gives the same bytes with the same Pillow and NumPy.
+It stands in for the course's photos on a fresh clone. As there, a bird is somewhere in a scene of
+500 pixels, and relatives look alike: species of one genus differ in small field marks only. Pose,
+light, surroundings and occlusion are drawn blind to the species, so colours averaged over a photo
+hardly help. The same seed gives the same bytes with the same Pillow and NumPy.
 """
 
 import math
@@ -15,11 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
-from birddata.writing import Photo, Sample, Test, build_tests, move_into_place, new_tests
+from birddata.writing import Photo, Sample, Test, new_tests, write_tests
 
 TRAIN, HIDDEN = range(16), range(16, 26)  # the numbers of each species' photos
 SIZES = ((500, 375), (500, 333), (500, 400), (375, 500), (333, 500))  # pixels, width and height
-BIRD_SHARE = (0.1, 0.5)  # of the photo's area, of the box around a bird
 OVERSAMPLING = 2  # birds are drawn this much larger, then averaged down: smooth edges
 
 Colour = tuple[int, int, int]  # red, green, blue, 0 to 255
@@ -95,7 +93,7 @@ class Scene:
     def __init__(self, seed: Sequence[int]) -> None:
         rng = np.random.default_rng(seed)
         self.size = pick(SIZES, rng)
-        self.share = np.exp(rng.uniform(*np.log(BIRD_SHARE)))
+        self.share = np.exp(rng.uniform(*np.log((0.1, 0.5))))  # of the photo, of the bird's box
         self.place = rng.random(2)  # of the bird's box, 0 to 1: from edge to edge of the photo
         self.faces_left, self.looks_back = rng.random(2) < (0.5, 0.25)
         self.squash = rng.uniform(0.8, 1)  # 1 is a pure side view, less is turned from it
@@ -228,15 +226,11 @@ def draw_branch(photo: Image.Image, near: float, rng: np.random.Generator) -> No
 def draw_photo(species: Species, scene: Scene) -> Image.Image:
     """Return a photo, (H, W) RGB; the species decides about nothing but the bird."""
     rng = np.random.default_rng(scene.texture_seed)
-    (width, height), (dark, light, patches, grain) = scene.size, BACKGROUNDS[scene.background]
-    share = np.full((height, width), 0.5, np.float32)  # of the light colour
-    across, down = patches
-    for weight, cells in (
-        (0.6, (down + 2, across + 2)),
-        (0.27, (3 * down + 2, 3 * across + 2)),
-        (grain, (height // 2, width // 2)),
-    ):
-        smooth = Image.fromarray(rng.uniform(-1, 1, cells).astype(np.float32))
+    dark, light, patches, grain = BACKGROUNDS[scene.background]
+    size, cells = np.array(scene.size[::-1]), np.array(patches[::-1])  # down and across
+    share = np.full(size, 0.5, np.float32)  # of the light colour
+    for weight, shape in ((0.6, cells + 2), (0.27, 3 * cells + 2), (grain, size // 2)):
+        smooth = Image.fromarray(rng.uniform(-1, 1, shape).astype(np.float32))
         share += weight * np.asarray(smooth.resize(scene.size, Image.Resampling.BICUBIC))
     grey = Image.fromarray((255 * np.clip(share, 0, 1)).astype(np.uint8))
     photo = ImageOps.colorize(grey, dark, light)
@@ -269,15 +263,12 @@ def draw_photos(folder: Path, numbers: range, seed: int) -> list[Photo]:
 
 
 def draw_sample(folder: Path, seed: int = 0) -> None:
-    """Draw the sample's two tests into `folder`, which is made if it is not there.
+    """Draw the sample's two tests into a folder: both train on the same photos, 01 has hidden ones.
 
-    Test 00 has the same photos for training and testing; test 01 trains on them and has hidden
-    photos. Raises UserError if the folder holds tests already, or cannot be written; no part of a
-    sample is left then.
+    Raises UserError, and leaves nothing, if the folder holds tests, or cannot be written.
     """
     with new_tests(folder) as scratch:
         train, hidden = (draw_photos(scratch, numbers, seed) for numbers in (TRAIN, HIDDEN))
         tests = [Test("00_sketch", train, train), Test("01_hidden", train, hidden)]
         names = {class_id: species.name for class_id, species in enumerate(SPECIES)}
-        build_tests(Sample("drawn", tests, names), scratch / "built", folder)
-        move_into_place(scratch / "built", folder, str)
+        write_tests(Sample("drawn", tests, names), scratch, folder)

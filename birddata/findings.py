@@ -4,7 +4,6 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from course.cli import printable
 from course.tables import HEADER
 
 FEW_PHOTOS = 5  # a species with fewer is named
@@ -30,8 +29,7 @@ _KINDS = {
         ("two-ids", "a file with two class ids in one table", "keep the row that is right"),
         ("label-without-file", "a label without a file", "add the file or delete the row"),
         ("unreadable", "a file that cannot be decoded",
-         "training leaves it out, classify answers with the commonest species: fetch it again,"
-         " unless another remedy is given"),
+         "fetch it again; training leaves it out, classify answers with the commonest species"),
         ("two-species", "the same photo under two labels", "keep it where it belongs"),
         ("leaked-copy", "the same bytes in training and in test", "take the photo out of training"),
         ("untrained-species", "a species of the test without training photos",
@@ -42,18 +40,14 @@ _KINDS = {
          "take the photo out of training"),
         ("truncated", "a photo of which only a part can be decoded",
          "training uses the decodable part: fetch it again, or delete it"),
-        ("file-without-label", "a photo without a label, which is not trained on",
-         "add its label, or delete it"),
-        ("repeated-row", "a file with the same class id twice in one table",
-         "delete one of the rows"),
+        ("file-without-label", "a photo without a label, which is not trained on", "add its label"),
+        ("repeated-row", "a file with the same class id twice in one table", "delete one row"),
         ("exact-copy", "the same bytes more than once in training", "keep one"),
         ("near-copy", "the same photo, altered, more than once in training", "keep one"),
         ("blank", "a picture of a single colour", "delete it"),
-        ("tiny", f"a photo with a side under {MIN_SIDE} pixels",
-         "find a larger version, or delete it"),
+        ("tiny", f"a photo with a side under {MIN_SIDE} pixels", "find a larger one, or delete it"),
         ("not-an-image", "another file among the photos", "move it elsewhere"),
-        ("lone-species", "a species with a single training photo or none",
-         "add photos, or leave the species out"),
+        ("lone-species", "a species with a single training photo or none", "add photos"),
         ("imbalance", f"over {IMBALANCE} times as many photos in one species as in another",
          "add photos to the small ones, or weight the loss"),
     ),
@@ -73,8 +67,12 @@ _KINDS = {
         ("no-true-labels", "a test without true labels", "add _gt/gt.csv from the whole archive"),
     ),
 }  # fmt: skip
-KINDS = tuple(Kind(code, severity, *rest) for severity, of in _KINDS.items() for code, *rest in of)
-NO_KIND = Kind("", "note", "", "")
+KINDS = {code: Kind(code, severity, *rest) for severity, of in _KINDS.items() for code, *rest in of}
+# Why a file or a row is left out, wherever photos are read; passed-over, files that the system made
+# and what is not part of the layout, is no kind of the check.
+LEFT_OUT = ("passed-over", "not-an-image", "unreadable", "label-without-file", "file-without-label")
+FATAL = ("bad-table", "bad-row", "two-ids", "no-true-labels")  # tests cannot be written with these
+GUESSED = "no UTF-8, so it is read as Western; if that is wrong, save it as UTF-8"
 
 
 class Item(NamedTuple):
@@ -84,18 +82,8 @@ class Item(NamedTuple):
     detail: str = ""
 
 
-# Why a file or a row is left out, wherever photos are read.
-LEFT_OUT = ("passed-over", "not-an-image", "unreadable", "label-without-file", "file-without-label")
-FATAL = ("bad-table", "bad-row", "two-ids", "no-true-labels")  # tests cannot be written with these
-GUESSED = "no UTF-8, so it is read as Western; if that is wrong, save it as UTF-8"
-
-
 class Findings(defaultdict[str, dict[Item, None]]):
-    """What was found, by the code of its kind, in the order in which it was found.
-
-    Some are no kinds: `passed-over`, files that the system made and what is not part of the layout;
-    `guessed-name` and `joined-name`, of species.
-    """
+    """What was found, by the code of its kind, in the order in which it was found."""
 
     def __init__(self) -> None:
         super().__init__(dict)
@@ -103,20 +91,3 @@ class Findings(defaultdict[str, dict[Item, None]]):
     def add(self, code: str, files: str | Iterable[str], detail: str = "") -> None:
         """Add a finding about one file or several, once."""
         self[code][Item((files,) if isinstance(files, str) else tuple(files), detail)] = None
-
-    def kinds(self) -> list[Kind]:
-        """Return the kinds of which there is a finding, most severe first."""
-        return [kind for kind in KINDS if self.get(kind.code)]
-
-    def worst(self) -> str:
-        """Return the highest severity among the findings, note if there is none."""
-        return next((kind.severity for kind in self.kinds()), "note")
-
-    def format_finding(self, code: str, item: Item, with_remedy: bool = False) -> str:
-        """Return a line on a finding: its files, what is the matter, and perhaps the remedy."""
-        kind = next((kind for kind in KINDS if kind.code == code), NO_KIND)
-        plain = kind is NO_KIND or code in ("not-an-image", "unreadable", "bad-table")
-        detail = f" ({item.detail})" if item.detail else ""
-        what = item.detail if plain else f"{kind.what}{detail}"
-        line = f"{' = '.join(item.files)}: {what}{f'; {kind.remedy}' if with_remedy else ''}"
-        return printable(line)

@@ -3,25 +3,25 @@
 import random
 import re
 import unicodedata
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
-from itertools import count, filterfalse
+from itertools import filterfalse
 from pathlib import Path
 from typing import TypeVar
 
 from birddata.findings import GUESSED, Findings
-from birddata.sources import EMPTY_FOLDER, Files, is_table, problem
+from birddata.sources import Files, is_table, problem
 from birddata.writing import Photo, Sample, Test
 from course import layout, tables
 from course.files import UserError
 
 MAX_WRAPPING = 2  # how many folders may lie between SOURCE and the photos
-MAX_NAME_BYTES = 200  # of a photo's name; most file systems take 255
 SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 NO_SPECIES = SPLITS | {"images", "imgs", "photos", "pictures", "jpegimages"}
 IN_TEST = re.compile(r"((?:[^/]+/)*?)[0-9]{2}_[^/]+_input/")  # see layout.TEST_INPUT
+CUB_NUMBER = re.compile(r"^[0-9]{3}\.(?=.)")  # before a species: 001.Black_footed_Albatross
 CUB_TABLES = ("images.txt", "image_class_labels.txt", "classes.txt")
 # The course's sample, as far as it is known: the first species of CUB-200-2011, in its order, that
 # have exactly so many photos; some of them are public, and the others probably the hidden test.
@@ -47,10 +47,7 @@ def find_sample(source: Path, files: Files, seed: int, found: Findings) -> Sampl
 
 
 def choose_root(roots: set[str], what: str, source: Path) -> str | None:
-    """Return the shallowest root, a prefix of paths ("" for SOURCE itself), None without any.
-
-    Raises UserError when two roots are equally shallow.
-    """
+    """Return the shallowest root, a prefix of paths. Raises UserError if there are several."""
     roots = {root for root in roots if root.count("/") <= MAX_WRAPPING}
     depth = min((root.count("/") for root in roots), default=0)
     best = sorted(root for root in roots if root.count("/") == depth)
@@ -83,10 +80,9 @@ def read_as(origin: str, path: Path, read: Callable[[Path], T]) -> T:
 def label_photos(
     table: tables.Table, gt: str, photos: Files, folder: str, found: Findings
 ) -> list[Photo]:
-    """Return the photos that a table names, sorted by path, with its class ids.
+    """Return the photos that a table names, by path below `folder` or by name, sorted by path.
 
-    The photos have paths below `folder`, where the table may name them by path or by name. What
-    does not fit is added to the findings. Raises UserError if nothing fits.
+    What does not fit is added to the findings. Raises UserError if nothing fits.
     """
     matched = tables.match_names(table.labels, photos)
     if table.labels:
@@ -95,16 +91,16 @@ def label_photos(
         bad_row = code == "bad-row"
         found.add(code, gt if bad_row else f"{folder}{name}", what if bad_row else f"{gt} {what}")
     for name in sorted(table.labels.keys() - matched.keys()):
-        found.add("label-without-file", f"{folder}{name}", f"in {gt}")
+        found.add("label-without-file", f"{folder}{name}", f"a label without a file, in {gt}")
     for name, path in matched.items():
         if name not in (path, path.rpartition("/")[2]):
-            found.add("other-name", f"{folder}{path}", f"{name} in {gt}")
+            found.add("other-name", f"{folder}{path}", f"called {name} in {gt}")
     faulty = tables.match_names([name for _, name, _ in table.faults], photos)
     name_unlabelled(photos, {*matched.values(), *faulty.values()}, folder, found)
-    return with_names(
+    return [
         Photo(path.rpartition("/")[2], table.ids[name], f"{folder}{path}", photos[path])
         for path, name in sorted((path, name) for name, path in matched.items())
-    )
+    ]
 
 
 def name_unlabelled(
@@ -118,28 +114,25 @@ def name_unlabelled(
 
 
 def with_names(photos: Iterable[Photo]) -> list[Photo]:
-    """Return photos whose preferred names became such that a csv and every system can hold.
-
-    They are numbered where they would be the same to Windows or macOS, which ignore case.
-    """
-    taken: set[str] = set()
-    numbers: dict[str, Iterator[int]] = defaultdict(partial(count, 2))
+    """Return photos renamed for a csv and all systems, some of which ignore case; with numbers."""
+    taken: Counter[str] = Counter()  # the highest number of each name
     named = []
     for photo in photos:
         text = normal(tables.decode_name(photo.name))
         name = Path(re.sub(r'[\x00-\x1f\x7f<>:"/\\|?*,\ud800-\udfff]', "_", text))
-        room = MAX_NAME_BYTES - len(name.suffix.encode())
+        room = 200 - len(name.suffix.encode())  # most file systems take 255 bytes
         stem = name.stem.encode()[:room].decode(errors="ignore")
         free = wanted = f"{stem}{name.suffix}"
         while tables.name_key(free) in taken:
-            free = f"{stem}_{next(numbers[tables.name_key(wanted)])}{name.suffix}"
-        taken.add(tables.name_key(free))
+            taken[tables.name_key(wanted)] += 1
+            free = f"{stem}_{taken[tables.name_key(wanted)]}{name.suffix}"
+        taken[tables.name_key(free)] = 1
         named.append(replace(photo, name=free))
     return named
 
 
 def number_species(labels: Iterable[str], found: Findings) -> tuple[dict[str, int], dict[int, str]]:
-    """Return class ids by label, and names by class id, from 0 in the sorted order of the labels.
+    """Return class ids by label, from 0 in the order of the sorted labels, and names by class id.
 
     Names that differ in case, blanks or the form of accents alone are one species.
     """
@@ -157,14 +150,9 @@ def number_species(labels: Iterable[str], found: Findings) -> tuple[dict[str, in
     return ids, species
 
 
-def without_number(folder: str) -> str:
-    """Cut off the number that CUB puts before a species: 001.Black_footed_Albatross."""
-    return re.sub(r"^[0-9]{3}\.(?=.)", "", folder)
-
-
 def name_for_people(folder: str) -> str:
     """Return a species' name, which can be written as UTF-8: Black footed Albatross."""
-    name = re.sub(r"[\x00-\x1f\ud800-\udfff]", "_", without_number(tables.decode_name(folder)))
+    name = re.sub(r"[\x00-\x1f\ud800-\udfff]", "_", CUB_NUMBER.sub("", tables.decode_name(folder)))
     return normal(name.replace("_", " ").strip() or name)
 
 
@@ -182,8 +170,7 @@ def read_course(files: Files, root: str, found: Findings) -> Sample:
             photos = {p: file for p, file in below(files, images).items() if "/" not in p}
             parts.append(read_part(files.get(gt), root + gt, photos, root + images, found))
             known |= {gt, *(f"{images}{path}" for path in photos)}
-        (train, train_ids), (test, test_ids) = parts
-        tests.append(Test(stem, train, test, train_ids, test_ids))
+        tests.append(Test(stem, *parts))
     for path in sorted(files.keys() - known):
         lost = path.startswith(tuple(f"{test.stem}_input/" for test in tests))
         code = "file-without-label" if lost and not is_table(path) else "passed-over"
@@ -198,11 +185,8 @@ def read_course(files: Files, root: str, found: Findings) -> Sample:
 
 def read_part(
     path: Path | None, gt: str, photos: Files, images: str, found: Findings
-) -> tuple[list[Photo], set[int] | None]:
-    """Read the labelled photos of one folder, and all class ids of its table.
-
-    Without a usable table the photos have no labels, and there are no class ids.
-    """
+) -> list[Photo]:
+    """Return the labelled photos of one folder; without a usable table they have no labels."""
     try:
         if path is None:
             raise UserError(f"{gt} is missing")
@@ -212,11 +196,11 @@ def read_part(
         missing_truth = path is None and gt.endswith("_gt/gt.csv")
         found.add("no-true-labels" if missing_truth else "bad-table", gt, str(error))
         names = sorted(filterfalse(is_table, photos))
-        return with_names(Photo(n, None, f"{images}{n}", photos[n]) for n in names), None
+        return [Photo(n, None, f"{images}{n}", photos[n]) for n in names]
     remark = layout.script_remark(path, table.ids)
     if remark and not table.faults:
         found.add("script-differs", gt, remark.replace(str(path), "it"))
-    return read, set(table.ids.values())
+    return read
 
 
 # ---- A table beside photos -----------------------------------------------------------------------
@@ -225,8 +209,7 @@ def read_part(
 def find_table(source: Path, files: Files, photos: Files) -> tuple[str, tables.Table] | None:
     """Return the one table that labels photos at its side or below, None without one.
 
-    Raises UserError if there are several, or if the photos lie in a single folder, so that only a
-    table could name the species, and none of those that are there does.
+    Raises UserError if there are several, or if none does and all photos lie in a single folder.
     """
     best, others = [], []
     for path in sorted(filter(is_table, files)):
@@ -262,8 +245,7 @@ def read_table_beside(source: Path, files: Files, found: Findings) -> Sample | N
         ids, species = {label: tables.class_id(label) for label in labels}, {}
     table.ids = {name: ids[label] for name, label in table.labels.items()}
     read = label_photos(table, gt, below(photos, folder), folder, found)
-    test = Test("", read, [], set(ids.values()))
-    return Sample(f"photos with the table {gt}", [test], species)
+    return Sample(f"photos with the table {gt}", [Test("", read, [])], species)
 
 
 # ---- Class folders -------------------------------------------------------------------------------
@@ -274,24 +256,19 @@ def read_class_folders(source: Path, files: Files, found: Findings) -> Sample:
     root = class_root(source, files)
     files = below(files, root, found)
     inside = sorted(path for path in files if "/" in path and not is_table(path))
-    name_unlabelled(files, inside, root, found, "not in a species' folder")
+    name_unlabelled(files, inside, root, found, "a photo in no species' folder")
     ids, species = number_species({normal(path.split("/")[0]) for path in inside}, found)
     photos = []
     for path in inside:
         folder, *_, name = normal(path).split("/")
-        prefix = f"{without_number(folder)}_"
+        prefix = f"{CUB_NUMBER.sub('', folder)}_"
         name = name if name.casefold().startswith(prefix.casefold()) else prefix + name
         photos.append(Photo(name, ids[folder], root + path, files[path]))
-    for item in found["passed-over"]:
-        root_of, _, name = item.files[0].rpartition("/")
-        if item.detail == EMPTY_FOLDER and f"{root_of}/".lstrip("/") == root:
-            found.add("lone-species", (), f"{name} (0)")
-    test = Test("", with_names(photos), [], set(ids.values()))
-    return Sample("a tree of class folders", [test], species)
+    return Sample("a tree of class folders", [Test("", photos, [])], species)
 
 
 def class_root(source: Path, files: Files) -> str:
-    """Return the folder whose sub-folders are species, as a prefix of paths: "" for SOURCE.
+    """Return the folder, a prefix of paths, whose sub-folders are species.
 
     That is the first with photos in several sub-folders, or with one that holds photos itself.
     """
@@ -300,10 +277,7 @@ def class_root(source: Path, files: Files) -> str:
         parts = [path[len(root) :].split("/") for path in photos if path.startswith(root)]
         folders = {part[0] for part in parts if len(part) > 1}
         if len(folders) > 1 and {name.lower() for name in folders} <= SPLITS:
-            here = ", ".join(f"{root}{name}/" for name in sorted(folders))
-            raise UserError(
-                f"{source} holds species in more than one place ({here}); give one of them"
-            )
+            choose_root({f"{root}{name}/" for name in folders}, "species", source)  # an error
         species = not {name.lower() for name in folders} <= NO_SPECIES
         if species and (len(folders) > 1 or any(len(part) == 2 for part in parts)):
             return root
@@ -319,16 +293,13 @@ def class_root(source: Path, files: Files) -> str:
 
 
 def read_cub(files: Files, root: str, seed: int, found: Findings) -> Sample:
-    """Make the course's sample anew: 50 photos of each species in test 00, 10 others in test 01.
-
-    Which 10 the course hides is unknown: `seed` decides, and numbers the photos in mixed order.
-    """
+    """Make the course's sample anew: which photos it hides is unknown, so `seed` decides."""
     images, labels, classes = (cub_table(files, name) for name in CUB_TABLES)
-    images_of: dict[str, list[str]] = defaultdict(list)  # paths below images/, by CUB's class
-    for key, label in labels.items():
-        if key in images and label in classes:
-            images_of[label].append(images[key])
-    fitting = [label for label in sorted(classes, key=int) if len(images_of[label]) == CUB_PHOTOS]
+    images_of = {  # paths below images/, by CUB's class
+        label: [images[key] for key, of in labels.items() if of == label and key in images]
+        for label in sorted(classes, key=int)
+    }
+    fitting = [label for label, paths in images_of.items() if len(paths) == CUB_PHOTOS]
     if len(fitting) < CUB_SPECIES:
         raise UserError(
             f"SOURCE has {len(fitting)} species of exactly {CUB_PHOTOS} photos, the course's "
@@ -349,7 +320,7 @@ def read_cub(files: Files, root: str, seed: int, found: Findings) -> Sample:
             photo = Photo(f"{number:04d}.jpg", class_id, f"{root}images/{image}", path)
             (train if number < len(public) else held).append(photo)
         else:
-            found.add("label-without-file", f"images/{image}", "in images.txt")
+            found.add("label-without-file", f"images/{image}")
     tests = [Test("00_test_img", train, train), Test("01_hidden", train, held)]
     return Sample("CUB-200-2011", tests, species)
 

@@ -28,15 +28,11 @@ from course.tables import SURROGATE, decode_surely
 from solution import DETAIL, Settings, may_be_photo, read_photo
 
 TABLE_SUFFIXES = {".csv", ".tsv", ".txt"}
-ARCHIVE_SUFFIXES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".7z", ".rar"}
-EMPTY_FOLDER = "an empty folder"
 DEVICE = "a device or a pipe"
 SYSTEM_FILES = {"__macosx", "thumbs.db", "desktop.ini"}
 
 MAX_UNPACKED_BYTES = 8 * 2**30  # the whole of CUB-200-2011 is 1.2 GB, the course's sample far less
 BLOCK = 2**20  # bytes read at once
-MAX_LINKS = 40  # that lead to one another, as in Linux
-MAX_TARGET = 4096  # bytes of the path that a link holds, as in Linux
 # What zipfile, tarfile and the decompressors raise for damage, or an unknown method.
 DAMAGE = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error, EOFError),
@@ -65,7 +61,14 @@ def read_source(source: Path, unpack_to: Path, found: Findings) -> Files:
     try:
         return unpack(source, unpack_to, found)
     except (*DAMAGE, OSError) as error:
-        raise UserError(describe_damage(error, source, unpack_to)) from None
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            writing = error.errno in WHEN_WRITING
+            cause = describe_error(error, unpack_to if writing else source, writing)
+            raise UserError(cause) from None
+        raise UserError(
+            f"{source} cannot be unpacked ({error}): download it again, or unpack it yourself and "
+            "give the folder"
+        ) from None
 
 
 def is_table(path: str) -> bool:
@@ -86,41 +89,32 @@ def is_wanted(path: str, found: Findings) -> bool:
             if not name.startswith(STAGING_PREFIX):
                 found.add("passed-over", part, "hidden" if part == path else "hidden folder")
             return False
-    name = posixpath.basename(path)
-    if Path(name).suffix.lower() in ARCHIVE_SUFFIXES:
-        why = "a nested archive, which is not read; unpack it and give its folder"
-    elif is_table(path) or may_be_photo(name):
+    if is_table(path) or may_be_photo(posixpath.basename(path)):
         return True
-    else:
-        why = "not an image"
-    found.add("not-an-image", path, why)
+    found.add("not-an-image", path, "not an image")
     return False
 
 
-def walk_folder(source: Path, found: Findings) -> Files:
+def walk_folder(source: Path, found: Findings, below: str = "") -> Files:
     """List the files below a folder in sorted order; links to folders are followed."""
     files: Files = {}
-
-    def fail(error: OSError) -> None:
-        raise error
-
-    for place, folders, names in os.walk(source, followlinks=True, onerror=fail):
-        here = Path(place)
-        below = "" if here == source else f"{here.relative_to(source).as_posix()}/"
-        above = [folder for folder in here.parents if folder.is_relative_to(source)]
-        if here.is_symlink() and os.path.realpath(here) in map(os.path.realpath, above):
-            found.add("passed-over", below[:-1], "a link to a folder above it")
-            folders.clear()
-            names.clear()
-        elif not folders and not names:
-            found.add("passed-over", below[:-1] or ".", EMPTY_FOLDER)
-        folders[:] = [name for name in sorted(folders) if is_wanted(f"{below}{name}/", found)]
-        for name in sorted(names):
-            path, file = f"{below}{name}", here / name
-            if file.exists() and not file.is_file():  # opening it would block
-                found.add("passed-over", path, DEVICE)
-            elif is_wanted(path, found):
-                files[path] = file
+    paths = sorted((source / below).iterdir())
+    if not paths:
+        found.add("passed-over", below[:-1] or ".", "an empty folder")
+    for file in paths:
+        path = f"{below}{file.name}"
+        if not is_wanted(f"{path}/" if file.is_dir() else path, found):
+            continue
+        if file.is_dir():
+            above = [folder for folder in file.parents if folder.is_relative_to(source)]
+            if file.is_symlink() and os.path.realpath(file) in map(os.path.realpath, above):
+                found.add("passed-over", path, "a link to a folder above it")
+            else:
+                files |= walk_folder(source, found, f"{path}/")
+        elif file.exists() and not file.is_file():  # opening it would block
+            found.add("passed-over", path, DEVICE)
+        else:
+            files[path] = file
     return files
 
 
@@ -130,35 +124,30 @@ def walk_folder(source: Path, found: Findings) -> Files:
 def unpack(source: Path, folder: Path, found: Findings) -> Files:
     """Unpack what is wanted of an archive into numbered files: no member's name becomes a path.
 
-    A link is the member that it means. Raises UserError for what is refused. At its end the archive
-    is whole: nothing is missing, and the checksums are right of all that was read of a zip, and of
-    all of a tar.
+    A link is the member that it means. Raises an error for what is refused, and unless the archive
+    is whole to its end, and all checksums are right but those of what a zip has besides.
     """
     files: Files = {}
     links: dict[str, str] = {}
-    folders: set[str] = set()
-    members: set[str] = set()  # their paths, and those of the folders that these lead through
+    members = {"."}  # their paths, and those of the folders that these lead through
     for member, opened in read_members(source, found):
         name = member.name
         members.update(prefixes(name))
-        if not is_wanted(f"{name}/" if member.isdir() else name, found):
+        if not is_wanted(f"{name}/" if member.isdir() else name, found) or member.isdir():
             continue
-        if member.isdir():
-            folders.add(name)
-        elif name in files or name in links:
+        if name in files or name in links:
             found.add("passed-over", f"{name} (again)", "twice in the archive, the first is taken")
         elif member.issym() or member.islnk():
-            links[name] = link_target(member)
+            folder_of = posixpath.dirname(name) if member.issym() else ""
+            links[name] = posixpath.normpath(posixpath.join(folder_of, member.linkname))
         elif member.isfile():
             files[name] = folder / f"{len(files):06d}"
             with opened() as packed, files[name].open("wb") as unpacked:
                 shutil.copyfileobj(packed, unpacked, BLOCK)
         else:
             found.add("passed-over", name, "no file, folder or link")
-    if not members:
+    if len(members) == 1:
         raise UserError(f"{source} is empty; download it again, or give another archive")
-    for name in sorted(folders - set(map(posixpath.dirname, members))):
-        found.add("passed-over", name, EMPTY_FOLDER)
     resolve_links(source, files, links, members, found)
     return dict(sorted(files.items()))
 
@@ -166,8 +155,8 @@ def unpack(source: Path, folder: Path, found: Findings) -> Files:
 def read_members(source: Path, found: Findings) -> Iterator[Member]:
     """Yield the members of a zip or a tar in order, each to be read before the next.
 
-    Raises UserError for another file, for a path that leads out, and for too much: no member has
-    more bytes than it declares, and also a skipped one of a tar has to be unpacked.
+    Raises UserError for another file, for a path that leads out, and for too much, also for what is
+    skipped: no member has more bytes than it declares.
     """
     if zipfile.is_zipfile(source):
         members = zip_members(source, found)
@@ -202,24 +191,22 @@ def resolve_links(
 ) -> None:
     """Add the files that links mean: of a link to a folder, those below it.
 
-    Raises UserError for a link to something else than a member, or a folder of one.
+    Raises UserError for a link to what is no member.
     """
     targets = {name: follow(name, links) for name in links}
     files |= {name: files[target] for name, target in targets.items() if target in files}
     there, others = dict(files), targets.keys() - files.keys()
     for name in sorted(others):
         target, folder = targets[name], f"{targets[name]}/"
-        if f"{name}/".startswith(folder.removeprefix("./")):
-            found.add("passed-over", name, "a link to a folder above it")
-            continue
         if target not in members:
             raise UserError(
                 f"{source} is refused: its member {name!r} is a link to {links[name]!r}, which is "
                 "no member; get the archive from its own source"
             )
-        inside = [path for path in (*there, *others) if path.startswith(folder)]
+        above = target == "." or name.startswith(folder)
+        inside = [path for path in (*there, *others) if path.startswith(folder) and not above]
         if not inside:
-            found.add("passed-over", name, f"a link to {target}, which is left out")
+            found.add("passed-over", name, f"a link to {target}, which is above it or left out")
         for path in inside:
             linked = name + path.removeprefix(target)
             if path in there:
@@ -228,31 +215,14 @@ def resolve_links(
                 found.add("passed-over", linked, "a link in a linked folder")
 
 
-def link_target(member: tarfile.TarInfo) -> str:
-    """Return the path that a link means: a symbolic one counts from its own folder."""
-    folder = posixpath.dirname(member.name) if member.issym() else ""
-    return posixpath.normpath(posixpath.join(folder, member.linkname))
-
-
 def follow(path: str, links: dict[str, str]) -> str:
     """Return where a path leads through links, of its folders, too; "" in a circle."""
-    for _ in range(MAX_LINKS):
+    for _ in range(40):  # links that lead to one another, as in Linux
         first = next((part for part in prefixes(path) if part in links), None)
         if first is None:
             return path
         path = links[first] + path.removeprefix(first)
     return ""
-
-
-def describe_damage(error: Exception, source: Path, folder: Path) -> str:
-    """Return a line on what damage makes the libraries raise, or what a disk does."""
-    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
-        writing = error.errno in WHEN_WRITING
-        return describe_error(error, folder if writing else source, writing)
-    return (
-        f"{source} cannot be unpacked ({error}): download it again, or unpack it yourself and give "
-        "the folder"
-    )
 
 
 def zip_members(source: Path, found: Findings) -> Iterator[Member]:
@@ -269,7 +239,7 @@ def zip_members(source: Path, found: Findings) -> Iterator[Member]:
             elif stat.S_ISLNK(kind):
                 member.type = tarfile.SYMTYPE
                 with archive.open(entry) as file:
-                    member.linkname = file.read(MAX_TARGET).decode(errors="replace")
+                    member.linkname = file.read(4096).decode(errors="replace")  # as in Linux
             elif kind and not stat.S_ISREG(kind):
                 member.type = tarfile.FIFOTYPE
             yield member, partial(archive.open, entry)
@@ -278,29 +248,23 @@ def zip_members(source: Path, found: Findings) -> Iterator[Member]:
 def zip_name(member: zipfile.ZipInfo, found: Findings) -> str:
     """Return the path of a zip's member as its maker wrote it, with slashes.
 
-    A path in Unicode may stand in an extra field. Other names without the flag for UTF-8 are read
-    as code page 437 by zipfile, but macOS writes UTF-8, and a Russian Windows code page 866.
+    Without the flag for UTF-8 zipfile reads code page 437, but the path may stand in Info-ZIP's
+    extra field; macOS writes UTF-8, and a Russian Windows code page 866.
     """
     name = member.orig_filename
     if not member.flag_bits & 0x800:
         raw = name.encode("cp437")
-        read = unicode_path(member.extra, raw) or raw.decode(errors="surrogateescape")
+        read = raw.decode(errors="surrogateescape")
+        checksum = re.escape(struct.pack("<L", zlib.crc32(raw)))
+        if field := re.search(b"up(..)." + checksum, member.extra, re.DOTALL):
+            size = int.from_bytes(field[1], "little") - 5  # without version and checksum
+            read = member.extra[field.end() :][:size].decode()
         read = decode_surely(read, ("cp866", "cp1251"))
         if SURROGATE.search(read):
             found.add("guessed-name", name.replace("\\", "/"), GUESSED)
         else:
             name = read
     return name.replace("\\", "/")
-
-
-def unicode_path(extra: bytes, raw: bytes) -> str | None:
-    """Return Info-ZIP's Unicode Path of a member, if it is that of its raw name."""
-    while len(extra) > 4:
-        kind, size = struct.unpack_from("<HH", extra)
-        field, extra = extra[4 : 4 + size], extra[4 + size :]
-        if kind == 0x7075 and field[1:5] == struct.pack("<L", zlib.crc32(raw)):
-            return field[5:].decode()
-    return None
 
 
 class TarInfo(tarfile.TarInfo):

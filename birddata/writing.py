@@ -3,7 +3,7 @@
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,54 +16,38 @@ STAGING_PREFIX = ".prepare-"
 
 @dataclass(frozen=True)
 class Photo:
-    """One photo: its name in the result, its class id, where it comes from and where it lies.
+    """One photo: what it is called and where it lies."""
 
-    A photo of a test without true labels has no class id.
-    """
-
-    name: str
-    class_id: int | None
-    origin: str
+    name: str  # in the result
+    class_id: int | None  # None in a test without true labels
+    origin: str  # its path below SOURCE
     path: Path
 
 
 @dataclass(frozen=True)
 class Test:
-    """One test of the course layout; `stem` is what comes before `_input` and `_gt`.
-
-    Photos that are not in that layout are a test without a stem, all of them to train on. Class ids
-    are all that its tables name, with photos or without; None where there is no table.
-    """
+    """One test; photos that are not in the course's layout are one to train on alone."""
 
     __test__ = False  # not a test class, whatever pytest thinks of the name
 
-    stem: str
+    stem: str  # what comes before `_input` and `_gt`; "" where there is neither
     train: list[Photo]
     test: list[Photo]
-    train_ids: set[int] | None = None
-    test_ids: set[int] | None = None
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A word for where tests come from, the tests, and names of species by class id."""
+    """Tests, and the names of their species."""
 
-    kind: str
+    kind: str  # in words, where they come from
     tests: list[Test]
-    species: dict[int, str] = field(default_factory=dict)
+    species: dict[int, str] = field(default_factory=dict)  # by class id
     species_source: str = ""  # inferred, unless they are the photos' own
-
-    def name_of(self, class_id: int) -> str:
-        """Return what a species is called."""
-        return self.species.get(class_id, f"class {class_id}")
 
 
 @contextmanager
 def new_tests(out: Path) -> Iterator[Path]:
-    """Make a scratch folder in `out`, so that a rename suffices, and remove it afterwards.
-
-    Raises UserError if `out` holds tests, or names of species, already.
-    """
+    """Yield a scratch folder in `out`. Raises UserError if there are tests or names already."""
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; give a folder")
     for path in sorted(out.iterdir()) if out.exists() else []:
@@ -73,12 +57,12 @@ def new_tests(out: Path) -> Iterator[Path]:
         yield scratch
 
 
-def build_tests(sample: Sample, built: Path, out: Path) -> None:
-    """Write all tests and species.csv to a new folder.
+def write_tests(sample: Sample, scratch: Path, out: Path) -> list[str]:
+    """Build all tests and species.csv in `scratch`, then rename them into `out`; returns the names.
 
     Raises UserError, which names `out`, where the file system fails.
     """
-    placed: dict[Path, Path] = {}
+    built = scratch / "built"
     with name_errors(out, writing=True):
         built.mkdir()
         for test in sample.tests:
@@ -89,22 +73,18 @@ def build_tests(sample: Sample, built: Path, out: Path) -> None:
             ):
                 images.mkdir(parents=True)
                 for photo in photos:
-                    link_or_copy(photo.path, images / photo.name, placed)
+                    link_or_copy(photo.path, images / photo.name)
                 gt.mkdir(exist_ok=True)
                 (gt / "gt.csv").write_bytes(layout.gt_bytes({p.name: p.class_id for p in photos}))
         if sample.species:
             names = tables.species_bytes(sample.species, sample.species_source)
             (built / "species.csv").write_bytes(names)
+        return move_into_place(built, out)
 
 
-def link_or_copy(source: Path, target: Path, placed: dict[Path, Path]) -> None:
-    """Hard-link a file, or copy it where that fails.
-
-    `placed` maps a source to its first target: when SOURCE is on another disk, the photos of the
-    second folder can still be links to those of the first.
-    """
-    origin = Path(os.path.realpath(placed.setdefault(source, source)))
-    placed[source] = target
+def link_or_copy(source: Path, target: Path) -> None:
+    """Hard-link a file, or copy it where that fails."""
+    origin = Path(os.path.realpath(source))
     try:
         target.hardlink_to(origin)
     except (OSError, NotImplementedError):
@@ -114,12 +94,12 @@ def link_or_copy(source: Path, target: Path, placed: dict[Path, Path]) -> None:
 
 
 @uninterrupted
-def move_into_place(built: Path, out: Path, report: Callable[[str], object]) -> None:
-    """Rename all that was built into `out`, or nothing of it, and report the names of it."""
+def move_into_place(built: Path, out: Path) -> list[str]:
+    """Rename all that was built into `out`, or nothing of it; returns the names."""
     names = sorted(path.name for path in built.iterdir())
-    with name_errors(out, writing=True), ExitStack() as undo:
+    with ExitStack() as undo:
         for name in names:
             (built / name).rename(out / name)
             undo.callback((out / name).rename, built / name)
         undo.pop_all()
-    report(", ".join(names))
+    return names

