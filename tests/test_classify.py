@@ -1,6 +1,8 @@
 """classify: an answer for every photo, whatever is in the folder."""
 
+import functools
 import shutil
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -215,3 +217,27 @@ def test_more_pixels_than_memory_allows_get_the_fallback(folder, model_path, cap
     Image.new("L", (7000, 7000)).save(folder / "decoded_small.jpg")
     assert list(classify(model_path, folder)) == ["decoded_small.jpg", "huge.jpg", "huge.png"]
     assert capsys.readouterr().err.count("7000 x 7000 pixels") == 2
+
+
+def test_an_animation_counts_as_its_first_frame(folder, model_path):
+    frames = [Image.new("RGB", (30, 30), colour) for colour in ("red", "blue")]
+    frames[0].save(folder / "a.gif", save_all=True, append_images=frames[1:])
+    assert solution.read_photo(folder / "a.gif", 30).getpixel((3, 3)) == (255, 0, 0)
+    assert list(classify(model_path, folder)) == ["a.gif"]
+
+
+@pytest.mark.parametrize("action", ["always", "error"])  # filters that a caller sets anew
+def test_damaged_exif_data_neither_lose_the_photo_nor_warn(folder, monkeypatch, action):
+    Image.new("RGB", (8, 8), "red").save(folder / "a.png")
+    code = compile('warnings.warn("Corrupt EXIF data")\nraise SyntaxError', "ImageOps.py", "exec")
+
+    def damaged(photo):
+        exec(code, {"warnings": warnings, "__name__": "PIL.ImageOps"})
+
+    monkeypatch.setattr(Image.Image, "getexif", damaged)
+    read = functools.partial(solution.read_photo, side=8)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter(action)
+        photos = list(solution.map_in_threads(read, [folder / "a.png"] * 9))
+    assert {photo.getpixel((4, 4)) for photo in photos} == {(255, 0, 0)}
+    assert caught == []

@@ -1,9 +1,12 @@
 """train_classifier: what it is shown, what a step does, what stays frozen, what it leaves alone."""
 
 import copy
+import os
 import random
 import shutil
 import statistics
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -544,3 +547,16 @@ def test_folded_blocks_compute_what_torchvisions_network_does(network):
         folded = solution.run_folded(solution.fold(network.features, torch.float32), x)
     assert (plain[0] - plain[1]).abs().max() > 0.1, "a fixture that sees"
     torch.testing.assert_close(folded, plain, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.skipif(
+    solution.working_precision() is torch.float32, reason="this processor has no bfloat16"
+)
+def test_where_onednn_may_not_use_bfloat16_it_is_float32():
+    """It would compute bfloat16 by its reference kernels, many times slower."""
+    script = "import solution; print(solution.working_precision())"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=Path(solution.__file__).parent, check=True,
+        env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout == "torch.float32\n"
