@@ -43,8 +43,7 @@ ERRORS: tuple[tuple[str, str, str], ...] = (
         rf"^{CHECK}$",
         "the check compares the answers with all true labels, by file name",
         "let classify return an answer for every file of its folder, under the file's name as a "
-        "text (path.name); if a file of the test is at fault, or the true labels name a photo that "
-        "is not there, make the tests anew (python public_data/prepare.py)",
+        "text (path.name)",
     ),
     (
         r"^the result cannot be written",

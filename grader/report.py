@@ -14,7 +14,7 @@ from grader.hints import hint
 from grader.model import Metadata
 from grader.outcome import Outcome, Problem
 from grader.process import CLEAR
-from grader.session import TestResult
+from grader.session import TestResult, fault_of
 from grader.staging import Submission
 
 ERRORS_SHOWN = 10
@@ -48,7 +48,7 @@ def show_result(result: TestResult, submission: Submission) -> None:
         if outcome.traceback:
             say(outcome.traceback.rstrip())
         say(f"   {outcome.problem}")
-        show_hint(outcome.problem, submission)
+        show_hint(outcome.problem, submission, fault_of(result.test))
     for refusal in outcome.swallowed_refusals:
         say_indented(f"!! {refusal}")
         if result.ok:
@@ -76,9 +76,12 @@ def show_result(result: TestResult, submission: Submission) -> None:
         say("\n".join(f"   | {line}" for line in lines[-3 if result.ok else -20 :]))
 
 
-def show_hint(problem: Problem, submission: Submission) -> None:
-    """Print why the testing system refuses something, and what to do."""
+def show_hint(problem: Problem, submission: Submission, fault: str = "") -> None:
+    """Print why the testing system refuses something, or the test's fault; and what to do."""
     why, remedy = hint(problem, submission)
+    if fault:
+        why = f"the test itself is at fault, not the submission: {fault}"
+        remedy = "make the tests anew (python public_data/prepare.py)"
     say_indented(f"Why: {why}")
     say_indented(f"What to do: {remedy}")
 

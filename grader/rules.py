@@ -102,6 +102,7 @@ class Rules:
             "open": self._on_open,
             "import": self._on_import,
             "ctypes.dlopen": self._on_library,
+            "sqlite3.connect": self._on_database,
             **dict.fromkeys(_CHANGES, self._on_change),
             **dict.fromkeys(_LOOK_UPS, self._on_look_up),
             **dict.fromkeys(("socket.connect", "socket.sendto", "socket.sendmsg"), self._on_send),
@@ -218,7 +219,14 @@ class Rules:
         parts = map(os.path.split, names)
         return self._judge(event, args, [os.path.join(os.path.realpath(f), n) for f, n in parts])
 
-    def _judge(self, event: str, args: Any, paths: list[str]) -> None:
+    def _on_database(self, event: str, args: tuple[Any, ...]) -> None:
+        """Let SQLite open what is there: it falls back to reading by itself."""
+        name = os.fsdecode(args[0]).removeprefix("file:").partition("?")[0]
+        if name not in ("", ":memory:") and not os.path.exists(name):
+            error = sys.modules["_sqlite3"].OperationalError("unable to open database file")
+            self._judge(event, args, [os.path.realpath(name)], error)
+
+    def _judge(self, event: str, args: Any, paths: list[str], error: Any = None) -> None:
         """Let scratch be written, refuse everything else, report what is a matter of the rules.
 
         In scratch, a file that the submission itself writes or names breaks the rule although it
@@ -226,7 +234,7 @@ class Rules:
         """
         if not os.path.isdir(os.path.dirname(paths[-1])):
             return  # nothing can come of it, and the system says so itself
-        error = _error(EROFS, paths[-1])
+        error = error or _error(EROFS, paths[-1])
         if "__pycache__" in paths[-1]:  # Python does without
             error._refusal = None
             raise error

@@ -84,19 +84,32 @@ def grade_test(submission: Submission, test: TestFolder) -> TestResult:
     output = test.check / "output" / "output.csv"
     check_writable(output)
     output.unlink(missing_ok=True)  # that of an older run
-    result = TestResult(test, Outcome())
-    try:  # what is at fault in the test itself is told before the run
-        read_csv(test.input / "train" / "gt.csv")
+    result = TestResult(test, run("run_single_test", submission, test.input, output.parent))
+    if not result.ok:
+        return result
+    try:
         result.truth = read_csv(test.gt / "gt.csv")
         shutil.copytree(test.gt, test.check / "gt", dirs_exist_ok=True)
-        result.outcome = run("run_single_test", submission, test.input, output.parent)
-        if result.ok:
-            result.answer = read_csv(output, empty_names=True)
-            check_answer(result.answer, result.truth)
-            result.outcome.warnings += _oddities(result.answer, result.truth)
+        result.answer = read_csv(output, empty_names=True)
+        check_answer(result.answer, result.truth)
+        result.outcome.warnings += _oddities(result.answer, result.truth)
     except CheckerError as error:
         result.outcome.failure = Failure(CHECK, str(error))
     return result
+
+
+def fault_of(test: TestFolder) -> str:
+    """Return what is wrong with the files of a test, for which no submission is to blame, or ""."""
+    for path, part in ((test.input / "train" / "gt.csv", "train"), (test.gt / "gt.csv", "test")):
+        try:
+            labels, photos = read_csv(path), test.input / part / "images"
+        except CheckerError as error:
+            return str(error)
+        if not labels:
+            return f"{path} holds no row"
+        if missing := next((name for name in labels if not (photos / name).is_file()), None):
+            return f"{path} names {missing}, which is no file in {photos}"
+    return ""
 
 
 def _oddities(answer: Mapping[str, int], truth: Mapping[str, int]) -> list[str]:

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -110,6 +111,15 @@ def test_forbidden_calls_raise_and_are_reported(watch, told, rule, event, args):
     assert facts["call"].startswith(f"{event}(")
     assert facts["where"].startswith("test_grader_rules.py:")
     assert facts["breach"] == (rule != NETWORK)
+
+
+def test_a_new_database_is_refused_in_the_words_of_sqlite(watch, told):
+    for name in (":memory:", THERE):  # SQLite itself falls back to reading what is there
+        watch("sqlite3.connect", (name,))
+    with pytest.raises(sqlite3.OperationalError, match="unable to open") as caught:
+        watch("sqlite3.connect", ("file:/etc/birds.db?mode=rwc",))
+    assert refusals(told) == [caught.value._refusal]
+    assert caught.value._refusal["rule"] == FILES
 
 
 @pytest.mark.parametrize(("event", "args"), ALLOWED)

@@ -217,16 +217,29 @@ def test_true_labels_of_an_old_run_are_not_checked_with(course, grade):
     assert (status, statuses_of(course / "tests"), errors) == (1, ["Checker error"], "")
 
 
-@pytest.mark.parametrize("file", ["gt/gt.csv", "input/train/gt.csv"])
-def test_a_fault_of_the_test_is_told_before_the_work(course, grade, file):
+@pytest.mark.parametrize(
+    ("file", "text", "fault"),
+    [
+        ("gt/gt.csv", None, "no file"),
+        ("gt/gt.csv", "filename,class_id\n", "holds no row"),
+        ("gt/gt.csv", "filename,class_id\nowl.png,1\n", "names owl.png, which is no file in"),
+        ("input/train/gt.csv", None, "no file"),
+        ("input/train/gt.csv", "filename;class_id\nphoto_0.png;1\n", "its header must be"),
+    ],
+)
+def test_a_fault_of_the_test_is_not_told_as_the_submissions(course, grade, file, text, fault):
     path = course / "tests" / f"00_test_img_{file}"
-    path.write_text("filename;class_id\nphoto_0.png;1\n")
+    path.unlink()
+    if text is not None:
+        path.write_text(text)
     status, lines, _ = grade()
     told = " ".join(line.strip() for line in lines)
-    assert (status, statuses_of(course / "tests")) == (1, ["Checker error"])
-    assert f"check: {path} begins with 'filename;class_id': its header must be" in told
+    assert status == 1
+    assert "Why: the test itself is at fault, not the submission" in told
+    assert fault in told
+    assert str(path) in told
     assert "python public_data/prepare.py" in told
-    assert "fast_train" not in told
+    assert "let classify return" not in told
 
 
 def test_below_a_required_accuracy_it_fails_and_is_not_packed(course, grade):
