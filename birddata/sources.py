@@ -188,10 +188,7 @@ def read_members(source: Path, found: Findings) -> Iterator[Member]:
 def resolve_links(
     source: Path, files: Files, links: dict[str, str], members: set[str], found: Findings
 ) -> None:
-    """Add the files that links mean: of a link to a folder, those below it.
-
-    Raises UserError for a link to what is no member.
-    """
+    """Add the files that links mean, or those below. Raises UserError if that is no member."""
     targets = {name: follow(name, links) for name in links}
     files |= {name: files[target] for name, target in targets.items() if target in files}
     there = dict(files)
@@ -290,10 +287,7 @@ def tar_members(source: Path) -> Iterator[Member]:
 
 
 def check_end(archive: tarfile.TarFile, source: Path) -> None:
-    """Raise an error unless a tar that was read is whole.
-
-    tarfile takes a damaged header for the end, and reads no checksum that follows it.
-    """
+    """Raise an error unless a tar is whole: tarfile takes a damaged header for its end."""
     stream: Any = archive.fileobj
     stream.seek(archive.offset)
     rest = stream.read(tarfile.BLOCKSIZE)

@@ -72,10 +72,7 @@ def read_rows(path: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
 
 
 def read_table(path: Path, numbers: bool = False) -> Table | None:
-    """Return the labels of a table of files and labels; None if it has no such columns.
-
-    With `numbers` a label that is no whole number is a fault. Raises UserError as `read_rows`.
-    """
+    """Return labels, with `numbers` whole numbers, by file; None if the columns are not there."""
     columns, rows = read_rows(path)
     files, labels = ([c for c in known if c in columns] for known in (FILE_COLUMNS, LABEL_COLUMNS))
     if not files or not labels:

@@ -91,10 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def usable(sample: Sample, scratch: Path, found: Findings) -> Sample:
-    """Leave out the photos that training would leave out; HEIC becomes JPEG in `scratch`.
-
-    Raises UserError for a table that cannot be used, or if no test is left.
-    """
+    """Leave out unreadable photos, make JPEG of HEIC. Raises UserError for a bad table or test."""
     for code in FATAL:
         for item in found[code]:
             raise UserError(f"{describe(code, item)}; {KINDS[code].remedy}")
