@@ -68,8 +68,7 @@ _KINDS = {
     ),
 }  # fmt: skip
 KINDS = {code: Kind(code, severity, *rest) for severity, of in _KINDS.items() for code, *rest in of}
-# Why a file or a row is left out, wherever photos are read; passed-over, files that the system made
-# and what is not part of the layout, is no kind of the check.
+# Why a file or a row is left out; passed-over, what is not part of the layout, is no kind.
 LEFT_OUT = ("passed-over", "not-an-image", "unreadable", "label-without-file", "file-without-label")
 FATAL = ("bad-table", "bad-row", "two-ids", "no-true-labels")  # tests cannot be written with these
 GUESSED = "no UTF-8, so it is read as Western; if that is wrong, save it as UTF-8"

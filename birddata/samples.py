@@ -84,12 +84,10 @@ def label_photos(
 
     What does not fit is added to the findings. Raises UserError if nothing fits.
     """
-    matched = tables.match_names(table.labels, photos)
-    if table.labels:
-        tables.check_match(matched, table.labels, filterfalse(is_table, photos), "it")
-    for code, name, what in table.faults:
-        bad_row = code == "bad-row"
-        found.add(code, gt if bad_row else f"{folder}{name}", what if bad_row else f"{gt} {what}")
+    named = filterfalse(is_table, photos)
+    matched = tables.match_names(table.labels, named, "it" if table.labels else "")
+    for code, _, what in table.faults:
+        found.add(code, gt, what)
     for name in sorted(table.labels.keys() - matched.keys()):
         found.add("label-without-file", f"{folder}{name}", f"a label without a file, in {gt}")
     for name, path in matched.items():
@@ -137,16 +135,16 @@ def number_species(labels: Iterable[str], found: Findings) -> tuple[dict[str, in
     Names that differ in case, blanks or the form of accents alone are one species.
     """
     ids: dict[str, int] = {}
-    species = {}
-    first: dict[str, str] = {}  # the label that is seen first of each species
+    species: dict[int, str] = {}
+    numbers: dict[str, int] = {}
     for label in sorted(labels):
         name = name_for_people(label)
+        ids[label] = number = numbers.setdefault(name.casefold(), len(numbers))
         if tables.SURROGATE.search(tables.decode_surely(label)):
             found.add("guessed-name", name, GUESSED)
-        if (other := first.setdefault(name.casefold(), label)) != label:
-            found.add("joined-name", label, f"taken for the same species as {other}")
-        ids[label] = ids.get(other, len(first) - 1)
-        species[ids[label]] = name
+        if number in species:
+            found.add("joined-name", label, f"taken for the same species as {species[number]}")
+        species[number] = name
     return ids, species
 
 
@@ -218,8 +216,7 @@ def find_table(source: Path, files: Files, photos: Files) -> tuple[str, tables.T
         try:
             if table := read_as(path, files[path], tables.read_table):
                 beside = below(photos, path[: path.rfind("/") + 1])
-                matched = tables.match_names(table.labels, beside)
-                tables.check_match(matched, table.labels, beside, f"{path} of {source}")
+                tables.match_names(table.labels, beside, f"{path} of {source}")
                 best.append((path, table))
         except UserError as error:
             others.append(error)

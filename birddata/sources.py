@@ -54,9 +54,8 @@ def read_source(source: Path, unpack_to: Path, found: Findings) -> Files:
     """List the photos and tables of a folder, or of an archive unpacked into `unpack_to`."""
     if source.is_dir():
         return walk_folder(source, found)
-    if not source.is_file():
-        what = f"is {DEVICE}" if source.exists() else "does not exist"
-        raise UserError(f"{source} {what}; give a folder or an archive")
+    if source.exists() and not source.is_file():
+        raise UserError(f"{source} is {DEVICE}; give a folder or an archive")
     unpack_to.mkdir()
     try:
         return unpack(source, unpack_to, found)
@@ -189,14 +188,11 @@ def read_members(source: Path, found: Findings) -> Iterator[Member]:
 def resolve_links(
     source: Path, files: Files, links: dict[str, str], members: set[str], found: Findings
 ) -> None:
-    """Add the files that links mean: of a link to a folder, those below it.
-
-    Raises UserError for a link to what is no member.
-    """
+    """Add the files that links mean, or those below. Raises UserError if that is no member."""
     targets = {name: follow(name, links) for name in links}
     files |= {name: files[target] for name, target in targets.items() if target in files}
-    there, others = dict(files), targets.keys() - files.keys()
-    for name in sorted(others):
+    there = dict(files)
+    for name in sorted(targets.keys() - there.keys()):
         target, folder = targets[name], f"{targets[name]}/"
         if target not in members:
             raise UserError(
@@ -204,15 +200,11 @@ def resolve_links(
                 "no member; get the archive from its own source"
             )
         above = target == "." or name.startswith(folder)
-        inside = [path for path in (*there, *others) if path.startswith(folder) and not above]
+        inside = [path for path in there if path.startswith(folder) and not above]
         if not inside:
             found.add("passed-over", name, f"a link to {target}, which is above it or left out")
         for path in inside:
-            linked = name + path.removeprefix(target)
-            if path in there:
-                files.setdefault(linked, there[path])
-            else:
-                found.add("passed-over", linked, "a link in a linked folder")
+            files.setdefault(name + path.removeprefix(target), there[path])
 
 
 def follow(path: str, links: dict[str, str]) -> str:
@@ -295,10 +287,7 @@ def tar_members(source: Path) -> Iterator[Member]:
 
 
 def check_end(archive: tarfile.TarFile, source: Path) -> None:
-    """Raise an error unless a tar that was read is whole.
-
-    tarfile takes a damaged header for the end, and reads no checksum that follows it.
-    """
+    """Raise an error unless a tar is whole: tarfile takes a damaged header for its end."""
     stream: Any = archive.fileobj
     stream.seek(archive.offset)
     rest = stream.read(tarfile.BLOCKSIZE)

@@ -175,8 +175,7 @@ def load_training_set(tests_dir: Path, may_be_photo: Callable[[str], bool]) -> T
         raise UserError(f"no folder {images}: it holds the photos that {table} labels")
     files = (path for path in images.iterdir() if may_be_photo(path.name))
     there = sorted(path.name for path in files if path.is_file() or path.is_symlink())
-    matched = tables.match_names(sorted(labels), there)
-    tables.check_match(matched, labels, there, str(table))
+    matched = tables.match_names(sorted(labels), there, str(table))
     gt = {matched.get(name, name): class_id for name, class_id in labels.items()}
     species = tables.read_species(tests_dir / "species.csv")
     if not species and (species := inferred_species(gt.values())):

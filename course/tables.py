@@ -72,10 +72,7 @@ def read_rows(path: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
 
 
 def read_table(path: Path, numbers: bool = False) -> Table | None:
-    """Return the labels of a table of files and labels; None if it has no such columns.
-
-    With `numbers` a label that is no whole number is a fault. Raises UserError as `read_rows`.
-    """
+    """Return labels, with `numbers` whole numbers, by file; None if the columns are not there."""
     columns, rows = read_rows(path)
     files, labels = ([c for c in known if c in columns] for known in (FILE_COLUMNS, LABEL_COLUMNS))
     if not files or not labels:
@@ -184,11 +181,12 @@ def name_key(name: str) -> str:
     return unicodedata.normalize("NFC", name).strip().casefold()
 
 
-def match_names(named: Iterable[str], there: Iterable[str]) -> dict[str, str]:
+def match_names(named: Iterable[str], there: Iterable[str], table: str = "") -> dict[str, str]:
     """Return for each name in a table the file that it names, of the names or paths there.
 
     That is the file of just this path, or else the only other one with the same `name_key`, perhaps
-    with an extension that the table leaves out. Other names are left out.
+    with an extension that the table leaves out. Other names are left out. With a `table`, as errors
+    call it, UserError is raised if no name fits.
     """
     paths, there = {n: n.replace("\\", "/").removeprefix("./") for n in named}, set(there)
     exact = {name: path for name, path in paths.items() if path in there}
@@ -197,14 +195,11 @@ def match_names(named: Iterable[str], there: Iterable[str]) -> dict[str, str]:
         by_key[name_key(path)].add(path)
         by_key[name_key(Path(path).stem)].add(path)
     others = {name: by_key[name_key(name)] for name in paths if name not in exact}
-    return exact | {name: files.pop() for name, files in others.items() if len(files) == 1}
-
-
-def check_match(matched: Mapping, named: Iterable[str], there: Iterable[str], table: str) -> None:
-    """Raise UserError, with examples, if no name in a table is that of a photo."""
-    if not matched:
-        labelled, photos = (", ".join(sorted(names)[:2]) or "none" for names in (named, there))
+    matched = exact | {name: files.pop() for name, files in others.items() if len(files) == 1}
+    if table and not matched:
+        labelled, photos = (", ".join(sorted(names)[:2]) or "none" for names in (paths, there))
         raise UserError(
             f"no name in {table} is that of a photo: labelled are {labelled}, the photos are "
             f"{photos}; correct the names in it, or give the photos that it labels"
         )
+    return matched

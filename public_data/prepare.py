@@ -29,8 +29,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add, seed = parser.add_argument, partial(cli.natural, most=2**32 - 1)  # scikit-learn's
     # fmt: off
     add("source", type=Path, nargs="?", metavar="SOURCE",
-        help="a folder, a zip or a tar of the course's archive, class folders (ids are positions "
-        "in sorted order), a table of labels beside photos, or CUB-200-2011")
+        help="a folder, a zip or a tar: the course's archive, class folders, photos with a table "
+        "of labels, or CUB-200-2011")
     add("--holdout", type=float, metavar="F",
         help="keep this part of the photos (up to 0.5, e.g. 0.15) out of training, stratified: "
         "test 01_holdout asks for them, and test 00 holds only the others")
@@ -91,10 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def usable(sample: Sample, scratch: Path, found: Findings) -> Sample:
-    """Leave out the photos that training would leave out; HEIC becomes JPEG in `scratch`.
-
-    Raises UserError for a table that cannot be used, or if no test is left.
-    """
+    """Leave out unreadable photos, make JPEG of HEIC. Raises UserError for a bad table or test."""
     for code in FATAL:
         for item in found[code]:
             raise UserError(f"{describe(code, item)}; {KINDS[code].remedy}")

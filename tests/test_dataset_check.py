@@ -197,12 +197,12 @@ PLANTS = {
     for name, plant in list(globals().items())
     if name.startswith("plant_")
 } | {
-    "two-ids": lambda s: [(s.add("two.jpg", 0, more="\ntwo.jpg,1"),)],
+    "two-ids": lambda s: s.add("two.jpg", 0, more="\ntwo.jpg,1") and [(f"{TRAIN}/gt.csv",)],
     "file-without-label": lambda s: [
         (s.draw(f"{TRAIN}/{path}"),)
         for path in ("images/unknown.jpg", "images/below/deep.jpg", "beside.jpg")
     ],
-    "repeated-row": lambda s: [(s.add("again.jpg", 2, more="\nagain.jpg,2"),)],
+    "repeated-row": lambda s: s.add("a.jpg", 2, more="\na.jpg,2") and [(f"{TRAIN}/gt.csv",)],
     "imbalance": lambda s: [s.add(f"many{n}.jpg", 7) for n in range(60)] and [("class 7 (60)",)],
     "untrained-species": lambda s: [s.ask("dodo.jpg", 9) and ("class 9",)],
     "blank": lambda s: [(s.add("blank.jpg", image=Image.new("RGB", (96, 80), "teal")),)],

@@ -209,7 +209,6 @@ SAME, OTHER, STOPS = "same", "other", "stops"  # what the testing system's scrip
 PLAIN = "filename,class_id\na.jpg,0\nb.jpg,3\n"
 TABLES = {
     "plain": (PLAIN, SAME),
-    "no last line end": (PLAIN.rstrip(), SAME),
     "carriage returns": (PLAIN.replace("\n", "\r\n"), SAME),
     "Excel's mark": ("\ufeff" + PLAIN, SAME),
     **{f"UTF-{kind}": (PLAIN.encode(f"utf-{kind}"), STOPS) for kind in ("16", "16-le", "32")},
@@ -221,14 +220,12 @@ TABLES = {
     "quotes": (PLAIN.replace("b.jpg", '"b.jpg"'), OTHER),
     "one more column": ("filename,class_id,name\na.jpg,0,Auk\nb.jpg,3,Owl\n", STOPS),
     "columns turned": ("class_id,filename\n0,a.jpg\n3,b.jpg\n", STOPS),
-    "here": (PLAIN.replace("b.jpg", "./b.jpg"), OTHER),
     "folder": (PLAIN.replace("b.jpg", "images/b.jpg"), OTHER),
     "Windows": (PLAIN.replace("b.jpg", "C:\\birds\\b.jpg"), OTHER),
     "capitals": (PLAIN.replace("b.jpg", "B.JPG"), OTHER),
     "no extension": (PLAIN.replace("b.jpg", "b"), OTHER),
     "blanks around": (PLAIN.replace("b.jpg", " b.jpg "), OTHER),
     "old Mac": (PLAIN.replace("\n", "\r"), SAME),
-    "pandas' index": (",filename,class_id\n0,a.jpg,0\n1,b.jpg,3\n", STOPS),
     "blanks above": (PLAIN.replace(",class_id", " , class_id"), STOPS),
     "all in quotes": ('"filename","class_id"\n"a.jpg","0"\n"b.jpg","3"\n', STOPS),
     "twice the same": (PLAIN + "b.jpg,3\n", SAME),
@@ -276,7 +273,6 @@ BROKEN_TABLES = {
     "empty": "",
     "two ids for a photo": PLAIN + "a.jpg,1\n",
     "an open quote": PLAIN.replace("b.jpg", '"b.jpg'),
-    "17 MB": PLAIN + "c.jpg,1\n" * 2_200_000,
     "binary": bytes(range(256)) * 99,
 }
 
@@ -505,13 +501,12 @@ def test_a_table_beside_photos_gives_the_labels(tmp_path, header, rows, species,
 @pytest.mark.parametrize(
     ("table", "cause"),
     [
-        ("id,breed\nx1,Owl\nx2,Auk\n", "labelled are x1, x2, the photos are train/a.jpg; correct"),
         ('id,breed\n"a,Owl\nb,Auk\n', "labelled are none, the photos are train/a.jpg"),
         ("id,breed\n" + "a,Owl\n" * 3_000_000, "labels.csv is larger than 16 MiB, so it is no tab"),
         ("id breed\na Owl\n", "nor a table beside photos, with columns such as filename and label"),
         ("id,breed\na.jpg,Owl\nb,\n", "line 3: 'b,' is not a file name and a label"),
     ],
-    ids=["other names", "an open quote", "too large", "blanks", "no label"],
+    ids=["an open quote", "too large", "blanks", "no label"],
 )
 def test_one_folder_of_photos_is_no_species(tmp_path, table, cause, prepared):
     (tmp_path / "source/train").mkdir(parents=True)

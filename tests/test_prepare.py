@@ -155,7 +155,7 @@ def test_train_and_valid_trees_are_ambiguous(tmp_path, refused):
 def test_names_never_collide(tmp_path, out, prepared):
     for name in ("A/B_1.jpg", "A_B/1.jpg", "A_b/1.png", "A_B/1.png", "C,D/x.jpg", "C/c_9.JPG"):
         draw(tmp_path / "birds" / name)
-    note = "note: A_b: taken for the same species as A_B\n"
+    note = "note: A_b: taken for the same species as A B\n"
     assert prepared(tmp_path / "birds").err == note
     assert gt(out, "00_test_img") == {
         "A_B_1.jpg": 0,
@@ -487,14 +487,14 @@ MAKE = {
     "an empty folder": lambda path: path.mkdir(),
 }
 ODD_PATHS = {  # how it is called, its kind, the cause that is named
-    ("{}", "nothing"): "does not exist; give a folder or an archive",
+    ("{}", "nothing"): "no such file or folder; check the path",
     ("{}", "a file"): "is no whole zip or tar; download it again, or unpack it yourself",
     ("{}", "a flat folder"): "holds neither NN_<name>_input folders nor <species>/*.jpg",
     ("{}", "a pipe"): "is a device or a pipe; give a folder or an archive",
     ("{} --out {}/new", "a file"): "a part of its path is a file",
     ("--check {}", "a file"): "an archive must be unpacked first",
     ("--check {}", "an empty folder"): "holds neither NN_<name>_input folders",
-    ("{tree} --out {}", "a file"): "is a file; give a folder",
+    ("{tree} --out {}", "a file"): "a part of its path is a file",
     ("{tree} --out {}", "a link to itself"): "its links lead round in a circle; remove one",
     ("--check {tree} --json {}", "a pipe"): "is a device or a pipe: name a file to write",
     ("--check {tree} --json {tree}/Auk/001.jpg", "an input"): "is read by this command",
