@@ -22,6 +22,7 @@ from course.files import describe_error
 
 INTERRUPTED = "Interrupted: what was not reported above as written is as it was."
 SIGNALS = [getattr(signal, s) for s in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, s)]
+# Where there is too little memory: the words of torch, of Python, of the loader of libraries.
 EXHAUSTED = ("DefaultCPUAllocator", "can't start new thread", "failed to map segment")
 DOUBLE = 2.0  # seconds in which a second signal belongs to the first, whose clean-up goes on
 

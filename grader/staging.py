@@ -125,10 +125,7 @@ class Stage:
         return sandboxed(command, [self.output], readable, [self.temporary], size=memory)
 
     def environment(self, task: str) -> dict[str, str]:
-        """Return the variables of the submission's process.
-
-        "train" has the user's own: whoever retrains has pretrained weights in a cache.
-        """
+        """Return the variables of the submission's process; "train" has the user's, for caches."""
         names = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(self.temporary)) | {"CHECKER": "1"}
         if not self.boxed:  # the sandbox has no such device
             names |= {f"{kind}_VISIBLE_DEVICES": "" for kind in ("CUDA", "HIP", "ROCR")}
@@ -140,10 +137,7 @@ class Stage:
         return {n: v for n, v in os.environ.items() if n.upper().startswith(KEPT)} | names
 
     def _add_script(self) -> None:
-        """Lay the script beside the code; as `run.py` it begins with the hook.
-
-        The lines that install the hook leave no name and no module behind.
-        """
+        """Lay the script beside the code; `run.py` begins with the hook, which leaves no name."""
         text = Path(course.__file__).with_name("script.py").read_text(encoding="utf-8")
         text = text.replace("solution", self.submission.module)
         (self.code / SCRIPT).unlink(missing_ok=True)  # the user's copy of it
