@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from course.files import UserError, atomic_write, check_outputs, write_json
+from course.files import UserError, atomic_write, check_outputs, check_writable, write_json
 from course.layout import find_tests, read_csv, save_csv
 from course.marks import (
     THRESHOLDS,
@@ -43,16 +43,20 @@ def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path):
     with pytest.raises(UserError), atomic_write(path) as temporary:
         temporary.with_name("elsewhere").rename(temporary)
     assert json.loads(path.read_text()) == [1]
+    check_writable(tmp_path / "new" / "folder" / "file")
     assert [p.name for p in tmp_path.iterdir()] == ["results.json"]
 
 
-def test_who_holds_the_old_file_keeps_it(tmp_path):
+@pytest.mark.skipif(os.name != "posix", reason="links of POSIX")
+def test_who_holds_the_old_file_keeps_it_and_a_link_stays_one(tmp_path):
     """Written in place, a file would be half of the new one and half of the old for a while."""
     path, held = tmp_path / "results.json", tmp_path / "held"
     write_json(path, [1])
     held.hardlink_to(path)
-    write_json(path, [2])
+    (tmp_path / "link").symlink_to(path)
+    write_json(tmp_path / "link", [2])
     assert (json.loads(held.read_text()), json.loads(path.read_text())) == ([1], [2])
+    assert (tmp_path / "link").is_symlink()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="modes of POSIX")
