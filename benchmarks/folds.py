@@ -129,7 +129,7 @@ class Folds:
 
 
 def scores(outcome: Outcome) -> tuple[Tensor, Tensor]:
-    """Return what is right, and cross-entropy at one temperature; both (seeds, photos)."""
+    """Return whether each answer is right, and its cross-entropy (nats); both (seeds, photos)."""
     logits, labels = outcome.logits.flatten(0, 1), outcome.labels.repeat(len(outcome.logits))
     right = (logits.argmax(1) == labels).double()
     logits = logits / fit_temperature(logits, labels)
@@ -138,7 +138,7 @@ def scores(outcome: Outcome) -> tuple[Tensor, Tensor]:
 
 
 def difference(values: Tensor) -> str:
-    """Return the mean of differences (seeds, photos), with its standard error from both choices."""
+    """Return the mean of differences (seeds, photos) and its standard error over both."""
     seeds, photos = values.shape
     of_photos = values.mean(0).var() / photos
     of_seeds = values.mean(1).var() / seeds if seeds > 1 else torch.zeros(())

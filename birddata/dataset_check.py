@@ -195,7 +195,7 @@ def report_copies(
 
 
 def same_photos(thumbs: Sequence[np.ndarray], found: Findings) -> list[list[int]]:
-    """Return groups, of two on, of indices of thumbnails (THUMB, THUMB) of the same photo.
+    """Return groups of two or more thumbnails (THUMB, THUMB) of the same photo, as indices.
 
     Pairs with similar hashes are copies if they correlate once laid over one another.
     """

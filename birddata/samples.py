@@ -112,7 +112,7 @@ def name_unlabelled(
 
 
 def with_names(photos: Iterable[Photo]) -> list[Photo]:
-    """Return photos renamed for a csv and all systems, some of which ignore case; with numbers."""
+    """Return photos under names that a csv and all systems can hold, numbered where alike."""
     taken: Counter[str] = Counter()  # the highest number of each name
     named = []
     for photo in photos:

@@ -188,7 +188,7 @@ def read_members(source: Path, found: Findings) -> Iterator[Member]:
 def resolve_links(
     source: Path, files: Files, links: dict[str, str], members: set[str], found: Findings
 ) -> None:
-    """Add the files that links mean, or those below. Raises UserError if that is no member."""
+    """Add the files that links lead to, or those below. Raises UserError if it is no member."""
     targets = {name: follow(name, links) for name in links}
     files |= {name: files[target] for name, target in targets.items() if target in files}
     there = dict(files)

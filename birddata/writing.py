@@ -26,7 +26,7 @@ class Photo:
 
 @dataclass(frozen=True)
 class Test:
-    """One test; photos that are not in the course's layout are one to train on alone."""
+    """One test; photos in another layout are one test without a stem, all of them to train on."""
 
     __test__ = False  # not a test class, whatever pytest thinks of the name
 

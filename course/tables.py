@@ -72,7 +72,7 @@ def read_rows(path: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
 
 
 def read_table(path: Path, numbers: bool = False) -> Table | None:
-    """Return labels, with `numbers` whole numbers, by file; None if the columns are not there."""
+    """Return labels by file, with `numbers` only whole numbers; None without such columns."""
     columns, rows = read_rows(path)
     files, labels = ([c for c in known if c in columns] for known in (FILE_COLUMNS, LABEL_COLUMNS))
     if not files or not labels:
@@ -146,7 +146,7 @@ def species_bytes(species: Mapping[int, str], source: str = "") -> bytes:
 
 
 def decode_name(name: str) -> str:
-    """Return a name without surrogates: no UTF-8 and no Russian is Western, or shows its bytes."""
+    """Return a name without surrogates; what is no UTF-8 or Russian is Western, or escaped."""
     name = decode_surely(name)
     if not SURROGATE.search(name):
         return name

@@ -53,7 +53,7 @@ def run(task: str, submission: Submission, data: Path, output: Path) -> Outcome:
 
 
 def show_progress(test: str, phase: Phase) -> None:
-    """Show on a terminal how far a phase of a test, whose name begins with its number, is."""
+    """Show on a terminal how long a phase has run; the name `test` begins with its number."""
     if sys.stderr.isatty():  # stdout holds what the testing system says
         costs = f"{phase.wall:.0f} s of {phase.limit:.0f} s, CPU {phase.cpu:.0f} s"
         print(f"{CLEAR}{test[:2]} {phase.name}, {costs}", end="", file=sys.stderr, flush=True)

@@ -125,7 +125,7 @@ class Stage:
         return sandboxed(command, [self.output], readable, [self.temporary], size=memory)
 
     def environment(self, task: str) -> dict[str, str]:
-        """Return the variables of the submission's process; "train" has the user's, for caches."""
+        """Return the variables of the process; "train" has the user's, for caches of weights."""
         names = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(self.temporary)) | {"CHECKER": "1"}
         if not self.boxed:  # the sandbox has no such device
             names |= {f"{kind}_VISIBLE_DEVICES": "" for kind in ("CUDA", "HIP", "ROCR")}

@@ -177,7 +177,7 @@ class Outcome:
         )
 
     def by_view(self) -> list[tuple[str, float, int, float | None]]:
-        """Return of each view: name, accuracy if it were the last, photos done after it, theirs."""
+        """Return of each view: name, accuracy if it were last, photos ending there, and theirs."""
         rows = []
         for view, probabilities in enumerate(self.after_views, 1):
             accuracy = (probabilities.argmax(1).numpy() == self.labels).mean()
