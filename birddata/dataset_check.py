@@ -242,8 +242,7 @@ def best_correlation(still: np.ndarray, moved: np.ndarray) -> float:
     middle = (THUMB - 1) / 2
     y, x = np.mgrid[:THUMB, :THUMB] - middle
     images = (moved, *np.gradient(moved))
-    scale, shift = np.ones(2), np.zeros(2)  # in y and x, from the middle
-    best = -1.0
+    scale, shift, best = np.ones(2), np.zeros(2), -1.0  # in y and x, from the middle
     for _ in range(12):
         how = {"matrix": np.diag(scale), "offset": middle * (1 - scale) + shift}
         warped, dy, dx = (affine_transform(i, **how, order=1, cval=np.nan) for i in images)

@@ -6,6 +6,7 @@ The photos are read where they lie; where they are gone, the page says so and le
 from __future__ import annotations
 
 import base64
+import hashlib
 import inspect
 import io
 import json
@@ -124,7 +125,10 @@ def render(history: History) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["dec"] = _decimal
+    environment.filters |= {
+        "dec": _decimal,
+        "sha256": lambda text: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode(),
+    }
     environment.globals |= {"charts": charts, "marks": marks, "likeliest": likeliest}
     names, labels = history.names(), sorted(history.labels.items())
     photos = [[n for n, i in labels if i == class_id] for class_id in history.model["class_ids"]]

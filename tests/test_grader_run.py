@@ -28,7 +28,7 @@ from grader.report import say, show_errors, show_phases
 from grader.sandbox import why_no_sandbox
 from grader.session import TestResult, check_answer
 from grader.session import grade as grade_of
-from grader.staging import Submission
+from grader.staging import LIMITS, Submission
 
 SCRIPT = Path(run_tests.__file__)
 PATIENCE = 600  # seconds: what never ends fails, what a busy machine slows down does not
@@ -643,7 +643,8 @@ def test_a_results_file_that_cannot_be_read_is_no_grade(tmp_path, content):
 
 
 @pytest.mark.parametrize("change", ["clasify=60", "classify=0", "classify", "classify=nan"])
-def test_a_wrong_limit_is_refused(change, capsys):
+def test_limits_are_the_assignments_and_a_wrong_one_is_refused(change, capsys):
+    assert LIMITS["fast_train"] == LIMITS["classify"] == 15 * 60
     with pytest.raises(SystemExit, match="2"):
         run_tests.parse(["--limit", change])
     assert "argument --limit" in capsys.readouterr().err

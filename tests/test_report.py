@@ -1,6 +1,7 @@
 """The report: its numbers survive in history.json, and its page needs nothing but itself."""
 
 import base64
+import hashlib
 import html
 import io
 import re
@@ -131,15 +132,16 @@ class Page(HTMLParser):
                 yield np.asarray(image).astype(int)
 
 
-def test_the_page_asks_for_nothing(page):
+def test_the_page_asks_for_nothing_and_runs_nothing_but_its_own_script(page):
     assert not {tag for tag, _ in page.tags} & {"link", "iframe", "object"}
     assert all("href" not in a for tag, a in page.tags if tag not in ("use", "image"))
-    links = [
-        value for _, a in page.tags for key, value in a.items() if key in ("src", "xlink:href")
-    ]
+    links = [v for _, a in page.tags for k, v in a.items() if k in ("src", "xlink:href")]
     assert all(link.startswith(("data:image/", "#")) for link in links)
+    [script] = re.findall(r"<script>(.*?)</script>", page.source, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     [policy] = [a["content"] for tag, a in page.tags if "http-equiv" in a]
     assert "default-src 'none'" in policy
+    assert f"script-src 'sha256-{digest}'" in policy
     assert "prefers-color-scheme: dark" in page.source
     assert 'aria-label="loss (nats)"' in page.source
     assert "currentColor" in page.source
